@@ -1,0 +1,266 @@
+// Package backend is the contract between the harness and a backend plugin.
+//
+// The harness owns the protocol of a study: which samples in which order,
+// learning rates, evaluation, checkpoints, randomness. A backend owns
+// arithmetic only: it receives a network as ONNX, trains it on the batches it
+// is told to use and answers questions about it. Every backend therefore sees
+// the same numbers and can be compared with another one step by step.
+//
+// Backend and Session are what a Go author implements; the gRPC adapters, the
+// host that finds, verifies, starts and restarts plugins, and Serve for plugin
+// executables live beside them. Authors in other languages implement the
+// service in proto/ directly.
+package backend
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/refocus-em/refocus/harness/nn"
+)
+
+// ProtocolVersion is the version of the service; host and plugin must share it.
+const ProtocolVersion = 1
+
+// Precisions that a session may be opened with.
+const (
+	Float32 = "float32" // the default
+	Float64 = "float64" // an oracle: slow, obviously right
+	Mixed   = "mixed"   // half-precision compute, float32 accumulation and master weights, dynamic loss scaling
+)
+
+// Losses. The graph's last operator is a Softmax over two or more channels.
+const (
+	// LossOnProbabilities is the published study's loss: the cross entropy
+	// applied to the softmax output as if it were logits,
+	// mean over pixels of −log softmax(softmax(z))[target].
+	// Its minimum for two classes is ln(1+e⁻¹) = 0.313262.
+	LossOnProbabilities = "cross-entropy-on-probabilities"
+	// LossOnLogits is the usual cross entropy, mean of −log softmax(z)[target].
+	LossOnLogits = "cross-entropy"
+)
+
+// Frozen groups are named by a prefix of parameter names: nn.Group.
+//
+// Determinism claims, from weakest to strongest.
+const (
+	DeterminismNone    = "none"    // two runs may differ
+	DeterminismRun     = "run"     // two runs on one machine with the same settings give the same bits
+	DeterminismThreads = "threads" // … and the number of threads does not matter
+	DeterminismMachine = "machine" // … nor does the machine
+)
+
+// Description is what a backend says about itself.
+type Description struct {
+	Name    string // as in refocus-backend-NAME
+	Version string // the software's version, for people
+	// Numerics changes whenever the bits of a result may change. It enters a
+	// run's digest, so results of different numerics are never mixed.
+	Numerics    string
+	Determinism string
+	Devices     []Device
+	Precisions  []string
+	Losses      []string
+	Operators   []Operator
+	Notes       []string // one line each: limits, unavailable devices and why
+}
+
+// Device is something a session can run on; the first one is the default.
+type Device struct {
+	Name string // "cpu", "cuda:0"
+	Kind string // "cpu", "cuda"
+	Info string // "2 threads, avx2", "NVIDIA H100, driver …"
+}
+
+// Operator says on which kind of device an ONNX operator runs.
+type Operator struct {
+	Type   string // "Conv"
+	Device string // "cpu", "cuda"
+	Note   string // restrictions on attributes
+}
+
+// Options of a session.
+type Options struct {
+	Precision string // default Float32
+	Loss      string // default LossOnProbabilities
+	Device    string // default: the backend's first
+	Threads   int    // 0: the backend's choice; never changes the result where Determinism says so
+	Adam      Adam
+}
+
+// Adam holds the optimiser's constants; the learning rate comes with each
+// TrainRequest. The update is PyTorch's: bias-corrected moments, ε added to
+// √v̂ after the correction.
+type Adam struct{ Beta1, Beta2, Epsilon float64 }
+
+// DefaultAdam holds the study's constants.
+var DefaultAdam = Adam{0.9, 0.999, 1e-8}
+
+// Backend is a backend plugin as seen by the harness, and what a plugin's
+// author implements.
+type Backend interface {
+	Describe(ctx context.Context) (Description, error)
+	// Open starts a session with the network and its initial weights. A graph
+	// with an operator, attribute or precision the backend lacks is refused
+	// with an error that names the node.
+	Open(ctx context.Context, g *nn.Graph, o Options) (Session, error)
+}
+
+// Session is one network being trained or asked. Its methods are called one
+// at a time. When ctx is done a method returns within a second; the session
+// must then be closed (its state is unspecified after an interrupted Train).
+type Session interface {
+	// LoadDataset makes the safetensors file at path known as id. It holds
+	// "images" F32 [N,C,H,W] and "labels" U8 [N,H,W] with class indices.
+	// digest is the lower-case SHA-256 of the file, which the host has
+	// verified; loading an id again replaces it.
+	LoadDataset(ctx context.Context, id, path, digest string) error
+
+	// Train takes one optimiser step per batch and reports each step, in order.
+	// Frozen parameters get no gradient and no update; their BatchNormalization
+	// still uses batch statistics and updates its running statistics.
+	// An error from progress stops the training and is returned.
+	Train(ctx context.Context, r TrainRequest, progress func(Step) error) error
+
+	// Evaluate runs the network in inference mode over samples of a dataset.
+	Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, error)
+
+	// Predict returns the graph's output [N,K,H,W] for images [N,C,H,W] of any
+	// size the graph accepts, in inference mode.
+	Predict(ctx context.Context, images Tensor) (Tensor, error)
+
+	// Gradients returns the loss of one batch in training mode and its gradient
+	// for every parameter outside the frozen groups, in the graph's order. The
+	// session's state does not change.
+	Gradients(ctx context.Context, b Batch, frozen []string) (float64, []NamedTensor, error)
+
+	// Activations returns the named values of the graph for one batch, in
+	// training or inference mode. The session's state does not change.
+	Activations(ctx context.Context, b Batch, names []string, training bool) ([]NamedTensor, error)
+
+	// State returns weights, BatchNormalization statistics and optimiser state
+	// as safetensors: every graph tensor that has a role under its own name,
+	// Adam's moments as "adam.m." and "adam.v." + parameter name, and the
+	// metadata "step" (decimal), for mixed precision also "loss_scale" and
+	// "good_steps". A Float64 session writes F64, every other F32.
+	State(ctx context.Context) ([]byte, error)
+
+	// SetState restores what State returned, from any backend; F32 and F64 are
+	// both accepted. All parameters and statistics must be present with the
+	// right shapes, or nothing changes. Without moments and step the optimiser
+	// starts afresh.
+	SetState(ctx context.Context, state []byte) error
+
+	Close() error
+}
+
+// Sample is one image of a dataset under one of the eight symmetries of the
+// square, numbered as in Dihedral.
+type Sample struct {
+	Dataset  string // id of LoadDataset
+	Index    int
+	Dihedral uint8
+}
+
+// Batch is the samples of one optimiser step.
+type Batch []Sample
+
+// TrainRequest asks for one optimiser step per batch at a fixed learning rate.
+type TrainRequest struct {
+	Batches      []Batch
+	LearningRate float64
+	Frozen       []string // nn.Group names
+}
+
+// Step reports one optimiser step.
+type Step struct {
+	Batch     int     // index into TrainRequest.Batches
+	Loss      float64 // mean over the batch's pixels, before the update
+	Skipped   bool    // mixed precision: the gradients overflowed, nothing was updated
+	LossScale float64 // mixed precision: the scale used in this step, else 0
+}
+
+// EvaluateRequest names the samples to evaluate; no indices means all.
+type EvaluateRequest struct {
+	Dataset   string
+	Indices   []int
+	BatchSize int // 0: the backend's choice; never changes the result
+}
+
+// Evaluation holds one entry per requested sample.
+type Evaluation struct {
+	Loss []float64 // mean over the image's pixels
+	// Confusion of the most probable class against the label, summed over the
+	// image's pixels: Confusion[i][label*K+predicted] for K classes.
+	Confusion [][]int64
+	Classes   int
+}
+
+// MeanLoss is the mean of the losses, in order.
+func (e Evaluation) MeanLoss() float64 {
+	var s float64
+	for _, l := range e.Loss {
+		s += l
+	}
+	return s / float64(len(e.Loss))
+}
+
+// Tensor is an array in row-major order; exactly one of F32 and F64 is set.
+type Tensor struct {
+	Shape []int
+	F32   []float32
+	F64   []float64
+}
+
+// Check reports whether the data fill the shape.
+func (t Tensor) Check() error {
+	n := 1
+	for _, d := range t.Shape {
+		if d < 0 {
+			return fmt.Errorf("negative dimension in shape %v", t.Shape)
+		}
+		n *= d
+	}
+	if (t.F32 != nil) == (t.F64 != nil) && n > 0 {
+		return fmt.Errorf("tensor of shape %v has neither or both of float32 and float64 data", t.Shape)
+	}
+	if got := len(t.F32) + len(t.F64); got != n {
+		return fmt.Errorf("%d values do not fill shape %v", got, t.Shape)
+	}
+	return nil
+}
+
+// Float64s returns the data in float64.
+func (t Tensor) Float64s() []float64 {
+	if t.F64 != nil {
+		return t.F64
+	}
+	d := make([]float64, len(t.F32))
+	for i, v := range t.F32 {
+		d[i] = float64(v)
+	}
+	return d
+}
+
+// NamedTensor is a tensor with the name it has in the graph.
+type NamedTensor struct {
+	Name string
+	Tensor
+}
+
+// Dihedral maps pixel (y, x) of the transformed n×n image to the pixel of the
+// original that it shows: first a transposition if op&4 is set, then a
+// rotation by op&3 quarter turns, as
+//
+//	numpy.rot90(a.T if op&4 else a, op&3)
+//
+// would do. Images must be square.
+func Dihedral(op uint8, n, y, x int) (int, int) {
+	for range op & 3 { // undo each counter-clockwise quarter turn
+		y, x = x, n-1-y
+	}
+	if op&4 != 0 {
+		y, x = x, y
+	}
+	return y, x
+}

@@ -1,0 +1,105 @@
+package nn
+
+import (
+	"math"
+	"testing"
+)
+
+func TestUNetCounts(t *testing.T) {
+	for _, c := range []struct{ width, all, encoder int }{
+		{64, 14147650, 11019584}, // the paper: about 14 million, almost 80 %
+		{16, 886738, 0},
+	} {
+		g, err := UNet(UNetOptions{Width: c.width, Classes: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := g.Count(""); n != c.all {
+			t.Errorf("width %d: %d parameters, want %d", c.width, n, c.all)
+		}
+		if n := g.Count(Encoder); c.encoder > 0 && n != c.encoder {
+			t.Errorf("width %d: %d encoder parameters, want %d", c.width, n, c.encoder)
+		}
+		if g.Count(Encoder)+g.Count(Decoder) != g.Count("") {
+			t.Errorf("width %d: a parameter is in neither group", c.width)
+		}
+	}
+}
+
+// study.md: 62.8 G multiply-adds forward at 512×512, width 64.
+func TestUNetWork(t *testing.T) {
+	g, _ := UNet(UNetOptions{Width: 64, Classes: 2})
+	macs, err := g.MultiplyAdds([]int{1, 1, 512, 512})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := float64(macs) / 1e9; math.Abs(got-62.8) > 0.1 {
+		t.Errorf("%.2f G multiply-adds, want 62.8", got)
+	}
+}
+
+func TestShapes(t *testing.T) {
+	g, _ := UNet(UNetOptions{Width: 8, Classes: 2})
+	s, err := g.Shapes([]int{3, 1, 32, 48})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]int{
+		"encoder.init.pool":       {3, 8, 16, 24},
+		"encoder.down3.unit2.add": {3, 64, 2, 3},
+		"decoder.up1.concat":      {3, 96, 4, 6},
+		"decoder.up4.conv2":       {3, 4, 32, 48},
+		Probabilities:             {3, 2, 32, 48},
+	} {
+		if !equal(s[name], want) {
+			t.Errorf("%s has shape %v, want %v", name, s[name], want)
+		}
+	}
+	if _, err := g.Shapes([]int{1, 1, 40, 40}); err == nil {
+		t.Error("accepted 40×40, which is no multiple of 16")
+	}
+	if _, err := g.Shapes([]int{1, 2, 32, 32}); err == nil {
+		t.Error("accepted two channels")
+	}
+}
+
+func TestInitialize(t *testing.T) {
+	g, _ := UNet(UNetOptions{Width: 8, Classes: 2})
+	g.Initialize(5, 0)
+	w := g.Tensor("encoder.down1.unit1.conv1.weight")
+	bound := 1 / math.Sqrt(8*9)
+	var mean, square float64
+	for _, v := range w.Data {
+		if math.Abs(float64(v)) > bound {
+			t.Fatalf("weight %g beyond ±%g", v, bound)
+		}
+		mean += float64(v)
+		square += float64(v) * float64(v)
+	}
+	n := float64(len(w.Data))
+	if std := math.Sqrt(square / n); math.Abs(std/(bound/math.Sqrt(3))-1) > 0.05 || math.Abs(mean/n) > bound*0.05 {
+		t.Errorf("mean %g and spread %g are not those of U(±%g)", mean/n, std, bound)
+	}
+	if v := g.Tensor("encoder.init.bn.running_var").Data[0]; v != 1 {
+		t.Errorf("running variance starts at %g", v)
+	}
+	h := g.Clone()
+	h.Initialize(5, 1)
+	if h.Tensor(w.Name).Data[0] == w.Data[0] {
+		t.Error("two initialisations are the same")
+	}
+}
+
+func TestAssignRoles(t *testing.T) {
+	g, _ := UNet(UNetOptions{Width: 4, Classes: 2})
+	h := g.Clone()
+	for _, x := range h.Tensors {
+		x.Role = Constant
+	}
+	h.AssignRoles()
+	for i, x := range g.Tensors {
+		if h.Tensors[i].Role != x.Role {
+			t.Errorf("%s became %v, want %v", x.Name, h.Tensors[i].Role, x.Role)
+		}
+	}
+}

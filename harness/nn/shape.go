@@ -1,0 +1,145 @@
+package nn
+
+import "fmt"
+
+// Shapes infers the shape of every value for an input of the given shape
+// [N,C,H,W]. It covers the operators of UNet; an error names the node.
+func (g *Graph) Shapes(input []int) (map[string][]int, error) {
+	if len(input) != len(g.Input.Shape) {
+		return nil, fmt.Errorf("input shape %v: the network takes %d dimensions", input, len(g.Input.Shape))
+	}
+	for i, d := range g.Input.Shape {
+		if input[i] < 1 || d != 0 && d != input[i] {
+			return nil, fmt.Errorf("input shape %v does not fit the network's %v (0: any)", input, g.Input.Shape)
+		}
+	}
+	shapes := map[string][]int{g.Input.Name: input}
+	for _, t := range g.Tensors {
+		shapes[t.Name] = t.Shape
+	}
+	for _, n := range g.Nodes {
+		in := make([][]int, len(n.Inputs))
+		for i, name := range n.Inputs {
+			if name != "" {
+				s, ok := shapes[name]
+				if !ok {
+					return nil, fmt.Errorf("node %q (%s): input %q has no shape", n.Name, n.Op, name)
+				}
+				in[i] = s
+			}
+		}
+		out, err := g.infer(n, in)
+		if err != nil {
+			return nil, fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
+		}
+		shapes[n.Outputs[0]] = out
+	}
+	return shapes, nil
+}
+
+func (g *Graph) infer(n *Node, in [][]int) ([]int, error) {
+	if len(in) == 0 || len(n.Outputs) == 0 || n.Op != "Concat" && n.Op != "Add" && len(in[0]) != 4 {
+		return nil, fmt.Errorf("needs one output and an input of shape [N,C,H,W]")
+	}
+	x := in[0]
+	switch n.Op {
+	case "Relu":
+		return x, nil
+	case "Softmax":
+		if a := n.Attrs.Int("axis", -1); a < -4 || a > 3 {
+			return nil, fmt.Errorf("axis %d of 4 dimensions", a)
+		}
+		return x, nil
+	case "BatchNormalization":
+		if len(in) != 5 {
+			return nil, fmt.Errorf("has %d inputs, needs 5", len(in))
+		}
+		for i, s := range in[1:] {
+			if len(s) != 1 || s[0] != x[1] {
+				return nil, fmt.Errorf("input %d has shape %v for %d channels", i+1, s, x[1])
+			}
+		}
+		return x, nil
+	case "Add":
+		if len(in) != 2 || !equal(in[0], in[1]) {
+			return nil, fmt.Errorf("shapes %v differ", in)
+		}
+		return x, nil
+	case "Conv":
+		if len(in) < 2 || len(in[1]) != 4 {
+			return nil, fmt.Errorf("needs a weight of shape [M,C,kH,kW]")
+		}
+		w := in[1]
+		if group := n.Attrs.Int("group", 1); group < 1 || w[1]*group != x[1] || w[0]%group != 0 {
+			return nil, fmt.Errorf("weight %v with %d groups does not fit %d channels", w, group, x[1])
+		}
+		if len(in) > 2 && in[2] != nil && (len(in[2]) != 1 || in[2][0] != w[0]) {
+			return nil, fmt.Errorf("bias of shape %v for %d channels", in[2], w[0])
+		}
+		if k := n.Attrs.Ints("kernel_shape", w[2:]...); !equal(k, w[2:]) {
+			return nil, fmt.Errorf("kernel_shape %v differs from the weight's %v", k, w[2:])
+		}
+		return n.window(x, w[0], w[2:])
+	case "MaxPool":
+		return n.window(x, x[1], n.Attrs.Ints("kernel_shape"))
+	case "Resize":
+		t := g.Tensor(n.Inputs[len(n.Inputs)-1])
+		if len(n.Inputs) != 3 || t == nil || len(t.Data) != 4 || t.Data[0] != 1 || t.Data[1] != 1 || t.Data[2] < 1 || t.Data[3] < 1 {
+			return nil, fmt.Errorf("needs constant scales [1,1,sH,sW] of at least 1")
+		}
+		return []int{x[0], x[1], int(float32(x[2]) * t.Data[2]), int(float32(x[3]) * t.Data[3])}, nil
+	case "Concat":
+		if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
+			return nil, fmt.Errorf("axis %d: only the channel axis 1 is supported", a)
+		}
+		out := append([]int(nil), x...)
+		for _, s := range in[1:] {
+			if len(s) != 4 || s[0] != x[0] || s[2] != x[2] || s[3] != x[3] {
+				return nil, fmt.Errorf("shapes %v do not join along channels (height and width must be multiples of 16)", in)
+			}
+			out[1] += s[1]
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("operator has no shape inference")
+}
+
+// window is the output shape of a sliding window with explicit padding.
+func (n *Node) window(x []int, channels int, kernel []int) ([]int, error) {
+	if a := n.Attrs.Str("auto_pad", "NOTSET"); a != "NOTSET" {
+		return nil, fmt.Errorf("auto_pad %s must be made explicit", a)
+	}
+	s, p := n.Attrs.Ints("strides", 1, 1), n.Attrs.Ints("pads", 0, 0, 0, 0)
+	d := n.Attrs.Ints("dilations", 1, 1)
+	if len(kernel) != 2 || len(s) != 2 || len(p) != 4 || len(d) != 2 {
+		return nil, fmt.Errorf("kernel %v, strides %v, pads %v, dilations %v are not those of a 2-D window", kernel, s, p, d)
+	}
+	out := []int{x[0], channels, 0, 0}
+	for i := range 2 {
+		if kernel[i] < 1 || s[i] < 1 || d[i] < 1 || p[i] < 0 || p[i+2] < 0 {
+			return nil, fmt.Errorf("kernel %v, strides %v, pads %v, dilations %v are out of range", kernel, s, p, d)
+		}
+		room := x[2+i] + p[i] + p[i+2] - d[i]*(kernel[i]-1) - 1
+		if room < 0 {
+			return nil, fmt.Errorf("window %v is larger than the image %v", kernel, x[2:])
+		}
+		num := room
+		if n.Op == "MaxPool" && n.Attrs.Int("ceil_mode", 0) == 1 {
+			num += s[i] - 1
+		}
+		out[2+i] = num/s[i] + 1
+	}
+	return out, nil
+}
+
+func equal(a, b []int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

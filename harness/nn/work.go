@@ -1,0 +1,52 @@
+package nn
+
+import "fmt"
+
+// MultiplyAdds counts the multiply-adds of the graph's convolutions, computed
+// directly, for one forward pass over an input of the given shape. A training
+// step costs about three times as many.
+func (g *Graph) MultiplyAdds(input []int) (int64, error) {
+	rows, err := g.Layers(input)
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	for _, r := range rows {
+		n += r.MultiplyAdds
+	}
+	return n, nil
+}
+
+// Layer is one row of a layer table.
+type Layer struct {
+	Node         *Node
+	Shape        []int // of the output
+	Parameters   int
+	MultiplyAdds int64
+}
+
+// Layers lists every node with its output shape, parameters and work.
+func (g *Graph) Layers(input []int) ([]Layer, error) {
+	shapes, err := g.Shapes(input)
+	if err != nil {
+		return nil, err
+	}
+	var rows []Layer
+	for _, n := range g.Nodes {
+		r := Layer{Node: n, Shape: shapes[n.Outputs[0]]}
+		for _, in := range n.Inputs {
+			if t := g.Tensor(in); t != nil && t.Role == Parameter {
+				r.Parameters += t.Len()
+			}
+		}
+		if n.Op == "Conv" {
+			w := g.Tensor(n.Inputs[1])
+			if w == nil {
+				return nil, fmt.Errorf("node %q (Conv): weight %q is not a constant of the graph", n.Name, n.Inputs[1])
+			}
+			r.MultiplyAdds = int64(size(r.Shape)) * int64(w.Len()/w.Shape[0])
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
