@@ -1,0 +1,349 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+
+	"github.com/gofrs/flock"
+)
+
+// Names of a run's files.
+const (
+	ManifestFile = "manifest.json"
+	HistoryFile  = "history.json"
+	WeightsFile  = "weights.safetensors"
+)
+
+// checkpointFile holds an unfinished run's last checkpoint.
+const checkpointFile = "checkpoint.safetensors"
+
+// Store is a directory of artifacts. Its methods may be called concurrently,
+// also from several processes.
+type Store struct{ root string }
+
+// Open prepares the store at root.
+func Open(root string) (*Store, error) {
+	for _, d := range []string{"data", filepath.Join("runs", ".work"), "reports"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o777); err != nil {
+			return nil, fmt.Errorf("opening the store: %w", err)
+		}
+	}
+	return &Store{root}, nil
+}
+
+// Root is the store's directory.
+func (s *Store) Root() string { return s.root }
+
+// Data is the directory of data sets.
+func (s *Store) Data() string { return filepath.Join(s.root, "data") }
+
+// Report is the directory of the named report.
+func (s *Store) Report(name string) string { return filepath.Join(s.root, "reports", name) }
+
+// RunDir is the directory of the run with the given digest.
+func (s *Store) RunDir(digest string) string { return filepath.Join(s.root, "runs", digest) }
+
+func (s *Store) workDir(digest string) string {
+	return filepath.Join(s.root, "runs", ".work", digest)
+}
+
+// Digest is the content address of what is described by v: the SHA-256, in hex,
+// of the kind and of v's JSON encoding. v must encode deterministically (no
+// maps with interface keys, no times).
+func Digest(kind string, v any) (string, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "", fmt.Errorf("digest of %s: %w", kind, err)
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "refocus/%s\n", kind)
+	h.Write(b)
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// HasRun reports whether the run is finished.
+func (s *Store) HasRun(digest string) bool {
+	_, err := os.Stat(filepath.Join(s.RunDir(digest), ManifestFile))
+	return err == nil
+}
+
+// Runs lists the digests of all finished runs.
+func (s *Store) Runs() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(s.root, "runs"))
+	if err != nil {
+		return nil, fmt.Errorf("listing runs: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+			out = append(out, e.Name())
+		}
+	}
+	return out, nil
+}
+
+// Manifest reads a finished run's manifest.
+func (s *Store) Manifest(digest string) (*Manifest, error) {
+	var m Manifest
+	if err := readJSON(filepath.Join(s.RunDir(digest), ManifestFile), &m); err != nil {
+		return nil, err
+	}
+	if m.Digest != digest {
+		return nil, fmt.Errorf("%s: manifest is of run %.12s, not of its directory", s.RunDir(digest), m.Digest)
+	}
+	return &m, nil
+}
+
+// History reads a finished run's history.
+func (s *Store) History(digest string) (*History, error) {
+	var h History
+	if err := readJSON(filepath.Join(s.RunDir(digest), HistoryFile), &h); err != nil {
+		return nil, err
+	}
+	if len(h.Epochs) == 0 || h.Best < 1 || h.Best > len(h.Epochs) {
+		return nil, fmt.Errorf("%s: best epoch %d of %d", filepath.Join(s.RunDir(digest), HistoryFile), h.Best, len(h.Epochs))
+	}
+	return &h, nil
+}
+
+// Weights reads a finished run's exported state and verifies its checksum.
+func (s *Store) Weights(digest string) ([]byte, error) {
+	m, err := s.Manifest(digest)
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.RunDir(digest), WeightsFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range m.Files {
+		if f.Name == WeightsFile {
+			if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != f.SHA256 {
+				return nil, fmt.Errorf("%s is damaged: its SHA-256 differs from the manifest's (remove %s and reproduce again)", path, s.RunDir(digest))
+			}
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: the manifest does not list %s", s.RunDir(digest), WeightsFile)
+}
+
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return nil
+}
+
+// ErrBusy says that another process holds the claim.
+var ErrBusy = errors.New("another process is working on this run")
+
+// ErrDone says that the run is already finished.
+var ErrDone = errors.New("run is finished")
+
+// Claim is the exclusive right to produce one run.
+type Claim struct {
+	s      *Store
+	digest string
+	lock   *flock.Flock
+}
+
+// Claim takes the run for this process, or returns ErrBusy or ErrDone. The
+// claim ends with Commit, Release or the death of the process.
+func (s *Store) Claim(digest string) (*Claim, error) {
+	dir := s.workDir(digest)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	// The lock lies beside the work directory, which Commit removes.
+	l := flock.New(dir + ".lock")
+	ok, err := l.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking run %.12s: %w", digest, err)
+	}
+	if !ok {
+		return nil, ErrBusy
+	}
+	c := &Claim{s, digest, l}
+	if s.HasRun(digest) {
+		c.Release()
+		os.RemoveAll(dir)
+		return nil, ErrDone
+	}
+	return c, nil
+}
+
+// Checkpoint returns the run's last checkpoint, or nil if there is none.
+func (c *Claim) Checkpoint() ([]byte, error) {
+	b, err := os.ReadFile(filepath.Join(c.s.workDir(c.digest), checkpointFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// SetCheckpoint replaces the run's checkpoint; after a crash at any moment
+// either the old or the new one is there, whole.
+func (c *Claim) SetCheckpoint(b []byte) error {
+	return WriteFile(filepath.Join(c.s.workDir(c.digest), checkpointFile), b)
+}
+
+// Commit publishes the run: the files and the manifest appear in RunDir, whole.
+// It sets the manifest's Digest and Files, and ends the claim.
+func (c *Claim) Commit(m *Manifest, files map[string][]byte) error {
+	tmp := filepath.Join(c.s.root, "runs", ".work", c.digest+".new")
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(tmp, 0o777); err != nil {
+		return err
+	}
+	m.Format = ManifestFormat
+	m.Digest = c.digest
+	m.Files = nil
+	for name, b := range files {
+		sum := sha256.Sum256(b)
+		m.Files = append(m.Files, File{name, int64(len(b)), hex.EncodeToString(sum[:])})
+		if err := WriteFile(filepath.Join(tmp, name), b); err != nil {
+			return err
+		}
+	}
+	sort.Slice(m.Files, func(i, j int) bool { return m.Files[i].Name < m.Files[j].Name })
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := WriteFile(filepath.Join(tmp, ManifestFile), append(b, '\n')); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, c.s.RunDir(c.digest)); err != nil {
+		return fmt.Errorf("publishing run %.12s: %w", c.digest, err)
+	}
+	syncDir(filepath.Join(c.s.root, "runs"))
+	if err := os.RemoveAll(c.s.workDir(c.digest)); err != nil {
+		return err
+	}
+	return c.Release()
+}
+
+// Release ends the claim and keeps the checkpoint. The lock file stays: were it
+// removed, a process waiting on the removed file and one creating a new file
+// could both believe that they hold the lock.
+func (c *Claim) Release() error { return c.lock.Unlock() }
+
+// WriteFile writes a file so that it exists whole or not at all, even if the
+// process is killed or the machine loses power.
+func WriteFile(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	syncDir(filepath.Dir(path))
+	return nil
+}
+
+// syncDir makes a rename durable where directories can be synced; elsewhere it
+// does nothing.
+func syncDir(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		d.Sync()
+		d.Close()
+	}
+}
+
+// Damage is one thing Verify found wrong.
+type Damage struct {
+	Path    string
+	Problem string
+}
+
+// Verify re-hashes every file of a finished run.
+func (s *Store) Verify(digest string) []Damage {
+	dir := s.RunDir(digest)
+	m, err := s.Manifest(digest)
+	if err != nil {
+		return []Damage{{filepath.Join(dir, ManifestFile), err.Error()}}
+	}
+	var bad []Damage
+	listed := map[string]bool{ManifestFile: true}
+	for _, f := range m.Files {
+		listed[f.Name] = true
+		path := filepath.Join(dir, f.Name)
+		sum, n, err := HashFile(path)
+		switch {
+		case err != nil:
+			bad = append(bad, Damage{path, err.Error()})
+		case n != f.Size:
+			bad = append(bad, Damage{path, fmt.Sprintf("has %d bytes, the manifest says %d", n, f.Size)})
+		case sum != f.SHA256:
+			bad = append(bad, Damage{path, "its SHA-256 differs from the manifest's"})
+		}
+	}
+	for _, name := range []string{HistoryFile, WeightsFile} {
+		if !listed[name] {
+			bad = append(bad, Damage{filepath.Join(dir, name), "the manifest does not list it"})
+		}
+	}
+	if d, err := Digest("run", m.Spec); err != nil || d != digest {
+		bad = append(bad, Damage{filepath.Join(dir, ManifestFile), "its spec does not hash to the run's digest"})
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		bad = append(bad, Damage{dir, err.Error()})
+	}
+	for _, e := range entries {
+		if !listed[e.Name()] {
+			bad = append(bad, Damage{filepath.Join(dir, e.Name()), "the manifest does not list it"})
+		}
+	}
+	return bad
+}
+
+// HashFile returns a file's SHA-256 in hex and its size.
+func HashFile(path string) (string, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err != nil {
+		return "", 0, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), n, nil
+}

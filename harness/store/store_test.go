@@ -1,0 +1,158 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+type spec struct {
+	Width int    `json:"width"`
+	Name  string `json:"name"`
+}
+
+// commit puts a small run into a new store.
+func commit(t *testing.T) (*Store, string) {
+	t.Helper()
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sp := spec{8, "a<b"} // "<" is escaped in JSON: the digest must survive that
+	digest, err := Digest("run", sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Claim(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetCheckpoint([]byte("half way")); err != nil {
+		t.Fatal(err)
+	}
+	raw, _ := json.Marshal(sp)
+	h, _ := json.Marshal(History{Stage: "single", Target: "d", Best: 1, Epochs: []Epoch{{Validation: map[string]Score{"d": {Loss: 0.5}}}}})
+	if err := c.Commit(&Manifest{Spec: raw, ID: "x"}, map[string][]byte{HistoryFile: h, WeightsFile: []byte("weights")}); err != nil {
+		t.Fatal(err)
+	}
+	return s, digest
+}
+
+func TestCommit(t *testing.T) {
+	s, digest := commit(t)
+	if !s.HasRun(digest) {
+		t.Fatal("run is not there")
+	}
+	if bad := s.Verify(digest); len(bad) > 0 {
+		t.Errorf("a fresh run is damaged: %v", bad)
+	}
+	if b, err := s.Weights(digest); err != nil || string(b) != "weights" {
+		t.Errorf("weights %q, %v", b, err)
+	}
+	if _, err := s.Claim(digest); !errors.Is(err, ErrDone) {
+		t.Errorf("claiming a finished run: %v, want ErrDone", err)
+	}
+	if runs, err := s.Runs(); err != nil || len(runs) != 1 || runs[0] != digest {
+		t.Errorf("runs %v, %v", runs, err)
+	}
+}
+
+func TestVerifyNamesDamage(t *testing.T) {
+	for name, c := range map[string]struct {
+		harm func(dir string) error
+		want string
+	}{
+		"flipped byte": {func(d string) error { return os.WriteFile(filepath.Join(d, WeightsFile), []byte("weightz"), 0o644) }, WeightsFile},
+		"truncated":    {func(d string) error { return os.Truncate(filepath.Join(d, WeightsFile), 3) }, "3 bytes"},
+		"missing":      {func(d string) error { return os.Remove(filepath.Join(d, HistoryFile)) }, HistoryFile},
+		"foreign file": {func(d string) error { return os.WriteFile(filepath.Join(d, "x"), nil, 0o644) }, "does not list"},
+		"changed spec": {func(d string) error {
+			p := filepath.Join(d, ManifestFile)
+			b, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(p, []byte(strings.Replace(string(b), `"width": 8`, `"width": 9`, 1)), 0o644)
+		}, "does not hash"},
+		"broken manifest": {func(d string) error { return os.Truncate(filepath.Join(d, ManifestFile), 40) }, "damaged"},
+	} {
+		s, digest := commit(t)
+		if err := c.harm(s.RunDir(digest)); err != nil {
+			t.Fatal(err)
+		}
+		bad := s.Verify(digest)
+		if len(bad) != 1 || !strings.Contains(bad[0].Path+" "+bad[0].Problem, c.want) {
+			t.Errorf("%s: found %v, want one thing about %q", name, bad, c.want)
+		}
+	}
+}
+
+func TestWeightsAreChecked(t *testing.T) {
+	s, digest := commit(t)
+	if err := os.WriteFile(filepath.Join(s.RunDir(digest), WeightsFile), []byte("weightz"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Weights(digest); err == nil || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("reading damaged weights: %v", err)
+	}
+}
+
+func TestClaimIsExclusive(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Claim("r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Claim("r"); !errors.Is(err, ErrBusy) {
+		t.Fatalf("second claim: %v, want ErrBusy", err)
+	}
+	if err := a.SetCheckpoint([]byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Release(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Claim("r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.Checkpoint(); err != nil || string(got) != "1" {
+		t.Errorf("checkpoint %q, %v", got, err)
+	}
+	b.Release()
+}
+
+// A process killed while publishing leaves a half-written directory under a
+// temporary name; the next one must not be disturbed by it.
+func TestCommitAfterCrash(t *testing.T) {
+	s, err := Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Claim("r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := filepath.Join(s.Root(), "runs", ".work", "r.new")
+	if err := os.MkdirAll(half, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(half, "rubbish"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if s.HasRun("r") {
+		t.Error("a half-written run counts as finished")
+	}
+	if err := c.Commit(&Manifest{Spec: json.RawMessage("{}")}, map[string][]byte{HistoryFile: []byte("{}"), WeightsFile: nil}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(s.RunDir("r"), "rubbish")); err == nil {
+		t.Error("rubbish of the crashed process was published")
+	}
+}
