@@ -205,6 +205,26 @@ func (e Evaluation) MeanLoss() float64 {
 	return s / float64(len(e.Loss))
 }
 
+// Dice is 2TP/(2TP+FP+FN) of the classes above 0, the foreground, over all
+// samples; 1 where there is no foreground and none is predicted.
+func (e Evaluation) Dice() float64 {
+	var tp, wrong int64
+	for _, c := range e.Confusion {
+		for i, n := range c {
+			switch label, predicted := i/e.Classes, i%e.Classes; {
+			case label > 0 && predicted > 0:
+				tp += n
+			case label > 0 || predicted > 0:
+				wrong += n
+			}
+		}
+	}
+	if tp+wrong == 0 {
+		return 1
+	}
+	return float64(2*tp) / float64(2*tp+wrong)
+}
+
 // Tensor is an array in row-major order; exactly one of F32 and F64 is set.
 type Tensor struct {
 	Shape []int

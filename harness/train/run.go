@@ -1,0 +1,272 @@
+package train
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/store"
+)
+
+// Files says where a domain's images are.
+type Files struct {
+	Train, Validation File // Train is needed only for domains trained on
+}
+
+// File is a data set's file and its SHA-256.
+type File struct{ Path, SHA256 string }
+
+// Job is one run to do.
+type Job struct {
+	Spec    Spec
+	Parent  []byte           // weights of the parent run, as stored
+	Files   map[string]Files // by domain name
+	Threads int
+}
+
+// Checkpoints keeps an unfinished run's last checkpoint; *store.Claim does.
+type Checkpoints interface {
+	Checkpoint() ([]byte, error)
+	SetCheckpoint([]byte) error
+}
+
+// Event reports progress: after every optimiser step and every validation set.
+type Event struct {
+	Epoch      int // from 1
+	Images     int // trained on or validated since the last event
+	Validation bool
+}
+
+// Result is a finished stage.
+type Result struct {
+	History store.History
+	// Weights holds the graph's tensors after the best epoch as safetensors.
+	Weights []byte
+	Seconds Seconds
+}
+
+// Seconds of wall time, summed over all attempts.
+type Seconds struct {
+	Train    float64 `json:"train"`
+	Evaluate float64 `json:"evaluate"`
+}
+
+// Run trains the job on a new session of b, from its last checkpoint where
+// there is one. The result does not depend on interruptions.
+func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, report func(Event)) (*Result, error) {
+	s := job.Spec
+	if err := s.Check(); err != nil {
+		return nil, err
+	}
+	g, err := s.Graph()
+	if err != nil {
+		return nil, err
+	}
+	sess, err := b.Open(ctx, g, s.options(job.Threads))
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	defer sess.Close()
+	if err := load(ctx, sess, job); err != nil {
+		return nil, err
+	}
+
+	r := &runner{spec: s, sess: sess, graph: g, report: report}
+	c, err := keep.Checkpoint()
+	if err != nil {
+		return nil, fmt.Errorf("reading the checkpoint: %w", err)
+	}
+	switch {
+	case c != nil:
+		state, err := r.restore(c)
+		if err != nil {
+			return nil, fmt.Errorf("the checkpoint is damaged: %w", err)
+		}
+		if err := sess.SetState(ctx, state); err != nil {
+			return nil, fmt.Errorf("restoring the checkpoint: %w", err)
+		}
+	case s.Parent != "":
+		if err := sess.SetState(ctx, job.Parent); err != nil {
+			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
+		}
+	}
+	r.result.History.Stage, r.result.History.Target = s.Stage, s.Target
+	for epoch := len(r.result.History.Epochs); epoch < s.Epochs; epoch++ {
+		state, err := r.epoch(ctx, epoch)
+		if err != nil {
+			return nil, fmt.Errorf("epoch %d: %w", epoch+1, err)
+		}
+		c, err := r.checkpoint(state)
+		if err != nil {
+			return nil, err
+		}
+		if err := keep.SetCheckpoint(c); err != nil {
+			return nil, fmt.Errorf("writing the checkpoint: %w", err)
+		}
+	}
+	return &r.result, nil
+}
+
+// Prefixes of the ids under which a domain's two sets are loaded.
+const (
+	trainID      = "train/"
+	validationID = "validation/"
+)
+
+func load(ctx context.Context, sess backend.Session, job Job) error {
+	set := func(id string, f File) error {
+		if f.Path == "" {
+			return fmt.Errorf("data set %s is missing", id)
+		}
+		if err := sess.LoadDataset(ctx, id, f.Path, f.SHA256); err != nil {
+			return fmt.Errorf("loading data set %s: %w", id, err)
+		}
+		return nil
+	}
+	for _, p := range job.Spec.Data {
+		if err := set(trainID+p.Name, job.Files[p.Name].Train); err != nil {
+			return err
+		}
+	}
+	for _, d := range job.Spec.Validation {
+		if err := set(validationID+d.Name, job.Files[d.Name].Validation); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type runner struct {
+	spec   Spec
+	sess   backend.Session
+	graph  *nn.Graph
+	report func(Event)
+	result Result
+}
+
+// epoch trains and validates one epoch, counted from 0, and returns the state
+// after it.
+func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
+	s := r.spec
+	e := store.Epoch{LearningRate: s.rate(epoch), Validation: map[string]store.Score{}}
+	batches := s.batches(epoch)
+	start := time.Now()
+	steps := 0
+	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
+		func(st backend.Step) error {
+			e.TrainLoss += st.Loss
+			if st.Skipped {
+				e.Skipped++
+			}
+			r.report(Event{Epoch: epoch + 1, Images: len(batches[steps])})
+			steps++
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	e.TrainLoss /= float64(len(batches))
+	r.result.Seconds.Train += time.Since(start).Seconds()
+
+	start = time.Now()
+	for _, d := range s.Validation {
+		ev, err := r.sess.Evaluate(ctx, backend.EvaluateRequest{Dataset: validationID + d.Name})
+		if err != nil {
+			return nil, fmt.Errorf("validating on %s: %w", d.Name, err)
+		}
+		e.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
+		r.report(Event{Epoch: epoch + 1, Images: len(ev.Loss), Validation: true})
+	}
+	r.result.Seconds.Evaluate += time.Since(start).Seconds()
+
+	state, err := r.sess.State(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("reading the state: %w", err)
+	}
+	h := &r.result.History
+	h.Epochs = append(h.Epochs, e)
+	if h.Best == 0 || e.Validation[s.Target].Loss < h.Epochs[h.Best-1].Validation[s.Target].Loss {
+		h.Best = epoch + 1
+		if r.result.Weights, err = weights(state, r.graph); err != nil {
+			return nil, fmt.Errorf("reading the state: %w", err)
+		}
+	}
+	return state, nil
+}
+
+// weights keeps of a session's state what the graph needs, in its order.
+func weights(state []byte, g *nn.Graph) ([]byte, error) {
+	f, err := safetensors.Decode(state)
+	if err != nil {
+		return nil, err
+	}
+	var ts []safetensors.Tensor
+	for _, t := range g.Tensors {
+		if t.Role == nn.Constant {
+			continue
+		}
+		out := safetensors.Tensor{Name: t.Name, Shape: t.Shape}
+		if i, ok := f.Info(t.Name); ok && i.DType == safetensors.F64 {
+			out.Data, err = f.Float64(t.Name)
+		} else {
+			out.Data, err = f.Float32(t.Name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		ts = append(ts, out)
+	}
+	return safetensors.Encode(ts, nil)
+}
+
+// A checkpoint is one safetensors file, so that it is replaced atomically: the
+// session's state and the best weights as bytes, the history as metadata.
+func (r *runner) checkpoint(state []byte) ([]byte, error) {
+	h, err := json.Marshal(r.result.History)
+	if err != nil {
+		return nil, err
+	}
+	sec, err := json.Marshal(r.result.Seconds)
+	if err != nil {
+		return nil, err
+	}
+	return safetensors.Encode([]safetensors.Tensor{
+		{Name: "state", Shape: []int{len(state)}, Data: state},
+		{Name: "best", Shape: []int{len(r.result.Weights)}, Data: r.result.Weights},
+	}, map[string]string{"history": string(h), "seconds": string(sec)})
+}
+
+func (r *runner) restore(c []byte) (state []byte, err error) {
+	f, err := safetensors.Decode(c)
+	if err != nil {
+		return nil, err
+	}
+	read := func(name string) ([]byte, error) {
+		i, ok := f.Info(name)
+		if !ok {
+			return nil, fmt.Errorf("no %s", name)
+		}
+		b := make([]byte, i.Len())
+		return b, f.ReadUint8(name, 0, b)
+	}
+	if state, err = read("state"); err != nil {
+		return nil, err
+	}
+	if r.result.Weights, err = read("best"); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal([]byte(f.Metadata["history"]), &r.result.History); err != nil {
+		return nil, fmt.Errorf("history: %w", err)
+	}
+	if err := json.Unmarshal([]byte(f.Metadata["seconds"]), &r.result.Seconds); err != nil {
+		return nil, fmt.Errorf("seconds: %w", err)
+	}
+	if h := r.result.History; len(h.Epochs) == 0 || len(h.Epochs) > r.spec.Epochs || h.Best < 1 || h.Best > len(h.Epochs) {
+		return nil, fmt.Errorf("%d epochs of %d, best %d", len(h.Epochs), r.spec.Epochs, h.Best)
+	}
+	return state, nil
+}

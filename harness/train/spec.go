@@ -1,0 +1,143 @@
+package train
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/store"
+)
+
+// Format is raised whenever the protocol below changes what a Spec means.
+const Format = 1
+
+// Stages of the protocol.
+const (
+	Pretrain = "pretrain"
+	Transfer = "transfer"
+	Single   = "single"
+)
+
+// Spec is everything that determines a run's result.
+type Spec struct {
+	Format  int     `json:"format"`
+	Stage   string  `json:"stage"`
+	Network Network `json:"network"`
+	Loss    string  `json:"loss"`
+	Backend Backend `json:"backend"`
+
+	// Seed is the study's, Stream tells the initialisations of a study apart.
+	Seed   uint64 `json:"seed"`
+	Stream uint64 `json:"stream"`
+	// Parent is the digest of the run whose weights this one starts from; ""
+	// starts from random weights.
+	Parent string `json:"parent,omitempty"`
+
+	// Data is what the stage trains on, Validation what is evaluated after each
+	// epoch; Target names the validation domain that selects the best epoch.
+	Data       []Part   `json:"data"`
+	Validation []Domain `json:"validation"`
+	Target     string   `json:"target"`
+
+	Epochs       int      `json:"epochs"`
+	BatchSize    int      `json:"batch_size"`
+	Dihedral     bool     `json:"dihedral"` // all eight variants of each image form an epoch
+	LearningRate float64  `json:"learning_rate"`
+	Decay        float64  `json:"decay"` // of the learning rate, per epoch
+	Adam         Adam     `json:"adam"`
+	Frozen       []string `json:"frozen,omitempty"` // parameter groups
+}
+
+// Network is the study's U-Net at a width.
+type Network struct {
+	Width   int `json:"width"`
+	Classes int `json:"classes"`
+}
+
+// Backend names whose arithmetic a result has.
+type Backend struct {
+	Name      string `json:"name"`
+	Numerics  string `json:"numerics"`
+	Precision string `json:"precision"`
+}
+
+// Adam holds the optimiser's constants.
+type Adam struct {
+	Beta1   float64 `json:"beta1"`
+	Beta2   float64 `json:"beta2"`
+	Epsilon float64 `json:"epsilon"`
+}
+
+// Domain is a validation set.
+type Domain struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"` // of the data set
+}
+
+// Part is a number of images of one domain's training set.
+type Part struct {
+	Domain
+	Images int `json:"images"`
+	Of     int `json:"of"` // size of the training set the images are drawn from
+}
+
+// Digest addresses the run in the store.
+func (s Spec) Digest() (string, error) { return store.Digest("run", s) }
+
+// Graph builds the network with its initial weights.
+func (s Spec) Graph() (*nn.Graph, error) {
+	g, err := nn.UNet(nn.UNetOptions{Width: s.Network.Width, Classes: s.Network.Classes})
+	if err != nil {
+		return nil, err
+	}
+	g.Initialize(s.Seed, s.Stream)
+	return g, nil
+}
+
+// rate is the learning rate of an epoch, counted from 0: the product is formed
+// by repeated multiplication, so that it does not depend on a power function.
+func (s Spec) rate(epoch int) float64 {
+	r := s.LearningRate
+	for range epoch {
+		r *= s.Decay
+	}
+	return r
+}
+
+// Check refuses a spec that no protocol could run.
+func (s Spec) Check() error {
+	switch {
+	case s.Stage != Pretrain && s.Stage != Transfer && s.Stage != Single:
+		return fmt.Errorf("stage %q is unknown", s.Stage)
+	case (s.Stage == Transfer) != (s.Parent != ""):
+		return fmt.Errorf("a %s run with parent %q", s.Stage, s.Parent)
+	case s.Epochs < 1 || s.BatchSize < 1:
+		return fmt.Errorf("%d epochs of batches of %d", s.Epochs, s.BatchSize)
+	case !(s.LearningRate > 0) || math.IsInf(s.LearningRate, 0) || !(s.Decay > 0 && s.Decay <= 1):
+		return fmt.Errorf("learning rate %g with decay %g", s.LearningRate, s.Decay)
+	case len(s.Data) == 0:
+		return fmt.Errorf("no training data")
+	}
+	for _, p := range s.Data {
+		if p.Images < 1 || p.Images > p.Of {
+			return fmt.Errorf("%d training images of the %d of %s", p.Images, p.Of, p.Name)
+		}
+	}
+	for _, d := range s.Validation {
+		if d.Name == s.Target {
+			return nil
+		}
+	}
+	return fmt.Errorf("target %q is not validated", s.Target)
+}
+
+// options are those of the session the run needs.
+func (s Spec) options(threads int) backend.Options {
+	return backend.Options{
+		Precision: s.Backend.Precision,
+		Loss:      s.Loss,
+		Threads:   threads,
+		Adam:      backend.Adam{Beta1: s.Adam.Beta1, Beta2: s.Adam.Beta2, Epsilon: s.Adam.Epsilon},
+	}
+}
