@@ -4,22 +4,36 @@
 // float32 and mixed precision, graphs of the U-Net family).
 package engine
 
-import "errors"
+import (
+	"errors"
+	"sync/atomic"
+)
 
 // ErrUnsupported is wrapped by an engine's compiler when the graph or the
 // precision is outside what it executes; the session then takes the plain
 // engine, or refuses.
 var ErrUnsupported = errors.New("not supported by this engine")
 
+// ErrInterrupted is returned by a method that Options.Stop ended early; what
+// the engine holds is then unspecified.
+var ErrInterrupted = errors.New("interrupted")
+
 // Options of compiling a graph.
 type Options struct {
 	Threads int
+	// Stop, if not nil, is polled at least a few times per second of work; once
+	// it is true the running method returns ErrInterrupted.
+	Stop *atomic.Bool
 	// OnProbabilities selects the study's loss (cross entropy on the softmax
 	// output as if it were logits) instead of the cross entropy on logits.
 	OnProbabilities bool
-	Mixed           bool
-	Beta1, Beta2    float64 // Adam
-	Epsilon         float64
+	// Mixed selects mixed precision. A convolution's weights, every node's
+	// output but the final Softmax's and every value's complete gradient are
+	// rounded to half precision (to nearest even, overflow to infinity); sums
+	// are accumulated, and parameters' gradients kept, in float32.
+	Mixed        bool
+	Beta1, Beta2 float64 // Adam
+	Epsilon      float64
 }
 
 // Kind selects one of the arrays an engine keeps for a tensor of the graph.
@@ -36,7 +50,9 @@ const (
 type Batch struct {
 	N, H, W int
 	Images  []float32
-	Labels  []uint8
+	// Images64 replaces Images where set; only a float64 engine is given it.
+	Images64 []float64
+	Labels   []uint8
 }
 
 // Engine executes one graph whose weights it keeps in its own layout. Methods

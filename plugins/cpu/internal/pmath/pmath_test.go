@@ -1,0 +1,115 @@
+package pmath
+
+import (
+	"math"
+	"math/big"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/random"
+)
+
+// bigExp is the oracle: Taylor's series of x/2¹⁰ in 200-bit arithmetic, squared
+// ten times.
+func bigExp(x float64) *big.Float {
+	const prec = 200
+	r := new(big.Float).SetPrec(prec).SetFloat64(x)
+	r.SetMantExp(r, -10)
+	sum := big.NewFloat(1).SetPrec(prec)
+	term := big.NewFloat(1).SetPrec(prec)
+	for i := 1; i < 60; i++ {
+		term.Mul(term, r)
+		term.Quo(term, new(big.Float).SetPrec(prec).SetInt64(int64(i)))
+		sum.Add(sum, term)
+	}
+	for range 10 {
+		sum.Mul(sum, sum)
+	}
+	return sum
+}
+
+// ulps is |got − want| in units of the last place of want.
+func ulps(got float64, want *big.Float) float64 {
+	w, _ := want.Float64()
+	d := new(big.Float).SetPrec(200).SetFloat64(got)
+	d.Sub(d, want)
+	f, _ := d.Float64()
+	return math.Abs(f) / (math.Nextafter(math.Abs(w), math.Inf(1)) - math.Abs(w))
+}
+
+// The bound of one unit in the last place is the package's promise.
+func TestExp(t *testing.T) {
+	r := random.Stream(1, "test")
+	worst := 0.0
+	for i := range 4000 {
+		x := (r.Float64() - 0.5) * []float64{1, 8, 80, 1400}[i%4]
+		worst = max(worst, ulps(Exp(x), bigExp(x)))
+	}
+	if worst > 1 {
+		t.Errorf("error up to %.3f units in the last place", worst)
+	}
+	t.Logf("worst error %.3f ulp", worst)
+}
+
+// log y is right when exp of it, computed by the oracle, is y: an error of d in
+// the logarithm is a relative error of d in y.
+func TestLog(t *testing.T) {
+	r := random.Stream(2, "test")
+	worst := 0.0
+	for i := range 4000 {
+		y := math.Exp((r.Float64() - 0.5) * []float64{0.01, 1, 8, 1400}[i%4])
+		l := Log(y)
+		q := new(big.Float).SetPrec(200).SetFloat64(y)
+		q.Quo(q, bigExp(l))
+		q.Sub(q, big.NewFloat(1))
+		d, _ := q.Float64()
+		a := math.Abs(l)
+		worst = max(worst, math.Abs(d)/(math.Nextafter(a, math.Inf(1))-a))
+	}
+	if worst > 1 {
+		t.Errorf("error up to %.3f units in the last place", worst)
+	}
+	t.Logf("worst error %.3f ulp", worst)
+}
+
+func TestSpecialValues(t *testing.T) {
+	inf := math.Inf(1)
+	for _, c := range []struct {
+		name      string
+		got, want float64
+	}{
+		{"Exp(0)", Exp(0), 1},
+		{"Exp(-Inf)", Exp(-inf), 0},
+		{"Exp(+Inf)", Exp(inf), inf},
+		{"Exp(709.9)", Exp(709.9), inf},
+		{"Exp(-745)", Exp(-745), 0x1p-1074},
+		{"Log(0)", Log(0), -inf},
+		{"Log(1)", Log(1), 0},
+		{"Log(+Inf)", Log(inf), inf},
+		{"Log(2^-1074)", Log(0x1p-1074), -1074 * math.Ln2},
+		{"Pow(3,0)", Pow(3, 0), 1},
+		{"Pow(3,13)", Pow(3, 13), 1594323},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s = %v, want %v", c.name, c.got, c.want)
+		}
+	}
+	if !math.IsNaN(Exp(math.NaN())) || !math.IsNaN(Log(math.NaN())) || !math.IsNaN(Log(-1)) {
+		t.Error("NaN is lost")
+	}
+}
+
+// The float32 functions round the float64 ones, so they are within 0.5000001
+// units in the last place.
+func TestFloat32(t *testing.T) {
+	r := random.Stream(3, "test")
+	for range 2000 {
+		x := float32((r.Float64() - 0.5) * 160)
+		if got, want := Exp32(x), float32(math.Exp(float64(x))); got != want {
+			t.Errorf("Exp32(%v) = %v, want %v", x, got, want)
+		}
+		y := float32(math.Exp(float64(x)))
+		if got, want := Log32(y), float32(math.Log(float64(y))); got != want && !math.IsInf(float64(y), 0) && y > 0 {
+			t.Errorf("Log32(%v) = %v, want %v", y, got, want)
+		}
+	}
+}
