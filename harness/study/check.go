@@ -1,0 +1,429 @@
+package study
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+)
+
+// Limits keep a mistyped spec from asking for more than a machine can hold.
+const (
+	maxWidth   = 1024
+	maxGrid    = 4096    // samples per side
+	maxPixels  = 1 << 14 // per side of own images
+	minRadius  = 2       // Å
+	maxRadius  = 200     // Å
+	maxBlur    = 20      // Å
+	maxImages  = 1 << 20
+	maxEpochs  = 100_000
+	maxBatch   = 1 << 16
+	maxDomains = 1_000
+	maxModels  = 1_000_000
+)
+
+// Names appear in file names, so they are safe there on any system.
+var nameRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+
+// checker collects problems; its methods name the key first.
+type checker struct{ found []Problem }
+
+func (c *checker) fail(path []string, format string, args ...any) {
+	c.found = append(c.found, Problem{path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+func at(path ...string) []string { return path }
+
+// integer wants lo ≤ n ≤ hi.
+func (c *checker) integer(path []string, n, lo, hi int) {
+	switch {
+	case n < lo:
+		c.fail(path, "must be at least %d, but is %d", lo, n)
+	case n > hi:
+		c.fail(path, "must be at most %d, but is %d", hi, n)
+	}
+}
+
+// number wants lo ≤ x ≤ hi.
+func (c *checker) number(path []string, x, lo, hi float64) {
+	switch {
+	case math.IsNaN(x):
+		c.fail(path, "must be a number")
+	case x < lo:
+		c.fail(path, "must be at least %g, but is %g", lo, x)
+	case x > hi:
+		c.fail(path, "must be at most %g, but is %g", hi, x)
+	}
+}
+
+// positive wants 0 < x ≤ hi.
+func (c *checker) positive(path []string, x, hi float64) {
+	switch {
+	case !(x > 0):
+		c.fail(path, "must be more than 0, but is %g", x)
+	case x > hi:
+		c.fail(path, "must be at most %g, but is %g", hi, x)
+	}
+}
+
+// span wants lo ≤ r[0] ≤ r[1] ≤ hi.
+func (c *checker) span(path []string, r [2]float64, lo, hi float64) {
+	if !(r[0] >= lo && r[0] <= r[1] && r[1] <= hi) {
+		c.fail(path, "wants [smallest, largest] between %g and %g, but is [%g, %g]", lo, hi, r[0], r[1])
+	}
+}
+
+func (c *checker) oneOf(path []string, v string, valid ...string) {
+	if !slices.Contains(valid, v) {
+		c.fail(path, "%s", suggestValue(v, valid))
+	}
+}
+
+// distinct wants every entry of a list to be different; at least one if some.
+func distinct[T comparable](c *checker, path []string, list []T, some bool) {
+	if some && len(list) == 0 {
+		c.fail(path, "needs at least one entry")
+	}
+	seen := map[T]bool{}
+	for _, v := range list {
+		if seen[v] {
+			c.fail(path, "has %v twice", v)
+			return
+		}
+		seen[v] = true
+	}
+}
+
+// check returns what is impossible about s: field by field, and where together
+// is set also conditions between fields.
+func (s *Study) check(together bool) []Problem {
+	c := &checker{}
+	s.checkFields(c)
+	if together {
+		s.checkTogether(c)
+	}
+	return c.found
+}
+
+func (s *Study) checkFields(c *checker) {
+	switch {
+	case s.Name == "":
+		c.fail(at("name"), "is missing")
+	case !nameRule.MatchString(s.Name):
+		c.fail(at("name"), "%q must be 1 to 64 letters, digits, %q and %q, starting with a letter or digit", s.Name, "-", "_")
+	}
+	c.oneOf(at("kind"), s.Kind, Transfer, Mixture)
+	if s.Network.Width%2 != 0 || s.Network.Width < 2 || s.Network.Width > maxWidth {
+		c.fail(at("network", "width"), "must be even and between 2 and %d, but is %d", maxWidth, s.Network.Width)
+	}
+
+	t := s.Training
+	c.oneOf(at("training", "loss"), t.Loss, LossOnProbabilities, LossOnLogits)
+	c.integer(at("training", "batch"), t.Batch, 1, maxBatch)
+	c.positive(at("training", "learning_rate_decay"), t.LearningRateDecay, 1)
+	for _, b := range []struct {
+		key  string
+		beta float64
+	}{{"beta1", t.Adam.Beta1}, {"beta2", t.Adam.Beta2}} {
+		if !(b.beta >= 0 && b.beta < 1) {
+			c.fail(at("training", "adam", b.key), "must be at least 0 and less than 1, but is %g", b.beta)
+		}
+	}
+	c.positive(at("training", "adam", "epsilon"), t.Adam.Epsilon, 1)
+	c.integer(at("training", "initialisations"), t.Initialisations, 1, maxModels)
+	c.oneOf(at("training", "pretrain_sharing"), t.PretrainSharing, ShareNone, ShareSeed)
+	c.oneOf(at("training", "precision"), t.Precision, Float32, Mixed, Float64)
+	c.oneOf(at("training", "precision_fallback"), t.PrecisionFallback, "", Float32)
+	c.integer(at("training", "power_cap_watts"), t.PowerCapWatts, 0, 10_000)
+
+	s.checkGrid(c)
+	for _, name := range keys(s.Own) {
+		s.Own[name].check(c, at("domain", name))
+		if !nameRule.MatchString(name) {
+			c.fail(at("domain", name), "a domain's name must be 1 to 64 letters, digits, %q and %q, starting with a letter or digit", "-", "_")
+		}
+	}
+
+	switch s.Kind {
+	case Transfer:
+		c.integer(at("pretrain", "epochs"), s.Pretrain.Epochs, 1, maxEpochs)
+		c.integer(at("pretrain", "images"), s.Pretrain.Images, 1, maxImages)
+		c.rates(at("pretrain", "learning_rates"), s.Pretrain.LearningRates)
+		c.integer(at("transfer", "epochs"), s.Transfer.Epochs, 1, maxEpochs)
+		distinct(c, at("transfer", "images"), s.Transfer.Images, true)
+		for _, n := range s.Transfer.Images {
+			c.integer(at("transfer", "images"), n, 1, maxImages)
+		}
+		c.rates(at("transfer", "learning_rates"), s.Transfer.LearningRates)
+		distinct(c, at("transfer", "frozen"), s.Transfer.Frozen, true)
+		for _, f := range s.Transfer.Frozen {
+			c.oneOf(at("transfer", "frozen"), f, FreezeNone, FreezeEncoder, FreezeDecoder)
+		}
+	case Mixture:
+		c.integer(at("mixture", "epochs"), s.Mixture.Epochs, 1, maxEpochs)
+		distinct(c, at("mixture", "images"), s.Mixture.Images, true)
+		for _, m := range s.Mixture.Images {
+			for _, n := range m {
+				c.integer(at("mixture", "images"), n, 1, maxImages)
+			}
+		}
+		c.rates(at("mixture", "learning_rates"), s.Mixture.LearningRates)
+	}
+}
+
+func (c *checker) rates(path []string, rates []float64) {
+	distinct(c, path, rates, true)
+	for _, r := range rates {
+		c.positive(path, r, 10)
+	}
+}
+
+// simulated reports whether the study has a grid.
+func (s *Study) simulated() bool {
+	return len(s.Grid.Crystals)+len(s.Grid.Sizes)+len(s.Grid.Defocus)+len(s.Grid.Dose) > 0
+}
+
+func (s *Study) checkGrid(c *checker) {
+	if !s.simulated() {
+		if len(s.Own) == 0 {
+			c.fail(at("grid"), "no domains: give grid.crystal, grid.defocus and grid.dose, or [domain.NAME] tables")
+		}
+		return
+	}
+	g := s.Grid
+	distinct(c, at("grid", "crystal"), g.Crystals, true)
+	for _, id := range g.Crystals {
+		c.oneOf(at("grid", "crystal"), id, Crystals()...)
+	}
+	distinct(c, at("grid", "size"), g.Sizes, false)
+	for _, size := range g.Sizes {
+		if _, ok := s.Sizes[size]; !ok {
+			if len(s.Sizes) == 0 {
+				c.fail(at("grid", "size"), "%q has no radius: there is no table [sizes]", size)
+			} else {
+				c.fail(at("grid", "size"), "%s", suggestValue(size, keys(s.Sizes)))
+			}
+		}
+	}
+	for _, size := range keys(s.Sizes) {
+		if !nameRule.MatchString(size) {
+			c.fail(at("sizes", size), "a size's name must be letters, digits, %q and %q", "-", "_")
+		}
+		c.span(at("sizes", size), s.Sizes[size], minRadius, maxRadius)
+	}
+	distinct(c, at("grid", "defocus"), g.Defocus, true)
+	for _, d := range g.Defocus {
+		c.number(at("grid", "defocus"), d, -1e5, 1e5)
+	}
+	distinct(c, at("grid", "dose"), g.Dose, true)
+	for _, d := range g.Dose {
+		c.positive(at("grid", "dose"), d, 1e6)
+	}
+	c.number(at("grid", "defocus_spread"), g.DefocusSpread, 0, 1e4)
+	c.integer(at("grid", "train_images"), g.TrainImages, 1, maxImages)
+	c.integer(at("grid", "validation_images"), g.ValidationImages, 1, maxImages)
+	s.Simulation.check(c)
+	for _, id := range keys(s.LabelBlur) {
+		if !slices.Contains(Crystals(), id) {
+			best, _ := nearest(id, Crystals())
+			c.fail(at("label_blur", id), "unknown crystal; nearest: %s", best)
+		}
+		c.number(at("label_blur", id), s.LabelBlur[id], 0, maxBlur)
+	}
+}
+
+// check has the bounds of the simulator, so that a spec is refused with its
+// line before anything runs.
+func (m Simulation) check(c *checker) {
+	key := func(k string) []string { return at("simulation", k) }
+	c.number(key("cell"), m.Cell, 8, 1024)
+	for _, side := range []struct {
+		key string
+		n   int
+	}{{"grid", m.Grid}, {"output", m.Output}} {
+		c.integer(key(side.key), side.n, 16, maxGrid)
+		if rest := side.n; rest > 0 {
+			for _, f := range []int{2, 3, 5} {
+				for rest%f == 0 {
+					rest /= f
+				}
+			}
+			if rest != 1 || side.n%2 != 0 {
+				c.fail(key(side.key), "must be even and a product of 2, 3 and 5, for the Fourier transform, but is %d", side.n)
+			}
+		}
+	}
+	c.integer(key("crop"), m.Crop, 16, maxGrid)
+	if m.Crop%16 != 0 {
+		c.fail(key("crop"), "must be a multiple of 16, which the network halves four times, but is %d", m.Crop)
+	}
+	c.span(key("radius"), m.Radius, minRadius, maxRadius)
+	if p := m.Particles; p[0] < 0 || p[0] > p[1] || p[1] > 64 {
+		c.fail(key("particles"), "wants [smallest, largest] between 0 and 64, but is [%d, %d]", p[0], p[1])
+	}
+	c.number(key("gap"), m.Gap, 0, 1000)
+	c.span(key("carbon"), m.Carbon, 0, 500)
+	c.integer(key("max_faults"), m.MaxFaults, 0, 2)
+	c.integer(key("phonons"), m.Phonons, 1, 64)
+	c.number(key("displacement"), m.Displacement, 0, 1)
+	c.number(key("slice"), m.Slice, 0.25, 10)
+	c.number(key("beam_energy"), m.BeamEnergy, 10e3, 2e6)
+	c.number(key("focal_spread"), m.FocalSpread, 0, 1000)
+	if m.DefocusSign != 1 && m.DefocusSign != -1 {
+		c.fail(key("defocus_sign"), "must be 1 (underfocus counts positive) or -1 (overfocus does), but is %d", m.DefocusSign)
+	}
+	c.integer(key("focus_phonons"), m.FocusPhonons, 1, 64)
+	c.positive(key("label_phase"), m.LabelPhase, math.Pi)
+	c.number(key("label_blur"), m.LabelBlur, 0, maxBlur)
+	if !(m.LabelLevel > 0 && m.LabelLevel < 1) {
+		c.fail(key("label_level"), "must be more than 0 and less than 1, but is %g", m.LabelLevel)
+	}
+}
+
+func (o OwnData) check(c *checker, table []string) {
+	key := func(k string) []string { return append(slices.Clone(table), k) }
+	if o.Images == "" {
+		c.fail(key("images"), "is missing: the file with the images")
+	}
+	if o.Labels == "" {
+		c.fail(key("labels"), "is missing: the file with the labels")
+	}
+	c.integer(key("train_images"), o.TrainImages, 0, maxImages)
+	c.integer(key("validation_images"), o.ValidationImages, 0, maxImages)
+	if (o.TrainImages == 0) != (o.ValidationImages == 0) {
+		c.fail(key("train_images"), "train_images and validation_images go together: give both or neither")
+	}
+	if o.TrainImages != 0 && o.ValidationFraction != 0 {
+		c.fail(key("validation_fraction"), "cannot be combined with train_images and validation_images")
+	}
+	if !(o.ValidationFraction >= 0 && o.ValidationFraction < 1) {
+		c.fail(key("validation_fraction"), "must be at least 0 and less than 1, but is %g", o.ValidationFraction)
+	}
+	c.number(key("pixel_size"), o.PixelSize, 0, 1e3)
+	c.integer(key("size"), o.Size, 0, maxPixels)
+	if o.Size%16 != 0 {
+		c.fail(key("size"), "must be a multiple of 16, which the network halves four times, but is %d", o.Size)
+	}
+}
+
+// checkTogether looks at conditions between fields. It must stand values that
+// checkFields has complained about.
+func (s *Study) checkTogether(c *checker) {
+	if s.simulated() {
+		s.checkField(c)
+	}
+	s.checkSelection(c, "source", s.Source)
+	s.checkSelection(c, "target", s.Target)
+	s.checkStages(c)
+	if len(c.found) == 0 {
+		s.checkExpansion(c)
+	}
+}
+
+// checkField wants the particles to fit into the cell and the pixels to show
+// the lattice.
+func (s *Study) checkField(c *checker) {
+	m := s.Simulation
+	if m.Crop > m.Output {
+		c.fail(at("simulation", "crop"), "%d pixels cannot be cut out of simulation.output = %d", m.Crop, m.Output)
+	}
+	if m.Output > m.Grid {
+		c.fail(at("simulation", "output"), "%d pixels cannot be made of simulation.grid = %d samples", m.Output, m.Grid)
+	}
+	if m.Output > 0 && m.Cell/float64(m.Output) > 0.5 {
+		c.fail(at("simulation", "output"), "%d pixels on %g Å are %.3g Å each; above 0.5 Å the lattice is lost", m.Output, m.Cell, m.Cell/float64(m.Output))
+	}
+	if m.Grid > 0 && m.Cell/float64(m.Grid) > 0.25 {
+		c.fail(at("simulation", "grid"), "%d samples on %g Å are %.3g Å apart; the wave needs 0.25 Å or less", m.Grid, m.Cell, m.Cell/float64(m.Grid))
+	}
+	if m.FocusPhonons > m.Phonons {
+		c.fail(at("simulation", "focus_phonons"), "%d are more than simulation.phonons = %d", m.FocusPhonons, m.Phonons)
+	}
+	fits := func(path []string, r [2]float64) {
+		if m.Particles[1] > 0 && 2*r[1]+m.Gap > m.Cell {
+			c.fail(path, "a particle of radius %g Å and its gap of %g Å do not fit into simulation.cell = %g Å", r[1], m.Gap, m.Cell)
+		}
+	}
+	if len(s.Grid.Sizes) == 0 {
+		fits(at("simulation", "radius"), m.Radius)
+	}
+	for _, size := range s.Grid.Sizes {
+		if r, ok := s.Sizes[size]; ok {
+			fits(at("sizes", size), r)
+		}
+	}
+}
+
+func (s *Study) checkSelection(c *checker, table string, sel Selection) {
+	selectionList(c, at(table, "crystal"), sel.Crystals, s.Grid.Crystals)
+	selectionList(c, at(table, "size"), sel.Sizes, s.Grid.Sizes)
+	selectionList(c, at(table, "defocus"), sel.Defocus, s.Grid.Defocus)
+	selectionList(c, at(table, "dose"), sel.Dose, s.Grid.Dose)
+	selectionList(c, at(table, "domain"), sel.Own, keys(s.Own))
+}
+
+// selectionList wants a selection to name only values that the axis has.
+func selectionList[T comparable](c *checker, path []string, list, axis []T) {
+	distinct(c, path, list, false)
+	for _, v := range list {
+		if !slices.Contains(axis, v) {
+			c.fail(path, "%v is not among the study's domains: %v", v, axis)
+		}
+	}
+}
+
+// checkStages wants every stage to have the images it asks for.
+func (s *Study) checkStages(c *checker) {
+	// least is the smallest pool that domains of a selection offer; own data of
+	// unknown length is checked when it is read.
+	least := func(sel Selection) (n int, where string) {
+		n = math.MaxInt
+		if s.simulated() && sel.grid() {
+			n, where = s.Grid.TrainImages, "grid.train_images"
+		}
+		for _, name := range keys(s.Own) {
+			if o := s.Own[name]; sel.own(name) && o.TrainImages > 0 && o.TrainImages < n {
+				n, where = o.TrainImages, "domain."+name+".train_images"
+			}
+		}
+		return n, where
+	}
+	enough := func(path []string, images int, sel Selection) {
+		if n, where := least(sel); images > n {
+			c.fail(path, "%d images are more than %s = %d", images, where, n)
+		}
+	}
+	switch s.Kind {
+	case Transfer:
+		enough(at("pretrain", "images"), s.Pretrain.Images, s.Source)
+		for _, n := range s.Transfer.Images {
+			enough(at("transfer", "images"), n, s.Target)
+		}
+	case Mixture:
+		for _, m := range s.Mixture.Images {
+			enough(at("mixture", "images"), m[0], s.Source)
+			enough(at("mixture", "images"), m[1], s.Target)
+		}
+	}
+}
+
+// checkExpansion wants a bounded number of domains and models, and some.
+func (s *Study) checkExpansion(c *checker) {
+	domains := float64(len(s.Own))
+	if s.simulated() {
+		g := s.Grid
+		domains += float64(len(g.Crystals)) * float64(max(1, len(g.Sizes))) * float64(len(g.Defocus)) * float64(len(g.Dose))
+	}
+	if domains > maxDomains {
+		c.fail(at("grid"), "%.0f domains are too many, at most %d", domains, maxDomains)
+		return
+	}
+	pairs := len(s.pairs(s.domains()))
+	if pairs == 0 {
+		c.fail(at("source"), "there is nothing to train: no source domain has another domain as its target")
+		return
+	}
+	if models := float64(pairs) * float64(s.configurations()) * float64(s.Training.Initialisations); models > maxModels {
+		c.fail(at("training", "initialisations"), "the spec expands into %.0f models, at most %d", models, maxModels)
+	}
+}

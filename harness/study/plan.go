@@ -1,0 +1,175 @@
+package study
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// PlanOptions say what an estimate of time assumes.
+type PlanOptions struct {
+	// Rate is the sustained training rate in FLOP/s; 0 for the rate that two
+	// cores reach at the network's width, AssumedRate.
+	Rate float64
+	// Cores that simulate; 0 for 2.
+	Cores int
+}
+
+// AssumedRate is the sustained rate in FLOP/s of two CPU cores for a width:
+// narrow networks keep the vector units less busy.
+func AssumedRate(width int) float64 {
+	switch {
+	case width >= 32:
+		return 90e9
+	case width >= 16:
+		return 60e9
+	}
+	return 25e9
+}
+
+// WritePlan describes a plan in words: what it trains, on what, and what that
+// costs.
+func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
+	s, e := p.Study, p.Estimate()
+	if o.Cores == 0 {
+		o.Cores = 2
+	}
+	assumed := ""
+	if o.Rate == 0 {
+		o.Rate = AssumedRate(s.Network.Width)
+		assumed = ", assumed for two CPU cores"
+	}
+
+	b := bufio.NewWriter(w)
+	profile := ""
+	if s.Profile != "" {
+		profile = ", profile " + s.Profile
+	}
+	fmt.Fprintf(b, "%s%s: %s\n\n", s.Name, profile, s.Title)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(b, "  %-14s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("network", "U-Net of width %d, %s, %s", s.Network.Width, s.Training.Loss, precision(s.Training))
+	row("domains", "%d: %s", len(p.Domains), names(p.Domains))
+	if e.Structures > 0 {
+		g, m := s.Grid, s.Simulation
+		row("structures", "%s to simulate (%d training + %d validation each), %d × %d samples",
+			count(int64(e.Structures)), g.TrainImages, g.ValidationImages, m.Grid, m.Grid)
+		row("images", "%s of %d × %d pixels at %.3g Å; %s with exit waves",
+			count(int64(e.Images)), m.Crop, m.Crop, m.Cell/float64(m.Output), byteCount(e.DataBytes))
+	}
+	if s.Kind == Transfer {
+		row("pretrainings", "%s (%s shared per seed, %s without sharing)",
+			count(int64(e.Pretrainings)), count(int64(e.PretrainingsShared)), count(int64(e.PretrainingsUnshared)))
+	}
+	row("models", "%s = %s", count(int64(e.Models)), s.product(len(s.pairs(p.Domains))))
+	row("training", "%s image-steps, %s validation images", count(e.ImageSteps), count(e.ValidationImages))
+	row("work", "%.2g FLOP", e.FLOPs)
+	row("time", "about %s to train at %.3g GFLOP/s%s", human(e.TrainingTime(o.Rate)), o.Rate/1e9, assumed)
+	if e.Structures > 0 {
+		row("", "and %s to simulate on %d cores", human(e.SimulationTime(o.Cores)), o.Cores)
+	}
+	if e.AssumedSize > 0 {
+		row("note", "own images count as %d × %d pixels; give their size in the spec for a better estimate", e.AssumedSize, e.AssumedSize)
+	}
+	return b.Flush()
+}
+
+// WriteRuns writes one JSON object per run and line.
+func WriteRuns(w io.Writer, p *Plan) error {
+	b := bufio.NewWriter(w)
+	enc := json.NewEncoder(b)
+	enc.SetEscapeHTML(false)
+	for _, r := range p.Runs {
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	}
+	return b.Flush()
+}
+
+// product spells out how the number of models comes about.
+func (s *Study) product(pairs int) string {
+	var factors []string
+	add := func(n int, one, many string) {
+		if n == 1 {
+			factors = append(factors, "1 "+one)
+		} else {
+			factors = append(factors, fmt.Sprintf("%d %s", n, many))
+		}
+	}
+	add(pairs, "pair", "pairs")
+	if s.Kind == Mixture {
+		add(len(s.Mixture.Images), "mixture", "mixtures")
+		add(len(s.Mixture.LearningRates), "learning rate", "learning rates")
+	} else {
+		add(len(s.Pretrain.LearningRates), "pretraining rate", "pretraining rates")
+		add(len(s.Transfer.LearningRates), "transfer rate", "transfer rates")
+		add(len(s.Transfer.Images), "number of images", "numbers of images")
+		add(len(s.Transfer.Frozen), "frozen part", "frozen parts")
+	}
+	add(s.Training.Initialisations, "initialisation", "initialisations")
+	return strings.Join(factors, " × ")
+}
+
+func precision(t Training) string {
+	p := t.Precision + " precision"
+	if t.PrecisionFallback != "" && t.PrecisionFallback != t.Precision {
+		p += " (or " + t.PrecisionFallback + ")"
+	}
+	if t.PowerCapWatts > 0 {
+		p += fmt.Sprintf(", GPU capped at %d W", t.PowerCapWatts)
+	}
+	return p
+}
+
+// names lists domains, the middle left out where there are many.
+func names(domains []Domain) string {
+	const most = 12
+	var n []string
+	for i, d := range domains {
+		if len(domains) > most && i == most-2 {
+			n = append(n, "…", domains[len(domains)-1].Name)
+			break
+		}
+		n = append(n, d.Name)
+	}
+	return strings.Join(n, ", ")
+}
+
+// count writes n with a thin grouping of thousands.
+func count(n int64) string {
+	d := fmt.Sprint(n)
+	for i := len(d) - 3; i > 0; i -= 3 {
+		d = d[:i] + "," + d[i:]
+	}
+	return d
+}
+
+func byteCount(n int64) string {
+	x, unit := float64(n), 0
+	for x >= 1024 && unit < 5 {
+		x /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%.3g %s", x, []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}[unit])
+}
+
+// human rounds a duration to two digits of its largest unit.
+func human(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%.0f s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	case d < 2*day:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	case d < 730*day:
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
+	}
+	return fmt.Sprintf("%.0f years", d.Hours()/24/365)
+}
