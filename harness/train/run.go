@@ -34,11 +34,12 @@ type Checkpoints interface {
 	SetCheckpoint([]byte) error
 }
 
-// Event reports progress: after every optimiser step and every validation set.
+// Event reports progress: after every optimiser step and every validation set,
+// and once for all that a checkpoint saves doing again.
 type Event struct {
-	Epoch      int // from 1
-	Images     int // trained on or validated since the last event
-	Validation bool
+	Epoch   int     // from 1
+	Work    float64 // since the last event, in the unit of Spec.Work
+	Resumed bool
 }
 
 // Result is a finished stage.
@@ -89,6 +90,8 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 		if err := sess.SetState(ctx, state); err != nil {
 			return nil, fmt.Errorf("restoring the checkpoint: %w", err)
 		}
+		n := len(r.result.History.Epochs)
+		report(Event{Epoch: n, Work: s.epochWork() * float64(n), Resumed: true})
 	case s.Parent != "":
 		if err := sess.SetState(ctx, job.Parent); err != nil {
 			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
@@ -162,7 +165,7 @@ func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 			if st.Skipped {
 				e.Skipped++
 			}
-			r.report(Event{Epoch: epoch + 1, Images: len(batches[steps])})
+			r.report(Event{Epoch: epoch + 1, Work: float64(len(batches[steps]))})
 			steps++
 			return nil
 		})
@@ -179,7 +182,7 @@ func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 			return nil, fmt.Errorf("validating on %s: %w", d.Name, err)
 		}
 		e.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
-		r.report(Event{Epoch: epoch + 1, Images: len(ev.Loss), Validation: true})
+		r.report(Event{Epoch: epoch + 1, Work: float64(len(ev.Loss)) / validationWork})
 	}
 	r.result.Seconds.Evaluate += time.Since(start).Seconds()
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/store"
 )
 
@@ -27,9 +28,11 @@ type Spec struct {
 	Loss    string  `json:"loss"`
 	Backend Backend `json:"backend"`
 
-	// Seed is the study's, Stream tells the initialisations of a study apart.
+	// Seed is the study's; Stream names the run's own random streams (initial
+	// weights, subset, order), so that runs with equal Seed and Stream see the
+	// same numbers.
 	Seed   uint64 `json:"seed"`
-	Stream uint64 `json:"stream"`
+	Stream string `json:"stream"`
 	// Parent is the digest of the run whose weights this one starts from; ""
 	// starts from random weights.
 	Parent string `json:"parent,omitempty"`
@@ -73,14 +76,37 @@ type Adam struct {
 type Domain struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"` // of the data set
+	Images int    `json:"images"`
 }
 
 // Part is a number of images of one domain's training set.
 type Part struct {
 	Domain
-	Images int `json:"images"`
-	Of     int `json:"of"` // size of the training set the images are drawn from
+	Of int `json:"of"` // size of the training set the images are drawn from
 }
+
+// validationWork is how many images are validated in the time of one image's
+// training step: forward only against forward and two backward products.
+const validationWork = 3
+
+// epochWork is the work of an epoch in training image-steps.
+func (s Spec) epochWork() float64 {
+	n := 0
+	for _, p := range s.Data {
+		n += p.Images
+	}
+	if s.Dihedral {
+		n *= 8
+	}
+	v := 0
+	for _, d := range s.Validation {
+		v += d.Images
+	}
+	return float64(n) + float64(v)/validationWork
+}
+
+// Work is the run's work in training image-steps.
+func (s Spec) Work() float64 { return s.epochWork() * float64(s.Epochs) }
 
 // Digest addresses the run in the store.
 func (s Spec) Digest() (string, error) { return store.Digest("run", s) }
@@ -91,7 +117,7 @@ func (s Spec) Graph() (*nn.Graph, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.Initialize(s.Seed, s.Stream)
+	g.Initialize(s.Seed, random.Stream(s.Seed, "initialisation/"+s.Stream).Uint64())
 	return g, nil
 }
 

@@ -1,0 +1,167 @@
+// Command refocus re-runs a published machine-learning study from TOML specs
+// through swappable backend plugins, compares the outcome with the published
+// tables and exports the trained networks to ONNX.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/internal/progress"
+	"github.com/refocus-em/refocus/harness/study"
+)
+
+// Exit codes.
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetContext(ctx)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	var usage *usageError
+	var spec *study.Error
+	var fail *failure
+	switch {
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "refocus: interrupted; the same command goes on from the last checkpoints")
+		return exitInterrupted
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "refocus: %v\n%s\n", err, usage.hint)
+		return exitUsage
+	case errors.As(err, &spec):
+		fmt.Fprintln(os.Stderr, err)
+		return exitUsage
+	case errors.As(err, &fail) && fail.silent:
+		return exitFailed
+	}
+	fmt.Fprintf(os.Stderr, "refocus: %v\n", err)
+	return exitFailed
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...), fmt.Sprintf("see '%s --help'", cmd.CommandPath())}
+}
+
+// failure is a failed outcome that has already been told.
+type failure struct{ silent bool }
+
+func (*failure) Error() string { return "failed" }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "refocus",
+		Short: "Reproduce a published study of transfer learning in HRTEM analysis",
+		Long: `refocus simulates the micrographs of a published study, trains its networks in
+a backend plugin, compares the outcome with the published tables and exports
+the trained networks to ONNX.
+
+A first run:  refocus reproduce defocus --profile smoke`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
+		crosscheckCommand(), backendsCommand(), exportCommand(), predictCommand(),
+		verifyCommand(), benchCommand(), serveCommand(),
+	)
+	return root
+}
+
+// exactly is cobra.ExactArgs with this program's exit code for misuse.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef(cmd, "%s takes %s, not %d arguments", cmd.Name(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// version is the module's version and commit as the Go tool recorded them.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "development"
+	}
+	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+}
+
+// common holds the flags that most commands share.
+type common struct {
+	profile string
+	out     string
+	json    bool
+}
+
+func (c *common) profileFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.profile, "profile", "", `profile of the spec: "smoke", "quick" or "paper" (default quick where the spec has it)`)
+}
+
+func (c *common) outFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.out, "out", "artifacts", "directory of the store")
+}
+
+func (c *common) jsonFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.json, "json", false, "print one JSON object per line for machines")
+}
+
+// printer shows progress on standard error, or events on standard output.
+func (c *common) printer() *progress.Printer {
+	if c.json {
+		return progress.New(os.Stdout, progress.JSON)
+	}
+	return progress.New(os.Stderr, progress.Detect(os.Stderr))
+}
+
+// plan reads and expands the spec that the command line names.
+func (c *common) plan(name string) (*study.Plan, error) {
+	f, err := study.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.Study(c.profile)
+	if err != nil {
+		return nil, err
+	}
+	return s.Expand()
+}

@@ -1,0 +1,8 @@
+// Package reproduce carries out a study: it makes the data sets a plan needs,
+// resolves every run to the Spec that addresses it in the store, and trains what
+// the store lacks in any number of backend processes at once.
+//
+// Nothing here changes a result: the order of runs, the number of processes and
+// threads, interruptions and restarts are free, and several harnesses may work
+// on one store (each takes runs that no other has claimed).
+package reproduce

@@ -1,0 +1,50 @@
+package reproduce
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/train"
+)
+
+// Generate makes the simulated data sets that are missing and returns where
+// every domain's images are.
+func (d *Data) Generate(ctx context.Context, st *store.Store, p *study.Plan, o dataset.Options) (map[string]train.Files, error) {
+	ready, err := dataset.Generate(ctx, st.Root(), d.Sources, o)
+	if err != nil {
+		return nil, err
+	}
+	byDigest := map[string]dataset.Ready{}
+	for _, r := range ready {
+		byDigest[r.Digest] = r
+	}
+	file := func(domain, split string) (train.File, error) {
+		s, ok := d.sets[setKey{domain, split}]
+		if !ok {
+			return train.File{}, nil
+		}
+		r, ok := byDigest[s.digest]
+		if !ok { // the user's own
+			var err error
+			if r, err = dataset.Find(st.Root(), s.digest); err != nil {
+				return train.File{}, fmt.Errorf("%s images of %s: %w", split, domain, err)
+			}
+		}
+		return train.File{Path: r.Path, SHA256: r.SHA256}, nil
+	}
+	files := map[string]train.Files{}
+	for _, dom := range p.Domains {
+		var f train.Files
+		if f.Train, err = file(dom.Key, dataset.Train); err != nil {
+			return nil, err
+		}
+		if f.Validation, err = file(dom.Key, dataset.Validation); err != nil {
+			return nil, err
+		}
+		files[dom.Key] = f
+	}
+	return files, nil
+}

@@ -1,0 +1,327 @@
+package reproduce
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/train"
+)
+
+// Process is a running backend plugin.
+type Process interface {
+	backend.Backend
+	Close() error
+}
+
+// TrainOptions say how to train; none of them changes a result.
+type TrainOptions struct {
+	// Launch starts a backend process; every job has its own.
+	Launch func(ctx context.Context) (Process, error)
+	// SHA256 of the backend's executable, recorded in manifests.
+	SHA256  string
+	Jobs    int // runs trained at once
+	Threads int // per run
+	// Restarts is how often a run whose backend crashed, hung or answered
+	// nonsense is resumed from its last checkpoint before it counts as failed.
+	Restarts int
+	Study    string // name and profile, recorded in manifests
+	Harness  string // version, recorded in manifests
+	Files    map[string]train.Files
+
+	Started  func(*Node)                // a run begins, or goes on
+	Progress func(*Node, train.Event)   // within a run
+	Finished func(*Node, time.Duration) // by this process
+	Skipped  func(*Node)                // finished before, or by another process
+	Failed   func(*Node, error)         // for good
+	Restart  func(*Node, error, int)    // the backend failed; trying again
+	Waiting  func(n int)                // n runs are with other processes
+}
+
+// Failure is a run that could not be trained.
+type Failure struct {
+	Node *Node
+	Err  error
+}
+
+// Train trains every run that the store lacks. A failed run does not stop the
+// others; runs that depend on it are reported as failures too. The error is
+// that of ctx, or of a store that cannot be used.
+func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) ([]Failure, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	q := newQueue(nodes)
+	// Whatever ends the context must wake the workers that wait for work.
+	defer context.AfterFunc(ctx, q.wake)()
+	var wg sync.WaitGroup
+	for range max(1, o.Jobs) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			w := &worker{st: st, o: &o, q: q}
+			defer w.stop()
+			for {
+				n := q.next(ctx)
+				if n == nil {
+					return
+				}
+				w.run(ctx, n)
+			}
+		}()
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return q.failures, err
+	}
+	return q.failures, nil
+}
+
+// retry is how long a run that another process is working on is left alone.
+const retry = 300 * time.Millisecond
+
+// queue hands out runs whose parents are done.
+type queue struct {
+	mu       sync.Mutex
+	cond     *sync.Cond
+	open     []*Node // not handed out
+	away     map[*Node]time.Time
+	out      int
+	done     map[*Node]bool
+	failed   map[*Node]error
+	failures []Failure
+}
+
+func newQueue(nodes []*Node) *queue {
+	q := &queue{open: append([]*Node(nil), nodes...), away: map[*Node]time.Time{}, done: map[*Node]bool{}, failed: map[*Node]error{}}
+	q.cond = sync.NewCond(&q.mu)
+	return q
+}
+
+func (q *queue) wake() { q.cond.Broadcast() }
+
+// next waits for a run to do; nil means that there is none left, or that ctx is
+// done.
+func (q *queue) next(ctx context.Context) *Node {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for {
+		if ctx.Err() != nil || len(q.open) == 0 && q.out == 0 {
+			q.cond.Broadcast()
+			return nil
+		}
+		var wait time.Duration
+		for i := 0; i < len(q.open); i++ {
+			n := q.open[i]
+			if n.Parent != nil {
+				if err, bad := q.failed[n.Parent]; bad {
+					q.open = append(q.open[:i], q.open[i+1:]...)
+					i--
+					q.fail(n, fmt.Errorf("its pretraining %s failed: %w", n.Parent.Run.ID, err))
+					continue
+				}
+				if !q.done[n.Parent] {
+					continue
+				}
+			}
+			if until := time.Until(q.away[n]); until > 0 {
+				if wait == 0 || until < wait {
+					wait = until
+				}
+				continue
+			}
+			q.open = append(q.open[:i], q.open[i+1:]...)
+			q.out++
+			return n
+		}
+		if len(q.open) == 0 && q.out == 0 {
+			continue // the last ones failed with their parents
+		}
+		if wait > 0 {
+			time.AfterFunc(wait, q.wake)
+		}
+		q.cond.Wait()
+	}
+}
+
+func (q *queue) fail(n *Node, err error) {
+	q.failed[n] = err
+	q.failures = append(q.failures, Failure{n, err})
+}
+
+// settle takes back a run that next handed out.
+func (q *queue) settle(n *Node, err error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.out--
+	switch {
+	case errors.Is(err, store.ErrBusy):
+		q.away[n] = time.Now().Add(retry)
+		q.open = append(q.open, n)
+	case err != nil:
+		q.fail(n, err)
+	default:
+		q.done[n] = true
+	}
+	q.cond.Broadcast()
+}
+
+// worker trains one run after another in its own backend process.
+type worker struct {
+	st   *store.Store
+	o    *TrainOptions
+	q    *queue
+	proc Process
+	desc backend.Description
+}
+
+func (w *worker) stop() {
+	if w.proc != nil {
+		w.proc.Close()
+		w.proc = nil
+	}
+}
+
+func (w *worker) start(ctx context.Context) error {
+	if w.proc != nil {
+		return nil
+	}
+	p, err := w.o.Launch(ctx)
+	if err != nil {
+		return fmt.Errorf("starting the backend: %w", err)
+	}
+	d, err := p.Describe(ctx)
+	if err != nil {
+		p.Close()
+		return fmt.Errorf("asking the backend to describe itself: %w", err)
+	}
+	w.proc, w.desc = p, d
+	return nil
+}
+
+func (w *worker) run(ctx context.Context, n *Node) {
+	start := time.Now()
+	err := w.attempts(ctx, n)
+	switch {
+	case errors.Is(err, store.ErrDone):
+		call(w.o.Skipped, n)
+		err = nil
+	case errors.Is(err, store.ErrBusy):
+	case err != nil:
+		if ctx.Err() == nil && w.o.Failed != nil {
+			w.o.Failed(n, err)
+		}
+	case w.o.Finished != nil:
+		w.o.Finished(n, time.Since(start))
+	}
+	w.q.settle(n, err)
+}
+
+func call(f func(*Node), n *Node) {
+	if f != nil {
+		f(n)
+	}
+}
+
+// attempts claims a run and trains it, with a new backend process after each
+// failure of the backend's.
+func (w *worker) attempts(ctx context.Context, n *Node) error {
+	if w.st.HasRun(n.Digest) {
+		return store.ErrDone
+	}
+	claim, err := w.st.Claim(n.Digest)
+	if err != nil {
+		return err
+	}
+	defer claim.Release()
+	call(w.o.Started, n)
+	started := time.Now()
+	for restarts := 0; ; restarts++ {
+		res, err := w.attempt(ctx, n, claim)
+		if err == nil {
+			return w.commit(claim, n, res, started, restarts)
+		}
+		w.stop() // after any failure the process is not to be trusted
+		if ctx.Err() != nil || !backendFailed(err) || restarts >= w.o.Restarts {
+			return err
+		}
+		if w.o.Restart != nil {
+			w.o.Restart(n, err, restarts+1)
+		}
+	}
+}
+
+func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim) (*train.Result, error) {
+	if err := w.start(ctx); err != nil {
+		return nil, err
+	}
+	if w.desc.Name != n.Spec.Backend.Name || w.desc.Numerics != n.Spec.Backend.Numerics {
+		return nil, fmt.Errorf("the backend is now %s with numerics %s; this study began with %s, %s (was it replaced meanwhile?)",
+			w.desc.Name, w.desc.Numerics, n.Spec.Backend.Name, n.Spec.Backend.Numerics)
+	}
+	job := train.Job{Spec: n.Spec, Files: w.o.Files, Threads: w.o.Threads}
+	if n.Parent != nil {
+		var err error
+		if job.Parent, err = w.st.Weights(n.Parent.Digest); err != nil {
+			return nil, err
+		}
+	}
+	return train.Run(ctx, w.proc, job, claim, func(e train.Event) {
+		if w.o.Progress != nil {
+			w.o.Progress(n, e)
+		}
+	})
+}
+
+func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started time.Time, restarts int) error {
+	spec, err := json.Marshal(n.Spec)
+	if err != nil {
+		return err
+	}
+	history, err := json.MarshalIndent(r.History, "", " ")
+	if err != nil {
+		return err
+	}
+	m := &store.Manifest{
+		ID:    n.Run.ID,
+		Study: w.o.Study,
+		Spec:  spec,
+		Backend: store.Backend{
+			Name: w.desc.Name, Version: w.desc.Version, Numerics: w.desc.Numerics, Determinism: w.desc.Determinism,
+			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256,
+		},
+		Harness: w.o.Harness,
+		Host:    host(),
+		Started: started.UTC(), Finished: time.Now().UTC(),
+		TrainSeconds: r.Seconds.Train, EvaluateSeconds: r.Seconds.Evaluate,
+		Restarts: restarts,
+		Notes:    n.Notes,
+	}
+	if len(w.desc.Devices) > 0 {
+		m.Backend.Device = w.desc.Devices[0].Name + ": " + w.desc.Devices[0].Info
+	}
+	return claim.Commit(m, map[string][]byte{
+		store.HistoryFile: append(history, '\n'),
+		store.WeightsFile: r.Weights,
+	})
+}
+
+func host() store.Host {
+	name, _ := os.Hostname()
+	return store.Host{Name: name, OS: runtime.GOOS + "/" + runtime.GOARCH, CPU: fmt.Sprintf("%d cores", runtime.NumCPU())}
+}
+
+// backendFailed reports whether the error is the plugin's failing, as opposed to
+// a request that it rightly refused or a fault of the harness's own.
+func backendFailed(err error) bool {
+	var crash *backend.CrashError
+	var hang *backend.HangError
+	var nonsense *backend.NonsenseError
+	return errors.As(err, &crash) || errors.As(err, &hang) || errors.As(err, &nonsense)
+}
