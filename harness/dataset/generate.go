@@ -1,0 +1,375 @@
+package dataset
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/safetensors"
+)
+
+// Options of Generate. None of them changes a bit of the result.
+type Options struct {
+	// Workers is the number of structures simulated at a time; 0 is one per
+	// available processor.
+	Workers int
+	// DropWaves does not keep exit waves: at the study's size a structure's take
+	// 26 MB. Other conditions then need the structure simulated again.
+	DropWaves bool
+	// Progress is told of every finished structure, one call at a time.
+	Progress func(Event)
+
+	// newSimulator stands in for hrtem.NewSimulator in tests.
+	newSimulator func(hrtem.Config) (simulator, error)
+}
+
+// simulator is the part of hrtem.Simulator used here.
+type simulator interface {
+	Specimen(ctx context.Context, seed uint64, split string, index int) (*hrtem.Specimen, error)
+	Image(ctx context.Context, sp *hrtem.Specimen, c hrtem.Conditions, rng *rand.Rand, dst []float32) (float64, error)
+}
+
+// Event reports one finished structure.
+type Event struct {
+	// Crystal, Split and Index name the structure; Images of it were made now.
+	Crystal, Split string
+	Index          int
+	Images         int
+	// Simulated says that its exit waves were computed and not read.
+	Simulated bool
+	// Done of Total structures are finished, in this or in an earlier call.
+	Done, Total int
+	// Elapsed since the start of the call, Remaining estimated.
+	Elapsed, Remaining time.Duration
+}
+
+// group is the sources that share exit waves.
+type group struct {
+	source Source // its conditions are those of the first, its count the largest
+	dir    string // of the exit waves
+	wanted []wanted
+	sim    func() (simulator, error)
+}
+
+type wanted struct {
+	source Source
+	dir    string // of the set
+}
+
+func (w wanted) parts() string { return filepath.Join(w.dir, "parts") }
+
+// finished reports whether the set exists: another process may have made it.
+func (w wanted) finished() bool {
+	_, err := os.Stat(filepath.Join(w.dir, manifestFile))
+	return err == nil
+}
+
+// Generate makes the sets of images that are not there yet below the artifacts
+// folder root and returns all of them in the order of sources. Structures are
+// simulated once, in parallel, for all the conditions that ask for them.
+//
+// When ctx is done Generate returns its error soon; a later call goes on from the
+// structures that were finished.
+func Generate(ctx context.Context, root string, sources []Source, opt Options) ([]Ready, error) {
+	for _, s := range sources {
+		if err := s.Validate(); err != nil {
+			return nil, fmt.Errorf("data set of %s, %s: %w", s.Config.Crystal, s.Split, err)
+		}
+	}
+	if opt.newSimulator == nil {
+		opt.newSimulator = func(c hrtem.Config) (simulator, error) { return hrtem.NewSimulator(c) }
+	}
+	groups, err := missing(root, sources, opt)
+	if err != nil {
+		return nil, err
+	}
+	if err := simulate(ctx, groups, opt); err != nil {
+		return nil, err
+	}
+	for _, g := range groups {
+		for _, w := range g.wanted {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if err := assemble(w); err != nil {
+				return nil, err
+			}
+		}
+	}
+	ready := make([]Ready, len(sources))
+	for i, s := range sources {
+		if ready[i], err = Find(root, s.Digest()); err != nil {
+			return nil, err
+		}
+	}
+	return ready, nil
+}
+
+// missing groups the sources whose sets are not finished.
+func missing(root string, sources []Source, opt Options) ([]*group, error) {
+	var groups []*group
+	byWaves := map[string]*group{}
+	seen := map[string]bool{}
+	for _, s := range sources {
+		digest := s.Digest()
+		if seen[digest] {
+			continue
+		}
+		seen[digest] = true
+		if _, err := Find(root, digest); err == nil {
+			continue
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		waves := s.Specimens()
+		g := byWaves[waves]
+		if g == nil {
+			g = &group{
+				source: s,
+				dir:    filepath.Join(dataDir(root), waves),
+				sim:    sync.OnceValues(func() (simulator, error) { return opt.newSimulator(s.Config) }),
+			}
+			byWaves[waves] = g
+			groups = append(groups, g)
+		}
+		g.source.Count = max(g.source.Count, s.Count)
+		g.wanted = append(g.wanted, wanted{s, filepath.Join(dataDir(root), digest)})
+	}
+	return groups, nil
+}
+
+// simulate makes every part that the groups want.
+func simulate(ctx context.Context, groups []*group, opt Options) error {
+	type job struct {
+		g *group
+		i int
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	workers := opt.Workers
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	total := 0
+	for _, g := range groups {
+		total += g.source.Count
+	}
+	jobs := make(chan job)
+	go func() {
+		defer close(jobs)
+		for _, g := range groups {
+			for i := range g.source.Count {
+				select {
+				case jobs <- job{g, i}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+
+	var (
+		wg           sync.WaitGroup
+		mu           sync.Mutex // orders progress
+		done, worked int
+		start        = time.Now()
+	)
+	report := func(e Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		if e.Images > 0 {
+			worked++
+		}
+		e.Done, e.Total, e.Elapsed = done, total, time.Since(start)
+		if worked > 0 {
+			e.Remaining = e.Elapsed / time.Duration(worked) * time.Duration(total-done)
+		}
+		if opt.Progress != nil {
+			opt.Progress(e)
+		}
+	}
+	for range workers {
+		wg.Go(func() {
+			for j := range jobs {
+				e, err := j.g.structure(ctx, j.i, opt)
+				if err != nil {
+					cancel(fmt.Errorf("structure %d of %s, %s: %w", j.i, j.g.source.Config.Crystal, j.g.source.Split, err))
+					return
+				}
+				report(e)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// structure makes the images of structure i that are missing.
+func (g *group) structure(ctx context.Context, i int, opt Options) (Event, error) {
+	s := g.source
+	e := Event{Crystal: s.Config.Crystal, Split: s.Split, Index: i}
+	var todo []wanted
+	for _, w := range g.wanted {
+		if i < w.source.Count && !w.finished() && !hasPart(w.parts(), i, s.Config) {
+			todo = append(todo, w)
+		}
+	}
+	if len(todo) == 0 {
+		return e, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return e, err
+	}
+	sim, err := g.sim()
+	if err != nil {
+		return e, err
+	}
+	sp, waves, err := loadSpecimen(g.dir, s.Config, i)
+	if err != nil { // missing or damaged
+		e.Simulated = true
+		if sp, err = sim.Specimen(ctx, s.Seed, s.Split, i); err != nil {
+			return e, err
+		}
+		if len(sp.Waves) != s.Config.Phonons {
+			return e, fmt.Errorf("%d exit waves, want %d", len(sp.Waves), s.Config.Phonons)
+		}
+		shard, err := encodeSpecimen(s.Config, sp)
+		if err != nil {
+			return e, err
+		}
+		waves = fileOf(shard)
+		if !opt.DropWaves {
+			if err := g.keep(shard, i, sp.Info); err != nil {
+				return e, err
+			}
+		}
+	}
+	for _, w := range todo {
+		p := &part{pixels: make([]float32, s.Config.Crop*s.Config.Crop), label: sp.Label}
+		p.Waves, p.Structure = waves, sp.Info
+		rng := random.Stream(s.Seed, "image "+digestOf(w.source.imaging()), uint64(i))
+		if p.Defocus, err = sim.Image(ctx, sp, w.source.Conditions, rng, p.pixels); err != nil {
+			return e, err
+		}
+		if err := writePart(w.parts(), i, s.Config, p); err != nil && !w.finished() {
+			return e, err
+		}
+		e.Images++
+	}
+	return e, nil
+}
+
+// keep stores the exit waves of structure i and, with the first of them, what
+// the folder holds.
+func (g *group) keep(shard []byte, i int, info hrtem.Info) error {
+	path := filepath.Join(g.dir, manifestFile)
+	if _, err := os.Stat(path); err != nil {
+		s := g.source
+		if err := writeJSON(path, &Manifest{
+			Format: Format, Kind: Waves, Digest: s.Specimens(),
+			Generator: hrtem.Version, Config: &s.Config, Seed: s.Seed, Split: s.Split,
+			PixelSize: s.Config.Cell / float64(s.Config.Output),
+		}); err != nil {
+			return err
+		}
+	}
+	return saveSpecimen(g.dir, shard, i, info)
+}
+
+// assemble joins the parts of a set and finishes it.
+func assemble(w wanted) error {
+	s := w.source
+	c := s.Config
+	n := c.Crop * c.Crop
+	pixels := make([]float32, s.Count*n)
+	labels := make([]uint8, s.Count*n)
+	m := &Manifest{
+		Format: Format, Kind: Simulated, Digest: s.Digest(),
+		Generator: hrtem.Version, Config: &c, Seed: s.Seed, Split: s.Split,
+		Conditions: (*conditions)(&s.Conditions), Specimens: s.Specimens(),
+		Count: s.Count, Height: c.Crop, Width: c.Crop, Classes: 2,
+		PixelSize: c.Cell / float64(c.Output),
+	}
+	for i := range s.Count {
+		p, err := readPart(w.parts(), i, c)
+		if err != nil {
+			// Another process may have finished the set since and removed them.
+			if w.finished() {
+				os.RemoveAll(w.parts())
+				return nil
+			}
+			return err
+		}
+		copy(pixels[i*n:], p.pixels)
+		copy(labels[i*n:], p.label)
+		m.Images = append(m.Images, p.Image)
+	}
+	if err := writeSet(w.dir, m, pixels, labels); err != nil {
+		return err
+	}
+	os.RemoveAll(w.parts()) // of no use and no harm if it stays
+	return nil
+}
+
+// writeSet writes a set's images and then the manifest that makes it exist.
+func writeSet(dir string, m *Manifest, pixels []float32, labels []uint8) error {
+	f, err := writeFile(filepath.Join(dir, imagesFile), func(out io.Writer) error {
+		return safetensors.Write(out, []safetensors.Tensor{
+			{Name: "images", Shape: []int{m.Count, 1, m.Height, m.Width}, Data: pixels},
+			{Name: "labels", Shape: []int{m.Count, m.Height, m.Width}, Data: labels},
+		}, map[string]string{"digest": m.Digest})
+	})
+	if err != nil {
+		return err
+	}
+	m.Files = map[string]File{imagesFile: f}
+	return writeJSON(filepath.Join(dir, manifestFile), m)
+}
+
+// Verify re-hashes every file of the named set and returns an error that names
+// each damaged or missing one.
+func Verify(root, digest string) error {
+	m, err := ReadManifest(root, digest)
+	if err != nil {
+		return err
+	}
+	dir, err := setDir(root, digest)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
+		errs = append(errs, checkFile(filepath.Join(dir, filepath.Base(name)), m.Files[name]))
+	}
+	if m.Kind == Waves {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, f := range entries {
+			if name, ok := strings.CutSuffix(f.Name(), ".json"); ok && f.Name() != manifestFile {
+				var e specimenEntry
+				err := readJSON(filepath.Join(dir, f.Name()), &e)
+				if err == nil {
+					err = checkFile(filepath.Join(dir, name+".safetensors"), e.Waves)
+				}
+				errs = append(errs, err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,196 @@
+package dataset
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/safetensors"
+)
+
+// specimenEntry is the small file beside a structure's exit waves. It is written
+// after them, so where it stands they stand.
+type specimenEntry struct {
+	Waves     File       `json:"waves"`
+	Structure hrtem.Info `json:"structure"`
+}
+
+func shardName(i int) string { return fmt.Sprintf("%06d.safetensors", i) }
+func entryName(i int) string { return fmt.Sprintf("%06d.json", i) }
+
+// encodeSpecimen is the file of a structure's exit waves.
+func encodeSpecimen(c hrtem.Config, sp *hrtem.Specimen) ([]byte, error) {
+	n := c.Output * c.Output
+	waves := make([]float32, 0, 2*n*len(sp.Waves))
+	for p, w := range sp.Waves {
+		if len(w) != n {
+			return nil, fmt.Errorf("exit wave %d has %d values, want %d", p, len(w), n)
+		}
+		for _, v := range w {
+			waves = append(waves, real(v), imag(v))
+		}
+	}
+	return safetensors.Encode([]safetensors.Tensor{
+		{Name: "waves", Shape: []int{len(sp.Waves), c.Output, c.Output, 2}, Data: waves},
+		{Name: "label", Shape: []int{c.Crop, c.Crop}, Data: sp.Label},
+	}, nil)
+}
+
+// decodeSpecimen reads what encodeSpecimen wrote for the same configuration.
+func decodeSpecimen(c hrtem.Config, b []byte) (*hrtem.Specimen, error) {
+	f, err := safetensors.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	if t, ok := f.Info("waves"); !ok || !slices.Equal(t.Shape, []int{c.Phonons, c.Output, c.Output, 2}) {
+		return nil, fmt.Errorf("exit waves have shape %v, want %d of %d×%d", t.Shape, c.Phonons, c.Output, c.Output)
+	}
+	if t, ok := f.Info("label"); !ok || !slices.Equal(t.Shape, []int{c.Crop, c.Crop}) {
+		return nil, fmt.Errorf("label has shape %v, want %d×%d", t.Shape, c.Crop, c.Crop)
+	}
+	sp := &hrtem.Specimen{Label: make([]uint8, c.Crop*c.Crop)}
+	if err := f.ReadUint8("label", 0, sp.Label); err != nil {
+		return nil, err
+	}
+	n := c.Output * c.Output
+	raw := make([]float32, 2*n)
+	for p := range c.Phonons {
+		if err := f.ReadFloat32("waves", p*2*n, raw); err != nil {
+			return nil, err
+		}
+		w := make([]complex64, n)
+		for i := range w {
+			w[i] = complex(raw[2*i], raw[2*i+1])
+		}
+		sp.Waves = append(sp.Waves, w)
+	}
+	return sp, nil
+}
+
+// loadSpecimen reads structure i of the exit waves in dir. A structure that is
+// missing, damaged or unreadable gives an error: the caller simulates it again.
+func loadSpecimen(dir string, c hrtem.Config, i int) (*hrtem.Specimen, File, error) {
+	var e specimenEntry
+	if err := readJSON(filepath.Join(dir, entryName(i)), &e); err != nil {
+		return nil, File{}, err
+	}
+	path := filepath.Join(dir, shardName(i))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, File{}, err
+	}
+	if fileOf(b) != e.Waves {
+		return nil, File{}, fmt.Errorf("%s is damaged: it is not what %s describes", path, entryName(i))
+	}
+	sp, err := decodeSpecimen(c, b)
+	if err != nil {
+		return nil, File{}, fmt.Errorf("reading %s: %w", path, err)
+	}
+	sp.Info = e.Structure
+	return sp, e.Waves, nil
+}
+
+// saveSpecimen keeps structure i in dir.
+func saveSpecimen(dir string, shard []byte, i int, info hrtem.Info) error {
+	f, err := writeFile(filepath.Join(dir, shardName(i)), func(w io.Writer) error {
+		_, err := w.Write(shard)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(filepath.Join(dir, entryName(i)), specimenEntry{f, info})
+}
+
+func fileOf(b []byte) File {
+	sum := sha256.Sum256(b)
+	return File{hex.EncodeToString(sum[:]), int64(len(b))}
+}
+
+// A part is one finished image of an unfinished set. It carries its own check,
+// because it is not worth a sync each: after a power cut a damaged part is
+// simply made again.
+type part struct {
+	Image
+	pixels []float32
+	label  []uint8
+}
+
+func writePart(dir string, i int, c hrtem.Config, p *part) error {
+	about, err := json.Marshal(p.Image)
+	if err != nil {
+		return err
+	}
+	b, err := safetensors.Encode([]safetensors.Tensor{
+		{Name: "image", Shape: []int{c.Crop, c.Crop}, Data: p.pixels},
+		{Name: "label", Shape: []int{c.Crop, c.Crop}, Data: p.label},
+	}, map[string]string{"image": string(about)})
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(b)
+	tmp, err := os.CreateTemp(dir, ".tmp-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(append(b, sum[:]...))
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), filepath.Join(dir, partName(i)))
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+		return fmt.Errorf("writing part %d of %s: %w", i, dir, err)
+	}
+	return nil
+}
+
+func partName(i int) string { return fmt.Sprintf("%06d.part", i) }
+
+func readPart(dir string, i int, c hrtem.Config) (*part, error) {
+	path := filepath.Join(dir, partName(i))
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	n := len(b) - sha256.Size
+	if n < 0 {
+		return nil, fmt.Errorf("%s is damaged: %d bytes", path, len(b))
+	}
+	if sum := sha256.Sum256(b[:n]); !bytes.Equal(sum[:], b[n:]) {
+		return nil, fmt.Errorf("%s is damaged: its checksum is wrong", path)
+	}
+	f, err := safetensors.Decode(b[:n])
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	p := &part{pixels: make([]float32, c.Crop*c.Crop), label: make([]uint8, c.Crop*c.Crop)}
+	if err := f.ReadFloat32("image", 0, p.pixels); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if err := f.ReadUint8("label", 0, p.label); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if err := json.Unmarshal([]byte(f.Metadata["image"]), &p.Image); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// hasPart reports whether part i is there and whole.
+func hasPart(dir string, i int, c hrtem.Config) bool {
+	_, err := readPart(dir, i, c)
+	return err == nil
+}
