@@ -145,3 +145,14 @@ func spinel(cation int, u float64) []Site {
 	}
 	return sites
 }
+
+// Elements returns the atomic numbers that occur in the cell, each once.
+func (c *Cell) Elements() []int {
+	var zs []int
+	for _, s := range c.Sites {
+		if !slices.Contains(zs, s.Z) {
+			zs = append(zs, s.Z)
+		}
+	}
+	return zs
+}

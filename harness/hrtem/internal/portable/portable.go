@@ -5,7 +5,7 @@
 // and Log, like rand.Rand.NormFloat64, may be compiled with fused multiply-adds
 // on others. Here every product that a sum follows is rounded by an explicit
 // conversion, which the language defines to prevent fusing. Errors stay below
-// two units in the last place over the ranges stated.
+// four units in the last place over the ranges stated.
 package portable
 
 import (

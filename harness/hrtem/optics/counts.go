@@ -1,0 +1,61 @@
+package optics
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"github.com/refocus-em/refocus/harness/hrtem/internal/portable"
+)
+
+// Poisson draws a Poisson variate of a mean ≥ 0 by inversion: one uniform number
+// is compared with the summed probabilities. Means above 32 are drawn as a sum
+// of variates of smaller means, which has the same distribution.
+func Poisson(r *rand.Rand, mean float64) int {
+	k := 0
+	for mean > 32 {
+		k += inversion(r, 32)
+		mean -= 32
+	}
+	return k + inversion(r, mean)
+}
+
+func inversion(r *rand.Rand, mean float64) int {
+	u := r.Float64()
+	p := portable.Exp(-mean)
+	// Rounding can leave the sum just below a u near 1; 200 is far beyond any
+	// probability that float64 resolves at means up to 32.
+	k := 0
+	for u >= p && k < 200 {
+		u -= p
+		k++
+		p = p * mean / float64(k)
+	}
+	return k
+}
+
+// Standardise shifts and scales x to mean 0 and variance 1 (the population's). A
+// constant x becomes 0.
+func Standardise(x []float32) {
+	if len(x) == 0 {
+		return
+	}
+	n := float64(len(x))
+	mean := 0.0
+	for _, v := range x {
+		mean += float64(v)
+	}
+	mean /= n
+	variance := 0.0
+	for _, v := range x {
+		d := float64(v) - mean
+		variance += float64(d * d)
+	}
+	variance /= n
+	scale := 0.0
+	if variance > 0 {
+		scale = 1 / math.Sqrt(variance)
+	}
+	for i, v := range x {
+		x[i] = float32((float64(v) - mean) * scale)
+	}
+}
