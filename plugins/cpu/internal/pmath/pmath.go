@@ -49,7 +49,7 @@ func Exp(x float64) float64 {
 // of normal numbers before the result does.
 func scale(y float64, k int) float64 {
 	h := k / 2
-	return y * math.Float64frombits(uint64(h+1023)<<52) * math.Float64frombits(uint64(k-h+1023)<<52)
+	return float64(float64(y*math.Float64frombits(uint64(h+1023)<<52)) * math.Float64frombits(uint64(k-h+1023)<<52))
 }
 
 // logTail holds 2(1/3 + q/5 + q²/7 + …), highest power first, for q = s² with
@@ -103,9 +103,9 @@ func Pow(x float64, n int) float64 {
 	y := 1.0
 	for ; n > 0; n >>= 1 {
 		if n&1 == 1 {
-			y *= x
+			y = float64(y * x)
 		}
-		x *= x
+		x = float64(x * x)
 	}
 	return y
 }

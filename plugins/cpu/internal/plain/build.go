@@ -1,0 +1,69 @@
+package plain
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/refocus-em/refocus/harness/nn"
+)
+
+// build makes a node's operator. Each operator lists the attributes it heeds,
+// so that one it does not know of is refused and not passed over.
+func build[T float](e *Engine[T], s *step[T]) (operator[T], error) {
+	type maker struct {
+		make       func(*Engine[T], *step[T]) (operator[T], error)
+		inputs     int // activations and tensors it needs, -1: it checks them itself
+		attributes []string
+	}
+	makers := map[string]maker{
+		"Conv":               {newConv[T], -1, []string{"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"}},
+		"BatchNormalization": {newBatchNorm[T], 5, []string{"epsilon", "momentum", "training_mode"}},
+		"Relu":               {newRelu[T], 1, nil},
+		"MaxPool":            {newMaxPool[T], 1, []string{"kernel_shape", "strides", "pads", "dilations", "ceil_mode", "auto_pad", "storage_order"}},
+		"Resize":             {newResize[T], -1, []string{"mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "extrapolation_value", "exclude_outside"}},
+		"Concat":             {newConcat[T], -1, []string{"axis"}},
+		"Add":                {newAdd[T], 2, nil},
+		"Softmax":            {newSoftmax[T], 1, []string{"axis"}},
+	}
+	m, ok := makers[s.node.Op]
+	if !ok {
+		return nil, refuse(s.node, "the operator is not implemented (%v are)", slices.Sorted(maps.Keys(makers)))
+	}
+	if m.inputs >= 0 && len(s.in) != m.inputs || len(s.in) == 0 {
+		return nil, refuse(s.node, "has %d inputs, not %d", len(s.in), max(1, m.inputs))
+	}
+	for i, v := range s.in {
+		if v == nil && m.inputs >= 0 {
+			return nil, refuse(s.node, "input %d is omitted", i)
+		}
+		if v != nil && v.tensor != nil && v.tensor.Ints != nil {
+			return nil, refuse(s.node, "input %q is an integer tensor", v.name)
+		}
+	}
+	for _, a := range slices.Sorted(maps.Keys(s.node.Attrs)) {
+		if !slices.Contains(m.attributes, a) {
+			return nil, refuse(s.node, "attribute %q is not supported", a)
+		}
+	}
+	if a := s.node.Attrs.Str("auto_pad", "NOTSET"); a != "NOTSET" {
+		return nil, refuse(s.node, "auto_pad %q must be made explicit", a)
+	}
+	return m.make(e, s)
+}
+
+// decimal is the shortest decimal that a float32 attribute stands for: the
+// 0.9 or 1e-5 that its author wrote, where float64 arithmetic can tell.
+func decimal(x float32) float64 {
+	d, _ := strconv.ParseFloat(strconv.FormatFloat(float64(x), 'g', -1, 32), 64)
+	return d
+}
+
+// axis resolves a node's axis, counted from the end where negative.
+func axis(n *nn.Node, def int) int {
+	a := n.Attrs.Int("axis", def)
+	if a < 0 {
+		a += 4
+	}
+	return a
+}
