@@ -23,7 +23,8 @@ const (
 
 // Film returns the positions of a film's atoms in Å, x and y in [0, cell) and z in
 // [0, thickness), and the number of points tried. The film is periodic in x and
-// y. It has round(cell²·thickness·Density) atoms.
+// y, but not in z, so that its outermost 2 Å are a few per cent denser than the
+// rest. It has round(cell²·thickness·Density) atoms.
 func Film(ctx context.Context, r *rand.Rand, cell, thickness float64) (atoms [][3]float64, tries int, err error) {
 	n := int(float64(cell*cell*thickness*Density) + 0.5)
 	if n == 0 {
