@@ -326,22 +326,29 @@ func (f *File) Info(name string) (Info, bool) {
 
 // read returns n elements of the named tensor starting at element offset.
 func (f *File) read(name string, want DType, offset, n int) ([]byte, error) {
+	b := make([]byte, max(0, n)*want.Size())
+	return b, f.ReadRaw(name, want, offset, b)
+}
+
+// ReadRaw fills dst with the little-endian bytes of the named tensor's elements
+// from offset on, whose type must be the one given. It allocates nothing.
+func (f *File) ReadRaw(name string, want DType, offset int, dst []byte) error {
 	t, ok := f.Info(name)
 	if !ok {
-		return nil, fmt.Errorf("no tensor %q", name)
+		return fmt.Errorf("no tensor %q", name)
 	}
 	if t.DType != want {
-		return nil, fmt.Errorf("tensor %q is %s, not %s", name, t.DType, want)
-	}
-	if offset < 0 || n < 0 || offset > t.Len()-n {
-		return nil, fmt.Errorf("tensor %q: elements %d to %d of %d", name, offset, offset+n, t.Len())
+		return fmt.Errorf("tensor %q is %s, not %s", name, t.DType, want)
 	}
 	sz := want.Size()
-	b := make([]byte, n*sz)
-	if _, err := f.r.ReadAt(b, t.begin+int64(offset*sz)); err != nil && !(err == io.EOF && n == 0) {
-		return nil, fmt.Errorf("tensor %q: %w", name, err)
+	n := len(dst) / sz
+	if offset < 0 || offset > t.Len()-n || n*sz != len(dst) {
+		return fmt.Errorf("tensor %q: elements %d to %d of %d", name, offset, offset+n, t.Len())
 	}
-	return b, nil
+	if _, err := f.r.ReadAt(dst, t.begin+int64(offset*sz)); err != nil && !(err == io.EOF && n == 0) {
+		return fmt.Errorf("tensor %q: %w", name, err)
+	}
+	return nil
 }
 
 // ReadFloat32 fills dst from element offset of the named F32 tensor.
