@@ -347,3 +347,38 @@ func HashFile(path string) (string, int64, error) {
 	}
 	return hex.EncodeToString(h.Sum(nil)), n, nil
 }
+
+// State says how far a run is.
+type State int
+
+const (
+	Untouched State = iota
+	Begun           // has a checkpoint, and no process is working on it
+	Running         // a process holds its claim
+	Finished
+)
+
+// State looks at a run without disturbing a process that works on it.
+func (s *Store) State(digest string) (State, error) {
+	if s.HasRun(digest) {
+		return Finished, nil
+	}
+	dir := s.workDir(digest)
+	if _, err := os.Stat(dir + ".lock"); err == nil {
+		l := flock.New(dir + ".lock")
+		// A shared lock: two processes asking at once must not take each other
+		// for a worker.
+		ok, err := l.TryRLock()
+		if err != nil {
+			return 0, fmt.Errorf("looking at the lock of run %.12s: %w", digest, err)
+		}
+		if !ok {
+			return Running, nil
+		}
+		l.Unlock()
+	}
+	if _, err := os.Stat(filepath.Join(dir, checkpointFile)); err == nil {
+		return Begun, nil
+	}
+	return Untouched, nil
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
@@ -76,7 +77,11 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 		return nil, err
 	}
 
-	r := &runner{spec: s, sess: sess, graph: g, report: report}
+	parts, err := s.parts()
+	if err != nil {
+		return nil, err
+	}
+	r := &runner{spec: s, parts: parts, sess: sess, graph: g, report: report}
 	c, err := keep.Checkpoint()
 	if err != nil {
 		return nil, fmt.Errorf("reading the checkpoint: %w", err)
@@ -145,6 +150,7 @@ func load(ctx context.Context, sess backend.Session, job Job) error {
 
 type runner struct {
 	spec   Spec
+	parts  []dataset.Part
 	sess   backend.Session
 	graph  *nn.Graph
 	report func(Event)
@@ -156,10 +162,13 @@ type runner struct {
 func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 	s := r.spec
 	e := store.Epoch{LearningRate: s.rate(epoch), Validation: map[string]store.Score{}}
-	batches := s.batches(epoch)
+	batches, err := s.batches(r.parts, epoch)
+	if err != nil {
+		return nil, err
+	}
 	start := time.Now()
 	steps := 0
-	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
+	err = r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
 		func(st backend.Step) error {
 			e.TrainLoss += st.Loss
 			if st.Skipped {

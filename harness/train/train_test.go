@@ -1,0 +1,206 @@
+package train
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/fakebackend"
+	"github.com/refocus-em/refocus/harness/safetensors"
+)
+
+// memory keeps a checkpoint in memory.
+type memory struct{ b []byte }
+
+func (m *memory) Checkpoint() ([]byte, error)  { return m.b, nil }
+func (m *memory) SetCheckpoint(b []byte) error { m.b = b; return nil }
+
+// job is a small run over sets of blank images.
+func job(t *testing.T) Job {
+	t.Helper()
+	set := func(n int) File {
+		b, err := safetensors.Encode([]safetensors.Tensor{
+			{Name: "images", Shape: []int{n, 1, 16, 16}, Data: make([]float32, n*256)},
+			{Name: "labels", Shape: []int{n, 16, 16}, Data: make([]uint8, n*256)},
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(t.TempDir(), "set.safetensors")
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(b)
+		return File{path, hex.EncodeToString(sum[:])}
+	}
+	return Job{
+		Spec: Spec{
+			Format: Format, Stage: Pretrain, Network: Network{4, 2}, Loss: backend.LossOnProbabilities,
+			Backend: Backend{"fake", "fake-1", backend.Float32}, Seed: 3, Stream: "a",
+			Data:       []Part{{Domain{"x", "dx", 4}, 6}, {Domain{"y", "dy", 2}, 2}},
+			Validation: []Domain{{"x", "vx", 3}, {"y", "vy", 3}},
+			Target:     "x", Epochs: 5, BatchSize: 16, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
+			Adam: Adam{0.9, 0.999, 1e-8}, Frozen: []string{"encoder"},
+		},
+		Files: map[string]Files{"x": {set(6), set(3)}, "y": {set(2), set(3)}},
+	}
+}
+
+func TestProtocol(t *testing.T) {
+	j := job(t)
+	var work float64
+	r, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, func(e Event) { work += e.Work })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if work != j.Spec.Work() || work != 5*(6*8+6.0/3) {
+		t.Errorf("reported work %g, the spec says %g", work, j.Spec.Work())
+	}
+	h := r.History
+	if len(h.Epochs) != 5 {
+		t.Fatalf("%d epochs", len(h.Epochs))
+	}
+	rate := 1e-3
+	best := 0
+	for i, e := range h.Epochs {
+		if e.LearningRate != rate {
+			t.Errorf("epoch %d has learning rate %g, want %g", i+1, e.LearningRate, rate)
+		}
+		rate *= 0.99
+		if len(e.Validation) != 2 {
+			t.Errorf("epoch %d was validated on %d domains", i+1, len(e.Validation))
+		}
+		if e.Validation["x"].Loss < h.Epochs[best].Validation["x"].Loss {
+			best = i
+		}
+	}
+	if h.Best != best+1 {
+		t.Errorf("kept epoch %d, but %d has the lowest loss on the target", h.Best, best+1)
+	}
+	if d := h.Epochs[0].Validation["x"].Dice; d != 0.5 {
+		t.Errorf("Dice %g of one pixel in each cell of the confusion, want 0.5", d)
+	}
+}
+
+// Every symmetry of every chosen image appears exactly once an epoch, in an
+// order that changes with the epoch and with nothing else.
+func TestBatches(t *testing.T) {
+	s := job(t).Spec
+	parts, err := s.parts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := s.batches(parts, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[backend.Sample]bool{}
+	perSet := map[string]map[int]bool{}
+	for _, b := range first {
+		for _, x := range b {
+			if seen[x] {
+				t.Errorf("%v appears twice", x)
+			}
+			seen[x] = true
+			if perSet[x.Dataset] == nil {
+				perSet[x.Dataset] = map[int]bool{}
+			}
+			perSet[x.Dataset][x.Index] = true
+		}
+	}
+	if len(seen) != 6*8 || len(perSet["train/x"]) != 4 || len(perSet["train/y"]) != 2 {
+		t.Errorf("%d samples of %d and %d images", len(seen), len(perSet["train/x"]), len(perSet["train/y"]))
+	}
+	again, _ := s.batches(parts, 0)
+	second, _ := s.batches(parts, 1)
+	if !reflect.DeepEqual(first, again) || reflect.DeepEqual(first, second) {
+		t.Error("the order must depend on the epoch alone")
+	}
+}
+
+// A run that is interrupted at any step ends with the same bits.
+func TestResumeGivesTheSameBits(t *testing.T) {
+	j := job(t)
+	want, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, func(Event) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stop := int64(1); stop <= 15; stop++ {
+		keep := &memory{}
+		broken := errors.New("pulled the plug")
+		b := &fakebackend.Backend{Fault: func(n int64) error {
+			if n == stop {
+				return broken
+			}
+			return nil
+		}}
+		if _, err := Run(context.Background(), b, j, keep, func(Event) {}); !errors.Is(err, broken) {
+			t.Fatalf("stopped at %d: %v", stop, err)
+		}
+		var work float64
+		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(e Event) { work += e.Work })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
+			t.Fatalf("stopped at step %d, the resumed run differs", stop)
+		}
+		if math.Abs(work-j.Spec.Work()) > 1e-9 {
+			t.Errorf("stopped at step %d, the resumed run reported work %g of %g", stop, work, j.Spec.Work())
+		}
+	}
+}
+
+func TestDamagedCheckpointIsNamed(t *testing.T) {
+	j := job(t)
+	_, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{[]byte("rubbish, long enough")}, func(Event) {})
+	if err == nil || !strings.Contains(err.Error(), "checkpoint is damaged") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestSpecDigest(t *testing.T) {
+	s := job(t).Spec
+	a, err := s.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*Spec){
+		"learning rate": func(s *Spec) { s.LearningRate *= 2 },
+		"stream":        func(s *Spec) { s.Stream = "b" },
+		"numerics":      func(s *Spec) { s.Backend.Numerics = "fake-2" },
+		"data":          func(s *Spec) { s.Data = []Part{{Domain{"x", "other", 4}, 6}} },
+		"frozen":        func(s *Spec) { s.Frozen = nil },
+	} {
+		c := s
+		change(&c)
+		if b, _ := c.Digest(); b == a {
+			t.Errorf("a different %s has the same digest", name)
+		}
+	}
+}
+
+func TestSpecCheck(t *testing.T) {
+	for want, change := range map[string]func(*Spec){
+		"target":        func(s *Spec) { s.Target = "z" },
+		"parent":        func(s *Spec) { s.Stage = Transfer },
+		"learning rate": func(s *Spec) { s.LearningRate = math.NaN() },
+		"images of":     func(s *Spec) { s.Data[0].Images = 7 },
+		"epochs":        func(s *Spec) { s.Epochs = 0 },
+	} {
+		j := job(t)
+		change(&j.Spec)
+		if err := j.Spec.Check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v", want, err)
+		}
+	}
+}
