@@ -13,6 +13,9 @@ type Graph struct {
 	Name   string
 	Input  Value
 	Output Value
+	// Multiple is set on networks from elsewhere that compute sizes: height and
+	// width must be multiples of it. 0 says nothing.
+	Multiple int
 	// Nodes in execution order: a node's inputs are the graph's input, tensors,
 	// or outputs of earlier nodes.
 	Nodes   []*Node
@@ -145,7 +148,7 @@ func (g *Graph) Count(group string) int {
 
 // Clone returns a copy that shares nothing with g.
 func (g *Graph) Clone() *Graph {
-	c := &Graph{Name: g.Name, Input: g.Input.clone(), Output: g.Output.clone()}
+	c := &Graph{Name: g.Name, Input: g.Input.clone(), Output: g.Output.clone(), Multiple: g.Multiple}
 	for _, n := range g.Nodes {
 		m := &Node{n.Name, n.Op, append([]string(nil), n.Inputs...), append([]string(nil), n.Outputs...), Attrs{}}
 		for k, v := range n.Attrs {

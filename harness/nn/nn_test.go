@@ -103,3 +103,43 @@ func TestAssignRoles(t *testing.T) {
 		}
 	}
 }
+
+// The expected sizes are those that PyTorch's layers give.
+func TestWindowShapes(t *testing.T) {
+	for _, c := range []struct {
+		op     string
+		weight []int
+		attrs  Attrs
+		want   []int // from [2,4,9,12]
+	}{
+		{"Conv", []int{6, 2, 3, 5}, Attrs{"group": int64(2), "dilations": []int64{2, 1}, "pads": []int64{1, 0, 2, 3}, "strides": []int64{1, 2}}, []int{2, 6, 8, 6}},
+		{"MaxPool", nil, Attrs{"kernel_shape": []int64{2, 2}, "strides": []int64{2, 2}, "ceil_mode": int64(1)}, []int{2, 4, 5, 6}},
+		{"AveragePool", nil, Attrs{"kernel_shape": []int64{3, 3}, "strides": []int64{2, 3}, "pads": []int64{1, 1, 1, 1}}, []int{2, 4, 5, 4}},
+		{"ConvTranspose", []int{4, 3, 3, 2}, Attrs{"group": int64(2), "strides": []int64{2, 3}, "pads": []int64{1, 0, 0, 1}, "output_padding": []int64{1, 0}, "dilations": []int64{1, 2}}, []int{2, 6, 19, 35}},
+	} {
+		g := &Graph{Input: Value{"x", []int{0, 4, 0, 0}}, Output: Value{"y", []int{0, 0, 0, 0}}}
+		n := &Node{Name: "n", Op: c.op, Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: c.attrs}
+		if c.weight != nil {
+			n.Inputs = append(n.Inputs, "w")
+			g.Tensors = []*Tensor{{Name: "w", Shape: c.weight, Data: make([]float32, size(c.weight))}}
+		}
+		g.Nodes = []*Node{n}
+		s, err := g.Shapes([]int{2, 4, 9, 12})
+		if err != nil {
+			t.Errorf("%s: %v", c.op, err)
+		} else if !equal(s["y"], c.want) {
+			t.Errorf("%s: shape %v, want %v", c.op, s["y"], c.want)
+		}
+	}
+}
+
+func TestMultiple(t *testing.T) {
+	g := &Graph{Input: Value{"x", []int{0, 1, 0, 0}}, Output: Value{"y", []int{0, 1, 0, 0}}, Multiple: 4,
+		Nodes: []*Node{{Name: "n", Op: "Relu", Inputs: []string{"x"}, Outputs: []string{"y"}}}}
+	if _, err := g.Shapes([]int{1, 1, 8, 6}); err == nil {
+		t.Error("accepted a width that is no multiple of 4")
+	}
+	if _, err := g.Clone().Shapes([]int{1, 1, 8, 4}); err != nil {
+		t.Error(err)
+	}
+}

@@ -3,7 +3,8 @@ package nn
 import "fmt"
 
 // Shapes infers the shape of every value for an input of the given shape
-// [N,C,H,W]. It covers the operators of UNet; an error names the node.
+// [N,C,H,W]. It covers the operators of UNet and those of other U-Nets that
+// package onnx imports; an error names the node.
 func (g *Graph) Shapes(input []int) (map[string][]int, error) {
 	if len(input) != len(g.Input.Shape) {
 		return nil, fmt.Errorf("input shape %v: the network takes %d dimensions", input, len(g.Input.Shape))
@@ -12,6 +13,9 @@ func (g *Graph) Shapes(input []int) (map[string][]int, error) {
 		if input[i] < 1 || d != 0 && d != input[i] {
 			return nil, fmt.Errorf("input shape %v does not fit the network's %v (0: any)", input, g.Input.Shape)
 		}
+	}
+	if m := g.Multiple; m > 1 && len(input) == 4 && (input[2]%m != 0 || input[3]%m != 0) {
+		return nil, fmt.Errorf("input shape %v: height and width must be multiples of %d", input, m)
 	}
 	shapes := map[string][]int{g.Input.Name: input}
 	for _, t := range g.Tensors {
@@ -38,12 +42,12 @@ func (g *Graph) Shapes(input []int) (map[string][]int, error) {
 }
 
 func (g *Graph) infer(n *Node, in [][]int) ([]int, error) {
-	if len(in) == 0 || len(n.Outputs) == 0 || n.Op != "Concat" && n.Op != "Add" && len(in[0]) != 4 {
+	if len(in) == 0 || len(n.Outputs) == 0 || len(in[0]) != 4 {
 		return nil, fmt.Errorf("needs one output and an input of shape [N,C,H,W]")
 	}
 	x := in[0]
 	switch n.Op {
-	case "Relu":
+	case "Relu", "LeakyRelu", "Sigmoid":
 		return x, nil
 	case "Softmax":
 		if a := n.Attrs.Int("axis", -1); a < -4 || a > 3 {
@@ -60,7 +64,17 @@ func (g *Graph) infer(n *Node, in [][]int) ([]int, error) {
 			}
 		}
 		return x, nil
-	case "Add":
+	case "InstanceNormalization":
+		if len(in) != 3 {
+			return nil, fmt.Errorf("has %d inputs, needs 3", len(in))
+		}
+		for i, s := range in[1:] {
+			if len(s) != 1 || s[0] != x[1] {
+				return nil, fmt.Errorf("input %d has shape %v for %d channels", i+1, s, x[1])
+			}
+		}
+		return x, nil
+	case "Add", "Sub", "Mul":
 		if len(in) != 2 || !equal(in[0], in[1]) {
 			return nil, fmt.Errorf("shapes %v differ", in)
 		}
@@ -80,7 +94,9 @@ func (g *Graph) infer(n *Node, in [][]int) ([]int, error) {
 			return nil, fmt.Errorf("kernel_shape %v differs from the weight's %v", k, w[2:])
 		}
 		return n.window(x, w[0], w[2:])
-	case "MaxPool":
+	case "ConvTranspose":
+		return n.transposed(in)
+	case "MaxPool", "AveragePool":
 		return n.window(x, x[1], n.Attrs.Ints("kernel_shape"))
 	case "Resize":
 		t := g.Tensor(n.Inputs[len(n.Inputs)-1])
@@ -124,10 +140,49 @@ func (n *Node) window(x []int, channels int, kernel []int) ([]int, error) {
 			return nil, fmt.Errorf("window %v is larger than the image %v", kernel, x[2:])
 		}
 		num := room
-		if n.Op == "MaxPool" && n.Attrs.Int("ceil_mode", 0) == 1 {
+		if n.Op != "Conv" && n.Attrs.Int("ceil_mode", 0) == 1 {
 			num += s[i] - 1
 		}
 		out[2+i] = num/s[i] + 1
+	}
+	return out, nil
+}
+
+// transposed is the output shape of a ConvTranspose with explicit padding.
+func (n *Node) transposed(in [][]int) ([]int, error) {
+	if a := n.Attrs.Str("auto_pad", "NOTSET"); a != "NOTSET" {
+		return nil, fmt.Errorf("auto_pad %s must be made explicit", a)
+	}
+	if len(in) < 2 || len(in[1]) != 4 {
+		return nil, fmt.Errorf("needs a weight of shape [C,M,kH,kW]")
+	}
+	x, w := in[0], in[1]
+	group := n.Attrs.Int("group", 1)
+	if group < 1 || w[0] != x[1] || w[0]%group != 0 {
+		return nil, fmt.Errorf("weight %v with %d groups does not fit %d channels", w, group, x[1])
+	}
+	channels := w[1] * group
+	if len(in) > 2 && in[2] != nil && (len(in[2]) != 1 || in[2][0] != channels) {
+		return nil, fmt.Errorf("bias of shape %v for %d channels", in[2], channels)
+	}
+	k := n.Attrs.Ints("kernel_shape", w[2:]...)
+	if !equal(k, w[2:]) {
+		return nil, fmt.Errorf("kernel_shape %v differs from the weight's %v", k, w[2:])
+	}
+	s, p := n.Attrs.Ints("strides", 1, 1), n.Attrs.Ints("pads", 0, 0, 0, 0)
+	d, more := n.Attrs.Ints("dilations", 1, 1), n.Attrs.Ints("output_padding", 0, 0)
+	if len(s) != 2 || len(p) != 4 || len(d) != 2 || len(more) != 2 {
+		return nil, fmt.Errorf("strides %v, pads %v, dilations %v, output_padding %v are not those of a 2-D window", s, p, d, more)
+	}
+	out := []int{x[0], channels, 0, 0}
+	for i := range 2 {
+		if k[i] < 1 || s[i] < 1 || d[i] < 1 || p[i] < 0 || p[i+2] < 0 || more[i] < 0 {
+			return nil, fmt.Errorf("kernel %v, strides %v, pads %v, dilations %v, output_padding %v are out of range", k, s, p, d, more)
+		}
+		out[2+i] = s[i]*(x[2+i]-1) + d[i]*(k[i]-1) + 1 + more[i] - p[i] - p[i+2]
+		if out[2+i] < 1 {
+			return nil, fmt.Errorf("padding %v leaves nothing of the image %v", p, x[2:])
+		}
 	}
 	return out, nil
 }

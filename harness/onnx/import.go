@@ -1,67 +1,417 @@
 package onnx
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
+// Operator sets that importGraph knows the semantics of.
+const (
+	minOpset = 11
+	maxOpset = 17
+)
+
+// maxUnit bounds the divisibility that an import may assume of image sizes.
+const maxUnit = 1024
+
+// importGraph states the file's operators in the form of package nn.
+//
+// Exporters compute sizes inside the network (Shape, Gather, Mul, Concat, …)
+// and resize or pad to them. The importer follows these computations with
+// forms, numbers that are linear in the sizes of the input. They stay linear
+// as long as sizes divide by the strides that they meet, so the importer takes
+// H and W in units of m and begins again with a larger m where one does not
+// divide. What was decided under that assumption holds only for sizes that are
+// multiples of m, and the graph says so (nn.Graph.Multiple).
 func (f *file) importGraph() (*nn.Graph, error) {
-	if f.opset < 11 || f.opset > 17 {
-		return nil, fmt.Errorf("operator set %d: versions 11 to 17 are supported", f.opset)
+	if f.opset < minOpset || f.opset > maxOpset {
+		return nil, fmt.Errorf("operator set %d is not supported; %d to %d are", f.opset, minOpset, maxOpset)
 	}
 	if len(f.inputs) != 1 || len(f.outputs) != 1 {
 		return nil, fmt.Errorf("%d inputs and %d outputs: networks with one of each are supported", len(f.inputs), len(f.outputs))
 	}
-	g := &nn.Graph{Name: f.name}
 	for _, v := range []struct {
-		raw  rawValue
-		to   *nn.Value
+		rawValue
 		what string
-	}{{f.inputs[0], &g.Input, "input"}, {f.outputs[0], &g.Output, "output"}} {
-		if v.raw.dtype != typeFloat {
-			return nil, fmt.Errorf("%s %q has type %s; float32 is supported", v.what, v.raw.name, typeName(v.raw.dtype))
+	}{{f.inputs[0], "input"}, {f.outputs[0], "output"}} {
+		if v.dtype != typeFloat {
+			return nil, fmt.Errorf("%s %q has type %s; float32 is supported", v.what, v.name, typeName(v.dtype))
 		}
-		if !v.raw.known || len(v.raw.dims) != 4 {
-			return nil, fmt.Errorf("%s %q has shape %v; four dimensions [N,C,H,W] are supported", v.what, v.raw.name, v.raw.dims)
-		}
-		*v.to = nn.Value{Name: v.raw.name, Shape: v.raw.dims}
 	}
-	for _, t := range f.tensors {
-		a := f.constants[t.name]
-		g.Tensors = append(g.Tensors, &nn.Tensor{Name: t.name, Shape: a.shape, Data: a.f, Ints: a.i})
+	if in := f.inputs[0]; !in.known || len(in.dims) != 4 || in.dims[1] == 0 {
+		return nil, fmt.Errorf("input %q has shape %v; [N,C,H,W] with a fixed C is supported", in.name, in.dims)
 	}
-	for i, o := range f.operators {
-		r, ok := rules[o.op]
-		if !ok {
-			return nil, fmt.Errorf("%s: the operator is not supported", o.label())
-		}
-		n := &nn.Node{Name: o.name, Op: o.op, Inputs: o.inputs, Outputs: o.outputs, Attrs: nn.Attrs{}}
-		if n.Name == "" {
-			n.Name = fmt.Sprintf("%s_%d", o.op, i)
-		}
-		for k, v := range o.values {
-			if !slices.Contains(r.attrs, k) {
-				return nil, fmt.Errorf("%s: attribute %q is not supported", o.label(), k)
-			}
-			n.Attrs[k] = v
-		}
-		g.Nodes = append(g.Nodes, n)
+	if out := f.outputs[0]; out.known && len(out.dims) != 4 {
+		return nil, fmt.Errorf("output %q has shape %v; four dimensions [N,K,H,W] are supported", out.name, out.dims)
 	}
-	g.AssignRoles()
-	return g, g.Check()
+	unit := 1
+	for {
+		im := &importer{file: f, unit: unit, values: map[string]*value{}, used: map[string]bool{},
+			valueNames: map[string]bool{}, nodeNames: map[string]bool{}}
+		g, err := im.run()
+		var finer *finerError
+		if !errors.As(err, &finer) {
+			return g, err
+		}
+		if unit *= finer.factor; unit > maxUnit {
+			return nil, fmt.Errorf("%w: sizes inside the network are computed in a way that is not supported", err)
+		}
+	}
 }
 
-type rule struct{ attrs []string }
+// finerError asks for an import with a larger unit.
+type finerError struct{ factor int }
 
-var rules = map[string]rule{
-	"Conv":               {[]string{"dilations", "group", "kernel_shape", "pads", "strides"}},
-	"BatchNormalization": {[]string{"epsilon", "momentum"}},
-	"Relu":               {},
-	"MaxPool":            {[]string{"kernel_shape", "pads", "strides"}},
-	"Resize":             {[]string{"mode", "coordinate_transformation_mode", "nearest_mode"}},
-	"Concat":             {[]string{"axis"}},
-	"Add":                {},
-	"Softmax":            {[]string{"axis"}},
+func (e *finerError) Error() string {
+	return fmt.Sprintf("a size does not divide by a stride (factor %d)", e.factor)
+}
+
+type importer struct {
+	*file
+	unit    int
+	assumed bool // a decision holds only for multiples of unit
+	values  map[string]*value
+	used    map[string]bool // constants that the nodes need
+	extra   []*nn.Tensor    // constants that are no initialisers
+	nodes   []*nn.Node
+
+	valueNames, nodeNames map[string]bool // taken
+}
+
+// value is what a name in the file stands for: an image in the network, a
+// constant, or a small tensor computed from sizes.
+type value struct {
+	image    string // the nn value's name
+	dims     []form // of an image, without transposition
+	perm     []int  // the image is to be transposed so
+	array    *array // constant
+	constant string // its name
+	shape    []int  // of a computed tensor
+	forms    []form // its elements
+	integer  bool   // its element type
+	broken   string // a computed tensor that could not be followed, and why
+}
+
+func (im *importer) run() (*nn.Graph, error) {
+	in := im.inputs[0]
+	dims := make([]form, 4)
+	for i, d := range in.dims {
+		switch {
+		case d > 0:
+			dims[i] = constant(d)
+		case i == 0:
+			dims[i] = form{n: 1}
+		case i == 2:
+			dims[i] = form{h: float64(im.unit)}
+		case i == 3:
+			dims[i] = form{w: float64(im.unit)}
+		}
+	}
+	im.values[in.name] = &value{image: in.name, dims: dims}
+	im.valueNames[in.name] = true
+	for _, t := range im.tensors {
+		im.values[t.name] = &value{array: im.constants[t.name], constant: t.name}
+		im.valueNames[t.name] = true
+	}
+	for _, o := range im.operators {
+		im.nodeNames[o.name] = true
+		for _, out := range o.outputs {
+			im.valueNames[out] = true
+		}
+	}
+	for _, o := range im.operators {
+		if err := im.operator(o); err != nil {
+			return nil, fmt.Errorf("%s: %w", o.label(), err)
+		}
+	}
+	return im.graph()
+}
+
+func (im *importer) operator(o *operator) error {
+	r, ok := rules[o.op]
+	if !ok {
+		return errors.New("the operator is not supported")
+	}
+	for i, out := range o.outputs[1:] {
+		if out != "" {
+			return fmt.Errorf("output %d (%q) is not supported", i+1, out)
+		}
+	}
+	a := &attributes{o: o, seen: map[string]bool{}}
+	if err := r(im, o, a); err != nil {
+		return err
+	}
+	return a.err()
+}
+
+func (im *importer) graph() (*nn.Graph, error) {
+	in, out := im.inputs[0], im.outputs[0]
+	v := im.values[out.name]
+	if v.image == "" || v.perm != nil {
+		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input", out.name)
+	}
+	g := &nn.Graph{Name: im.name, Nodes: im.nodes, Input: nn.Value{Name: in.name, Shape: in.dims}}
+	g.Output = nn.Value{Name: out.name, Shape: make([]int, 4)}
+	for i, d := range v.dims {
+		k, fixed := d.integer()
+		if fixed {
+			g.Output.Shape[i] = k
+		}
+		if out.known && out.dims[i] > 0 && !(fixed && k == out.dims[i]) {
+			return nil, fmt.Errorf("graph output %q is declared with shape %v (0: dynamic), its dimension %d is %v", out.name, out.dims, i, d)
+		}
+	}
+	if m, ok := im.metadata[multipleKey]; ok { // from an earlier import
+		var err error
+		if g.Multiple, err = strconv.Atoi(m); err != nil || g.Multiple < 2 || g.Multiple > maxUnit {
+			return nil, fmt.Errorf("metadata %q = %q is no number from 2 to %d", multipleKey, m, maxUnit)
+		}
+	}
+	if im.assumed && im.unit > 1 {
+		g.Multiple = max(1, g.Multiple) / gcd(max(1, g.Multiple), im.unit) * im.unit
+	}
+	if v.image != out.name { // operators that changed nothing stood between
+		if v.image == in.name {
+			return nil, errors.New("the output is the input: there is no network")
+		}
+		for _, n := range g.Nodes {
+			for _, s := range [][]string{n.Inputs, n.Outputs} {
+				for i := range s {
+					if s[i] == v.image {
+						s[i] = out.name
+					}
+				}
+			}
+		}
+	}
+	for _, t := range im.tensors {
+		if im.used[t.name] {
+			g.Tensors = append(g.Tensors, newTensor(t.name, im.constants[t.name]))
+		}
+	}
+	g.Tensors = append(g.Tensors, im.extra...)
+	g.AssignRoles()
+	if err := g.Check(); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+func newTensor(name string, a *array) *nn.Tensor {
+	return &nn.Tensor{Name: name, Shape: a.shape, Data: a.f, Ints: a.i}
+}
+
+// emit appends a node that computes an image.
+func (im *importer) emit(o *operator, op string, inputs []string, attrs nn.Attrs, dims []form) error {
+	for i, d := range dims {
+		if k, fixed := d.integer(); fixed && k < 1 || !d.whole() || !d.exact() {
+			return fmt.Errorf("dimension %d of the output is %v, which is out of range", i, d)
+		}
+	}
+	name := o.name
+	if name == "" { // the specification allows nodes without names
+		name = im.fresh(im.nodeNames, o.outputs[0])
+	}
+	for len(inputs) > 0 && inputs[len(inputs)-1] == "" {
+		inputs = inputs[:len(inputs)-1]
+	}
+	out := o.outputs[0]
+	im.nodes = append(im.nodes, &nn.Node{Name: name, Op: op, Inputs: inputs, Outputs: []string{out}, Attrs: attrs})
+	im.values[out] = &value{image: out, dims: dims}
+	return nil
+}
+
+// set gives the operator's output a value without a node.
+func (im *importer) set(o *operator, v *value) error {
+	im.values[o.outputs[0]] = v
+	return nil
+}
+
+// input returns the operator's i-th input, nil where it is omitted.
+func (im *importer) input(o *operator, i int) *value {
+	if i >= len(o.inputs) || o.inputs[i] == "" {
+		return nil
+	}
+	return im.values[o.inputs[i]]
+}
+
+// arity checks the number of inputs.
+func (o *operator) arity(least, most int) error {
+	if n := len(o.inputs); n < least || n > most {
+		return fmt.Errorf("has %d inputs, needs %d to %d", n, least, most)
+	}
+	return nil
+}
+
+// image returns the operator's i-th input, which must be an image.
+func (im *importer) image(o *operator, i int) (*value, error) {
+	v := im.input(o, i)
+	switch {
+	case v == nil:
+		return nil, fmt.Errorf("input %d is missing", i)
+	case v.image == "":
+		return nil, fmt.Errorf("input %d (%q) is no image computed from the network's input", i, o.inputs[i])
+	case v.perm != nil:
+		return nil, fmt.Errorf("input %d (%q) is transposed by %v, which only Softmax is supported on", i, o.inputs[i], v.perm)
+	}
+	return v, nil
+}
+
+// weight returns the name and array of the operator's i-th input, a float32
+// constant of the given shape (-1: any size).
+func (im *importer) weight(o *operator, i int, shape ...int) (string, *array, error) {
+	v := im.input(o, i)
+	if v == nil {
+		return "", nil, fmt.Errorf("input %d is missing", i)
+	}
+	if v.array == nil {
+		return "", nil, fmt.Errorf("input %d (%q) is computed by the network; constants are supported", i, o.inputs[i])
+	}
+	if v.array.f == nil {
+		return "", nil, fmt.Errorf("input %d (%q) is not of type float32", i, o.inputs[i])
+	}
+	ok := len(v.array.shape) == len(shape)
+	for j := range shape {
+		ok = ok && (shape[j] == v.array.shape[j] || shape[j] < 0)
+	}
+	if !ok {
+		return "", nil, fmt.Errorf("input %d (%q) has shape %v, needs %v (-1: any)", i, o.inputs[i], v.array.shape, shape)
+	}
+	im.use(v)
+	return v.constant, v.array, nil
+}
+
+// use marks a constant as needed by the graph.
+func (im *importer) use(v *value) {
+	if im.used[v.constant] {
+		return
+	}
+	im.used[v.constant] = true
+	if im.constants[v.constant] == nil {
+		im.extra = append(im.extra, newTensor(v.constant, v.array))
+	}
+}
+
+// fresh returns a name that is not taken yet.
+func (im *importer) fresh(taken map[string]bool, name string) string {
+	for taken[name] {
+		name += "_"
+	}
+	taken[name] = true
+	return name
+}
+
+// floor divides a size by a stride and rounds down.
+func floorDiv(a form, s int) (form, error) {
+	q, finer := a.floor(s)
+	if finer > 1 {
+		return q, &finerError{finer}
+	}
+	return q, nil
+}
+
+// decided records that a decision rests on the forms.
+func (im *importer) decided(forms ...form) {
+	for _, f := range forms {
+		im.assumed = im.assumed || f.sized()
+	}
+}
+
+// attributes gives typed access to an operator's attributes and finds those
+// that nobody asked for.
+type attributes struct {
+	o     *operator
+	seen  map[string]bool
+	first error
+}
+
+func (a *attributes) get(name string) any {
+	a.seen[name] = true
+	return a.o.values[name]
+}
+
+func (a *attributes) fail(format string, args ...any) {
+	if a.first == nil {
+		a.first = fmt.Errorf(format, args...)
+	}
+}
+
+func lookup[T any](a *attributes, name string, def T) T {
+	switch v := a.get(name).(type) {
+	case nil:
+		return def
+	case T:
+		return v
+	default:
+		a.fail("attribute %q has type %T, needs %T", name, v, def)
+		return def
+	}
+}
+
+// int returns an attribute that must lie from least to most.
+func (a *attributes) int(name string, def, least, most int64) int64 {
+	v := lookup(a, name, def)
+	if v < least || v > most {
+		a.fail("attribute %q = %d is not supported (from %d to %d are)", name, v, least, most)
+		return def
+	}
+	return v
+}
+
+// ints returns an attribute with n elements from least to most.
+func (a *attributes) ints(name string, def []int64, n int, least, most int64) []int64 {
+	v := lookup(a, name, def)
+	if v == nil {
+		return nil
+	}
+	if len(v) != n {
+		a.fail("attribute %q = %v has %d elements, %d are supported", name, v, len(v), n)
+		return def
+	}
+	for _, x := range v {
+		if x < least || x > most {
+			a.fail("attribute %q = %v is not supported (from %d to %d are)", name, v, least, most)
+			return def
+		}
+	}
+	return v
+}
+
+// oneOf returns a string attribute that must be one of the choices, the first
+// of which is the default.
+func (a *attributes) oneOf(name string, choices ...string) string {
+	v := lookup(a, name, choices[0])
+	if !slices.Contains(choices, v) {
+		a.fail("attribute %q = %q is not supported (%q are)", name, v, choices)
+	}
+	return v
+}
+
+// keep copies the named attributes that the operator has.
+func (a *attributes) keep(names ...string) nn.Attrs {
+	attrs := nn.Attrs{}
+	for _, n := range names {
+		if v, ok := a.o.values[n]; ok {
+			attrs[n] = v
+		}
+		a.seen[n] = true
+	}
+	return attrs
+}
+
+// err is the first complaint, or that of an attribute nobody asked for.
+func (a *attributes) err() error {
+	if a.first != nil {
+		return a.first
+	}
+	for _, r := range a.o.attrs {
+		if !a.seen[r.name] {
+			return fmt.Errorf("attribute %q is not supported", r.name)
+		}
+	}
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -15,6 +16,10 @@ import (
 // IRVersion is the version of the file format that Marshal writes. It is the
 // one that came with opset 13; later ones are refused by older checkers.
 const IRVersion = 7
+
+// multipleKey is the metadata key of nn.Graph.Multiple, which no ONNX field can
+// hold.
+const multipleKey = "refocus.size_multiple"
 
 // MarshalOptions holds what a file says beside the graph. Everything is
 // optional.
@@ -55,10 +60,17 @@ func Marshal(g *nn.Graph, o MarshalOptions) ([]byte, error) {
 	opset.b = protowire.AppendString(opset.b, "")
 	opset.varint(2, nn.Opset)
 	m.bytes(8, opset.b)
-	for _, k := range slices.Sorted(maps.Keys(o.Metadata)) {
+	metadata := maps.Clone(o.Metadata)
+	if g.Multiple > 1 {
+		if metadata == nil {
+			metadata = map[string]string{}
+		}
+		metadata[multipleKey] = strconv.Itoa(g.Multiple)
+	}
+	for _, k := range slices.Sorted(maps.Keys(metadata)) {
 		var e message
 		e.text(1, k)
-		e.text(2, o.Metadata[k])
+		e.text(2, metadata[k])
 		m.bytes(14, e.b)
 	}
 	return m.b, nil

@@ -1,0 +1,547 @@
+package onnx
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// maxComputed bounds a tensor that takes part in computations with sizes;
+// exporters use a dozen elements.
+const maxComputed = 1024
+
+// broken is a computed tensor that could not be followed. That is an error
+// only where somebody needs it.
+func broken(err error) *value { return &value{broken: err.Error()} }
+
+// computed returns the value as a small tensor of forms.
+func (v *value) computed() (*value, error) {
+	switch {
+	case v == nil:
+		return nil, errors.New("an input is missing")
+	case v.broken != "":
+		return nil, errors.New(v.broken)
+	case v.image != "":
+		return nil, errors.New("the values of an image are used as numbers, which is not supported")
+	case v.array == nil:
+		return v, nil
+	case v.array.len() > maxComputed:
+		return nil, fmt.Errorf("a constant of shape %v is used in a computation of sizes, which is not supported", v.array.shape)
+	}
+	c := &value{shape: v.array.shape, integer: v.array.f == nil && v.array.d == nil}
+	for _, x := range v.array.i {
+		c.forms = append(c.forms, form{k: float64(x)})
+	}
+	for _, x := range v.array.f {
+		c.forms = append(c.forms, form{k: float64(x)})
+	}
+	for _, x := range v.array.d {
+		c.forms = append(c.forms, form{k: x})
+	}
+	return c, nil
+}
+
+// integers returns the value as fixed whole numbers.
+func (v *value) integers() ([]int, error) {
+	c, err := v.computed()
+	if err != nil {
+		return nil, err
+	}
+	var r []int
+	for _, f := range c.forms {
+		// Slice gives "to the end" as the largest int64
+		f.k = min(max(f.k, -math.MaxInt32), math.MaxInt32)
+		k, ok := f.integer()
+		if !ok {
+			return nil, fmt.Errorf("%v is no fixed whole number", f)
+		}
+		r = append(r, k)
+	}
+	return r, nil
+}
+
+// follow sets the output to what f computes from the first input's forms.
+func (im *importer) follow(o *operator, f func(c *value) (*value, error)) error {
+	c, err := im.input(o, 0).computed()
+	if err == nil {
+		c, err = f(c)
+	}
+	if err == nil && len(c.forms) > maxComputed {
+		err = errors.New("a computation of sizes has too many elements")
+	}
+	var finer *finerError
+	if errors.As(err, &finer) {
+		return err
+	}
+	if err != nil {
+		return im.set(o, broken(fmt.Errorf("%s: %w", o.label(), err)))
+	}
+	return im.set(o, c)
+}
+
+func (im *importer) constantNode(o *operator, a *attributes) error {
+	v := lookup[*array](a, "value", nil)
+	if v == nil {
+		switch x := lookup[any](a, "value_float", nil).(type) {
+		case float32:
+			v = &array{shape: []int{}, f: []float32{x}}
+		}
+		switch x := lookup[any](a, "value_int", nil).(type) {
+		case int64:
+			v = &array{shape: []int{}, i: []int64{x}}
+		}
+		switch x := lookup[any](a, "value_ints", nil).(type) {
+		case []int64:
+			v = &array{shape: []int{len(x)}, i: x}
+		}
+		switch x := lookup[any](a, "value_floats", nil).(type) {
+		case []float32:
+			v = &array{shape: []int{len(x)}, f: x}
+		}
+	}
+	if v == nil || len(o.values) != 1 {
+		return errors.New("has no value of a kind that is supported")
+	}
+	return im.set(o, &value{array: v, constant: o.outputs[0]})
+}
+
+func (im *importer) shapeOf(o *operator, a *attributes) error {
+	if err := o.arity(1, 1); err != nil {
+		return err
+	}
+	x := im.input(o, 0)
+	var dims []form
+	switch {
+	case x == nil:
+		return errors.New("input 0 is missing")
+	case x.image != "":
+		dims = slices.Clone(x.dims)
+		for i, p := range x.perm {
+			dims[i] = x.dims[p]
+		}
+	case x.broken != "":
+		return im.set(o, x)
+	default:
+		shape := x.shape
+		if x.array != nil {
+			shape = x.array.shape
+		}
+		for _, d := range shape {
+			dims = append(dims, constant(d))
+		}
+	}
+	// opset 15
+	n := int64(len(dims))
+	start, end := lookup(a, "start", int64(0)), lookup(a, "end", n)
+	clamp := func(i int64) int64 {
+		if i < 0 {
+			i += n
+		}
+		return min(max(i, 0), n)
+	}
+	dims = dims[clamp(start):max(clamp(start), clamp(end))]
+	return im.set(o, &value{shape: []int{len(dims)}, forms: dims, integer: true})
+}
+
+func (im *importer) gather(o *operator, a *attributes) error {
+	if err := o.arity(2, 2); err != nil {
+		return err
+	}
+	axis := lookup(a, "axis", int64(0))
+	return im.follow(o, func(c *value) (*value, error) {
+		idx, err := im.input(o, 1).computed()
+		if err != nil {
+			return nil, err
+		}
+		at, err := idx.integers()
+		if err != nil {
+			return nil, err
+		}
+		if len(c.shape) != 1 || axis != 0 && axis != -1 {
+			return nil, fmt.Errorf("gathering from shape %v along axis %d is not supported", c.shape, axis)
+		}
+		r := &value{shape: idx.shape, integer: c.integer}
+		for _, i := range at {
+			if i < 0 {
+				i += len(c.forms)
+			}
+			if i < 0 || i >= len(c.forms) {
+				return nil, fmt.Errorf("index %d of %d elements", i, len(c.forms))
+			}
+			r.forms = append(r.forms, c.forms[i])
+		}
+		return r, nil
+	})
+}
+
+// axes reads the axes of Squeeze and Unsqueeze: an attribute before opset 13,
+// an input since.
+func (im *importer) axes(o *operator, a *attributes) ([]int, error) {
+	if im.opset < 13 {
+		var r []int
+		for _, x := range lookup(a, "axes", []int64(nil)) {
+			if x < -maxRank || x > maxRank {
+				return nil, fmt.Errorf("attribute \"axes\" has the element %d", x)
+			}
+			r = append(r, int(x))
+		}
+		return r, o.arity(1, 1)
+	}
+	if im.input(o, 1) == nil {
+		return nil, o.arity(1, 2)
+	}
+	r, err := im.input(o, 1).integers()
+	if err != nil {
+		return nil, fmt.Errorf("axes: %w", err)
+	}
+	return r, o.arity(1, 2)
+}
+
+func (im *importer) unsqueeze(o *operator, a *attributes) error {
+	axes, err := im.axes(o, a)
+	if err != nil {
+		return err
+	}
+	return im.follow(o, func(c *value) (*value, error) {
+		rank := len(c.shape) + len(axes)
+		if rank > maxRank {
+			return nil, errors.New("too many dimensions")
+		}
+		shape := make([]int, rank)
+		for _, x := range axes {
+			if x < 0 {
+				x += rank
+			}
+			if x < 0 || x >= rank || shape[x] != 0 {
+				return nil, fmt.Errorf("axes %v do not fit %d dimensions", axes, rank)
+			}
+			shape[x] = 1
+		}
+		rest := c.shape
+		for i := range shape {
+			if shape[i] == 0 {
+				shape[i], rest = rest[0], rest[1:]
+			}
+		}
+		return &value{shape: shape, forms: c.forms, integer: c.integer}, nil
+	})
+}
+
+func (im *importer) squeeze(o *operator, a *attributes) error {
+	axes, err := im.axes(o, a)
+	if err != nil {
+		return err
+	}
+	return im.follow(o, func(c *value) (*value, error) {
+		drop := make([]bool, len(c.shape))
+		for _, x := range axes {
+			if x < 0 {
+				x += len(c.shape)
+			}
+			if x < 0 || x >= len(c.shape) || c.shape[x] != 1 {
+				return nil, fmt.Errorf("axes %v do not fit shape %v", axes, c.shape)
+			}
+			drop[x] = true
+		}
+		shape := []int{}
+		for i, d := range c.shape {
+			if !drop[i] && !(axes == nil && d == 1) {
+				shape = append(shape, d)
+			}
+		}
+		return &value{shape: shape, forms: c.forms, integer: c.integer}, nil
+	})
+}
+
+func (im *importer) concatComputed(o *operator, a *attributes) error {
+	axis := lookup(a, "axis", int64(0))
+	return im.follow(o, func(c *value) (*value, error) {
+		r := &value{integer: c.integer}
+		for i := range o.inputs {
+			x, err := im.input(o, i).computed()
+			if err != nil {
+				return nil, err
+			}
+			if len(x.shape) != 1 || axis != 0 && axis != -1 {
+				return nil, fmt.Errorf("joining shape %v along axis %d is not supported", x.shape, axis)
+			}
+			if x.integer != c.integer {
+				return nil, errors.New("joins different types")
+			}
+			r.forms = append(r.forms, x.forms...)
+			if len(r.forms) > maxComputed {
+				break // refused by follow
+			}
+		}
+		r.shape = []int{len(r.forms)}
+		return r, nil
+	})
+}
+
+func (im *importer) slice(o *operator, a *attributes) error {
+	if err := o.arity(3, 5); err != nil {
+		return err
+	}
+	if v := im.input(o, 0); v != nil && v.image != "" {
+		return errors.New("cropping an image is not supported")
+	}
+	return im.follow(o, func(c *value) (*value, error) {
+		var p [4][]int // starts, ends, axes, steps
+		for i := range p {
+			if v := im.input(o, 1+i); v != nil {
+				var err error
+				if p[i], err = v.integers(); err != nil {
+					return nil, err
+				}
+			}
+		}
+		axis, step := 0, 1
+		if len(p[2]) > 0 {
+			axis = p[2][0]
+		}
+		if len(p[3]) > 0 {
+			step = p[3][0]
+		}
+		if axis < 0 {
+			axis += len(c.shape)
+		}
+		// exporters slice vectors and reverse the rows of a small matrix
+		if len(p[0]) != 1 || len(p[1]) != 1 || len(p[2]) > 1 || len(p[3]) > 1 || axis != 0 || len(c.shape) == 0 || step == 0 {
+			return nil, errors.New("slicing along other than the first axis is not supported")
+		}
+		n := c.shape[0]
+		row := len(c.forms) / max(n, 1)
+		start, end := p[0][0], p[1][0]
+		if start < 0 {
+			start += n
+		}
+		if end < 0 {
+			end += n
+		}
+		if step > 0 {
+			start, end = min(max(start, 0), n), min(max(end, 0), n)
+		} else {
+			start, end = min(max(start, -1), n-1), min(max(end, -1), n-1)
+		}
+		r := &value{shape: slices.Clone(c.shape), integer: c.integer}
+		r.shape[0] = 0
+		for i := start; step > 0 && i < end || step < 0 && i > end; i += step {
+			r.forms = append(r.forms, c.forms[i*row:(i+1)*row]...)
+			r.shape[0]++
+		}
+		return r, nil
+	})
+}
+
+func (im *importer) reshape(o *operator, a *attributes) error {
+	if err := o.arity(2, 2); err != nil {
+		return err
+	}
+	if v := im.input(o, 0); v != nil && v.image != "" {
+		return errors.New("reshaping an image is not supported")
+	}
+	a.int("allowzero", 0, 0, 0)
+	return im.follow(o, func(c *value) (*value, error) {
+		want, err := im.input(o, 1).integers()
+		if err != nil {
+			return nil, err
+		}
+		shape := slices.Clone(want)
+		known, open := 1, -1
+		for i, d := range shape {
+			switch {
+			case d == 0 && i < len(c.shape):
+				shape[i] = c.shape[i]
+			case d == -1 && open < 0:
+				open = i
+				continue
+			case d < 0 || d > maxComputed:
+				return nil, fmt.Errorf("shape %v", want)
+			}
+			known *= shape[i]
+			if known > maxComputed {
+				return nil, fmt.Errorf("shape %v", want)
+			}
+		}
+		if open >= 0 && known > 0 {
+			shape[open] = len(c.forms) / known
+			known *= shape[open]
+		}
+		if known != len(c.forms) || len(shape) > maxRank {
+			return nil, fmt.Errorf("shape %v for %d elements", want, len(c.forms))
+		}
+		return &value{shape: shape, forms: c.forms, integer: c.integer}, nil
+	})
+}
+
+func (c *value) transposed(perm []int64) *value {
+	r := &value{integer: c.integer, forms: make([]form, len(c.forms)), shape: make([]int, len(perm))}
+	for i, p := range perm {
+		r.shape[i] = c.shape[p]
+	}
+	at := make([]int, len(perm)) // in the result
+	for i := range r.forms {
+		from := 0
+		for d := range c.shape {
+			from = from*c.shape[d] + at[slices.Index(perm, int64(d))]
+		}
+		r.forms[i] = c.forms[from]
+		for d := len(at) - 1; d >= 0; d-- {
+			if at[d]++; at[d] < r.shape[d] {
+				break
+			}
+			at[d] = 0
+		}
+	}
+	return r
+}
+
+func (im *importer) constantOfShape(o *operator, a *attributes) error {
+	if err := o.arity(1, 1); err != nil {
+		return err
+	}
+	fill := &value{shape: []int{}, forms: []form{{}}}
+	if v := lookup[*array](a, "value", nil); v != nil {
+		if v.len() != 1 {
+			return errors.New("attribute \"value\" must have one element")
+		}
+		var err error
+		if fill, err = (&value{array: v}).computed(); err != nil {
+			return err
+		}
+	}
+	return im.follow(o, func(c *value) (*value, error) {
+		shape, err := c.integers()
+		if err != nil {
+			return nil, err
+		}
+		n := 1
+		for _, d := range shape {
+			if d < 0 || d > maxComputed || n*d > maxComputed {
+				return nil, fmt.Errorf("shape %v is not supported", shape)
+			}
+			n *= d
+		}
+		if len(shape) > maxRank {
+			return nil, errors.New("too many dimensions")
+		}
+		return &value{shape: shape, forms: slices.Repeat(fill.forms, n), integer: fill.integer}, nil
+	})
+}
+
+// cast converts computed numbers between integers and floating point.
+func (im *importer) cast(o *operator, a *attributes) error {
+	if err := o.arity(1, 1); err != nil {
+		return err
+	}
+	to := lookup(a, "to", int64(0))
+	x := im.input(o, 0)
+	if x != nil && x.image != "" {
+		if to != typeFloat {
+			return fmt.Errorf("attribute \"to\" = %d (%s) of an image is not supported", to, typeName(to))
+		}
+		return im.set(o, x)
+	}
+	return im.follow(o, func(c *value) (*value, error) {
+		r := &value{shape: c.shape, forms: slices.Clone(c.forms)}
+		switch to {
+		case typeInt32, typeInt64:
+			r.integer = true
+			for i, f := range r.forms { // rounds towards zero
+				if f.fixed() {
+					r.forms[i].k = math.Trunc(f.k)
+				} else if !f.whole() {
+					return nil, fmt.Errorf("rounding %v is not supported", f)
+				}
+			}
+		case typeFloat, typeDouble:
+			for _, f := range r.forms {
+				if !f.exact() {
+					return nil, fmt.Errorf("%v is rounded", f)
+				}
+			}
+		default:
+			return nil, fmt.Errorf("conversion to %s is not supported", typeName(to))
+		}
+		return r, nil
+	})
+}
+
+func (im *importer) round(o *operator, a *attributes) error {
+	if err := o.arity(1, 1); err != nil {
+		return err
+	}
+	if v := im.input(o, 0); v != nil && v.image != "" {
+		return errors.New("rounding an image is not supported")
+	}
+	return im.follow(o, func(c *value) (*value, error) {
+		r := &value{shape: c.shape, forms: slices.Clone(c.forms)}
+		for i, f := range r.forms {
+			k := f.k
+			f.k = 0
+			if !f.whole() {
+				return nil, fmt.Errorf("rounding %v is not supported", r.forms[i])
+			}
+			if o.op == "Floor" {
+				f.k = math.Floor(k)
+			} else {
+				f.k = math.Ceil(k)
+			}
+			r.forms[i] = f
+		}
+		return r, nil
+	})
+}
+
+// combine applies Add, Sub, Mul or Div to computed tensors, one of which may
+// have a single element.
+func combine(op string, x, y *value) *value {
+	a, err := x.computed()
+	if err != nil {
+		return broken(err)
+	}
+	b, err := y.computed()
+	if err != nil {
+		return broken(err)
+	}
+	shape, n := a.shape, len(a.forms)
+	switch {
+	case slices.Equal(a.shape, b.shape):
+	case len(b.forms) == 1 && len(b.shape) <= len(a.shape):
+	case len(a.forms) == 1 && len(a.shape) <= len(b.shape):
+		shape, n = b.shape, len(b.forms)
+	default:
+		return broken(fmt.Errorf("combining sizes of shape %v and %v is not supported", a.shape, b.shape))
+	}
+	if a.integer != b.integer {
+		return broken(fmt.Errorf("%s of different types", op))
+	}
+	r := &value{shape: shape, integer: a.integer, forms: make([]form, n)}
+	for i := range r.forms {
+		p, q := a.forms[i%len(a.forms)], b.forms[i%len(b.forms)]
+		var f form
+		switch {
+		case op == "Add":
+			f = p.add(q)
+		case op == "Sub":
+			f = p.sub(q)
+		case op == "Mul" && q.fixed():
+			f = p.scale(q.k)
+		case op == "Mul" && p.fixed():
+			f = q.scale(p.k)
+		case op == "Div" && q.fixed() && q.k != 0:
+			f = p.scale(1 / q.k)
+			if a.integer && p.fixed() {
+				f.k = math.Trunc(f.k) // integer division rounds towards zero
+			}
+		default:
+			return broken(fmt.Errorf("%s of %v and %v is not supported", op, p, q))
+		}
+		if !f.exact() || r.integer && !f.whole() {
+			return broken(fmt.Errorf("%s of %v and %v is not exact", op, p, q))
+		}
+		r.forms[i] = f
+	}
+	return r
+}
