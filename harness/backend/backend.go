@@ -88,6 +88,21 @@ type Options struct {
 	Adam      Adam
 }
 
+// WithDefaults fills in what is not set, except the device, which only the
+// backend knows. Backends get options in this form.
+func (o Options) WithDefaults() Options {
+	if o.Precision == "" {
+		o.Precision = Float32
+	}
+	if o.Loss == "" {
+		o.Loss = LossOnProbabilities
+	}
+	if o.Adam == (Adam{}) {
+		o.Adam = DefaultAdam
+	}
+	return o
+}
+
 // Adam holds the optimiser's constants; the learning rate comes with each
 // TrainRequest. The update is PyTorch's: bias-corrected moments, ε added to
 // √v̂ after the correction.
