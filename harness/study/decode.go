@@ -1,6 +1,7 @@
 package study
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -14,8 +15,14 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// maxFileSize bounds a spec file; the shipped ones have about 6 KiB.
-const maxFileSize = 1 << 20
+// Bounds of a spec file; the shipped ones have 6 KiB. The TOML library's cost
+// grows with the square of the nesting, so that is limited by counting what can
+// nest: dots and brackets on one line, inline tables in all.
+const (
+	maxFileSize     = 256 << 10
+	maxNesting      = 250
+	maxInlineTables = 250
+)
 
 // maxProblems is how many mistakes an Error lists before it only counts them.
 const maxProblems = 20
@@ -72,8 +79,8 @@ func parseDocument(name string, data []byte) (doc *document, err error) {
 			doc, err = nil, &Error{File: name, Problems: []Problem{{Message: fmt.Sprintf("cannot be read as TOML: %v", r)}}}
 		}
 	}()
-	if len(data) > maxFileSize {
-		return nil, &Error{File: name, Problems: []Problem{{Message: fmt.Sprintf("%d bytes are too many for a spec, at most %d", len(data), maxFileSize)}}}
+	if line, what := excess(data); what != "" {
+		return nil, &Error{File: name, Problems: []Problem{{Line: line, Message: what}}}
 	}
 	d := &document{raw: map[string]any{}, root: map[string]toml.Primitive{}}
 	if d.md, err = toml.Decode(string(data), &d.root); err != nil {
@@ -87,6 +94,29 @@ func parseDocument(name string, data []byte) (doc *document, err error) {
 		d.raw[k] = d.value(p)
 	}
 	return d, nil
+}
+
+// excess finds what is too much for a spec.
+func excess(data []byte) (line int, what string) {
+	if len(data) > maxFileSize {
+		return 1, fmt.Sprintf("more than %d bytes are too many for a spec", maxFileSize)
+	}
+	tables := 0
+	for l := range bytes.Lines(data) {
+		line++
+		if bytes.HasPrefix(bytes.TrimSpace(l), []byte("#")) {
+			continue
+		}
+		t := bytes.Count(l, []byte("{"))
+		tables += t
+		if t+bytes.Count(l, []byte("["))+bytes.Count(l, []byte(".")) > maxNesting {
+			return line, fmt.Sprintf("more than %d dots and brackets on one line; break the line", maxNesting)
+		}
+		if tables > maxInlineTables {
+			return line, fmt.Sprintf("more than %d inline tables { }; write tables [ ] instead", maxInlineTables)
+		}
+	}
+	return 0, ""
 }
 
 func (d *document) value(p toml.Primitive) (v any) {

@@ -95,7 +95,7 @@ func Parse(name string, data []byte) (*File, error) {
 	}
 	f := &File{Path: name, profiles: map[string]*Study{}}
 
-	base := maps(doc.raw, "profile")
+	base := without(doc.raw, "profile")
 	overlays, ok := doc.raw["profile"].(map[string]any)
 	if !ok && doc.raw["profile"] != nil {
 		return nil, doc.problems(name, []Problem{{path: []string{"profile"}, Message: "wants tables such as [profile.quick], not " + describe(doc.raw["profile"])}})
@@ -113,16 +113,17 @@ func Parse(name string, data []byte) (*File, error) {
 		f.profiles[p] = &s
 	}
 
-	// A field that could not be decoded keeps its default, so that conditions
-	// between several fields would complain about values nobody wrote.
-	together := len(d.found) == 0
+	// A field that could not be decoded keeps its default. Until all can be,
+	// conditions between several fields would complain about values nobody
+	// wrote, and a field that seems missing may only be misspelt.
+	decoded := len(d.found) == 0
 	bad := map[string]bool{}
 	for _, p := range d.found {
 		bad[strings.Join(p.path, "\x00")] = true
 	}
 	seen := map[string]bool{}
 	for i, s := range append([]*Study{f.base}, f.sorted()...) {
-		for _, p := range s.check(together) {
+		for _, p := range s.check(decoded) {
 			if overlay := append([]string{"profile", s.Profile}, p.path...); i > 0 && doc.has(overlay) {
 				p.path = overlay
 			} else if key := strings.Join(p.path, "\x00") + "\x00" + p.Message; i == 0 {
@@ -132,7 +133,7 @@ func Parse(name string, data []byte) (*File, error) {
 			} else {
 				p.Message += fmt.Sprintf(" (with profile %s)", s.Profile)
 			}
-			if !bad[strings.Join(p.path, "\x00")] {
+			if decoded || doc.has(p.path) && !bad[strings.Join(p.path, "\x00")] {
 				d.found = append(d.found, p)
 			}
 		}
@@ -144,11 +145,11 @@ func Parse(name string, data []byte) (*File, error) {
 	return f, nil
 }
 
-// maps returns m without one key.
-func maps(m map[string]any, without string) map[string]any {
+// without returns m less one key.
+func without(m map[string]any, key string) map[string]any {
 	c := map[string]any{}
 	for k, v := range m {
-		if k != without {
+		if k != key {
 			c[k] = v
 		}
 	}
