@@ -8,28 +8,48 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
+// maker knows how to make one operator.
+type maker[T float] struct {
+	op         string
+	make       func(*Engine[T], *step[T]) (operator[T], error)
+	inputs     int // how many it needs, -1: it checks them itself
+	attributes []string
+	note       string
+}
+
+func makers[T float]() []maker[T] {
+	return []maker[T]{
+		{"Add", newAdd[T], 2, nil, ""},
+		{"BatchNormalization", newBatchNorm[T], 5, []string{"epsilon", "momentum", "training_mode"}, "training_mode 0"},
+		{"Concat", newConcat[T], -1, []string{"axis"}, "axis 1"},
+		{"Conv", newConv[T], -1, []string{"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"}, "2-D"},
+		{"MaxPool", newMaxPool[T], 1, []string{"kernel_shape", "strides", "pads", "dilations", "ceil_mode", "auto_pad", "storage_order"}, "2-D"},
+		{"Relu", newRelu[T], 1, nil, ""},
+		{"Resize", newResize[T], -1, []string{"mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "extrapolation_value", "exclude_outside"}, "nearest and linear, by scales of at least 1"},
+		{"Softmax", newSoftmax[T], 1, []string{"axis"}, ""},
+	}
+}
+
+// Operator is an operator that Compile accepts.
+type Operator struct{ Type, Note string }
+
+// Operators lists them by name.
+func Operators() []Operator {
+	var r []Operator
+	for _, m := range makers[float32]() {
+		r = append(r, Operator{m.op, m.note})
+	}
+	return r
+}
+
 // build makes a node's operator. Each operator lists the attributes it heeds,
 // so that one it does not know of is refused and not passed over.
 func build[T float](e *Engine[T], s *step[T]) (operator[T], error) {
-	type maker struct {
-		make       func(*Engine[T], *step[T]) (operator[T], error)
-		inputs     int // activations and tensors it needs, -1: it checks them itself
-		attributes []string
+	i := slices.IndexFunc(makers[T](), func(m maker[T]) bool { return m.op == s.node.Op })
+	if i < 0 {
+		return nil, refuse(s.node, "the operator is not implemented")
 	}
-	makers := map[string]maker{
-		"Conv":               {newConv[T], -1, []string{"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"}},
-		"BatchNormalization": {newBatchNorm[T], 5, []string{"epsilon", "momentum", "training_mode"}},
-		"Relu":               {newRelu[T], 1, nil},
-		"MaxPool":            {newMaxPool[T], 1, []string{"kernel_shape", "strides", "pads", "dilations", "ceil_mode", "auto_pad", "storage_order"}},
-		"Resize":             {newResize[T], -1, []string{"mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "extrapolation_value", "exclude_outside"}},
-		"Concat":             {newConcat[T], -1, []string{"axis"}},
-		"Add":                {newAdd[T], 2, nil},
-		"Softmax":            {newSoftmax[T], 1, []string{"axis"}},
-	}
-	m, ok := makers[s.node.Op]
-	if !ok {
-		return nil, refuse(s.node, "the operator is not implemented (%v are)", slices.Sorted(maps.Keys(makers)))
-	}
+	m := makers[T]()[i]
 	if m.inputs >= 0 && len(s.in) != m.inputs || len(s.in) == 0 {
 		return nil, refuse(s.node, "has %d inputs, not %d", len(s.in), max(1, m.inputs))
 	}

@@ -1,0 +1,517 @@
+package cpu
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/safetensors"
+)
+
+var ctx = context.Background()
+
+// unet returns a U-Net with initial weights and statistics that are not trivial.
+func unet(t testing.TB, width int) *nn.Graph {
+	t.Helper()
+	g, err := nn.UNet(nn.UNetOptions{Width: width, Classes: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Initialize(1, 0)
+	for _, s := range g.Tensors {
+		if s.Role == nn.Statistic || s.Role == nn.Parameter && len(s.Shape) == 1 {
+			r := random.Stream(2, s.Name)
+			for i := range s.Data {
+				s.Data[i] += float32(r.Float64() * 0.3)
+			}
+		}
+	}
+	return g
+}
+
+// dataset writes noisy discs and their labels.
+func writeDataset(t testing.TB, n, h, w int) (path, digest string, images []float32, labels []uint8) {
+	t.Helper()
+	r := random.Stream(3, "dataset")
+	images, labels = make([]float32, n*h*w), make([]uint8, n*h*w)
+	for i := range images {
+		y, x := i/w%h, i%w
+		images[i] = float32(r.NormFloat64())
+		if math.Hypot(float64(y)-float64(h)/2, float64(x)-float64(w)/3) < float64(h)/3 {
+			labels[i] = 1
+			images[i] += float32(math.Sin(float64(x)))
+		}
+	}
+	path = filepath.Join(t.TempDir(), "data.safetensors")
+	data, err := safetensors.Encode([]safetensors.Tensor{
+		{Name: "images", Shape: []int{n, 1, h, w}, Data: images},
+		{Name: "labels", Shape: []int{n, h, w}, Data: labels},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(data)
+	return path, hex.EncodeToString(sum[:]), images, labels
+}
+
+// open opens a session with a dataset "d" loaded.
+func open(t testing.TB, g *nn.Graph, o backend.Options, path, digest string) backend.Session {
+	t.Helper()
+	s, err := New("test").Open(ctx, g, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := s.LoadDataset(ctx, "d", path, digest); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func samples(indices ...int) backend.Batch {
+	var b backend.Batch
+	for _, i := range indices {
+		b = append(b, backend.Sample{Dataset: "d", Index: i, Dihedral: uint8(i % 8)})
+	}
+	return b
+}
+
+func train(t testing.TB, s backend.Session, frozen []string, batches ...backend.Batch) []backend.Step {
+	t.Helper()
+	var steps []backend.Step
+	err := s.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: 1e-3, Frozen: frozen}, func(st backend.Step) error {
+		steps = append(steps, st)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return steps
+}
+
+func state(t testing.TB, s backend.Session) []byte {
+	t.Helper()
+	b, err := s.State(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A session that continues from another's state gives the same bits as one
+// that never stopped.
+func TestStateRoundTrip(t *testing.T) {
+	path, digest, _, _ := writeDataset(t, 8, 32, 32)
+	for _, precision := range []string{backend.Float32, backend.Float64, backend.Mixed} {
+		t.Run(precision, func(t *testing.T) {
+			o := backend.Options{Precision: precision, Threads: 2}
+			a, b := open(t, unet(t, 4), o, path, digest), open(t, unet(t, 4), o, path, digest)
+			train(t, a, nil, samples(0, 1, 2), samples(3, 4, 5))
+			if err := b.SetState(ctx, state(t, a)); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(state(t, a), state(t, b)) {
+				t.Error("the state changed on its way")
+			}
+			train(t, a, []string{"encoder"}, samples(6, 7, 0))
+			train(t, b, []string{"encoder"}, samples(6, 7, 0))
+			if !bytes.Equal(state(t, a), state(t, b)) {
+				t.Error("the next step differs")
+			}
+		})
+	}
+}
+
+// Gradients, Activations, Evaluate and Predict leave the state as it was.
+func TestQuestionsChangeNothing(t *testing.T) {
+	path, digest, _, _ := writeDataset(t, 4, 32, 32)
+	s := open(t, unet(t, 4), backend.Options{}, path, digest)
+	before := state(t, s)
+	if _, _, err := s.Gradients(ctx, samples(0, 1), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, training := range []bool{false, true} {
+		acts, err := s.Activations(ctx, samples(0, 1), []string{nn.Logits, nn.Image, "encoder.init.conv.weight", nn.Probabilities}, training)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range acts {
+			if err := a.Check(); err != nil {
+				t.Errorf("%s: %v", a.Name, err)
+			}
+		}
+	}
+	if _, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d"}); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(before, state(t, s)) {
+		t.Error("the state changed")
+	}
+}
+
+// Frozen parameters stay; every BatchNormalization's running statistics move.
+func TestFrozen(t *testing.T) {
+	path, digest, _, _ := writeDataset(t, 4, 32, 32)
+	for _, frozen := range []string{"encoder", "decoder"} {
+		g := unet(t, 4)
+		s := open(t, g, backend.Options{}, path, digest)
+		train(t, s, []string{frozen}, samples(0, 1))
+		f, err := safetensors.Decode(state(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range g.Tensors {
+			if p.Role == nn.Constant {
+				continue
+			}
+			d, err := f.Float32(p.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			still := p.Role == nn.Parameter && nn.Group(p.Name) == frozen
+			if slices.Equal(d, p.Data) != still {
+				t.Errorf("%s frozen: %s moved: %v", frozen, p.Name, still)
+			}
+		}
+		_, grads, err := s.Gradients(ctx, samples(0, 1), []string{frozen})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range grads {
+			if nn.Group(n.Name) == frozen {
+				t.Errorf("gradient of frozen %s", n.Name)
+			}
+		}
+	}
+}
+
+// Evaluate agrees with what Predict's probabilities say, whatever the batch
+// size. 1e-6 allows for computing the loss from rounded probabilities.
+func TestEvaluate(t *testing.T) {
+	const n, h, w = 5, 32, 48
+	path, digest, images, labels := writeDataset(t, n, h, w)
+	s := open(t, unet(t, 4), backend.Options{}, path, digest)
+	p, err := s.Predict(ctx, backend.Tensor{Shape: []int{n, 1, h, w}, F32: images})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first backend.Evaluation
+	for _, size := range []int{0, 1, 2, 5} {
+		ev, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d", BatchSize: size, Indices: []int{4, 0, 1, 2}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size == 0 {
+			first = ev
+		}
+		if !slices.Equal(ev.Loss, first.Loss) || !slices.EqualFunc(ev.Confusion, first.Confusion, slices.Equal) {
+			t.Errorf("batch size %d gives another result", size)
+		}
+	}
+	for k, i := range []int{4, 0, 1, 2} {
+		var loss float64
+		confusion := make([]int64, 4)
+		for j := range h * w {
+			p0, p1 := float64(p.F32[i*2*h*w+j]), float64(p.F32[i*2*h*w+h*w+j])
+			l := labels[i*h*w+j]
+			loss += math.Log(math.Exp(p0)+math.Exp(p1)) - []float64{p0, p1}[l]
+			c := int(l) * 2
+			if p1 > p0 {
+				c++
+			}
+			confusion[c]++
+		}
+		if loss /= h * w; math.Abs(loss-first.Loss[k]) > 1e-6 {
+			t.Errorf("sample %d: loss %.8f, want %.8f", i, first.Loss[k], loss)
+		}
+		if !slices.Equal(confusion, first.Confusion[k]) {
+			t.Errorf("sample %d: confusion %v, want %v", i, first.Confusion[k], confusion)
+		}
+	}
+}
+
+// Dihedral symmetries reach the network as backend.Dihedral defines them.
+func TestDihedral(t *testing.T) {
+	const n = 32
+	path, digest, images, _ := writeDataset(t, 3, n, n)
+	s := open(t, unet(t, 4), backend.Options{}, path, digest)
+	for op := range uint8(8) {
+		a, err := s.Activations(ctx, backend.Batch{{Dataset: "d", Index: 2, Dihedral: op}}, []string{nn.Image}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for y := range n {
+			for x := range n {
+				v, u := backend.Dihedral(op, n, y, x)
+				if got, want := a[0].F32[y*n+x], images[(2*n+v)*n+u]; got != want {
+					t.Fatalf("dihedral %d at %d,%d: %v, want %v", op, y, x, got, want)
+				}
+			}
+		}
+	}
+}
+
+// A cancelled call returns within a second although its step takes longer.
+func TestCancel(t *testing.T) {
+	path, digest, _, _ := writeDataset(t, 2, 256, 256)
+	s := open(t, unet(t, 32), backend.Options{Threads: 1}, path, digest)
+	for name, call := range map[string]func(context.Context) error{
+		"Train": func(ctx context.Context) error {
+			return s.Train(ctx, backend.TrainRequest{Batches: []backend.Batch{samples(0, 1)}, LearningRate: 1e-3}, func(backend.Step) error { return nil })
+		},
+		"Evaluate": func(ctx context.Context) error {
+			_, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d", BatchSize: 2})
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		start := time.Now()
+		err := call(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := time.Since(start); d > 1100*time.Millisecond {
+			t.Errorf("%s returned after %v", name, d)
+		}
+	}
+}
+
+// Bad requests are refused with what is wrong, and leave the session usable.
+func TestBadRequests(t *testing.T) {
+	path, digest, _, _ := writeDataset(t, 2, 32, 48)
+	odd, oddDigest, _, _ := writeDataset(t, 2, 40, 40)
+	s := open(t, unet(t, 4), backend.Options{}, path, digest)
+	if err := s.LoadDataset(ctx, "odd", odd, oddDigest); err != nil {
+		t.Fatal(err)
+	}
+	trainErr := func(rate float64, frozen string, b backend.Batch) error {
+		r := backend.TrainRequest{Batches: []backend.Batch{b}, LearningRate: rate}
+		if frozen != "" {
+			r.Frozen = []string{frozen}
+		}
+		return s.Train(ctx, r, func(backend.Step) error { return nil })
+	}
+	good := state(t, s)
+	evaluate := func(r backend.EvaluateRequest) error { _, err := s.Evaluate(ctx, r); return err }
+	predict := func(x backend.Tensor) error { _, err := s.Predict(ctx, x); return err }
+	for _, c := range []struct {
+		name, want string
+		err        error
+	}{
+		{"unknown dataset", `unknown dataset "e"`, trainErr(1e-3, "", backend.Batch{{Dataset: "e"}})},
+		{"index", "sample 2: the dataset has 2", trainErr(1e-3, "", backend.Batch{{Dataset: "d", Index: 2}})},
+		{"negative index", "sample -1", trainErr(1e-3, "", backend.Batch{{Dataset: "d", Index: -1}})},
+		{"dihedral", "from 0 to 7", trainErr(1e-3, "", backend.Batch{{Dataset: "d", Dihedral: 8}})},
+		{"not square", "not square", trainErr(1e-3, "", backend.Batch{{Dataset: "d", Dihedral: 1}})},
+		{"empty batch", "batch 0: the batch is empty", trainErr(1e-3, "", nil)},
+		{"NaN rate", "learning rate NaN", trainErr(math.NaN(), "", samples(0))},
+		{"group", "decoder, encoder", trainErr(1e-3, "head", samples(0))},
+		{"mixed sizes", "40×40 in a batch of 32×48", trainErr(1e-3, "", backend.Batch{{Dataset: "d"}, {Dataset: "odd"}})},
+		{"no multiple of 16", "multiples of 16", trainErr(1e-3, "", backend.Batch{{Dataset: "odd"}})},
+		{"evaluate unknown", `unknown dataset "e"`, evaluate(backend.EvaluateRequest{Dataset: "e"})},
+		{"evaluate index", "sample 7", evaluate(backend.EvaluateRequest{Dataset: "d", Indices: []int{7}})},
+		{"batch size", "negative", evaluate(backend.EvaluateRequest{Dataset: "d", BatchSize: -1})},
+		{"predict shape", "do not fill", predict(backend.Tensor{Shape: []int{1, 1, 16, 16}, F32: make([]float32, 7)})},
+		{"predict channels", "does not fit", predict(backend.Tensor{Shape: []int{1, 2, 16, 16}, F32: make([]float32, 512)})},
+		{"predict rank", "must be [N,C,H,W]", predict(backend.Tensor{Shape: []int{16, 16}, F32: make([]float32, 256)})},
+		{"predict empty", "at least one pixel", predict(backend.Tensor{Shape: []int{0, 1, 16, 16}})},
+		{"digest", "has changed or is another file", s.LoadDataset(ctx, "x", path, oddDigest)},
+		{"path", "no such file", s.LoadDataset(ctx, "x", path+"x", digest)},
+		{"state", "safetensors", s.SetState(ctx, good[:100])},
+		{"not a state", "lacks", s.SetState(ctx, encode(t, nil, nil))},
+	} {
+		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", c.name, c.err, c.want)
+		}
+	}
+	if !bytes.Equal(good, state(t, s)) {
+		t.Error("a refused request changed the state")
+	}
+	if st := train(t, s, nil, backend.Batch{{Dataset: "d"}}); len(st) != 1 {
+		t.Error("the session cannot go on")
+	}
+}
+
+func encode(t testing.TB, ts []safetensors.Tensor, meta map[string]string) []byte {
+	t.Helper()
+	b, err := safetensors.Encode(ts, meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// States that do not fit change nothing; those without moments start afresh.
+func TestSetState(t *testing.T) {
+	path, digest, _, _ := writeDataset(t, 2, 32, 32)
+	s := open(t, unet(t, 4), backend.Options{}, path, digest)
+	train(t, s, nil, samples(0, 1))
+	before := state(t, s)
+	f, err := safetensors.Decode(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// edited returns the state with tensors left out or changed.
+	edited := func(edit func(safetensors.Tensor) []safetensors.Tensor, meta map[string]string) []byte {
+		var ts []safetensors.Tensor
+		for _, i := range f.Tensors() {
+			d, err := f.Float32(i.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ts = append(ts, edit(safetensors.Tensor{Name: i.Name, Shape: i.Shape, Data: d})...)
+		}
+		return encode(t, ts, meta)
+	}
+	without := func(prefix string) func(safetensors.Tensor) []safetensors.Tensor {
+		return func(x safetensors.Tensor) []safetensors.Tensor {
+			if strings.HasPrefix(x.Name, prefix) {
+				return nil
+			}
+			return []safetensors.Tensor{x}
+		}
+	}
+	all := without("-")
+	for _, c := range []struct {
+		name, want string
+		state      []byte
+	}{
+		{"no running mean", "running_mean", edited(without("encoder.init.bn.running_mean"), f.Metadata)},
+		{"half the moments", "moments", edited(without("adam.v."), f.Metadata)},
+		{"no step", "step", edited(all, nil)},
+		{"negative step", "step", edited(all, map[string]string{"step": "-1"})},
+		{"wrong shape", "belongs to another network", edited(func(x safetensors.Tensor) []safetensors.Tensor {
+			if x.Name == "decoder.head.bias" {
+				x.Shape, x.Data = []int{3}, make([]float32, 3)
+			}
+			return []safetensors.Tensor{x}
+		}, f.Metadata)},
+		{"wrong type", "not F32 or F64", edited(func(x safetensors.Tensor) []safetensors.Tensor {
+			if x.Name == "decoder.head.bias" {
+				x.Data = []uint8{1, 2}
+			}
+			return []safetensors.Tensor{x}
+		}, f.Metadata)},
+	} {
+		if err := s.SetState(ctx, c.state); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+		if !bytes.Equal(before, state(t, s)) {
+			t.Fatalf("%s: the state changed", c.name)
+		}
+	}
+	// Float64 entries are accepted.
+	if err := s.SetState(ctx, edited(func(x safetensors.Tensor) []safetensors.Tensor {
+		x.Data = backend.Tensor{F32: x.Data.([]float32)}.Float64s()
+		return []safetensors.Tensor{x}
+	}, f.Metadata)); err != nil || !bytes.Equal(before, state(t, s)) {
+		t.Errorf("the float64 form of the state is not taken as the same: %v", err)
+	}
+	// Without moments the optimiser starts afresh.
+	if err := s.SetState(ctx, edited(without("adam."), nil)); err != nil {
+		t.Fatal(err)
+	}
+	g, err := safetensors.Decode(state(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := g.Float32("adam.m.decoder.head.weight")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.Metadata["step"] != "0" || slices.ContainsFunc(m, func(x float32) bool { return x != 0 }) {
+		t.Errorf("step %s and moments %v after a state without them", g.Metadata["step"], m)
+	}
+}
+
+// An overflow skips the step and halves the loss scale.
+func TestLossScale(t *testing.T) {
+	path, digest, _, _ := writeDataset(t, 2, 32, 32)
+	s := open(t, unet(t, 4), backend.Options{Precision: backend.Mixed}, path, digest)
+	set := func(key, value string) {
+		f, err := safetensors.Decode(state(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ts []safetensors.Tensor
+		for _, i := range f.Tensors() {
+			d, err := f.Float32(i.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ts = append(ts, safetensors.Tensor{Name: i.Name, Shape: i.Shape, Data: d})
+		}
+		f.Metadata[key] = value
+		if err := s.SetState(ctx, encode(t, ts, f.Metadata)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(key string) string {
+		f, err := safetensors.Decode(state(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Metadata[key]
+	}
+	if st := train(t, s, nil, samples(0, 1))[0]; st.Skipped || st.LossScale != 65536 || get("good_steps") != "1" {
+		t.Errorf("first step %+v, good steps %s", st, get("good_steps"))
+	}
+	set("loss_scale", "1e+12")
+	if st := train(t, s, nil, samples(0, 1))[0]; !st.Skipped || st.LossScale != 1e12 || get("loss_scale") != "5e+11" || get("step") != "1" {
+		t.Errorf("overflowing step %+v, scale %s, step %s", st, get("loss_scale"), get("step"))
+	}
+	set("loss_scale", "1024")
+	set("good_steps", "1999")
+	if st := train(t, s, nil, samples(0, 1))[0]; st.Skipped || get("loss_scale") != "2048" || get("good_steps") != "0" {
+		t.Errorf("step 2000 %+v, scale %s, good steps %s", st, get("loss_scale"), get("good_steps"))
+	}
+}
+
+// What a session cannot do is refused when it is opened, by name.
+func TestOpenRefuses(t *testing.T) {
+	edit := func(f func(g *nn.Graph)) *nn.Graph {
+		g := unet(t, 4)
+		f(g)
+		return g
+	}
+	for _, c := range []struct {
+		want string
+		g    *nn.Graph
+		o    backend.Options
+	}{
+		{`precision "float16"`, unet(t, 4), backend.Options{Precision: "float16"}},
+		{`loss "mse"`, unet(t, 4), backend.Options{Loss: "mse"}},
+		{`device "cuda:0"`, unet(t, 4), backend.Options{Device: "cuda:0"}},
+		{"-1 threads", unet(t, 4), backend.Options{Threads: -1}},
+		{"Adam's constants", unet(t, 4), backend.Options{Adam: backend.Adam{Beta1: 1, Beta2: 0.9, Epsilon: 1e-8}}},
+		{`node "encoder.init.relu" (Gelu)`, edit(func(g *nn.Graph) { g.Nodes[2].Op = "Gelu" }), backend.Options{}},
+		{`node "encoder.init.conv" (Conv): attribute "mystery"`, edit(func(g *nn.Graph) { g.Nodes[0].Attrs["mystery"] = int64(1) }), backend.Options{}},
+		{`auto_pad "SAME_UPPER"`, edit(func(g *nn.Graph) { g.Nodes[0].Attrs["auto_pad"] = "SAME_UPPER" }), backend.Options{}},
+		{"input of shape", edit(func(g *nn.Graph) { g.Input.Shape = []int{0, 0} }), backend.Options{}},
+		{"is not defined before it", edit(func(g *nn.Graph) { g.Nodes = g.Nodes[1:] }), backend.Options{}},
+	} {
+		s, err := New("test").Open(ctx, c.g, c.o)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("error %v, want one with %q", err, c.want)
+		}
+	}
+}
