@@ -1,0 +1,294 @@
+package reproduce
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/fakebackend"
+	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/train"
+)
+
+const sha = "0000000000000000000000000000000000000000000000000000000000000000"
+
+// small is two pretrainings with two transfers each, on blank images.
+func small(t *testing.T) ([]*Node, map[string]train.Files) {
+	t.Helper()
+	b, err := safetensors.Encode([]safetensors.Tensor{
+		{Name: "images", Shape: []int{4, 1, 16, 16}, Data: make([]float32, 4*256)},
+		{Name: "labels", Shape: []int{4, 16, 16}, Data: make([]uint8, 4*256)},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "set.safetensors")
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]train.Files{"x": {Train: train.File{Path: path, SHA256: sha}, Validation: train.File{Path: path, SHA256: sha}}}
+	node := func(id string, parent *Node) *Node {
+		n := &Node{Run: &study.Run{ID: id}, Parent: parent, Spec: train.Spec{
+			Format: train.Format, Stage: train.Pretrain, Network: train.Network{Width: 4, Classes: 2},
+			Loss: backend.LossOnProbabilities, Backend: train.Backend{Name: "fake", Numerics: "fake-1", Precision: backend.Float32},
+			Seed: 1, Stream: id,
+			Data:       []train.Part{{Domain: train.Domain{Name: "x", Digest: "d", Images: 4}, Of: 4}},
+			Validation: []train.Domain{{Name: "x", Digest: "d", Images: 4}},
+			Target:     "x", Epochs: 3, BatchSize: 8, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
+		}}
+		if parent != nil {
+			n.Spec.Stage, n.Spec.Parent = train.Transfer, parent.Digest
+		}
+		if n.Digest, err = n.Spec.Digest(); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	a, b2 := node("a", nil), node("b", nil)
+	return []*Node{a, b2, node("a1", a), node("a2", a), node("b1", b2), node("b2", b2)}, files
+}
+
+func openStore(t *testing.T) *store.Store {
+	t.Helper()
+	st, err := store.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// options launches fake processes that fail as fault says.
+func options(files map[string]train.Files, fault func(int64) error) TrainOptions {
+	return TrainOptions{
+		Launch: func(context.Context) (Process, error) { return &fakebackend.Backend{Fault: fault}, nil },
+		Jobs:   2, Restarts: 2, Files: files,
+	}
+}
+
+// results reads what the store holds of the nodes.
+func results(t *testing.T, st *store.Store, nodes []*Node) [][]byte {
+	t.Helper()
+	var out [][]byte
+	for _, n := range nodes {
+		for _, f := range []string{store.WeightsFile, store.HistoryFile} {
+			b, err := os.ReadFile(filepath.Join(st.RunDir(n.Digest), f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, b)
+		}
+		if bad := st.Verify(n.Digest); len(bad) > 0 {
+			t.Errorf("%s: %v", n.Run.ID, bad)
+		}
+	}
+	return out
+}
+
+func equal(a, b [][]byte) bool {
+	for i := range a {
+		if !bytes.Equal(a[i], b[i]) {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+func TestTrain(t *testing.T) {
+	nodes, files := small(t)
+	var want [][]byte
+	for _, jobs := range []int{1, 2, 5} {
+		st := openStore(t)
+		o := options(files, nil)
+		o.Jobs = jobs
+		failures, err := Train(context.Background(), st, nodes, o)
+		if err != nil || len(failures) > 0 {
+			t.Fatal(err, failures)
+		}
+		got := results(t, st, nodes)
+		if want == nil {
+			want = got
+		} else if !equal(got, want) {
+			t.Errorf("%d jobs gave other results", jobs)
+		}
+		// A second call finds everything done.
+		skipped := 0
+		o.Launch = func(context.Context) (Process, error) { return nil, errors.New("nothing should start") }
+		o.Skipped = func(*Node) { skipped++ }
+		o.Jobs = 1
+		if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 || skipped != len(nodes) {
+			t.Errorf("second call: %v, %v, %d skipped", err, failures, skipped)
+		}
+	}
+}
+
+// A backend that fails is started again and the run goes on with the same bits.
+func TestRestart(t *testing.T) {
+	nodes, files := small(t)
+	clean := openStore(t)
+	if _, err := Train(context.Background(), clean, nodes, options(files, nil)); err != nil {
+		t.Fatal(err)
+	}
+	for name, cause := range map[string]error{
+		"crash":    &backend.CrashError{Plugin: "fake", During: "Train", LastWords: []string{"help"}},
+		"hang":     &backend.HangError{Plugin: "fake", During: "Train"},
+		"nonsense": &backend.NonsenseError{Plugin: "fake", Method: "Train", What: "NaN"},
+	} {
+		st := openStore(t)
+		restarts := 0
+		o := options(files, func(n int64) error {
+			if n == 6 { // of every process, so each dies once in its second epoch or later
+				return cause
+			}
+			return nil
+		})
+		o.Jobs = 1
+		o.Restarts = 20
+		o.Restart = func(*Node, error, int) { restarts++ }
+		failures, err := Train(context.Background(), st, nodes, o)
+		if err != nil || len(failures) > 0 {
+			t.Fatalf("%s: %v, %v", name, err, failures)
+		}
+		if restarts == 0 {
+			t.Errorf("%s: nothing was restarted", name)
+		}
+		if !equal(results(t, st, nodes), results(t, clean, nodes)) {
+			t.Errorf("%s: restarted runs have other results", name)
+		}
+		m, err := st.Manifest(nodes[0].Digest)
+		if err != nil || m.Restarts == 0 {
+			t.Errorf("%s: the manifest counts %d restarts, %v", name, m.Restarts, err)
+		}
+	}
+}
+
+// A run that fails for good takes its dependents with it, and no other.
+func TestFailureIsContained(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	o := options(files, nil)
+	var mu sync.Mutex
+	attempts := 0
+	current := ""
+	o.Jobs = 1
+	o.Started = func(n *Node) { mu.Lock(); current = n.Run.ID; mu.Unlock() }
+	o.Launch = func(context.Context) (Process, error) {
+		return &fakebackend.Backend{Fault: func(int64) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if current == "a" {
+				attempts++
+				return &backend.CrashError{Plugin: "fake", During: "Train", LastWords: []string{"out of memory"}}
+			}
+			return nil
+		}}, nil
+	}
+	failures, err := Train(context.Background(), st, nodes, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, f := range failures {
+		ids = append(ids, f.Node.Run.ID)
+	}
+	if got := strings.Join(ids, " "); got != "a a1 a2" {
+		t.Errorf("failed runs %q, want a and its transfers", got)
+	}
+	if !strings.Contains(failures[0].Err.Error(), "out of memory") || !strings.Contains(failures[1].Err.Error(), "pretraining a failed") {
+		t.Errorf("the failures do not say why: %v", failures)
+	}
+	if attempts != 3 {
+		t.Errorf("%d attempts, want 1 and 2 restarts", attempts)
+	}
+	results(t, st, []*Node{nodes[1], nodes[4], nodes[5]})
+}
+
+// Two harnesses on one store share the work; each run is trained once.
+func TestTwoHarnesses(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	var mu sync.Mutex
+	trained := map[string]int{}
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			o := options(files, nil)
+			o.Started = func(n *Node) { mu.Lock(); trained[n.Run.ID]++; mu.Unlock() }
+			if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+				t.Error(err, failures)
+			}
+		}()
+	}
+	wg.Wait()
+	if len(trained) != len(nodes) {
+		t.Errorf("%d runs were trained, want %d", len(trained), len(nodes))
+	}
+	for id, n := range trained {
+		if n != 1 {
+			t.Errorf("%s was trained %d times", id, n)
+		}
+	}
+	results(t, st, nodes)
+}
+
+func TestCancel(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	o := options(files, func(n int64) error {
+		if n == 7 {
+			cancel()
+		}
+		return nil
+	})
+	if _, err := Train(ctx, st, nodes, o); !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	// What was begun can be claimed again at once.
+	o = options(files, nil)
+	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+		t.Fatal(err, failures)
+	}
+}
+
+func TestReplacedBackendIsRefused(t *testing.T) {
+	nodes, files := small(t)
+	for _, n := range nodes {
+		n.Spec.Backend.Numerics = "fake-0"
+	}
+	failures, err := Train(context.Background(), openStore(t), nodes[:1], options(files, nil))
+	if err != nil || len(failures) != 1 || !strings.Contains(failures[0].Err.Error(), "replaced") {
+		t.Errorf("%v, %v", err, failures)
+	}
+}
+
+// The manifest's spec is the one that the digest hashes.
+func TestManifestSpec(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	if _, err := Train(context.Background(), st, nodes[:1], options(files, nil)); err != nil {
+		t.Fatal(err)
+	}
+	m, err := st.Manifest(nodes[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s train.Spec
+	if err := json.Unmarshal(m.Spec, &s); err != nil {
+		t.Fatal(err)
+	}
+	if d, _ := s.Digest(); d != nodes[0].Digest {
+		t.Errorf("spec of the manifest hashes to %s: %s", d, fmt.Sprint(s))
+	}
+}
