@@ -1,0 +1,518 @@
+// Command gen writes the AVX2 kernels: go run ./gen -out kernel_amd64.s -stubs
+// stubs_amd64.go -pkg kernel. It needs no vendor header and no C compiler.
+package main
+
+import (
+	"fmt"
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel/winograd"
+)
+
+func main() {
+	gemm(2)
+	gemm(1)
+	transforms()
+	rows()
+	transpose()
+	adam()
+	Generate()
+}
+
+// vec is eight float32 lanes. A nil register is absent.
+type vec = reg.VecVirtual
+
+// constants are 32-byte broadcasts, one symbol per value.
+var constants = map[float32]Mem{}
+
+func constant(k float32) Mem {
+	if m, ok := constants[k]; ok {
+		return m
+	}
+	m := GLOBL(fmt.Sprintf("const%08x", math.Float32bits(k)), 8|16) // RODATA|NOPTR
+	for i := range 8 {
+		DATA(4*i, U32(math.Float32bits(k)))
+	}
+	constants[k] = m
+	return m
+}
+
+// emit is the arithmetic of package winograd as instructions.
+type emit struct{}
+
+func (emit) Add(a, b vec) vec { r := YMM(); VADDPS(b, a, r); return r }
+func (emit) Sub(a, b vec) vec { r := YMM(); VSUBPS(b, a, r); return r }
+func (emit) Mul(k float32, a vec) vec {
+	r := YMM()
+	VMULPS(constant(k), a, r)
+	return r
+}
+func (emit) FMA(k float32, a, b vec) vec {
+	r := YMM()
+	VMOVAPS(a, r)
+	VFMADD132PS(constant(k), b, r)
+	return r
+}
+
+// gemm computes c (rows×8n) (+)= a (rows×depth) · b (depth×8n), each element
+// one chain of fused multiply-adds over depth. Blocks of six rows keep twelve
+// accumulators, enough to hide the latency of two multiply-adds a cycle.
+func gemm(n int) {
+	TEXT(fmt.Sprintf("gemm%dAVX2", 8*n), NOSPLIT, "func(c *float32, crs int, a *float32, ars, ads int, b *float32, bds, rows, depth, acc int)")
+	Pragma("noescape")
+	Doc(fmt.Sprintf("gemm%dAVX2 is Set.Gemm%d; strides are in bytes, acc is 0 or 1.", 8*n, 8*n))
+	c, a, b0 := Load(Param("c"), GP64()), Load(Param("a"), GP64()), GP64()
+	crs := Load(Param("crs"), GP64())
+	r1 := Load(Param("ars"), GP64())
+	ads, bds := Load(Param("ads"), GP64()), Load(Param("bds"), GP64())
+	rows := Load(Param("rows"), GP64())
+	r3, r5, ap, k := GP64(), GP64(), GP64(), GP64()
+	LEAQ(Mem{Base: r1, Index: r1, Scale: 2}, r3)
+	LEAQ(Mem{Base: r1, Index: r1, Scale: 4}, r5)
+
+	block := func(m int) {
+		l := func(s string) string { return fmt.Sprintf("%s%d", s, m) }
+		acc := make([][]vec, m)
+		for i := range acc {
+			acc[i] = make([]vec, n)
+			for j := range acc[i] {
+				acc[i][j] = YMM()
+			}
+		}
+		cp := GP64()
+		MOVQ(c, cp)
+		flag, _ := Param("acc").Resolve()
+		CMPQ(flag.Addr, Imm(0))
+		JNE(LabelRef(l("load")))
+		for i := range acc {
+			for j := range acc[i] {
+				VXORPS(acc[i][j], acc[i][j], acc[i][j])
+			}
+		}
+		JMP(LabelRef(l("start")))
+		Label(l("load"))
+		for i := range acc {
+			for j := range acc[i] {
+				VMOVUPS(Mem{Base: cp, Disp: 32 * j}, acc[i][j])
+			}
+			ADDQ(crs, cp)
+		}
+		Label(l("start"))
+		MOVQ(a, ap)
+		Load(Param("b"), b0)
+		Load(Param("depth"), k)
+		row := []Mem{{Base: ap}, {Base: ap, Index: r1, Scale: 1}, {Base: ap, Index: r1, Scale: 2},
+			{Base: ap, Index: r3, Scale: 1}, {Base: ap, Index: r1, Scale: 4}, {Base: ap, Index: r5, Scale: 1}}
+		Label(l("depth"))
+		bv := make([]vec, n)
+		for j := range bv {
+			bv[j] = YMM()
+			VMOVUPS(Mem{Base: b0, Disp: 32 * j}, bv[j])
+		}
+		for i := range acc {
+			x := YMM()
+			VBROADCASTSS(row[i], x)
+			for j := range bv {
+				VFMADD231PS(bv[j], x, acc[i][j])
+			}
+		}
+		ADDQ(ads, ap)
+		ADDQ(bds, b0)
+		DECQ(k)
+		JNE(LabelRef(l("depth")))
+		MOVQ(c, cp)
+		for i := range acc {
+			for j := range acc[i] {
+				VMOVUPS(acc[i][j], Mem{Base: cp, Disp: 32 * j})
+			}
+			ADDQ(crs, cp)
+		}
+		SUBQ(Imm(uint64(m)), rows)
+		JE(LabelRef("done"))
+		MOVQ(cp, c)
+		step := map[int]Mem{1: {Base: a, Index: r1, Scale: 1}, 2: {Base: a, Index: r1, Scale: 2}, 3: {Base: a, Index: r3, Scale: 1},
+			4: {Base: a, Index: r1, Scale: 4}, 5: {Base: a, Index: r5, Scale: 1}, 6: {Base: a, Index: r3, Scale: 2}}
+		LEAQ(step[m], a)
+		JMP(LabelRef("next"))
+	}
+	Label("next")
+	// Seven and eight rows are four and the rest: two chains of six and one or
+	// two rows would leave the multipliers idle.
+	CMPQ(rows, Imm(8))
+	JA(LabelRef("six"))
+	JE(LabelRef("four"))
+	CMPQ(rows, Imm(7))
+	JE(LabelRef("four"))
+	CMPQ(rows, Imm(6))
+	JE(LabelRef("six"))
+	for m := 5; m > 1; m-- {
+		CMPQ(rows, Imm(uint64(m)))
+		JE(LabelRef([]string{"", "one", "two", "three", "four", "five"}[m]))
+	}
+	for m, s := range []string{"one", "two", "three", "four", "five", "six"} {
+		Label(s)
+		block(m + 1)
+	}
+	Label("done")
+	RET()
+}
+
+// transforms writes the two-dimensional Winograd transforms over a row of
+// tiles.
+func transforms() {
+	for _, t := range []struct {
+		name string
+		t    winograd.Transform[vec]
+		// pixel operands are [row][column][8], point operands [point]…; step is
+		// how many pixels one tile advances.
+		fromPixels, toPixels bool
+		step                 int
+	}{
+		{"input2", winograd.Input2[vec](), true, false, 2},
+		{"inputUp2", winograd.InputUp2[vec](), true, false, 1},
+		{"output2", winograd.Output2[vec](), false, true, 2},
+		{"outputDown2", winograd.OutputDown2[vec](), false, true, 1},
+		{"weight2", winograd.Weight2[vec](), true, false, 9},
+		{"input4", winograd.Input4[vec](), true, false, 4},
+		{"inputUp4", winograd.InputUp4[vec](), true, false, 2},
+		{"gradient4", winograd.Gradient4[vec](), true, false, 4},
+		{"weightGradient4", winograd.WeightGradient4[vec](), false, true, 9},
+		{"weightGradientUp4", winograd.WeightGradientUp4[vec](), false, true, 9},
+	} {
+		TEXT(t.name+"AVX2", 0, "func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile int, tiles int)")
+		Pragma("noescape")
+		Doc(t.name + "AVX2 transforms tiles; strides are in bytes, a Row stride is that of a pixel row or of a point.")
+		dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+		dr, sr := Load(Param("dstRow"), GP64()), Load(Param("srcRow"), GP64())
+		dt, st := Load(Param("dstTile"), GP64()), Load(Param("srcTile"), GP64())
+		n := Load(Param("tiles"), GP64())
+		local := AllocLocal(32*6*6 + 64)
+		tmp := GP64()
+		LEAQ(local, tmp)
+		ADDQ(Imm(63), tmp)
+		ANDQ(I32(-64), tmp)
+		Label("tile")
+		// at walks a pointer through the elements in the order of use.
+		walker := func(base reg.Register, stride reg.Register, pixels bool, w int) func(i, j int) Mem {
+			p := GP64()
+			cur := -1
+			return func(i, j int) Mem {
+				want, disp := i*w+j, 0
+				if pixels {
+					want, disp = i, 32*j
+				}
+				if cur < 0 || want < cur {
+					MOVQ(base, p)
+					cur = 0
+				}
+				for ; cur < want; cur++ {
+					ADDQ(stride, p)
+				}
+				return Mem{Base: p, Disp: disp}
+			}
+		}
+		from, to := walker(src, sr, t.fromPixels, t.t.In), walker(dst, dr, t.toPixels, t.t.Out)
+		winograd.Square[vec](emit{}, t.t,
+			func(i, j int) vec { r := YMM(); VMOVUPS(from(i, j), r); return r },
+			func(i, j int, v vec) { VMOVUPS(v, Mem{Base: tmp, Disp: 32 * (6*i + j)}) },
+			func(i, j int) vec { r := YMM(); VMOVUPS(Mem{Base: tmp, Disp: 32 * (6*i + j)}, r); return r },
+			func(i, j int, v vec) { VMOVUPS(v, to(i, j)) })
+		ADDQ(dt, dst)
+		ADDQ(st, src)
+		DECQ(n)
+		JNE(LabelRef("tile"))
+		RET()
+	}
+}
+
+// rows writes the kernels over rows of pixels of eight channels.
+func rows() {
+	type operands struct{ g, x, r Mem }
+	for _, k := range []struct {
+		name       string
+		x, r, sums bool
+		params     int
+		body       func(o operands, p []vec) (d vec, s1, s2 func(acc vec))
+	}{
+		{"copy", false, false, false, 0, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			d := YMM()
+			VMOVUPS(o.g, d)
+			return d, nil, nil
+		}},
+		{"act", false, false, false, 2, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			d := YMM()
+			VMOVUPS(o.g, d)
+			VFMADD132PS(p[0], p[1], d)
+			zero := YMM()
+			VXORPS(zero, zero, zero)
+			VMAXPS(d, zero, d)
+			return d, nil, nil
+		}},
+		{"stats", false, false, true, 0, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			d := YMM()
+			VMOVUPS(o.g, d)
+			return d, func(a vec) { VADDPS(d, a, a) }, func(a vec) { VFMADD231PS(d, d, a) }
+		}},
+		{"addStats", true, false, true, 0, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			d := YMM()
+			VMOVUPS(o.g, d)
+			VADDPS(o.x, d, d)
+			return d, func(a vec) { VADDPS(d, a, a) }, func(a vec) { VFMADD231PS(d, d, a) }
+		}},
+		{"mask", true, false, true, 3, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			x, y, d, zero := YMM(), YMM(), YMM(), YMM()
+			VMOVUPS(o.x, x)
+			VMOVAPS(x, y)
+			VFMADD132PS(p[0], p[1], y)
+			VXORPS(zero, zero, zero)
+			VCMPPS(Imm(0x1e), zero, y, y) // y > 0, quiet
+			VANDPS(o.g, y, d)
+			VSUBPS(p[2], x, x)
+			return d, func(a vec) { VADDPS(d, a, a) }, func(a vec) { VFMADD231PS(d, x, a) }
+		}},
+		{"affine", true, false, false, 3, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			d, t := YMM(), YMM()
+			VMOVUPS(o.x, t)
+			VFMADD132PS(p[1], p[2], t)
+			VMOVUPS(o.g, d)
+			VFMADD132PS(p[0], t, d)
+			return d, nil, nil
+		}},
+		{"affineAdd", true, true, false, 3, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			d, t := YMM(), YMM()
+			VMOVUPS(o.x, t)
+			VFMADD132PS(p[1], p[2], t)
+			VMOVUPS(o.g, d)
+			VFMADD132PS(p[0], t, d)
+			VADDPS(o.r, d, d)
+			return d, nil, nil
+		}},
+		{"half", false, false, false, 0, func(o operands, p []vec) (vec, func(vec), func(vec)) {
+			d, h := YMM(), XMM()
+			VMOVUPS(o.g, d)
+			VCVTPS2PH(Imm(0), d, h)
+			VCVTPH2PS(h, d)
+			return d, nil, nil
+		}},
+	} {
+		sig := "func(dst *float32, dstCol, dstSkip int, src *float32, srcCol, srcSkip int"
+		if k.x {
+			sig += ", x *float32, xSkip int"
+		}
+		if k.r {
+			sig += ", r *float32, rSkip int"
+		}
+		sig += ", rows, cols int"
+		if k.params > 0 {
+			sig += ", params *float32"
+		}
+		if k.sums {
+			sig += ", sums *float32"
+		}
+		TEXT(k.name+"AVX2", NOSPLIT, sig+")")
+		Pragma("noescape")
+		Doc(k.name + "AVX2 is Set." + k.name + "; strides are in bytes, a Skip leads from the end of a row to the next.")
+		dst, g := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+		dc, gc := Load(Param("dstCol"), GP64()), Load(Param("srcCol"), GP64())
+		var x, r reg.Register
+		if k.x {
+			x = Load(Param("x"), GP64())
+		}
+		if k.r {
+			r = Load(Param("r"), GP64())
+		}
+		rows, n := Load(Param("rows"), GP64()), GP64()
+		var p []vec
+		if k.params > 0 {
+			ptr := Load(Param("params"), GP64())
+			for i := range k.params {
+				p = append(p, YMM())
+				VMOVUPS(Mem{Base: ptr, Disp: 32 * i}, p[i])
+			}
+		}
+		// Four pairs of partial sums by column modulo four hide the latency of
+		// the chains.
+		const partial = 4
+		var s1, s2 [partial]vec
+		if k.sums {
+			for i := range partial {
+				s1[i], s2[i] = YMM(), YMM()
+				VXORPS(s1[i], s1[i], s1[i])
+				VXORPS(s2[i], s2[i], s2[i])
+			}
+		}
+		one := func(i int) {
+			o := operands{g: Mem{Base: g}}
+			if k.x {
+				o.x = Mem{Base: x, Disp: 0}
+			}
+			if k.r {
+				o.r = Mem{Base: r, Disp: 0}
+			}
+			d, f1, f2 := k.body(o, p)
+			VMOVUPS(d, Mem{Base: dst})
+			ADDQ(dc, dst)
+			ADDQ(gc, g)
+			if k.x {
+				ADDQ(Imm(32), x)
+			}
+			if k.r {
+				ADDQ(Imm(32), r)
+			}
+			if k.sums {
+				f1(s1[i])
+				f2(s2[i])
+			}
+		}
+		Label("row")
+		Load(Param("cols"), n)
+		SUBQ(Imm(partial), n)
+		JL(LabelRef("rest"))
+		Label("cols")
+		for i := range partial {
+			one(i)
+		}
+		SUBQ(Imm(partial), n)
+		JGE(LabelRef("cols"))
+		Label("rest")
+		ADDQ(Imm(partial), n)
+		for i := range partial - 1 {
+			JE(LabelRef("end"))
+			one(i)
+			DECQ(n)
+		}
+		Label("end")
+		add := func(name string, p reg.Register) {
+			m, _ := Param(name).Resolve()
+			ADDQ(m.Addr, p)
+		}
+		add("dstSkip", dst)
+		add("srcSkip", g)
+		if k.x {
+			add("xSkip", x)
+		}
+		if k.r {
+			add("rSkip", r)
+		}
+		DECQ(rows)
+		JNE(LabelRef("row"))
+		if k.sums {
+			ptr := Load(Param("sums"), GP64())
+			for i, s := range [][partial]vec{s1, s2} {
+				VADDPS(s[1], s[0], s[0])
+				VADDPS(s[3], s[2], s[2])
+				VADDPS(s[2], s[0], s[0])
+				m := Mem{Base: ptr, Disp: 32 * i}
+				VADDPS(m, s[0], s[0])
+				VMOVUPS(s[0], m)
+			}
+		}
+		RET()
+	}
+}
+
+// transpose turns count 8×8 blocks.
+func transpose() {
+	TEXT("transpose8AVX2", NOSPLIT, "func(dst *float32, dstRow, dstBlock int, src *float32, srcRow, srcBlock int, count int)")
+	Pragma("noescape")
+	Doc("transpose8AVX2 is Set.Transpose8; strides are in bytes.")
+	dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+	dr, sr := Load(Param("dstRow"), GP64()), Load(Param("srcRow"), GP64())
+	db, sb := Load(Param("dstBlock"), GP64()), Load(Param("srcBlock"), GP64())
+	n := Load(Param("count"), GP64())
+	p := GP64()
+	Label("block")
+	v := make([]vec, 8)
+	MOVQ(src, p)
+	for i := range v {
+		v[i] = YMM()
+		VMOVUPS(Mem{Base: p}, v[i])
+		if i < 7 {
+			ADDQ(sr, p)
+		}
+	}
+	step := func(f func(lo bool, a, b, d vec), pair func(i int) (int, int)) {
+		w := make([]vec, 8)
+		for i := range 4 {
+			a, b := pair(i)
+			w[2*i], w[2*i+1] = YMM(), YMM()
+			f(true, v[a], v[b], w[2*i])
+			f(false, v[a], v[b], w[2*i+1])
+		}
+		v = w
+	}
+	step(func(lo bool, a, b, d vec) {
+		if lo {
+			VUNPCKLPS(b, a, d)
+		} else {
+			VUNPCKHPS(b, a, d)
+		}
+	}, func(i int) (int, int) { return 2 * i, 2*i + 1 })
+	// v: 01lo 01hi 23lo 23hi 45lo 45hi 67lo 67hi
+	step(func(lo bool, a, b, d vec) {
+		if lo {
+			VSHUFPS(Imm(0x44), b, a, d)
+		} else {
+			VSHUFPS(Imm(0xee), b, a, d)
+		}
+	}, func(i int) (int, int) { return []int{0, 1, 4, 5}[i], []int{2, 3, 6, 7}[i] })
+	// v: rows 0..3 as columns 0,1,2,3 (v0..v3), rows 4..7 (v4..v7)
+	step(func(lo bool, a, b, d vec) {
+		if lo {
+			VPERM2F128(Imm(0x20), b, a, d)
+		} else {
+			VPERM2F128(Imm(0x31), b, a, d)
+		}
+	}, func(i int) (int, int) { return i, i + 4 })
+	MOVQ(dst, p)
+	for i, j := range []int{0, 2, 4, 6, 1, 3, 5, 7} {
+		VMOVUPS(v[j], Mem{Base: p})
+		if i < 7 {
+			ADDQ(dr, p)
+		}
+	}
+	ADDQ(db, dst)
+	ADDQ(sb, src)
+	DECQ(n)
+	JNE(LabelRef("block"))
+	RET()
+}
+
+// adam is one optimiser step over n vectors.
+func adam() {
+	TEXT("adamAVX2", NOSPLIT, "func(w, m, v, grad *float32, n int, k *float32)")
+	Pragma("noescape")
+	Doc("adamAVX2 is Set.Adam over n vectors of eight; k holds the eight constants.")
+	w, m, v, g := Load(Param("w"), GP64()), Load(Param("m"), GP64()), Load(Param("v"), GP64()), Load(Param("grad"), GP64())
+	n, kp := Load(Param("n"), GP64()), Load(Param("k"), GP64())
+	k := make([]vec, 8)
+	for i := range k {
+		k[i] = YMM()
+		VBROADCASTSS(Mem{Base: kp, Disp: 4 * i}, k[i])
+	}
+	Label("loop")
+	gv, mv, vv, t := YMM(), YMM(), YMM(), YMM()
+	VMULPS(Mem{Base: g}, k[0], gv)
+	VMULPS(Mem{Base: m}, k[1], mv)
+	VFMADD231PS(gv, k[2], mv)
+	VMOVUPS(mv, Mem{Base: m})
+	VMULPS(gv, gv, gv)
+	VMULPS(Mem{Base: v}, k[3], vv)
+	VFMADD231PS(gv, k[4], vv)
+	VMOVUPS(vv, Mem{Base: v})
+	VSQRTPS(vv, t)
+	VFMADD213PS(k[6], k[5], t)
+	VDIVPS(t, mv, t)
+	VFMADD213PS(Mem{Base: w}, k[7], t)
+	VMOVUPS(t, Mem{Base: w})
+	for _, p := range []reg.Register{w, m, v, g} {
+		ADDQ(Imm(32), p)
+	}
+	DECQ(n)
+	JNE(LabelRef("loop"))
+	RET()
+}

@@ -1,0 +1,139 @@
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+// native is nil where the processor lacks an instruction the kernels use.
+var native = func() *Set {
+	// x/sys/cpu does not report F16C, which every processor with AVX2 has
+	// (Intel since Haswell, AMD since Excavator).
+	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
+		return nil
+	}
+	return &avx2
+}()
+
+var avx2 = Set{
+	Name:              "avx2",
+	Gemm16:            gemm(gemm16AVX2, 16),
+	Gemm8:             gemm(gemm8AVX2, 8),
+	Input2:            transform(input2AVX2, pixels(4, 4), points(16)),
+	InputUp2:          transform(inputUp2AVX2, pixels(3, 3), points(16)),
+	Output2:           transform(output2AVX2, points(16), pixels(2, 2)),
+	OutputDown2:       transform(outputDown2AVX2, points(16), pixels(1, 1)),
+	Weight2:           transform(weight2AVX2, pixels(3, 3), points(16)),
+	Input4:            transform(input4AVX2, pixels(6, 6), points(36)),
+	InputUp4:          transform(inputUp4AVX2, pixels(4, 4), points(36)),
+	Gradient4:         transform(gradient4AVX2, pixels(4, 4), points(36)),
+	WeightGradient4:   transform(weightGradient4AVX2, points(36), pixels(3, 3)),
+	WeightGradientUp4: transform(weightGradientUp4AVX2, points(36), pixels(3, 3)),
+
+	Copy: func(dst, g Block, rows, cols int) {
+		if check(rows, cols, dst, g) {
+			copyAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), rows, cols)
+		}
+	},
+	Half: func(dst, g Block, rows, cols int) {
+		if check(rows, cols, dst, g) {
+			halfAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), rows, cols)
+		}
+	},
+	Act: func(dst, g Block, rows, cols int, p *Params) {
+		if check(rows, cols, dst, g) {
+			actAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), rows, cols, &p[0][0])
+		}
+	},
+	Stats: func(dst, g Block, rows, cols int, s *Sums) {
+		if check(rows, cols, dst, g) {
+			statsAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), rows, cols, &s[0][0])
+		}
+	},
+	AddStats: func(dst, g, x Block, rows, cols int, s *Sums) {
+		if check(rows, cols, dst, g, x) {
+			addStatsAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), &x.Data[0], x.skip(cols), rows, cols, &s[0][0])
+		}
+	},
+	Mask: func(dst, g, x Block, rows, cols int, p *Params, s *Sums) {
+		if check(rows, cols, dst, g, x) {
+			maskAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), &x.Data[0], x.skip(cols), rows, cols, &p[0][0], &s[0][0])
+		}
+	},
+	Affine: func(dst, g, x Block, rows, cols int, p *Params) {
+		if check(rows, cols, dst, g, x) {
+			affineAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), &x.Data[0], x.skip(cols), rows, cols, &p[0][0])
+		}
+	},
+	AffineAdd: func(dst, g, x, r Block, rows, cols int, p *Params) {
+		if check(rows, cols, dst, g, x, r) {
+			affineAddAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), &x.Data[0], x.skip(cols), &r.Data[0], r.skip(cols), rows, cols, &p[0][0])
+		}
+	},
+	Transpose8: func(dst []float32, dstRow, dstBlock int, src []float32, srcRow, srcBlock, count int) {
+		if count > 0 {
+			_ = dst[(count-1)*dstBlock+7*dstRow+Lanes-1]
+			_ = src[(count-1)*srcBlock+7*srcRow+Lanes-1]
+			transpose8AVX2(&dst[0], 4*dstRow, 4*dstBlock, &src[0], 4*srcRow, 4*srcBlock, count)
+		}
+	},
+	Adam: func(w, m, v, g []float32, a *Adam) {
+		if n := len(w) / Lanes; n > 0 {
+			_, _, _ = m[n*Lanes-1], v[n*Lanes-1], g[n*Lanes-1]
+			adamAVX2(&w[0], &m[0], &v[0], &g[0], n, &a.InvScale)
+		}
+	},
+}
+
+// check reports whether there is anything to do, and panics if a block is too
+// short.
+func check(rows, cols int, bs ...Block) bool {
+	for _, b := range bs {
+		b.extent(rows, cols)
+	}
+	return rows > 0 && cols > 0
+}
+
+// skip is the distance in bytes from the end of a row to the next.
+func (b Block) skip(cols int) int { return 4 * (b.Row - cols*b.Col) }
+
+func gemm(f func(c *float32, crs int, a *float32, ars, ads int, b *float32, bds, rows, depth, acc int), columns int) Gemm {
+	return func(c []float32, crs int, a []float32, ars, ads int, b []float32, bds, rows, depth int, acc bool) {
+		if rows <= 0 {
+			return
+		}
+		_ = c[(rows-1)*crs+columns-1]
+		if depth <= 0 {
+			if !acc {
+				for i := range rows {
+					clear(c[i*crs : i*crs+columns])
+				}
+			}
+			return
+		}
+		_ = a[(rows-1)*ars+(depth-1)*ads]
+		_ = b[(depth-1)*bds+columns-1]
+		flag := 0
+		if acc {
+			flag = 1
+		}
+		f(&c[0], 4*crs, &a[0], 4*ars, 4*ads, &b[0], 4*bds, rows, depth, flag)
+	}
+}
+
+// shape is what one tile of a Transform occupies.
+type shape struct{ rows, cols int }
+
+func pixels(rows, cols int) shape { return shape{rows, cols} }
+func points(n int) shape          { return shape{n, 1} }
+
+func (s shape) extent(x []float32, row, tile, tiles int) {
+	_ = x[(tiles-1)*tile+(s.rows-1)*row+s.cols*Lanes-1]
+}
+
+func transform(f func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile, tiles int), from, to shape) Transform {
+	return func(dst []float32, dstRow, dstTile int, src []float32, srcRow, srcTile, tiles int) {
+		if tiles > 0 {
+			to.extent(dst, dstRow, dstTile, tiles)
+			from.extent(src, srcRow, srcTile, tiles)
+			f(&dst[0], 4*dstRow, 4*dstTile, &src[0], 4*srcRow, 4*srcTile, tiles)
+		}
+	}
+}
