@@ -175,21 +175,22 @@ func (c Conv) multiply(p *Workers, x, y, bias []float32, weight func(m, depth in
 	})
 }
 
-// BackwardWeights computes the gradient dw [M,C,KH,KW] for the weights and,
-// unless db is nil, db [M] for the bias.
-func (c Conv) BackwardWeights(p *Workers, x, dy, dw, db []float32) {
-	if db != nil {
-		pixels := c.OH * c.OW
-		p.Run(c.M, func(_, m int) {
-			var s float64
-			for n := range c.N {
-				for _, v := range dy[(n*c.M+m)*pixels:][:pixels] {
-					s += float64(v)
-				}
+// BackwardBias computes the gradient db [M] for the bias.
+func (c Conv) BackwardBias(p *Workers, dy, db []float32) {
+	pixels := c.OH * c.OW
+	p.Run(c.M, func(_, m int) {
+		var s float64
+		for n := range c.N {
+			for _, v := range dy[(n*c.M+m)*pixels:][:pixels] {
+				s += float64(v)
 			}
-			db[m] = float32(s)
-		})
-	}
+		}
+		db[m] = float32(s)
+	})
+}
+
+// BackwardWeights computes the gradient dw [M,C,KH,KW] for the weights.
+func (c Conv) BackwardWeights(p *Workers, x, dy, dw []float32) {
 	if c.SH == 1 && c.SW == 1 && c.OW%lanes == 0 {
 		c.weightsByRows(p, x, dy, dw)
 		return

@@ -71,7 +71,8 @@ func run(p *Workers, c Conv, x, w, b, dy []float32) [][]float32 {
 	dw, db := make([]float32, len(w)), make([]float32, c.M)
 	c.Forward(p, x, w, b, y)
 	c.BackwardInput(p, dy, w, dx)
-	c.BackwardWeights(p, x, dy, dw, db)
+	c.BackwardWeights(p, x, dy, dw)
+	c.BackwardBias(p, dy, db)
 	return [][]float32{y, dx, dw, db}
 }
 
@@ -153,7 +154,7 @@ func BenchmarkConv(b *testing.B) {
 		for name, f := range map[string]func(){
 			"forward": func() { c.Forward(p, x, w, nil, y) },
 			"input":   func() { c.BackwardInput(p, dy, w, dx) },
-			"weights": func() { c.BackwardWeights(p, x, dy, dw, nil) },
+			"weights": func() { c.BackwardWeights(p, x, dy, dw) },
 		} {
 			b.Run(fmt.Sprintf("%dto%d_%dx%d_s%d/%s", c.C, c.M, c.H, c.W, c.SH, name), func(b *testing.B) {
 				for b.Loop() {

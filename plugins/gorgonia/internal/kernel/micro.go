@@ -38,3 +38,11 @@ func tilePortable(k int, a, b, c []float32, add bool) {
 		a, b = a[rows:], b[columns:]
 	}
 }
+
+// ISA names the instruction set of the kernels in use.
+func ISA() string {
+	if fused {
+		return "avx2"
+	}
+	return "portable"
+}

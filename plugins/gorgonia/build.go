@@ -1,0 +1,321 @@
+package gorgonia
+
+import (
+	"fmt"
+	"slices"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
+)
+
+// builder turns an nn.Graph into Gorgonia's expression graph for one shape.
+type builder struct {
+	net    *nn.Graph
+	exec   *executor
+	graph  *G.ExprGraph
+	salt   int // enters every operator's hash
+	ops    []*op
+	inputs map[*op]G.Nodes
+
+	shapes   map[string][]int
+	values   map[string]*G.Node
+	weights  map[string]*tensor.Dense
+	train    map[string]bool // parameters that get a gradient
+	need     map[*G.Node]bool
+	training bool
+	norms    []norm
+}
+
+// norm is a BatchNormalization whose running statistics a training step moves.
+type norm struct {
+	node     *nn.Node
+	batch    *batchStatistics
+	momentum float64
+}
+
+// check reports what a graph needs that this backend lacks, before any shape is
+// known, naming the node.
+func check(g *nn.Graph) error {
+	if err := g.Check(); err != nil {
+		return err
+	}
+	if len(g.Input.Shape) != 4 || g.Input.Shape[1] < 1 {
+		return fmt.Errorf("input %q of shape %v: must be [N,C,H,W] with known channels", g.Input.Name, g.Input.Shape)
+	}
+	last := producer(g, g.Output.Name)
+	if last == nil || last.Op != "Softmax" {
+		return fmt.Errorf("output %q, which no Softmax computes: %w", g.Output.Name, backend.ErrUnsupported)
+	}
+	for _, n := range g.Nodes {
+		if err := checkNode(g, n); err != nil {
+			return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
+		}
+	}
+	reached := ancestors(g, g.Output.Name)
+	for _, n := range g.Nodes {
+		if !reached[n.Outputs[0]] {
+			return fmt.Errorf("node %q (%s): its result does not reach the output", n.Name, n.Op)
+		}
+	}
+	if !reached[g.Input.Name] {
+		return fmt.Errorf("input %q does not reach the output", g.Input.Name)
+	}
+	for _, t := range g.Tensors {
+		if t.Role != nn.Constant && !reached[t.Name] {
+			return fmt.Errorf("%s %q does not reach the output", t.Role, t.Name)
+		}
+		if t.Role != nn.Constant && t.Len() == 0 {
+			return fmt.Errorf("%s %q of shape %v is empty", t.Role, t.Name, t.Shape)
+		}
+	}
+	// Weights that do not fit are found with any size that divides well.
+	probe := slices.Clone(g.Input.Shape)
+	for i, d := range []int{1, 1, 1024, 1024} {
+		if probe[i] == 0 {
+			probe[i] = d
+		}
+	}
+	_, err := g.Shapes(probe)
+	return err
+}
+
+// known lists the attributes that each operator's implementation reads.
+var known = map[string][]string{
+	"Conv":               {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"},
+	"BatchNormalization": {"epsilon", "momentum", "training_mode"},
+	"Relu":               {},
+	"MaxPool":            {"auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides"},
+	"Resize":             {"coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "mode", "nearest_mode"},
+	"Concat":             {"axis"},
+	"Add":                {},
+	"Softmax":            {"axis"},
+}
+
+// arity is the least and the greatest number of inputs.
+var arity = map[string][2]int{
+	"Conv": {2, 3}, "BatchNormalization": {5, 5}, "Relu": {1, 1}, "MaxPool": {1, 1},
+	"Resize": {3, 3}, "Concat": {1, 1 << 10}, "Add": {2, 2}, "Softmax": {1, 1},
+}
+
+func checkNode(g *nn.Graph, n *nn.Node) error {
+	attrs, ok := known[n.Op]
+	if !ok {
+		return fmt.Errorf("operator %w", backend.ErrUnsupported)
+	}
+	names := make([]string, 0, len(n.Attrs))
+	for name := range n.Attrs {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if !slices.Contains(attrs, name) {
+			return fmt.Errorf("attribute %q: %w", name, backend.ErrUnsupported)
+		}
+	}
+	if r := arity[n.Op]; len(n.Inputs) < r[0] || len(n.Inputs) > r[1] {
+		return fmt.Errorf("has %d inputs, takes %d to %d", len(n.Inputs), r[0], r[1])
+	}
+	if len(n.Outputs) != 1 || n.Outputs[0] == "" {
+		return fmt.Errorf("has outputs %q, supported is one", n.Outputs)
+	}
+	for i, in := range n.Inputs {
+		t := g.Tensor(in)
+		switch {
+		case n.Op == "Conv" && i > 0, n.Op == "BatchNormalization" && i > 0, n.Op == "Resize" && i == 2:
+			if t == nil || t.Data == nil && t.Len() > 0 {
+				return fmt.Errorf("input %d (%q) must be a floating-point constant of the graph", i, in)
+			}
+		case n.Op == "Resize" && i == 1: // roi, of no use here
+		case t != nil || in == "":
+			return fmt.Errorf("input %d (%q) must be computed from the image", i, in)
+		}
+		if t != nil && n.Op != "Resize" && t.Role == nn.Constant {
+			return fmt.Errorf("input %d (%q) must have a role (nn.Graph.AssignRoles gives it)", i, in)
+		}
+	}
+	refuse := func(name string, got any, supported string) error {
+		return fmt.Errorf("attribute %s = %v: %w, only %s", name, got, backend.ErrUnsupported, supported)
+	}
+	if d := n.Attrs.Ints("dilations", 1, 1); !slices.Equal(d, []int{1, 1}) {
+		return refuse("dilations", d, "[1 1]")
+	}
+	switch n.Op {
+	case "Conv":
+		if v := n.Attrs.Int("group", 1); v != 1 {
+			return refuse("group", v, "1")
+		}
+	case "BatchNormalization":
+		if v := n.Attrs.Int("training_mode", 0); v != 0 {
+			return refuse("training_mode", v, "0")
+		}
+	case "MaxPool":
+		if v := n.Attrs.Int("storage_order", 0); v != 0 {
+			return refuse("storage_order", v, "0")
+		}
+	case "Resize":
+		if v := n.Attrs.Str("mode", "nearest"); v != "nearest" {
+			return refuse("mode", v, "nearest")
+		}
+		if v := n.Attrs.Str("coordinate_transformation_mode", "half_pixel"); v != "asymmetric" {
+			return refuse("coordinate_transformation_mode", v, "asymmetric")
+		}
+		if v := n.Attrs.Str("nearest_mode", "round_prefer_floor"); v != "floor" {
+			return refuse("nearest_mode", v, "floor")
+		}
+		for _, s := range g.Tensor(n.Inputs[2]).Data {
+			if s != float32(int(s)) || s < 1 || s > 64 {
+				return fmt.Errorf("scale %g: %w, only whole numbers from 1 to 64", s, backend.ErrUnsupported)
+			}
+		}
+	case "Softmax":
+		if v := n.Attrs.Int("axis", -1); v != 1 && v != -3 {
+			return refuse("axis", v, "1 (channels)")
+		}
+	}
+	return nil
+}
+
+func producer(g *nn.Graph, value string) *nn.Node {
+	for _, n := range g.Nodes {
+		if slices.Contains(n.Outputs, value) {
+			return n
+		}
+	}
+	return nil
+}
+
+// ancestors are the values that the targets are computed from, and themselves.
+func ancestors(g *nn.Graph, targets ...string) map[string]bool {
+	reached := map[string]bool{}
+	for _, t := range targets {
+		reached[t] = true
+	}
+	for _, n := range slices.Backward(g.Nodes) {
+		if reached[n.Outputs[0]] {
+			for _, in := range n.Inputs {
+				reached[in] = true
+			}
+		}
+	}
+	return reached
+}
+
+// forward adds the nodes that the targets are computed from. Targets keep their
+// values; a BatchNormalization whose only reader is a Relu is fused with it.
+func (b *builder) forward(image *G.Node, targets ...string) error {
+	reached := ancestors(b.net, targets...)
+	readers := map[string]int{}
+	for _, n := range b.net.Nodes {
+		for _, in := range n.Inputs {
+			if reached[n.Outputs[0]] {
+				readers[in]++
+			}
+		}
+	}
+	b.values = map[string]*G.Node{b.net.Input.Name: image}
+	b.need = map[*G.Node]bool{}
+	fused := map[string]bool{} // outputs of BatchNormalizations that include their ReLU
+	for i, n := range b.net.Nodes {
+		out := n.Outputs[0]
+		if !reached[out] {
+			continue
+		}
+		if n.Op == "Relu" && fused[n.Inputs[0]] {
+			b.values[out] = b.values[n.Inputs[0]]
+			continue
+		}
+		if n.Op == "BatchNormalization" && readers[out] == 1 && !slices.Contains(targets, out) {
+			for _, m := range b.net.Nodes[i+1:] {
+				fused[out] = fused[out] || m.Op == "Relu" && m.Inputs[0] == out && reached[m.Outputs[0]]
+			}
+		}
+		node, err := b.node(n, fused[out])
+		if err != nil {
+			return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
+		}
+		b.values[out] = node
+	}
+	return nil
+}
+
+// input returns the node of a node's input, adding weights as they are used.
+func (b *builder) input(name string) *G.Node {
+	if n := b.values[name]; n != nil {
+		return n
+	}
+	d := b.weights[name]
+	n := G.NewTensor(b.graph, tensor.Float32, d.Dims(), G.WithShape(d.Shape()...), G.WithName(name), G.WithValue(d))
+	b.values[name] = n
+	b.need[n] = b.train[name]
+	return n
+}
+
+func (b *builder) node(n *nn.Node, relued bool) (*G.Node, error) {
+	x, y := b.shapes[n.Inputs[0]], b.shapes[n.Outputs[0]]
+	inputs := n.Inputs
+	var a arithmetic
+	switch n.Op {
+	case "Conv":
+		w := b.shapes[n.Inputs[1]]
+		s, p := n.Attrs.Ints("strides", 1, 1), n.Attrs.Ints("pads", 0, 0, 0, 0)
+		if inputs[len(inputs)-1] == "" {
+			inputs = inputs[:2]
+		}
+		a = conv{kernel.Conv{N: x[0], C: x[1], H: x[2], W: x[3], M: w[0], KH: w[2], KW: w[3],
+			SH: s[0], SW: s[1], Top: p[0], Left: p[1], OH: y[2], OW: y[3]}}
+	case "BatchNormalization":
+		eps := float64(n.Attrs.Float("epsilon", 1e-5))
+		if !b.training {
+			a = batchNormInference{x[0], x[1], x[2] * x[3], eps, relued}
+			break
+		}
+		inputs = inputs[:3]
+		stats := &batchStatistics{make([]float64, x[1]), make([]float64, x[1]), x[0] * x[2] * x[3]}
+		if stats.count < 2 {
+			return nil, fmt.Errorf("one value per channel has no variance to train with")
+		}
+		b.norms = append(b.norms, norm{n, stats, float64(n.Attrs.Float("momentum", 0.9))})
+		a = &batchNorm{x[0], x[1], x[2] * x[3], eps, relued, stats}
+	case "Relu":
+		a = relu{}
+	case "MaxPool":
+		k, s := n.Attrs.Ints("kernel_shape"), n.Attrs.Ints("strides", 1, 1)
+		p := n.Attrs.Ints("pads", 0, 0, 0, 0)
+		if p[0] >= k[0] || p[1] >= k[1] || (y[2]-1)*s[0]-p[0] >= x[2] || (y[3]-1)*s[1]-p[1] >= x[3] {
+			return nil, fmt.Errorf("pads %v leave a window of kernel %v outside the image %v", p, k, x[2:])
+		}
+		a = maxPool{x[0] * x[1], x[2], x[3], k[0], k[1], s[0], s[1], p[0], p[1], y[2], y[3]}
+	case "Resize":
+		inputs = inputs[:1]
+		a = upsample{x[0] * x[1], x[2], x[3], y[2] / x[2], y[3] / x[3]}
+	case "Concat":
+		c := concat{n: x[0]}
+		for _, in := range inputs {
+			s := b.shapes[in]
+			c.sizes = append(c.sizes, s[1]*s[2]*s[3])
+		}
+		a = c
+	case "Add":
+		a = add{}
+	case "Softmax":
+		a = softmax{x[0], x[1], x[2] * x[3]}
+	}
+	nodes := make(G.Nodes, len(inputs))
+	need := make([]bool, len(inputs))
+	any := false
+	for i, in := range inputs {
+		nodes[i] = b.input(in)
+		need[i] = b.need[nodes[i]]
+		any = any || need[i]
+	}
+	out, err := b.apply(n.Name, a, y, need, nodes...)
+	if err != nil {
+		return nil, err
+	}
+	b.need[out] = any
+	return out, nil
+}

@@ -1,0 +1,171 @@
+package gorgonia
+
+import (
+	"fmt"
+	"hash"
+	"hash/fnv"
+
+	"github.com/chewxy/hm"
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
+)
+
+// arithmetic is what distinguishes one operator from another: it computes the
+// output, whose shape is fixed when the graph is built, from the inputs.
+// Scalars are slices of one.
+type arithmetic interface {
+	compute(w *kernel.Workers, in [][]float32, out []float32)
+}
+
+// differentiable arithmetic adds the node that computes the gradient for each
+// input marked in need; the entries of the others stay nil.
+type differentiable interface {
+	arithmetic
+	gradients(b *builder, o *op, inputs G.Nodes, output, grad *G.Node, need []bool) (G.Nodes, error)
+}
+
+// op makes a Gorgonia operator (Op and SDOp) of arithmetic. Each op belongs to
+// one node: its hash contains an id, so that Gorgonia's common subexpression
+// elimination, which compares 32-bit hashes, never merges two of them.
+type op struct {
+	arithmetic
+	b    *builder
+	name string // the ONNX node's, for messages
+	id   int
+	in   []tensor.Shape
+	out  tensor.Shape
+	// need says for which inputs a gradient is wanted. Gorgonia evaluates every
+	// gradient an operator is differentiable to, used or not, so this is what
+	// keeps the work of frozen groups from being done.
+	need []bool
+
+	// uses counts the own operators that read the output; 0 means that it is
+	// kept until the end of the run.
+	uses int
+}
+
+var _ G.SDOp = (*op)(nil)
+
+func (o *op) Arity() int { return len(o.in) }
+
+func (o *op) Type() hm.Type {
+	a := hm.TypeVariable('a')
+	of := func(s tensor.Shape) hm.Type {
+		if s.IsScalar() {
+			return a
+		}
+		return G.TensorType{Dims: s.Dims(), Of: a}
+	}
+	types := make([]hm.Type, 0, len(o.in)+1)
+	for _, s := range o.in {
+		types = append(types, of(s))
+	}
+	return hm.NewFnType(append(types, of(o.out))...)
+}
+
+func (o *op) InferShape(in ...G.DimSizer) (tensor.Shape, error) {
+	for i, d := range in {
+		if s, ok := d.(tensor.Shape); !ok || !s.Eq(o.in[i]) {
+			return nil, fmt.Errorf("%v: input %d has shape %v, built for %v", o, i, d, o.in[i])
+		}
+	}
+	return o.out.Clone(), nil
+}
+
+// Do computes the output into memory of the session's arena and gives back the
+// memory of inputs that nobody reads any more.
+func (o *op) Do(values ...G.Value) (G.Value, error) {
+	x := o.b.exec
+	if err := x.workers.Err(); err != nil {
+		return nil, err
+	}
+	in := make([][]float32, len(values))
+	for i, v := range values {
+		switch d := v.Data().(type) {
+		case []float32:
+			in[i] = d
+		case float32:
+			in[i] = []float32{d}
+		default:
+			return nil, fmt.Errorf("%v: input %d is a %T", o, i, d)
+		}
+		if want := o.in[i].TotalSize(); len(in[i]) != want {
+			return nil, fmt.Errorf("%v: input %d has %d values, built for %d", o, i, len(in[i]), want)
+		}
+	}
+	var result G.Value
+	if o.out.IsScalar() {
+		var s [1]float32
+		o.compute(x.workers, in, s[:])
+		result = G.NewF32(s[0])
+	} else {
+		d := x.arena.tensor(o.out, o.uses)
+		o.compute(x.workers, in, d.Data().([]float32))
+		result = d
+	}
+	for _, v := range values {
+		x.arena.used(v)
+	}
+	return result, x.workers.Err()
+}
+
+func (o *op) ReturnsPtr() bool     { return false }
+func (o *op) CallsExtern() bool    { return false }
+func (o *op) OverwritesInput() int { return -1 }
+func (o *op) String() string       { return fmt.Sprintf("%T#%d(%s)", o.arithmetic, o.id, o.name) }
+
+func (o *op) WriteHash(h hash.Hash) { fmt.Fprintf(h, "refocus/%d/%d", o.b.salt, o.id) }
+
+func (o *op) Hashcode() uint32 {
+	h := fnv.New32a()
+	o.WriteHash(h)
+	return h.Sum32()
+}
+
+func (o *op) DiffWRT(inputs int) []bool {
+	if o.need == nil {
+		return make([]bool, inputs)
+	}
+	return o.need
+}
+
+func (o *op) SymDiff(inputs G.Nodes, output, grad *G.Node) (G.Nodes, error) {
+	d, ok := o.arithmetic.(differentiable)
+	if !ok {
+		return nil, fmt.Errorf("%v has no derivative", o)
+	}
+	return d.gradients(o.b, o, inputs, output, grad, o.need)
+}
+
+// apply adds a node that computes a from the inputs. need is nil for operators
+// that are never differentiated.
+func (b *builder) apply(name string, a arithmetic, out []int, need []bool, inputs ...*G.Node) (*G.Node, error) {
+	o := &op{arithmetic: a, b: b, name: name, id: len(b.ops), out: tensor.Shape(out).Clone(), need: need}
+	for _, n := range inputs {
+		o.in = append(o.in, n.Shape())
+	}
+	b.ops = append(b.ops, o)
+	node, err := G.ApplyOp(o, inputs...)
+	if err != nil {
+		return nil, fmt.Errorf("node %q: %w", name, err)
+	}
+	b.inputs[o] = inputs
+	return node, nil
+}
+
+// only is a list of gradients of which those not needed stay nil.
+func only(need []bool, f func(i int) (*G.Node, error)) (G.Nodes, error) {
+	nodes := make(G.Nodes, len(need))
+	for i, want := range need {
+		if !want {
+			continue
+		}
+		var err error
+		if nodes[i], err = f(i); err != nil {
+			return nil, err
+		}
+	}
+	return nodes, nil
+}

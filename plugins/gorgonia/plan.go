@@ -1,0 +1,225 @@
+package gorgonia
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+
+	"github.com/refocus-em/refocus/harness/nn"
+)
+
+// plan is a compiled expression graph for one input shape.
+type plan struct {
+	exec   *executor
+	images *tensor.Dense
+	labels *tensor.Dense // [N,H,W] as numbers; nil without a loss
+	loss   float64       // of the last run
+	norms  []norm
+	// grads holds a node per trainable parameter, in the graph's order.
+	grads      G.Nodes
+	parameters []string
+	classes    int // K of the output [N,K,H,W]
+	output     []int
+	values     map[string]*G.Node
+	machine    G.VM
+}
+
+// request says what a plan computes.
+type request struct {
+	shape    []int    // [N,C,H,W]
+	training bool     // batch statistics instead of running ones
+	loss     bool     // the loss, and its gradients
+	frozen   []string // groups without a gradient
+	targets  []string // values to keep
+}
+
+// maxFloats bounds the memory of a plan's values to 32 GiB, so that a shape
+// from outside cannot ask for everything.
+const maxFloats = 1 << 33
+
+// building guards Gorgonia's package-level state (pooled types and nodes,
+// shared constants), which building a graph touches and running one does not.
+var building sync.Mutex
+
+// newPlan builds, differentiates and compiles.
+func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, onProbabilities bool, r request) (p *plan, err error) {
+	// Gorgonia panics where its types or shapes do not fit; a session survives.
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("gorgonia cannot build the network for input shape %v: %v", r.shape, v)
+		}
+	}()
+	shapes, err := net.Shapes(r.shape)
+	if err != nil {
+		return nil, err
+	}
+	floats := 0.0
+	for _, s := range shapes {
+		n := 1.0
+		for _, d := range s {
+			n *= float64(d)
+		}
+		floats += n
+	}
+	if r.loss {
+		floats *= 2 // gradients
+	}
+	if floats > maxFloats {
+		return nil, fmt.Errorf("input shape %v needs %.0f GiB, more than %d: use smaller images or batches", r.shape, floats/(1<<28), maxFloats>>28)
+	}
+	building.Lock()
+	defer building.Unlock()
+	// Gorgonia merges nodes with equal 32-bit hashes. Two of a few hundred
+	// collide once in a hundred thousand graphs; then another salt does it.
+	for salt := range 8 {
+		p, distinct, err := buildPlan(net, exec, weights, onProbabilities, r, shapes, salt)
+		if err != nil || distinct {
+			return p, err
+		}
+	}
+	return nil, fmt.Errorf("hashes of Gorgonia nodes keep colliding")
+}
+
+func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, onProbabilities bool, r request, shapes map[string][]int, salt int) (p *plan, distinct bool, err error) {
+	b := &builder{net: net, exec: exec, graph: G.NewGraph(), salt: salt, inputs: map[*op]G.Nodes{},
+		shapes: shapes, weights: weights, train: map[string]bool{}, training: r.training}
+	out := shapes[net.Output.Name]
+	p = &plan{exec: exec, classes: out[1], output: out, images: tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(r.shape...))}
+	if r.loss {
+		for _, t := range net.Parameters() {
+			b.train[t.Name] = !slices.Contains(r.frozen, nn.Group(t.Name))
+		}
+	}
+	image := G.NewTensor(b.graph, tensor.Float32, 4, G.WithShape(r.shape...), G.WithName(net.Input.Name), G.WithValue(p.images))
+	targets := r.targets
+	z := net.Output.Name
+	if !onProbabilities {
+		z = producer(net, z).Inputs[0]
+	}
+	if r.loss {
+		targets = append(slices.Clone(targets), z)
+	}
+	if err := b.forward(image, targets...); err != nil {
+		return nil, false, err
+	}
+	keep := map[*G.Node]bool{}
+	for _, t := range r.targets {
+		keep[b.values[t]] = true
+	}
+	if r.loss {
+		if err := p.addLoss(b, z); err != nil {
+			return nil, false, err
+		}
+	}
+	p.values, p.norms = b.values, b.norms
+	for _, n := range p.grads {
+		keep[n] = true
+	}
+	b.countUses(keep)
+	seen := map[uint32]bool{}
+	for _, n := range b.graph.AllNodes() {
+		if h := n.Hashcode(); seen[h] {
+			return nil, false, nil
+		} else {
+			seen[h] = true
+		}
+	}
+	p.machine = G.NewTapeMachine(b.graph)
+	return p, true, nil
+}
+
+// pixelwise reports an output that has not one class vector per label.
+func (p *plan) pixelwise() error {
+	in := p.images.Shape()
+	if p.output[2] != in[2] || p.output[3] != in[3] {
+		return fmt.Errorf("the network turns images of %d×%d into %d×%d, labels have the size of the images", in[2], in[3], p.output[2], p.output[3])
+	}
+	return nil
+}
+
+func (p *plan) addLoss(b *builder, z string) error {
+	if err := p.pixelwise(); err != nil {
+		return err
+	}
+	s := b.shapes[z]
+	p.labels = tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(s[0], s[2], s[3]))
+	labels := G.NewTensor(b.graph, tensor.Float32, 3, G.WithShape(s[0], s[2], s[3]), G.WithName("labels"), G.WithValue(p.labels))
+	x := b.values[z]
+	cost, err := b.apply("loss", crossEntropy{softmax{s[0], s[1], s[2] * s[3]}, &p.loss}, nil, []bool{b.need[x], false}, x, labels)
+	if err != nil {
+		return err
+	}
+	var wrt G.Nodes
+	for _, t := range b.net.Parameters() {
+		if b.train[t.Name] {
+			wrt = append(wrt, b.values[t.Name])
+			p.parameters = append(p.parameters, t.Name)
+		}
+	}
+	if len(wrt) == 0 {
+		return nil
+	}
+	if p.grads, err = G.Grad(cost, wrt...); err != nil {
+		return fmt.Errorf("differentiating: %w", err)
+	}
+	return nil
+}
+
+// countUses tells each operator how many own operators read its result. Results
+// to keep, and those that Gorgonia's own operators read (the sums of several
+// gradients, which may reuse the memory), stay until the end of the run.
+func (b *builder) countUses(keep map[*G.Node]bool) {
+	uses := map[*G.Node]int{}
+	for _, o := range b.ops {
+		for _, n := range b.inputs[o] {
+			uses[n]++
+		}
+	}
+	for _, n := range b.graph.AllNodes() {
+		if _, own := n.Op().(*op); !own {
+			for it := b.graph.From(n.ID()); it.Next(); {
+				keep[it.Node().(*G.Node)] = true
+			}
+		}
+	}
+	for _, n := range b.graph.AllNodes() {
+		if o, ok := n.Op().(*op); ok && !keep[n] {
+			o.uses = uses[n]
+		}
+	}
+}
+
+// run executes the plan on what images and labels hold. Values are readable
+// until done is called.
+func (p *plan) run(ctx context.Context) error {
+	p.exec.workers.Watch(ctx)
+	err := p.machine.RunAll()
+	p.machine.Reset()
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return err
+}
+
+// done gives back the memory of the run's values.
+func (p *plan) done() { p.exec.arena.reclaim() }
+
+// value is what the last run computed for a node.
+func value(n *G.Node) []float32 { return n.Value().Data().([]float32) }
+
+// commit moves the running statistics as a training step does.
+func (p *plan) commit(weights map[string]*tensor.Dense) {
+	for _, n := range p.norms {
+		mean := weights[n.node.Inputs[3]].Data().([]float32)
+		variance := weights[n.node.Inputs[4]].Data().([]float32)
+		count := float64(n.batch.count)
+		for c := range mean {
+			mean[c] = float32(n.momentum*float64(mean[c]) + (1-n.momentum)*n.batch.mean[c])
+			variance[c] = float32(n.momentum*float64(variance[c]) + (1-n.momentum)*n.batch.variance[c]*count/(count-1))
+		}
+	}
+}
