@@ -1,0 +1,254 @@
+// Package consumer runs ONNX models in the programs that people will run them
+// in: ONNX Runtime, OpenCV in two versions, and the reference checker.
+//
+// Each is a separate process running one of the small scripts beside this
+// file. A consumer that is not installed is no error: it says what is missing,
+// and the caller records that. Node packages are looked for in
+// $REFOCUS_NODE_MODULES, then in ./node_modules; Python is $REFOCUS_PYTHON,
+// then /usr/bin/python3, then python3 on the path.
+//
+// A script is called with two paths. It reads from the first
+//
+//	{"node_modules": "/…", "runs": [{"model", "input", "shape", "output"}, …]}
+//
+// in which input and output are files of raw little-endian float32, and writes
+// to the second, per run, either the output's shape or an error:
+//
+//	{"version": "1.2.3", "runs": [{"shape": [1,2,32,48]}, {"error": "…"}]}
+package consumer
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+//go:embed ort.mjs
+var ortScript string
+
+//go:embed opencv.mjs
+var opencvJSScript string
+
+//go:embed opencv.py
+var opencvScript string
+
+//go:embed checker.py
+var checkerScript string
+
+// Consumer is an outside program that reads ONNX models.
+type Consumer struct {
+	Name     string
+	Install  string // how to get it
+	Predicts bool   // false: it only checks the file
+
+	script  string
+	modules []string // Node packages or Python modules
+}
+
+// The consumers.
+var (
+	ONNXRuntime = Consumer{"ONNX Runtime", "npm i onnxruntime-node --ignore-scripts, with ONNXRUNTIME_NODE_INSTALL=skip", true, ortScript, []string{"onnxruntime-node"}}
+	OpenCV      = Consumer{"OpenCV DNN", "Debian python3-opencv", true, opencvScript, []string{"cv2", "numpy"}}
+	OpenCVJS    = Consumer{"OpenCV DNN (JavaScript)", "npm i @opencvjs/web@4.13.0-release.1", true, opencvJSScript, []string{"@opencvjs/web"}}
+	Checker     = Consumer{"onnx checker", "Debian python3-onnx", false, checkerScript, []string{"onnx"}}
+)
+
+// All lists the consumers.
+func All() []Consumer { return []Consumer{ONNXRuntime, OpenCV, OpenCVJS, Checker} }
+
+// Run is one prediction to make.
+type Run struct {
+	Model string // path of the file
+	Shape []int  // of the images, [N,C,H,W]
+	Data  []float32
+}
+
+// Result is the outcome of a Run: an output, or why there is none.
+type Result struct {
+	Shape []int
+	Data  []float32
+	Err   error
+}
+
+// ErrMissing is wrapped by the error of a consumer that is not installed.
+var ErrMissing = errors.New("not installed")
+
+// Predict makes the runs in one process and returns the consumer's version.
+func (c Consumer) Predict(ctx context.Context, runs []Run) (version string, results []Result, err error) {
+	program, nodeModules, err := c.find(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	dir, err := os.MkdirTemp("", "refocus-consumer-")
+	if err != nil {
+		return "", nil, err
+	}
+	defer os.RemoveAll(dir)
+	version, results, err = c.predict(ctx, program, nodeModules, dir, runs)
+	if err != nil {
+		return "", nil, fmt.Errorf("running %s: %w", c.Name, err)
+	}
+	return version, results, nil
+}
+
+func (c Consumer) predict(ctx context.Context, program, nodeModules, dir string, runs []Run) (string, []Result, error) {
+	type job struct {
+		Model  string `json:"model"`
+		Input  string `json:"input"`
+		Shape  []int  `json:"shape"`
+		Output string `json:"output"`
+	}
+	jobs := struct {
+		NodeModules string `json:"node_modules"`
+		Runs        []job  `json:"runs"`
+	}{NodeModules: nodeModules}
+	for i, r := range runs {
+		model, err := filepath.Abs(r.Model)
+		if err != nil {
+			return "", nil, err
+		}
+		j := job{model, filepath.Join(dir, fmt.Sprintf("in%d", i)), r.Shape, filepath.Join(dir, fmt.Sprintf("out%d", i))}
+		b := make([]byte, 0, 4*len(r.Data))
+		for _, v := range r.Data {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+		}
+		if err := os.WriteFile(j.Input, b, 0o600); err != nil {
+			return "", nil, err
+		}
+		jobs.Runs = append(jobs.Runs, j)
+	}
+	in, out := filepath.Join(dir, "jobs.json"), filepath.Join(dir, "answer.json")
+	b, err := json.Marshal(jobs)
+	if err != nil {
+		return "", nil, err
+	}
+	if err := os.WriteFile(in, b, 0o600); err != nil {
+		return "", nil, err
+	}
+	name := "script.py"
+	if nodeModules != "" {
+		name = "script.mjs"
+	}
+	script := filepath.Join(dir, name)
+	if err := os.WriteFile(script, []byte(c.script), 0o600); err != nil {
+		return "", nil, err
+	}
+	var words bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, script, in, out)
+	cmd.Stdout, cmd.Stderr = &words, &words
+	runErr := cmd.Run()
+	if b, err = os.ReadFile(out); err != nil {
+		if runErr == nil {
+			runErr = err
+		}
+		return "", nil, fmt.Errorf("%w: %s", runErr, lastLine(words.String()))
+	}
+	var answer struct {
+		Version string `json:"version"`
+		Runs    []struct {
+			Shape []int  `json:"shape"`
+			Error string `json:"error"`
+		} `json:"runs"`
+	}
+	if err := json.Unmarshal(b, &answer); err != nil {
+		return "", nil, fmt.Errorf("reading its answer: %w", err)
+	}
+	if len(answer.Runs) != len(runs) {
+		return "", nil, fmt.Errorf("%d answers to %d runs", len(answer.Runs), len(runs))
+	}
+	results := make([]Result, len(runs))
+	for i, a := range answer.Runs {
+		switch {
+		case a.Error != "":
+			results[i].Err = errors.New(a.Error)
+		case c.Predicts:
+			results[i] = readOutput(jobs.Runs[i].Output, a.Shape)
+		}
+	}
+	return answer.Version, results, nil
+}
+
+func readOutput(path string, shape []int) Result {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Result{Err: err}
+	}
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	if len(b) != 4*n {
+		return Result{Err: fmt.Errorf("%d bytes do not fill an output of shape %v", len(b), shape)}
+	}
+	data := make([]float32, n)
+	for i := range data {
+		data[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	return Result{Shape: shape, Data: data}
+}
+
+// find returns the interpreter, and for Node the folder of the packages.
+func (c Consumer) find(ctx context.Context) (program, nodeModules string, err error) {
+	missing := func(what string) error {
+		return fmt.Errorf("%s: %s (%s): %w", c.Name, what, c.Install, ErrMissing)
+	}
+	if strings.HasPrefix(c.script, "//") {
+		return c.findNode(missing)
+	}
+	code := ""
+	for _, m := range c.modules {
+		code += "import " + m + "\n"
+	}
+	for _, p := range []string{os.Getenv("REFOCUS_PYTHON"), "/usr/bin/python3", "python3"} {
+		if p == "" {
+			continue
+		}
+		if path, err := exec.LookPath(p); err == nil && exec.CommandContext(ctx, path, "-c", code).Run() == nil {
+			return path, "", nil
+		}
+	}
+	if ctx.Err() != nil {
+		return "", "", ctx.Err()
+	}
+	return "", "", missing("no python3 that can import " + strings.Join(c.modules, ", "))
+}
+
+func (c Consumer) findNode(missing func(string) error) (program, nodeModules string, err error) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		return "", "", missing("node is not on the path")
+	}
+	var tried []string
+	for _, dir := range []string{os.Getenv("REFOCUS_NODE_MODULES"), "node_modules"} {
+		if dir == "" {
+			continue
+		}
+		if dir, err = filepath.Abs(dir); err != nil {
+			return "", "", err
+		}
+		found := true
+		for _, m := range c.modules {
+			_, err := os.Stat(filepath.Join(dir, m, "package.json"))
+			found = found && err == nil
+		}
+		if found {
+			return node, dir, nil
+		}
+		tried = append(tried, dir)
+	}
+	return "", "", missing(fmt.Sprintf("no %s in %s", strings.Join(c.modules, ", "), strings.Join(tried, " or ")))
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return lines[len(lines)-1]
+}

@@ -1,0 +1,25 @@
+"""Runs ONNX models with OpenCV's DNN module. Protocol: see consumer.go."""
+import json
+import os
+import sys
+
+os.environ["OPENCV_LOG_LEVEL"] = "SILENT"  # before the import
+import cv2
+import numpy as np
+
+cv2.setNumThreads(1)
+jobs = json.load(open(sys.argv[1]))
+answer = {"version": cv2.__version__, "runs": []}
+nets = {}
+for run in jobs["runs"]:
+    try:
+        if run["model"] not in nets:
+            nets[run["model"]] = cv2.dnn.readNetFromONNX(run["model"])
+        net = nets[run["model"]]
+        net.setInput(np.fromfile(run["input"], "<f4").reshape(run["shape"]))
+        y = net.forward()
+        y.astype("<f4").tofile(run["output"])
+        answer["runs"].append({"shape": list(y.shape)})
+    except Exception as e:
+        answer["runs"].append({"error": " ".join(str(e).split())})
+json.dump(answer, open(sys.argv[2], "w"))
