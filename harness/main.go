@@ -96,9 +96,9 @@ A first run:  refocus reproduce defocus --profile smoke`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
-		crosscheckCommand(), backendsCommand(), exportCommand(), predictCommand(),
-		verifyCommand(), benchCommand(), serveCommand(),
+		planCommand(), reproduceCommand(), statusCommand(),
+
+		verifyCommand(), serveCommand(),
 	)
 	return root
 }

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/internal/progress"
+	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/train"
+)
+
+func reproduceCommand() *cobra.Command {
+	var c common
+	var b backendFlags
+	var jobs, threads, restarts int
+	cmd := &cobra.Command{
+		Use:   "reproduce SERIES|FILE",
+		Short: "Simulate, train, report and export a study",
+		Long: `Carries out a study from its spec to its report: simulates the micrographs that
+are missing, trains the runs that are missing, writes the report and exports the
+best model as ONNX. Interrupted at any moment, the same command goes on where it
+stopped and ends with the same bits. Several processes, also on several machines
+that share the store's file system, may work on one study at once.`,
+		Args: exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			p, err := c.plan(args[0])
+			if err != nil {
+				return err
+			}
+			st, err := store.Open(c.out)
+			if err != nil {
+				return err
+			}
+			out := c.printer()
+			out.Printf("%s, profile %s: %s", p.Study.Name, profileName(p), p.Study.Title)
+
+			desc, err := b.describe(ctx, out)
+			if err != nil {
+				return err
+			}
+			jobs, threads = share(jobs, threads, runtime.NumCPU(), p.Study)
+			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
+
+			data, err := reproduce.NewData(ctx, st, p)
+			if err != nil {
+				return err
+			}
+			nodes, err := reproduce.Resolve(p, data, desc)
+			if err != nil {
+				return err
+			}
+			files, err := generate(ctx, st, p, data, jobs*threads, out)
+			if err != nil {
+				return err
+			}
+			failures, err := trainAll(ctx, st, nodes, reproduce.TrainOptions{
+				Launch: func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) },
+				SHA256: b.sha256,
+				Jobs:   jobs, Threads: threads, Restarts: restarts,
+				Study: p.Study.Name + "/" + profileName(p), Harness: version(), Files: files,
+			}, out)
+			if err != nil {
+				return err
+			}
+			if err := writeReport(ctx, st, p, nodes, desc, failures, files, &b, out); err != nil {
+				return err
+			}
+			if len(failures) > 0 {
+				return fmt.Errorf("%d of %d runs failed; the first, %s: %w", len(failures), len(nodes), failures[0].Node.Run.ID, failures[0].Err)
+			}
+			return nil
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	c.jsonFlag(cmd)
+	b.register(cmd)
+	cmd.Flags().IntVar(&jobs, "jobs", 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
+	cmd.Flags().IntVar(&threads, "threads", 0, "threads per run (default likewise)")
+	cmd.Flags().IntVar(&restarts, "restarts", 3, "how often a run is resumed after its backend failed")
+	return cmd
+}
+
+// profileName is the profile's name for people and folders.
+func profileName(p *study.Plan) string {
+	if p.Study.Profile == "" {
+		return "base"
+	}
+	return p.Study.Profile
+}
+
+// share divides the cores between runs and threads. Small networks gain more
+// from running side by side than from threads within one; large ones would need
+// too much memory.
+func share(jobs, threads, cores int, s *study.Study) (int, int) {
+	if jobs <= 0 && threads <= 0 && s.Network.Width <= 16 {
+		return cores, 1
+	}
+	if jobs <= 0 {
+		jobs = 1
+		if threads > 0 {
+			jobs = max(1, cores/threads)
+		}
+	}
+	if threads <= 0 {
+		threads = max(1, cores/jobs)
+	}
+	return jobs, threads
+}
+
+// generate makes the data sets with a progress display.
+func generate(ctx context.Context, st *store.Store, p *study.Plan, data *reproduce.Data, workers int, out *progress.Printer) (map[string]train.Files, error) {
+	begun := false
+	files, err := data.Generate(ctx, st, p, dataset.Options{
+		Workers: workers,
+		Progress: func(e dataset.Event) {
+			if !begun {
+				begun = true
+				out.Begin("simulating", "structures", float64(e.Total), float64(e.Done-1))
+			}
+			out.Add(1)
+		},
+	})
+	if begun {
+		out.End()
+	}
+	return files, err
+}
+
+// trainAll trains the nodes with a progress display.
+func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o reproduce.TrainOptions, out *progress.Printer) ([]reproduce.Failure, error) {
+	var total, already float64
+	todo := 0
+	for _, n := range nodes {
+		total += n.Spec.Work()
+		if st.HasRun(n.Digest) {
+			already += n.Spec.Work()
+		} else {
+			todo++
+		}
+	}
+	if todo < len(nodes) {
+		out.Printf("%d of %d runs are in the store already", len(nodes)-todo, len(nodes))
+	}
+	if todo == 0 {
+		return nil, nil
+	}
+	out.Begin("training", "image-steps", total, already)
+	defer out.End()
+	o.Progress = func(_ *reproduce.Node, e train.Event) { out.Add(e.Work) }
+	o.Finished = func(n *reproduce.Node, d time.Duration) {
+		h, err := st.History(n.Digest)
+		if err != nil {
+			return // reported when the history is needed
+		}
+		out.Event("run", map[string]any{
+			"id": n.Run.ID, "digest": n.Digest, "seconds": d.Seconds(),
+			"best_epoch": h.Best, "validation_loss": h.Epochs[h.Best-1].Validation[h.Target].Loss,
+		})
+	}
+	o.Restart = func(n *reproduce.Node, err error, k int) {
+		out.Printf("%s: %v\n%s: restarting the backend, going on from the last checkpoint (%d of %d)", n.Run.ID, err, n.Run.ID, k, o.Restarts)
+	}
+	o.Failed = func(n *reproduce.Node, err error) { out.Printf("%s failed: %v", n.Run.ID, err) }
+	return reproduce.Train(ctx, st, nodes, o)
+}
+
+// sessionOptions opens a session to ask a trained model something.
+func sessionOptions(s train.Spec) backend.Options {
+	return backend.Options{Precision: s.Backend.Precision, Loss: s.Loss, Threads: runtime.NumCPU()}
+}

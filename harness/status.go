@@ -1,0 +1,75 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
+)
+
+func statusCommand() *cobra.Command {
+	var c common
+	var b backendFlags
+	cmd := &cobra.Command{
+		Use:   "status SERIES|FILE",
+		Short: "Say how much of a study the store holds",
+		Args:  exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := c.plan(args[0])
+			if err != nil {
+				return err
+			}
+			st, err := store.Open(c.out)
+			if err != nil {
+				return err
+			}
+			desc, err := b.describe(cmd.Context(), c.printer())
+			if err != nil {
+				return err
+			}
+			data, err := reproduce.NewData(cmd.Context(), st, p)
+			if err != nil {
+				return err
+			}
+			nodes, err := reproduce.Resolve(p, data, desc)
+			if err != nil {
+				return err
+			}
+			s := struct {
+				Runs      int `json:"runs"`
+				Finished  int `json:"finished"`
+				Running   int `json:"running"` // in some process, now
+				Begun     int `json:"begun"`   // with a checkpoint, waiting to be resumed
+				Untouched int `json:"untouched"`
+			}{Runs: len(nodes)}
+			for _, n := range nodes {
+				switch state, err := st.State(n.Digest); {
+				case err != nil:
+					return err
+				case state == store.Finished:
+					s.Finished++
+				case state == store.Running:
+					s.Running++
+				case state == store.Begun:
+					s.Begun++
+				default:
+					s.Untouched++
+				}
+			}
+			if c.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, profile %s, backend %s: %d of %d runs finished, %d running now, %d begun, %d untouched\n",
+				p.Study.Name, profileName(p), desc.Name, s.Finished, s.Runs, s.Running, s.Begun, s.Untouched)
+			return nil
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	c.jsonFlag(cmd)
+	b.register(cmd)
+	return cmd
+}
