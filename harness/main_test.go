@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// asRefocus makes the test binary behave as the refocus command, so that tests
+// start, kill and restart real processes.
+const asRefocus = "REFOCUS_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asRefocus) != "" {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		code := run(ctx, os.Args[1:])
+		stop()
+		os.Exit(code)
+	}
+	os.Exit(m.Run())
+}
+
+// refocus prepares a process of the command.
+func refocus(args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asRefocus+"=1")
+	return cmd
+}
+
+// output runs the command and returns what it printed and its exit code.
+func output(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	cmd := refocus(args...)
+	var o, e bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &o, &e
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestPlanCounts(t *testing.T) {
+	for series, want := range map[string]string{"defocus": "7200", "noise": "180", "structure": "2754", "baseline": "720"} {
+		out, errs, code := output(t, "plan", series, "--profile", "paper", "--count")
+		if strings.TrimSpace(out) != want || code != 0 {
+			t.Errorf("%s: %q models, exit %d: %s", series, out, code, errs)
+		}
+	}
+}
+
+func TestPlanModel(t *testing.T) {
+	out, _, code := output(t, "plan", "defocus", "--profile", "paper", "--model")
+	if code != 0 || !strings.Contains(out, "14147650 parameters, 11019584 of them (77.9 %) in the encoder; 62.8 G multiply-adds") {
+		t.Errorf("exit %d\n%s", code, out)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.toml")
+	if err := os.WriteFile(bad, []byte("name = \"x\"\nkind = \"transfer\"\n[network]\nwitdh = 64\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"plan"}, exitUsage, "a series or a file"},
+		{[]string{"plan", "defocus", "--prfile", "x"}, exitUsage, "unknown flag"},
+		{[]string{"plan", "defocsu"}, exitFailed, "nearest: defocus"},
+		{[]string{"plan", bad}, exitUsage, "bad.toml:4: network.witdh"},
+		{[]string{"frobnicate"}, exitUsage, "unknown command"},
+		{[]string{"verify", "--out", "/nonexistent/store"}, exitFailed, "no store"},
+		{[]string{"serve-backend", "nothing"}, exitUsage, "there is cpu"},
+	} {
+		_, errs, code := output(t, c.args...)
+		if code != c.code || !strings.Contains(errs, c.says) {
+			t.Errorf("%v: exit %d, want %d; said %q, want %q", c.args, code, c.code, errs, c.says)
+		}
+	}
+}
+
+// fingerprint hashes every result in a store: runs and images, but not
+// manifests, which name times and hosts.
+func fingerprint(t *testing.T, root string) string {
+	t.Helper()
+	h := sha256.New()
+	for _, part := range []string{"data", "runs"} {
+		err := filepath.WalkDir(filepath.Join(root, part), func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			rel, _ := filepath.Rel(root, path)
+			if strings.HasPrefix(rel, filepath.Join("runs", ".work")) {
+				return nil
+			}
+			if d.Type().IsRegular() && (part == "data" || d.Name() != "manifest.json") {
+				b, err := os.ReadFile(path)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(h, "%s %x\n", rel, sha256.Sum256(b))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+var tinyArgs = []string{"reproduce", "testdata/tiny.toml", "--threads", "1", "--jobs", "2", "--out"}
+
+// reproduceTiny carries out the tiny study without interruption.
+func reproduceTiny(t *testing.T, extra ...string) string {
+	t.Helper()
+	out := t.TempDir()
+	_, errs, code := output(t, append(append(tinyArgs[:len(tinyArgs):len(tinyArgs)], out), extra...)...)
+	if code != 0 {
+		t.Fatalf("exit %d\n%s", code, errs)
+	}
+	return out
+}
+
+// However often the harness or its plugins are killed, and whenever, the same
+// command ends with the same bits.
+func TestKilledAtAnyMoment(t *testing.T) {
+	want := fingerprint(t, reproduceTiny(t))
+	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	out := t.TempDir()
+	kills := 0
+	for attempt := 0; ; attempt++ {
+		if attempt == 200 {
+			t.Fatal("not finished after 200 attempts")
+		}
+		cmd := refocus(append(tinyArgs[:len(tinyArgs):len(tinyArgs)], out)...)
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		// Moments from the first milliseconds to beyond the end, later ones with
+		// more attempts so that the study ends.
+		wait := time.Duration(rng.Float64() * float64(time.Second) * (0.3 + 0.2*float64(attempt)))
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatalf("attempt %d: %v\n%s", attempt, err, &errs)
+			}
+			if got := fingerprint(t, out); got != want {
+				t.Errorf("after %d kills the results differ", kills)
+			}
+			t.Logf("finished after %d kills", kills)
+			if _, said, code := output(t, "verify", "--out", out); code != 0 {
+				t.Errorf("verify: exit %d\n%s", code, said)
+			}
+			return
+		case <-time.After(wait):
+			kills++
+			if plugins := children(cmd.Process.Pid); attempt%2 == 1 && len(plugins) > 0 {
+				if p, err := os.FindProcess(plugins[rng.IntN(len(plugins))]); err == nil {
+					p.Kill() // the harness must cope
+				}
+				select {
+				case <-done:
+				case <-time.After(wait):
+					cmd.Process.Kill()
+					<-done
+				}
+			} else {
+				cmd.Process.Kill()
+				<-done
+			}
+		}
+	}
+}
+
+// children lists the processes that pid started, where /proc tells.
+func children(pid int) []int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, f := range strings.Fields(string(b)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func TestInterrupt(t *testing.T) {
+	out := t.TempDir()
+	cmd := refocus(append(tinyArgs[:len(tinyArgs):len(tinyArgs)], out)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(700 * time.Millisecond)
+	cmd.Process.Signal(os.Interrupt)
+	start := time.Now()
+	err := cmd.Wait()
+	if err == nil {
+		t.Skip("finished before it could be interrupted")
+	}
+	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(errs.String(), "goes on from the last checkpoints") {
+		t.Errorf("exit %d, said\n%s", code, &errs)
+	}
+	if d := time.Since(start); d > 5*time.Second {
+		t.Errorf("took %v to stop", d)
+	}
+}
+
+func TestVerifyNamesDamage(t *testing.T) {
+	out := reproduceTiny(t)
+	var victim string
+	filepath.WalkDir(filepath.Join(out, "runs"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "weights.safetensors" {
+			victim = path
+		}
+		return err
+	})
+	b, err := os.ReadFile(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)/2] ^= 1
+	if err := os.WriteFile(victim, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	said, errs, code := output(t, "verify", "--out", out)
+	if code != exitFailed || !strings.Contains(said, victim) || !strings.Contains(errs, "1 damaged") {
+		t.Errorf("exit %d\n%s%s", code, said, errs)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	out := reproduceTiny(t)
+	said, errs, code := output(t, "status", "testdata/tiny.toml", "--json", "--out", out)
+	var s struct{ Runs, Finished, Untouched int }
+	if err := json.Unmarshal([]byte(said), &s); err != nil || code != 0 || s.Runs != 5 || s.Finished != 5 || s.Untouched != 0 {
+		t.Errorf("exit %d, %+v, %v\n%s", code, s, err, errs)
+	}
+}
