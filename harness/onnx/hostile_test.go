@@ -1,0 +1,375 @@
+package onnx
+
+import (
+	"bytes"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/refocus-em/refocus/harness/nn"
+)
+
+// A model built field by field, so that any of them can be wrong.
+type builder struct {
+	opset            uint64
+	nodes            [][]byte
+	tensors          [][]byte
+	inputs, outputs  [][]byte
+	graph, modelTail []byte // appended as they are
+}
+
+// valid is a convolution with a bias and a ReLU.
+func valid() *builder {
+	return &builder{
+		opset: 13,
+		nodes: [][]byte{
+			rawNodeBytes("conv", "Conv", []string{"x", "w", "b"}, []string{"c"}),
+			rawNodeBytes("relu", "Relu", []string{"c"}, []string{"y"}),
+		},
+		tensors: [][]byte{
+			rawTensorBytes("w", typeFloat, make([]byte, 4*2*9), 2, 1, 3, 3),
+			rawTensorBytes("b", typeFloat, make([]byte, 4*2), 2),
+		},
+		inputs:  [][]byte{rawValueBytes("x", typeFloat, -1, 1, -1, -1)},
+		outputs: [][]byte{rawValueBytes("y", typeFloat, -1, 2, -1, -1)},
+	}
+}
+
+func (b *builder) bytes() []byte {
+	var g, m message
+	for i, list := range [][][]byte{b.nodes, b.tensors, b.inputs, b.outputs} {
+		for _, x := range list {
+			g.bytes([]protowire.Number{1, 5, 11, 12}[i], x)
+		}
+	}
+	g.b = append(g.b, b.graph...)
+	m.varint(1, IRVersion)
+	m.bytes(7, g.b)
+	if b.opset > 0 {
+		var o message
+		o.varint(2, b.opset)
+		m.bytes(8, o.b)
+	}
+	return append(m.b, b.modelTail...)
+}
+
+func rawNodeBytes(name, op string, inputs, outputs []string, attrs ...[]byte) []byte {
+	b, err := nodeBytes(&nn.Node{Name: name, Op: op, Inputs: inputs, Outputs: outputs})
+	if err != nil {
+		panic(err)
+	}
+	m := message{b}
+	for _, a := range attrs {
+		m.bytes(5, a)
+	}
+	return m.b
+}
+
+func attr(name string, typ uint64, num protowire.Number, value []byte) []byte {
+	var m message
+	m.text(1, name)
+	if value != nil {
+		m.bytes(num, value)
+	}
+	m.varint(20, typ)
+	return m.b
+}
+
+func intAttr(name string, v int64) []byte {
+	var m message
+	m.text(1, name)
+	m.varint(3, uint64(v))
+	m.varint(20, attrInt)
+	return m.b
+}
+
+func rawTensorBytes(name string, dtype uint64, data []byte, dims ...int64) []byte {
+	var m message
+	m.bytes(1, varints(dims))
+	m.varint(2, dtype)
+	m.text(8, name)
+	if data != nil {
+		m.bytes(9, data)
+	}
+	return m.b
+}
+
+func rawValueBytes(name string, dtype uint64, dims ...int64) []byte {
+	var shape, tensor, typ, m message
+	for _, d := range dims {
+		var dim message
+		if d >= 0 {
+			dim.varint(1, uint64(d))
+		}
+		shape.bytes(1, dim.b)
+	}
+	tensor.varint(1, dtype)
+	tensor.bytes(2, shape.b)
+	typ.bytes(1, tensor.b)
+	m.text(1, name)
+	m.bytes(2, typ.b)
+	return m.b
+}
+
+func field1(n protowire.Number, b []byte) []byte {
+	var m message
+	m.bytes(n, b)
+	return m.b
+}
+
+// refusal is a damaged or hostile model and what the error must say.
+type refusal struct {
+	name string
+	make func(b *builder)
+	want []string
+}
+
+func refusals() []refusal {
+	conv := func(attrs ...[]byte) func(b *builder) {
+		return func(b *builder) {
+			b.nodes[0] = rawNodeBytes("conv", "Conv", []string{"x", "w", "b"}, []string{"c"}, attrs...)
+		}
+	}
+	second := func(op string, inputs []string, attrs ...[]byte) func(b *builder) {
+		return func(b *builder) { b.nodes[1] = rawNodeBytes("second", op, inputs, []string{"y"}, attrs...) }
+	}
+	weight := func(tensor []byte) func(b *builder) {
+		return func(b *builder) { b.tensors[0] = tensor }
+	}
+	external := func() []byte {
+		var loc, m message
+		loc.text(1, "location")
+		loc.text(2, "../../../../etc/passwd")
+		m.b = rawTensorBytes("w", typeFloat, nil, 2, 1, 3, 3)
+		m.bytes(13, loc.b)
+		m.varint(14, 1)
+		return m.b
+	}
+	deep := []byte{}
+	for range 1000 {
+		deep = field1(6, field1(1, field1(5, deep)))
+	}
+	return []refusal{
+		{"no operator set", func(b *builder) { b.opset = 0 }, []string{"operator set"}},
+		{"old operator set", func(b *builder) { b.opset = 10 }, []string{"operator set 10"}},
+		{"new operator set", func(b *builder) { b.opset = 18 }, []string{"operator set 18"}},
+		{"two graphs", func(b *builder) { b.modelTail = field1(7, nil) }, []string{"two graphs"}},
+		{"functions", func(b *builder) { b.modelTail = field1(25, nil) }, []string{"functions"}},
+		{"training", func(b *builder) { b.modelTail = field1(20, nil) }, []string{"training"}},
+		{"sparse initializer", func(b *builder) { b.graph = field1(15, nil) }, []string{"sparse"}},
+		{"operator set twice", func(b *builder) { b.modelTail = field1(8, []byte{0x10, 13}) }, []string{"twice"}},
+		{"group in the wire format", func(b *builder) { b.modelTail = []byte{0x1b, 0x1c} }, []string{"wire type"}},
+		{"no input", func(b *builder) {
+			b.inputs = nil
+			b.nodes[0] = rawNodeBytes("conv", "Conv", []string{"w", "w"}, []string{"c"})
+		}, []string{"0 inputs"}},
+		{"two inputs", func(b *builder) { b.inputs = append(b.inputs, rawValueBytes("x2", typeFloat, 1)) }, []string{"2 inputs"}},
+		{"input of wrong type", func(b *builder) { b.inputs[0] = rawValueBytes("x", 10, -1, 1, -1, -1) }, []string{`"x"`, "float16"}},
+		{"input of wrong rank", func(b *builder) { b.inputs[0] = rawValueBytes("x", typeFloat, -1, 1, -1) }, []string{`"x"`, "[N,C,H,W]"}},
+		{"input that is a sequence", func(b *builder) { b.inputs[0] = append(field1(1, []byte("x")), field1(2, field1(4, nil))...) }, []string{`"x"`, "no tensor"}},
+		{"output declared otherwise", func(b *builder) { b.outputs[0] = rawValueBytes("y", typeFloat, -1, 3, -1, -1) }, []string{`"y"`, "declared"}},
+		{"output that nobody makes", func(b *builder) { b.outputs[0] = rawValueBytes("z", typeFloat, -1, 2, -1, -1) }, []string{`"z"`, "no node"}},
+		{"cycle", func(b *builder) {
+			b.nodes[0] = rawNodeBytes("conv", "Add", []string{"x", "y"}, []string{"c"})
+		}, []string{`"conv"`, `"y"`, "cycle"}},
+		{"a node reads itself", second("Add", []string{"c", "y"}), []string{`"second"`, `"y"`, "cycle"}},
+		{"missing initializer", func(b *builder) { b.tensors = b.tensors[:1] }, []string{`"conv"`, `"b"`, "missing initializer"}},
+		{"initializer twice", func(b *builder) { b.tensors[1] = b.tensors[0] }, []string{`"w"`, "already"}},
+		{"node name twice", func(b *builder) { b.nodes[1] = rawNodeBytes("conv", "Relu", []string{"c"}, []string{"y"}) }, []string{`"conv"`, "two nodes"}},
+		{"value made twice", func(b *builder) { b.nodes[1] = rawNodeBytes("relu", "Relu", []string{"c"}, []string{"c"}) }, []string{`"relu"`, `"c"`, "already"}},
+		{"output named as the input", func(b *builder) { b.nodes[1] = rawNodeBytes("relu", "Relu", []string{"c"}, []string{"x"}) }, []string{`"relu"`, `"x"`, "already"}},
+		{"initializer without name", weight(rawTensorBytes("", typeFloat, make([]byte, 4), 1)), []string{"no name"}},
+		{"giant tensor", weight(rawTensorBytes("w", typeFloat, make([]byte, 8), 1<<30, 1<<30, 4, 4)), []string{`"w"`, "larger than any file"}},
+		{"giant dimension", weight(rawTensorBytes("w", typeFloat, make([]byte, 8), 1<<62)), []string{"initializer 0", "out of range"}},
+		{"negative dimension", weight(rawTensorBytes("w", typeFloat, make([]byte, 8), -2)), []string{"initializer 0", "out of range"}},
+		{"many dimensions", weight(rawTensorBytes("w", typeFloat, make([]byte, 4), slices.Repeat([]int64{1}, 17)...)), []string{"initializer 0", "dimensions"}},
+		{"too little data", weight(rawTensorBytes("w", typeFloat, make([]byte, 4*17), 2, 1, 3, 3)), []string{`"w"`, "do not fill"}},
+		{"no data", weight(rawTensorBytes("w", typeFloat, nil, 2, 1, 3, 3)), []string{`"w"`, "do not fill"}},
+		{"external data", weight(external()), []string{`"w"`, "another file"}},
+		{"segment", weight(append(rawTensorBytes("w", typeFloat, nil, 2), field1(3, nil)...)), []string{`"w"`, "segments"}},
+		{"data twice", weight(append(rawTensorBytes("w", typeFloat, make([]byte, 8), 2), field1(9, make([]byte, 8))...)), []string{`"w"`, "twice"}},
+		{"raw and typed data", weight(append(rawTensorBytes("w", typeFloat, make([]byte, 8), 2), field1(4, make([]byte, 8))...)), []string{`"w"`, "both"}},
+		{"typed data of another type", weight(append(rawTensorBytes("w", typeFloat, nil, 2), field1(7, []byte{1, 2})...)), []string{`"w"`, "another type"}},
+		{"float16 weights", weight(rawTensorBytes("w", 10, make([]byte, 2*18), 2, 1, 3, 3)), []string{`"w"`, "float16"}},
+		{"bool tensor", weight(rawTensorBytes("w", 9, make([]byte, 18), 2, 1, 3, 3)), []string{`"w"`, "bool"}},
+		{"integer weights", weight(rawTensorBytes("w", typeInt64, make([]byte, 8*18), 2, 1, 3, 3)), []string{`"conv"`, `"w"`, "float32"}},
+		{"double weights", weight(rawTensorBytes("w", typeDouble, make([]byte, 8*18), 2, 1, 3, 3)), []string{`"conv"`, `"w"`, "float32"}},
+		{"empty weights", weight(rawTensorBytes("w", typeFloat, []byte{}, 0, 1, 3, 3)), []string{`"conv"`, `"w"`}},
+		{"weights of wrong rank", weight(rawTensorBytes("w", typeFloat, make([]byte, 4*18), 2, 1, 9)), []string{`"conv"`, `"w"`, "[2 1 9]"}},
+		{"weights of wrong channels", weight(rawTensorBytes("w", typeFloat, make([]byte, 4*36), 2, 2, 3, 3)), []string{`"conv"`, "channels"}},
+		{"unknown operator", second("NonMaxSuppression", []string{"c"}), []string{`"second"`, "NonMaxSuppression", "not supported"}},
+		{"another domain", func(b *builder) {
+			b.nodes[1] = append(rawNodeBytes("second", "Relu", []string{"c"}, []string{"y"}), field1(7, []byte("com.example"))...)
+		}, []string{`"second"`, "com.example"}},
+		{"unknown attribute", second("Relu", []string{"c"}, intAttr("slope", 1)), []string{`"second"`, "Relu", `"slope"`}},
+		{"attribute twice", conv(intAttr("group", 1), intAttr("group", 1)), []string{`"conv"`, `"group"`, "twice"}},
+		{"attribute of wrong type", conv(attr("strides", attrString, 4, []byte("2"))), []string{`"conv"`, `"strides"`, "string"}},
+		{"attribute without type", conv(attr("group", 0, 0, nil)), []string{`"conv"`, `"group"`, "type"}},
+		{"attribute without tensor", conv(attr("group", attrTensor, 0, nil)), []string{`"conv"`, `"group"`}},
+		{"subgraph", conv(attr("body", 5, 6, nil)), []string{`"conv"`, `"body"`}},
+		{"deep subgraphs", conv(attr("body", 5, 6, deep)), []string{`"conv"`, `"body"`}},
+		{"zero stride", conv(attr("strides", attrInts, 8, varints([]int64{0, 1}))), []string{`"conv"`, `"strides"`, "[0 1]"}},
+		{"giant stride", conv(attr("strides", attrInts, 8, varints([]int64{1 << 40, 1}))), []string{`"conv"`, `"strides"`}},
+		{"one stride", conv(attr("strides", attrInts, 8, varints([]int64{1}))), []string{`"conv"`, `"strides"`}},
+		{"negative pad", conv(attr("pads", attrInts, 8, varints([]int64{0, -1, 0, 0}))), []string{`"conv"`, `"pads"`}},
+		{"zero groups", conv(intAttr("group", 0)), []string{`"conv"`, `"group"`}},
+		{"groups that do not divide", conv(intAttr("group", 3)), []string{`"conv"`, "channels"}},
+		{"kernel_shape of another kernel", conv(attr("kernel_shape", attrInts, 8, varints([]int64{5, 5}))), []string{`"conv"`, `"kernel_shape"`}},
+		{"auto_pad unknown", conv(attr("auto_pad", attrString, 4, []byte("SAME"))), []string{`"conv"`, `"auto_pad"`, "SAME"}},
+		{"softmax over flattened axes", func(b *builder) { b.opset = 12; second("Softmax", []string{"c"}, intAttr("axis", 1))(b) }, []string{`"second"`, "Softmax", `"axis"`}},
+		{"softmax default axis before 13", func(b *builder) { b.opset = 11; second("Softmax", []string{"c"})(b) }, []string{`"second"`, "Softmax", `"axis"`}},
+		{"softmax axis", second("Softmax", []string{"c"}, intAttr("axis", 4)), []string{`"second"`, "Softmax", `"axis"`}},
+		{"concat of batches", second("Concat", []string{"c", "c"}, intAttr("axis", 0)), []string{`"second"`, "Concat", `"axis"`}},
+		{"add of different channels", second("Add", []string{"c", "x"}), []string{`"second"`, "Add", "different size"}},
+		{"add of a constant", second("Add", []string{"c", "b"}), []string{`"second"`, "Add", "constant"}},
+		{"pool without kernel", second("MaxPool", []string{"c"}), []string{`"second"`, "MaxPool", `"kernel_shape"`}},
+		{"pool in the padding", second("MaxPool", []string{"c"}, attr("kernel_shape", attrInts, 8, varints([]int64{2, 2})), attr("pads", attrInts, 8, varints([]int64{2, 2, 2, 2}))), []string{`"second"`, "MaxPool", `"pads"`}},
+		{"resize without scales", second("Resize", []string{"c", ""}), []string{`"second"`, "Resize", "scales"}},
+		{"resize cubic", second("Resize", []string{"c", "", "b"}, attr("mode", attrString, 4, []byte("cubic"))), []string{`"second"`, "Resize", `"mode"`, "cubic"}},
+		{"resize crop", second("Resize", []string{"c", "", "b"}, attr("coordinate_transformation_mode", attrString, 4, []byte("tf_crop_and_resize"))), []string{`"second"`, "Resize", "tf_crop_and_resize"}},
+		{"resize by two scales", second("Resize", []string{"c", "", "b"}), []string{`"second"`, "Resize", "2 scales"}},
+		{"resize by a fraction", func(b *builder) {
+			second("Resize", []string{"c", "", "s"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 1.5, 2}}))
+		}, []string{`"second"`, "Resize", "1.5"}},
+		{"resize by a giant", func(b *builder) {
+			second("Resize", []string{"c", "", "s"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 1e9, 2}}))
+		}, []string{`"second"`, "Resize", "scale"}},
+		{"padding", func(b *builder) {
+			second("Pad", []string{"c", "p"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "p", Shape: []int{8}, Ints: []int64{0, 0, 1, 0, 0, 0, 0, 0}}))
+		}, []string{`"second"`, "Pad", "pad 2 is +1"}},
+		{"transposed output", second("Transpose", []string{"c"}, attr("perm", attrInts, 8, varints([]int64{0, 2, 3, 1}))), []string{`"y"`, "no image"}},
+		{"relu of a transposed image", func(b *builder) {
+			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
+			b.nodes[2] = rawNodeBytes("relu", "Relu", []string{"d"}, []string{"y"})
+		}, []string{`"relu"`, "Relu", "transposed"}},
+		{"batch normalization in training mode", second("BatchNormalization", []string{"c", "b", "b", "b", "b"}, intAttr("training_mode", 1)), []string{`"second"`, "BatchNormalization", `"training_mode"`}},
+		{"second output", func(b *builder) {
+			b.nodes[1] = rawNodeBytes("second", "MaxPool", []string{"c"}, []string{"y", "i"}, attr("kernel_shape", attrInts, 8, varints([]int64{2, 2})))
+		}, []string{`"second"`, "MaxPool", `"i"`}},
+		{"sizes times sizes", func(b *builder) {
+			b.nodes = slices.Insert(b.nodes, 1,
+				rawNodeBytes("shape", "Shape", []string{"c"}, []string{"s"}),
+				rawNodeBytes("square", "Mul", []string{"s", "s"}, []string{"q"}))
+			b.nodes[3] = rawNodeBytes("second", "Resize", []string{"c", "", "", "q"}, []string{"y"})
+		}, []string{`"second"`, "Resize", "Mul"}},
+		{"chain of resizes", func(b *builder) {
+			last := "c"
+			b.nodes = b.nodes[:1]
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 200, 200}}))
+			for i := range 40 {
+				next := strings.Repeat("r", i+1)
+				b.nodes = append(b.nodes, rawNodeBytes(next, "Resize", []string{last, "", "s"}, []string{next}))
+				last = next
+			}
+			b.outputs[0] = rawValueBytes(last, typeFloat, -1, 2, -1, -1)
+		}, []string{"Resize", "out of range"}},
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	if _, err := Unmarshal(valid().bytes()); err != nil {
+		t.Fatalf("the model that the cases spoil: %v", err)
+	}
+	for _, c := range refusals() {
+		b := valid()
+		c.make(b)
+		data := b.bytes()
+		before := allocated()
+		_, err := Unmarshal(data)
+		if err == nil {
+			t.Errorf("%s: accepted", c.name)
+			continue
+		}
+		for _, w := range c.want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: error %q does not say %s", c.name, err, w)
+			}
+		}
+		// a decoder that trusted a dimension would need gigabytes
+		if used := allocated() - before; used > 1<<20+64*uint64(len(data)) {
+			t.Errorf("%s: %d bytes allocated for a file of %d", c.name, used, len(data))
+		}
+	}
+}
+
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+// A shape that is stated for a value costs nothing.
+func TestGiantValueInfo(t *testing.T) {
+	b := valid()
+	for range 3 {
+		b.graph = append(b.graph, field1(13, rawValueBytes("c", typeFloat, 1<<20, 1<<20, 1<<20))...)
+	}
+	b.inputs[0] = rawValueBytes("x", typeFloat, 1<<30, 1, 1<<20, 1<<20)
+	b.outputs[0] = rawValueBytes("y", typeFloat, 1<<30, 2, -1, -1)
+	before := allocated()
+	Unmarshal(b.bytes()) // either answer will do
+	if used := allocated() - before; used > 1<<20 {
+		t.Errorf("%d bytes allocated", used)
+	}
+}
+
+// A truncated file is refused, or nothing that matters is missing.
+func TestTruncated(t *testing.T) {
+	data := valid().bytes()
+	whole, err := Unmarshal(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range data {
+		if g, err := Unmarshal(data[:n]); err == nil && !reflect.DeepEqual(g, whole) {
+			t.Errorf("the first %d of %d bytes gave another network", n, len(data))
+		}
+	}
+}
+
+// What the importer accepts, it writes and reads again unchanged.
+func FuzzUnmarshal(f *testing.F) {
+	f.Add(valid().bytes())
+	for _, c := range refusals() {
+		b := valid()
+		c.make(b)
+		if data := b.bytes(); len(data) < 4096 {
+			f.Add(data)
+		}
+	}
+	g, err := nn.UNet(nn.UNetOptions{Width: 2, Classes: 2})
+	if err != nil {
+		f.Fatal(err)
+	}
+	data, err := Marshal(g, MarshalOptions{Doc: "doc", Metadata: map[string]string{"k": "v"}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		g, err := Unmarshal(data)
+		if err != nil {
+			return
+		}
+		g.Shapes([]int{1, max(1, g.Input.Shape[1]), 32, 32})
+		first, err := Marshal(g, MarshalOptions{})
+		if err != nil {
+			t.Fatalf("imported and cannot be written: %v", err)
+		}
+		h, err := Unmarshal(first)
+		if err != nil {
+			t.Fatalf("written and cannot be read: %v", err)
+		}
+		second, err := Marshal(h, MarshalOptions{})
+		if err != nil || !bytes.Equal(first, second) {
+			t.Fatalf("changed on the way: %v", err)
+		}
+	})
+}
