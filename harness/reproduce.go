@@ -10,6 +10,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/internal/powercap"
 	"github.com/refocus-em/refocus/harness/internal/progress"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -61,6 +62,18 @@ that share the store's file system, may work on one study at once.`,
 			files, err := generate(ctx, st, p, data, jobs*threads, out)
 			if err != nil {
 				return err
+			}
+			if watts := p.Study.Training.PowerCapWatts; watts > 0 {
+				note, restore := powercap.Apply(watts)
+				defer func() {
+					if err := restore(); err != nil {
+						out.Printf("%v", err)
+					}
+				}()
+				out.Printf("%s", note)
+				for _, n := range nodes {
+					n.Notes = append(n.Notes, note)
+				}
 			}
 			failures, err := trainAll(ctx, st, nodes, reproduce.TrainOptions{
 				Launch: func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) },
