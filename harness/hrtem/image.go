@@ -55,7 +55,7 @@ func (s *Simulator) Counts(ctx context.Context, sp *Specimen, c Conditions, rng 
 	if x0 < 0 || y0 < 0 || x0+crop > n || y0+crop > n {
 		return 0, fmt.Errorf("specimen %d of %q: a crop of %d pixels at %v leaves the field of %d", sp.Info.Index, sp.Info.Split, crop, sp.Info.Crop, n)
 	}
-	actual = c.Defocus + float64(c.DefocusStd*portable.Normal(rng))
+	actual = c.draw(rng)
 	intensity := make([]float32, n*n)
 	if err := s.Intensity(ctx, sp, actual, intensity); err != nil {
 		return 0, err
@@ -69,6 +69,11 @@ func (s *Simulator) Counts(ctx context.Context, sp *Specimen, c Conditions, rng 
 		}
 	}
 	return actual, nil
+}
+
+// draw returns an actual defocus label in Å: normal around the nominal one.
+func (c Conditions) draw(rng *rand.Rand) float64 {
+	return c.Defocus + float64(c.DefocusStd*portable.Normal(rng))
 }
 
 // Limits that keep a simulated image meaningful and its cost bounded.
