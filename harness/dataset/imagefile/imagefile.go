@@ -1,0 +1,158 @@
+package imagefile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// maxPixels bounds one image: 16384 × 16384.
+const maxPixels = 1 << 28
+
+// Stack is N grey images of H rows and W columns.
+type Stack struct {
+	// Format is the file's, for example "TIFF".
+	Format  string
+	N, H, W int
+	// PixelSize is the side of a pixel in Å where the file says so, else 0.
+	PixelSize float64
+
+	// image fills dst, which has H·W elements, with image i.
+	image func(i int, dst []float32) error
+	file  io.Closer
+}
+
+// At fills dst with the H·W pixels of image i, row by row from the first row in
+// the file. Integers too large for a float32 are rounded.
+func (s *Stack) At(i int, dst []float32) error {
+	if i < 0 || i >= s.N {
+		return fmt.Errorf("image %d of %d", i, s.N)
+	}
+	if len(dst) != s.H*s.W {
+		return fmt.Errorf("image %d: %d values for %d×%d pixels", i, len(dst), s.H, s.W)
+	}
+	if err := s.image(i, dst); err != nil {
+		return fmt.Errorf("image %d: %w", i, err)
+	}
+	return nil
+}
+
+// Close closes the file.
+func (s *Stack) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// Open opens the stack at path, "FILE" or "FILE:ARRAY". The caller closes it.
+func Open(path string) (*Stack, error) {
+	name, member := SplitPath(path)
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = errors.New("not a regular file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	s, err := Decode(f, st.Size(), member)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	s.file = f
+	return s, nil
+}
+
+// SplitPath separates the array's name from the file's. Only formats that hold
+// several arrays have one, so that a colon in another file's name is a colon.
+func SplitPath(path string) (file, array string) {
+	i := strings.LastIndexByte(path, ':')
+	if i < 0 {
+		return path, ""
+	}
+	switch strings.ToLower(filepath.Ext(path[:i])) {
+	case ".npz", ".h5", ".hdf5", ".hdf", ".emd", ".nxs":
+		return path[:i], path[i+1:]
+	}
+	return path, ""
+}
+
+// Decode reads a stack from the size bytes of r. array names one of several
+// arrays and is empty otherwise.
+func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
+	head := make([]byte, min(size, 216))
+	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+		return nil, err
+	}
+	starts := func(magic string) bool { return strings.HasPrefix(string(head), magic) }
+	var s *Stack
+	var err error
+	switch {
+	case starts(npyMagic):
+		s, err = decodeNPY(r, size)
+	case starts("PK\x03\x04"), starts("PK\x05\x06"):
+		return decodeNPZ(r, size, array)
+	case starts("II*\x00"), starts("MM\x00*"), starts("II+\x00"), starts("MM\x00+"):
+		s, err = decodeTIFF(r, size)
+	case starts("\x89PNG\r\n\x1a\n"):
+		s, err = decodePNG(r, size)
+	case len(head) == 216 && string(head[208:212]) == "MAP ":
+		s, err = decodeMRC(r, size)
+	default:
+		base, ok := findHDF5(r, size)
+		if !ok {
+			return nil, errors.New("not an NPY, NPZ, TIFF, HDF5, EMD, PNG or MRC file")
+		}
+		return decodeHDF5(r, size, base, array)
+	}
+	if err == nil && array != "" {
+		err = fmt.Errorf("array %q asked for, but a file of this format holds only one", array)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// stackShape is how an array's dimensions are read as a stack: the index of the
+// dimensions that count images (-1: one image), rows and columns.
+func stackShape(dims []int64) (image, row, column int, err error) {
+	one := func(i int) bool { return dims[i] == 1 }
+	switch n := len(dims); {
+	case n == 2:
+		return -1, 0, 1, nil
+	case n == 3 && one(2):
+		return -1, 0, 1, nil
+	case n == 3:
+		return 0, 1, 2, nil
+	case n == 4 && one(1):
+		return 0, 2, 3, nil
+	case n == 4 && one(3):
+		return 0, 1, 2, nil
+	}
+	return 0, 0, 0, fmt.Errorf("an array of shape %v is no stack of grey images: want (H,W), (N,H,W), (N,1,H,W) or (N,H,W,1)", dims)
+}
+
+// checkShape bounds a stack's dimensions. Whether the file holds as much is for
+// the reader of its format to check.
+func checkShape(n, h, w int64) error {
+	if n < 1 || h < 1 || w < 1 {
+		return fmt.Errorf("%d images of %d×%d pixels", n, h, w)
+	}
+	if h > maxPixels || w > maxPixels/h {
+		return fmt.Errorf("an image of %d×%d pixels is larger than %d pixels", h, w, maxPixels)
+	}
+	if n > (1<<62)/(h*w)/8 {
+		return fmt.Errorf("%d images of %d×%d pixels are too many", n, h, w)
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+"""Writes the same three images of 20 x 18 pixels in every form that package
+imagefile reads, with the libraries that users have: numpy, tifffile, h5py and
+OpenCV (Debian: python3-numpy, python3-tifffile, python3-h5py, python3-opencv).
+
+    python3 make.py FOLDER
+
+A file's name starts with its kind of number, which fixes the pixels' values:
+u (unsigned), i (signed: 60 less) or f (a quarter of that), then the number of images.
+"""
+import struct
+import sys
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import tifffile
+
+out = Path(sys.argv[1])
+n, h, w = np.meshgrid(np.arange(3), np.arange(20), np.arange(18), indexing="ij")
+base = (37 * n + 5 * h + 3 * w) % 120
+of = {"u": base, "i": base - 60, "f": (base - 60) / 4}
+
+
+def name(kind, images, *rest):
+    return str(out / "-".join([kind + str(images), *map(str, rest)]))
+
+
+# NumPy: every type, order and shape
+for dtype in "u1 i1 b1 u2 i2 u4 i4 u8 i8 f2 f4 f8".split():
+    for order in "<>":
+        for fortran in (False, True):
+            kind = dtype[0] if dtype != "b1" else "b"
+            a = (base > 60) if kind == "b" else of[kind]
+            a = np.asarray(a, dtype=order + dtype, order="F" if fortran else "C")
+            a = a.astype(order + dtype, order="F" if fortran else "C")
+            np.save(name(kind, 3, order == "<" and "le" or "be", dtype, fortran and "fortran" or "c") + ".npy", a)
+f4 = of["f"].astype("f4")
+for fortran in (False, True):
+    order = np.asfortranarray if fortran else np.ascontiguousarray
+    tail = "fortran.npy" if fortran else "c.npy"
+    np.save(name("f", 1, "2d", tail), order(f4[0]))
+    np.save(name("f", 1, "3d1", tail), order(f4[0][:, :, None]))
+    np.save(name("f", 3, "4d-channel-first", tail), order(f4[:, None]))
+    np.save(name("f", 3, "4d-channel-last", tail), order(f4[..., None]))
+for version in ((2, 0), (3, 0)):
+    with open(name("f", 3, "version", version[0]) + ".npy", "wb") as f:
+        np.lib.format.write_array(f, f4, version=version)
+np.savez(name("f", 3, "stored.npz"), f4)
+np.savez_compressed(name("f", 3, "deflated.npz"), f4)
+np.savez(out / "two.npz", images=f4, labels=of["u"].astype("u1"))
+
+# TIFF
+for dtype in "u1 i1 u2 i2 u4 i4 f2 f4 f8".split():
+    a = of[dtype[0]].astype(dtype)
+    for order in "<>":
+        e = order == "<" and "le" or "be"
+        tifffile.imwrite(name(dtype[0], 3, e, dtype, "strips.tif"), a, byteorder=order, photometric="minisblack", rowsperstrip=7, metadata=None)
+        tifffile.imwrite(name(dtype[0], 3, e, dtype, "tiles.tif"), a, byteorder=order, photometric="minisblack", tile=(16, 16), metadata=None)
+        tifffile.imwrite(name(dtype[0], 3, e, dtype, "big-tiles-deflate.tif"), a, byteorder=order, bigtiff=True, photometric="minisblack", compression="zlib", tile=(16, 32), metadata=None)
+tifffile.imwrite(name("u", 3, "imagej.tif"), of["u"].astype("u2"), imagej=True, resolution=(50.0, 50.0), metadata={"unit": "nm"})  # 0.2 Å
+tifffile.imwrite(name("u", 1, "centimetre.tif"), of["u"][0].astype("u2"), resolution=(5e8, 5e8), resolutionunit="CENTIMETER")  # 0.2 Å
+for label, compression in {"none": 1, "lzw": 5, "deflate": 8, "packbits": 32773}.items():
+    for dtype in "u1", "u2":
+        pages = list(of["u"].astype(dtype))
+        assert cv2.imwritemulti(name("u", 3, "opencv", label, dtype) + ".tif", pages, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+assert cv2.imwrite(name("f", 1, "opencv-lzw-f4.tif"), f4[0], [cv2.IMWRITE_TIFF_COMPRESSION, 5])
+
+# HDF5
+for dtype in "u1 i1 u2 i2 u4 i4 u8 i8 f2 f4 f8".split():
+    for order in "<>":
+        with h5py.File(name(dtype[0], 3, order == "<" and "le" or "be", dtype) + ".h5", "w") as f:
+            f.create_dataset("stack", data=of[dtype[0]].astype(order + dtype))
+with h5py.File(name("b", 3, "bool.h5"), "w") as f:
+    f.create_dataset("mask", data=base > 60)
+for label, options in {
+    "chunks": dict(),
+    "gzip": dict(compression="gzip"),
+    "lzf": dict(compression="lzf"),
+    "shuffle-gzip": dict(shuffle=True, compression="gzip"),
+    "shuffle-lzf-fletcher": dict(shuffle=True, compression="lzf", fletcher32=True),
+    "fletcher": dict(fletcher32=True),
+}.items():
+    with h5py.File(name("f", 3, label) + ".h5", "w") as f:
+        f.create_dataset("a/b/c", data=f4, chunks=(2, 7, 18), **options)
+with h5py.File(name("f", 3, "channel.h5"), "w", userblock_size=1024) as f:
+    f.create_dataset("x", data=f4[:, None], chunks=(1, 1, 20, 5), compression="gzip")
+with h5py.File(name("f", 3, "latest.h5"), "w", libver="latest") as f:
+    f.create_dataset("g/x", data=f4)
+with h5py.File(name("f", 3, "emd.emd"), "w") as f:
+    g = f.create_group("data/stack")
+    g.attrs["emd_group_type"] = 1
+    g.create_dataset("data", data=f4, chunks=True)
+    for i, d in enumerate(f4.shape):
+        g.create_dataset("dim%d" % (i + 1), data=np.arange(d) * 0.2)
+with h5py.File(name("f", 3, "many-groups.h5"), "w") as f:
+    for i in range(200):
+        f.create_group("group number %d" % i)
+    f["group number 77"].create_dataset("here", data=f4)
+    f["soft"] = h5py.SoftLink("/nowhere")
+    f["again"] = f["group number 77"]
+with h5py.File(out / "two.h5", "w") as f:
+    f["images"] = f4
+    f["sub/labels"] = of["u"].astype("u1")
+with h5py.File(out / "new-chunks.h5", "w", libver="latest") as f:
+    f.create_dataset("x", data=f4, chunks=(1, 20, 18))
+with h5py.File(out / "sparse.h5", "w") as f:
+    f.create_dataset("x", shape=(3, 20, 18), dtype="f4", chunks=(1, 20, 18))[1] = f4[1]
+
+# PNG
+assert cv2.imwrite(name("u", 1, "grey.png"), of["u"][0].astype("u1"))
+assert cv2.imwrite(name("u", 1, "grey16.png"), of["u"][0].astype("u2"))
+assert cv2.imwrite(name("u", 1, "grey-as-rgb.png"), cv2.merge([of["u"][0].astype("u1")] * 3))
+assert cv2.imwrite(str(out / "colour.png"), cv2.merge([of["u"][i].astype("u1") for i in range(3)]))
+assert cv2.imwrite(name("B", 1, "one-bit.png"), np.uint8(base[0] > 60) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
+
+# MRC, by the table of the MRC2014 format
+for mode, dtype in {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}.items():
+    for order in "<>":
+        head = bytearray(1024)
+        struct.pack_into(order + "10i", head, 0, 18, 20, 3, mode, 0, 0, 0, 18, 20, 3)
+        struct.pack_into(order + "3f", head, 40, 18 * 0.25, 20 * 0.25, 3.0)
+        struct.pack_into(order + "i", head, 92, 64)
+        head[208:212] = b"MAP "
+        head[212:214] = b"\x44\x44" if order == "<" else b"\x11\x11"
+        data = of[dtype[0]].astype(order + dtype).tobytes()
+        Path(name(dtype[0], 3, "mode", mode, order == "<" and "le" or "be") + ".mrc").write_bytes(head + bytes(64) + data)
+
+# What needs packages from PyPI that Debian lacks; the corpus holds these files.
+try:
+    import imagecodecs  # noqa: F401, tifffile uses it
+    import mrcfile
+    from PIL import Image
+except ImportError:
+    sys.exit()
+for dtype in "u1 i1 u2 i2 u4 i4 f2 f4 f8".split():
+    for order in "<>":
+        e = order == "<" and "le" or "be"
+        for compression in "zlib", "lzw", "packbits":
+            tifffile.imwrite(
+                name(dtype[0], 3, "imagecodecs", e, dtype, compression) + ".tif",
+                of[dtype[0]].astype(dtype),
+                byteorder=order, photometric="minisblack", compression=compression, rowsperstrip=7,
+                predictor=compression != "packbits", metadata=None,
+            )
+for dtype in "i1 i2 f4 u2 f2".split():
+    with mrcfile.new(name(dtype[0], 3, "mrcfile", dtype) + ".mrc") as f:
+        f.set_data(of[dtype[0]].astype(dtype))
+        f.voxel_size = 0.25
+palette = Image.fromarray(of["u"][0].astype("u1"))
+palette.putpalette([(7 * i) % 256 for i in range(3 * 256)])
+palette.save(name("u", 1, "palette.png"))
+Image.fromarray(of["u"][0].astype("u1")).save(name("u", 1, "pillow-lzw.tif"), compression="tiff_lzw")
