@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,9 +117,10 @@ func (s *fakeSession) Train(ctx context.Context, r TrainRequest, progress func(S
 				os.Exit(3)
 			case "children":
 				c := exec.Command("sleep", "1000")
-				c.Stderr = os.NewFile(2, "stderr")
-				c.Start()
-				fmt.Println("child", c.Process.Pid)
+				c.Stderr = os.NewFile(2, "stderr") // keeps the harness's end busy
+				if err := c.Start(); err != nil {
+					return err
+				}
 				step.LossScale = float64(c.Process.Pid)
 			case "stalls":
 				time.Sleep(time.Hour)
@@ -279,11 +281,10 @@ func launchContext(ctx context.Context, t *testing.T, b string, change ...func(*
 	return c, err
 }
 
-func network(t testing.TB) *nn.Graph {
-	t.Helper()
+func network() *nn.Graph {
 	g, err := nn.UNet(nn.UNetOptions{Width: 2, Classes: 2})
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	g.Initialize(1, 0)
 	return g
@@ -292,7 +293,7 @@ func network(t testing.TB) *nn.Graph {
 // open starts a session with a loaded dataset "a" of n images of 16×32.
 func open(t *testing.T, b Backend, n int) Session {
 	t.Helper()
-	s, err := b.Open(t.Context(), network(t), Options{})
+	s, err := b.Open(t.Context(), network(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,4 +317,33 @@ func datasetFile(t *testing.T, n int) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// startChild makes the plugin start a process of its own.
+func startChild(s Session) (pid int, err error) {
+	err = s.Train(context.Background(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 4)}, func(p Step) error {
+		pid = max(pid, int(p.LossScale))
+		return nil
+	})
+	return pid, err
+}
+
+// hostForTest is a harness that starts a plugin and waits to be killed.
+func hostForTest() {
+	exe, _ := os.Executable()
+	c, err := Launch(context.Background(), Spec{Name: "fake", Path: exe, Env: []string{behaviour + "=children"}})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	s, err := c.Open(context.Background(), network(), Options{})
+	if err == nil {
+		err = s.LoadDataset(context.Background(), "a", os.Getenv("REFOCUS_TEST_DATASET"), "")
+	}
+	child := 0
+	if err == nil {
+		child, err = startChild(s)
+	}
+	fmt.Println(c.PID(), child, err)
+	time.Sleep(time.Minute)
 }

@@ -77,7 +77,7 @@ func TestRoundTrip(t *testing.T) {
 func TestErrors(t *testing.T) {
 	ctx := t.Context()
 	c := launch(t, "refuses")
-	_, err := c.Open(ctx, network(t), Options{})
+	_, err := c.Open(ctx, network(), Options{})
 	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), `node "encoder.init.relu" (Relu): group 3`) {
 		t.Errorf("refusal became %v", err)
 	}
@@ -97,7 +97,7 @@ func TestErrors(t *testing.T) {
 	if _, err := s.State(ctx); err != nil {
 		t.Errorf("after errors: %v", err)
 	}
-	_, err = launch(t, "huge error").Open(ctx, network(t), Options{})
+	_, err = launch(t, "huge error").Open(ctx, network(), Options{})
 	if err == nil || !strings.HasPrefix(err.Error(), "start xxx") {
 		t.Errorf("a huge error became %.100v", err)
 	}

@@ -19,8 +19,8 @@ const logLevelVariable = "REFOCUS_PLUGIN_LOG"
 // process is a plugin's process, in the form go-plugin wants it. It differs
 // from go-plugin's own runner in never leaving anything behind: the plugin and
 // what it started share a process group that is killed when the plugin ends or
-// is ended; the plugin dies with the harness, by the kernel's hand on Linux and
-// by its stdin closing everywhere.
+// is ended; the plugin is told of the harness's own end by the kernel on Linux
+// and by its stdin closing everywhere.
 type process struct {
 	cmd            *exec.Cmd
 	sockets        string   // folder of the plugin's socket

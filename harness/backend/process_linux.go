@@ -10,9 +10,9 @@ import (
 )
 
 // prepare gives the process a group of its own and ties it to the life of this
-// one.
+// one. The signal is one that Serve can pass on to the rest of the group.
 func prepare(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }
 
 // reap waits for the process to end, kills what it leaves behind and collects

@@ -7,10 +7,12 @@ import (
 	"io"
 	"log"
 	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -66,12 +68,7 @@ func serve(b Backend, versions ...int) {
 	log.SetFlags(0)
 	log.SetOutput(logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true}))
 
-	// The harness holds the other end of stdin. It closes when the harness
-	// ends, however that happens.
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(1)
-	}()
+	go dieWithHarness()
 
 	s := &server{backend: b, sessions: map[uint64]*served{}}
 	sets := map[int]plugin.PluginSet{}
@@ -87,6 +84,21 @@ func serve(b Backend, versions ...int) {
 		},
 	})
 	s.closeAll()
+}
+
+// dieWithHarness ends this process and what it started when the harness ends,
+// however that happens: the harness holds the other end of stdin, and on Linux
+// the kernel sends SIGTERM.
+func dieWithHarness() {
+	over := make(chan os.Signal, 1)
+	signal.Notify(over, syscall.SIGTERM)
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		over <- os.Interrupt
+	}()
+	<-over
+	killOwnGroup()
+	os.Exit(1)
 }
 
 // shareVersion reports whether the harness offers one of the versions. A host
