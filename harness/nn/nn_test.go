@@ -143,3 +143,24 @@ func TestMultiple(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestTrainingWork(t *testing.T) {
+	g, _ := UNet(UNetOptions{Width: 16, Classes: 2})
+	in := []int{1, 1, 64, 64}
+	forward, _ := g.MultiplyAdds(in)
+	first := int64(64 * 64 * 16 * 49) // the first convolution's input is the image, which needs no gradient
+	all, err := g.TrainingMultiplyAdds(in)
+	if err != nil || all != 3*forward-first {
+		t.Errorf("%d multiply-adds, want %d, %v", all, 3*forward-first, err)
+	}
+	encoder, _ := g.TrainingMultiplyAdds(in, Encoder)
+	decoder, _ := g.TrainingMultiplyAdds(in, Decoder)
+	both, _ := g.TrainingMultiplyAdds(in, Encoder, Decoder)
+	if both != forward || encoder >= all || decoder >= all {
+		t.Errorf("none %d, encoder %d, decoder %d, both %d frozen; forward %d", all, encoder, decoder, both, forward)
+	}
+	// A frozen decoder still passes the gradient on to the encoder.
+	if all-decoder >= all-encoder {
+		t.Errorf("freezing the decoder saves %d, the encoder %d", all-decoder, all-encoder)
+	}
+}

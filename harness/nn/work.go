@@ -1,6 +1,9 @@
 package nn
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // MultiplyAdds counts the multiply-adds of the graph's convolutions, computed
 // directly, for one forward pass over an input of the given shape. A training
@@ -49,4 +52,39 @@ func (g *Graph) Layers(input []int) ([]Layer, error) {
 		rows = append(rows, r)
 	}
 	return rows, nil
+}
+
+// TrainingMultiplyAdds counts the multiply-adds of the convolutions of one
+// training step over an input of the given shape, computed directly: the forward
+// pass, the weight gradient of every convolution outside the frozen groups, and
+// the input gradient of every convolution with something to train before it.
+func (g *Graph) TrainingMultiplyAdds(input []int, frozen ...string) (int64, error) {
+	rows, err := g.Layers(input)
+	if err != nil {
+		return 0, err
+	}
+	trained := map[string]bool{} // values whose gradient is needed
+	for _, t := range g.Parameters() {
+		trained[t.Name] = !slices.Contains(frozen, Group(t.Name))
+	}
+	var n int64
+	for _, r := range rows {
+		needed := false
+		for _, in := range r.Node.Inputs {
+			needed = needed || trained[in]
+		}
+		for _, out := range r.Node.Outputs {
+			trained[out] = needed
+		}
+		if r.Node.Op != "Conv" {
+			continue
+		}
+		n += r.MultiplyAdds
+		for _, in := range r.Node.Inputs[:2] { // the image, then the weight
+			if trained[in] {
+				n += r.MultiplyAdds
+			}
+		}
+	}
+	return n, nil
 }
