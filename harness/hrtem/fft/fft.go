@@ -33,11 +33,12 @@ import (
 	"math"
 	"sync"
 
+	"github.com/refocus-em/refocus/harness/hrtem/internal/kernel"
 	"github.com/refocus-em/refocus/harness/hrtem/internal/portable"
 )
 
 // Lanes is the number of rows that are transformed together.
-const Lanes = 16
+const Lanes = kernel.Lanes
 
 // Supported reports whether fields of side n can be transformed.
 func Supported(n int) bool {
@@ -51,9 +52,7 @@ func Index(n, y, x int) int {
 }
 
 // Field is a square field or spectrum in the package's layout.
-type Field struct {
-	Re, Im []float32
-}
+type Field kernel.Planes
 
 // NewField returns a field of zeros of side n.
 func NewField(n int) Field {
@@ -106,13 +105,17 @@ type scratch struct {
 	line     Field // a transformed block
 }
 
-// stage is one step of Stockham's algorithm: butterflies over sub-sequences of
-// length n·radix, apart by stride elements.
+// stage is one step of Stockham's algorithm: m butterflies of a radix over runs of
+// stride elements.
 type stage struct {
 	radix, m, stride int
-	// twiddle holds, for each of m butterflies, the radix−1 factors
-	// exp(−2πi·p·j/(m·radix)), j = 1…radix−1, real and imaginary part.
+	// twiddle holds, for butterfly p, the radix−1 factors exp(−2πi·p·j/(m·radix)),
+	// j = 1…radix−1, real and imaginary part.
 	twiddle []float32
+}
+
+func (s *stage) run(dst, src Field) {
+	kernel.Best.Stages[s.radix](kernel.Planes(dst), kernel.Planes(src), s.m, s.stride*Lanes, s.twiddle)
 }
 
 // NewPlan plans transforms of side n.
@@ -205,9 +208,8 @@ func (p *Plan) Filter(dst Field, band int, terms ...Term) {
 				continue
 			}
 			p.lines(s.line, p.block(s.mid, i), s)
-			h := p.function(term, i)
 			out := p.block(acc, i)
-			multiply(out, s.line, h, t > 0)
+			p.apply(out, s.line, term, i, t > 0)
 			if t == len(terms)-1 {
 				p.inverseLines(p.block(s.mid, i), out, s)
 			}
@@ -230,8 +232,8 @@ func (p *Plan) rows(mid, src Field, band int, s *scratch) {
 		for kb := range nb {
 			if p.inBand(kb, band) {
 				from, to := kb*Lanes*Lanes, (kb*p.n+yb*Lanes)*Lanes
-				transpose(mid.Re[to:], s.line.Re[from:])
-				transpose(mid.Im[to:], s.line.Im[from:])
+				kernel.Best.Transpose(mid.Re[to:], s.line.Re[from:])
+				kernel.Best.Transpose(mid.Im[to:], s.line.Im[from:])
 			}
 		}
 	}
@@ -244,8 +246,8 @@ func (p *Plan) inverseRows(dst, mid Field, band int, s *scratch) {
 		for kb := range nb {
 			to, from := kb*Lanes*Lanes, (kb*p.n+yb*Lanes)*Lanes
 			if p.inBand(kb, band) {
-				transpose(s.line.Re[to:], mid.Re[from:])
-				transpose(s.line.Im[to:], mid.Im[from:])
+				kernel.Best.Transpose(s.line.Re[to:], mid.Re[from:])
+				kernel.Best.Transpose(s.line.Im[to:], mid.Im[from:])
 			} else {
 				clear(s.line.Re[to : to+Lanes*Lanes])
 				clear(s.line.Im[to : to+Lanes*Lanes])
@@ -296,12 +298,20 @@ func root(k, n int) (re, im float32) {
 	return float32(c), float32(-s)
 }
 
-// function returns block i of a term's function.
-func (p *Plan) function(t Term, i int) Field {
+// apply multiplies block i of a spectrum by a term's function.
+func (p *Plan) apply(dst, x Field, t Term, i int, add bool) {
 	lo, hi := i*p.n*Lanes, (i+1)*p.n*Lanes
-	h := Field{Re: t.Re[lo:hi]}
+	h := kernel.Planes{Re: t.Re[lo:hi]}
+	f := kernel.Best.Scale
+	if add {
+		f = kernel.Best.ScaleAdd
+	}
 	if t.Im != nil {
 		h.Im = t.Im[lo:hi]
+		f = kernel.Best.Multiply
+		if add {
+			f = kernel.Best.MultiplyAdd
+		}
 	}
-	return h
+	f(kernel.Planes(dst), kernel.Planes(x), h)
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/hrtem/crystal"
 	"github.com/refocus-em/refocus/harness/hrtem/fft"
+	"github.com/refocus-em/refocus/harness/hrtem/internal/kernel"
 	"github.com/refocus-em/refocus/harness/hrtem/internal/portable"
 	"github.com/refocus-em/refocus/harness/hrtem/kirkland"
 )
@@ -158,7 +159,7 @@ func (w *Wave) slice(phase []float32, empty bool) {
 		return
 	}
 	if !empty {
-		transmit(w.psi, phase)
+		kernel.Best.Transmit(kernel.Planes(w.psi), phase)
 		w.vacuum = false
 	}
 	w.m.grid.Filter(w.psi, w.m.band, fft.Term{Src: w.psi, Re: w.m.propagator.Re, Im: w.m.propagator.Im})

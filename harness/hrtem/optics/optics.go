@@ -19,6 +19,7 @@ import (
 	"math"
 
 	"github.com/refocus-em/refocus/harness/hrtem/fft"
+	"github.com/refocus-em/refocus/harness/hrtem/internal/kernel"
 	"github.com/refocus-em/refocus/harness/hrtem/internal/portable"
 	"github.com/refocus-em/refocus/harness/hrtem/kirkland"
 )
@@ -77,37 +78,28 @@ func (im *Imager) Spectrum(rows []complex64) fft.Field {
 	return f
 }
 
-// intensity adds |ψ|² of the spectra at a defocus to sum, in the layout of a field.
+// intensity adds |ψ|² of a spectrum at a defocus to sum, in the layout of a field.
 // work is overwritten.
-func (im *Imager) intensity(sum []float32, work fft.Field, spectrum fft.Field, defocus float64) {
+func (im *Imager) intensity(sum []float32, work, spectrum fft.Field, defocus float64) {
 	n := im.o.Samples
 	// The phase is separable: exp(iπλΔf·kx²)·exp(iπλΔf·ky²).
-	re, ph := make([]float32, n), make([]float32, n)
+	phase := kernel.Planes{Re: make([]float32, n), Im: make([]float32, n)}
 	for i := range n {
 		f := float64(fft.Frequency(n, i)) / im.o.Cell
 		s, c := portable.SinCos(math.Pi * im.lambda * defocus * f * f)
-		re[i], ph[i] = float32(c), float32(s)
+		phase.Re[i], phase.Im[i] = float32(c), float32(s)
 	}
-	for b := 0; b < n; b += fft.Lanes {
-		i := fft.Index(n, b, 0)
-		for ky := range n {
-			a, b1 := re[ky], ph[ky]
-			for kx := b; kx < b+fft.Lanes; kx++ {
-				c, d := re[kx], ph[kx]
-				h := float32(a*c) - float32(b1*d)
-				g := float32(a*d) + float32(b1*c)
-				x, y := spectrum.Re[i], spectrum.Im[i]
-				work.Re[i] = float32(x*h) - float32(y*g)
-				work.Im[i] = float32(x*g) + float32(y*h)
-				i++
-			}
-		}
+	for kx := 0; kx < n; kx += fft.Lanes {
+		lo, hi := fft.Index(n, kx, 0), fft.Index(n, kx+fft.Lanes, 0)
+		kernel.Best.Rotate(
+			kernel.Planes{Re: work.Re[lo:hi], Im: work.Im[lo:hi]},
+			kernel.Planes{Re: spectrum.Re[lo:hi], Im: spectrum.Im[lo:hi]},
+			phase,
+			kernel.Planes{Re: phase.Re[kx : kx+fft.Lanes], Im: phase.Im[kx : kx+fft.Lanes]},
+		)
 	}
 	im.plan.Inverse(work, work)
-	for i, x := range work.Re {
-		y := work.Im[i]
-		sum[i] += float32(x*x) + float32(y*y)
-	}
+	kernel.Best.AddNorm(sum, kernel.Planes(work))
 }
 
 // mean returns the mean intensity over spectra at a defocus in Å, in the layout of

@@ -1,27 +1,32 @@
-package fft
+package kernel
 
-// The functions here are the whole arithmetic of the package. Every product is
-// rounded by an explicit conversion before it enters a sum, so that no compiler
-// fuses the two.
+import "math"
 
-// run does one stage on a block of Lanes rows: for p < m and j' < radix
-//
-//	dst[q + stride·(radix·p + j')] = exp(−2πi·p·j'/(m·radix)) · Σ_j src[q + stride·(p + m·j)]·exp(−2πi·j·j'/radix)
-func (s *stage) run(dst, src Field) {
-	w := s.stride * Lanes // floats per run of equal twiddles
-	step := s.m * w
-	for p := range s.m {
-		tw := s.twiddle[p*2*(s.radix-1):]
-		x, y := p*w, p*s.radix*w
-		switch s.radix {
-		case 2:
-			butterfly2(dst.Re[y:y+2*w], dst.Im[y:y+2*w], src.Re[x:], src.Im[x:], w, step, tw)
-		case 3:
-			butterfly3(dst.Re[y:y+3*w], dst.Im[y:y+3*w], src.Re[x:], src.Im[x:], w, step, tw)
-		case 4:
-			butterfly4(dst.Re[y:y+4*w], dst.Im[y:y+4*w], src.Re[x:], src.Im[x:], w, step, tw)
-		case 5:
-			butterfly5(dst.Re[y:y+5*w], dst.Im[y:y+5*w], src.Re[x:], src.Im[x:], w, step, tw)
+// The functions here define the arithmetic. Every product is rounded by an explicit
+// conversion before it enters a sum, so that no compiler fuses the two.
+
+var portable = Set{
+	Name: "portable",
+	Stages: [6]func(dst, src Planes, m, w int, tw []float32){
+		2: runs(2, butterfly2), 3: runs(3, butterfly3), 4: runs(4, butterfly4), 5: runs(5, butterfly5),
+	},
+	Multiply:    func(dst, x, h Planes) { product(dst, x, h, false) },
+	MultiplyAdd: func(dst, x, h Planes) { product(dst, x, h, true) },
+	Scale:       func(dst, x, h Planes) { scale(dst, x, h, false) },
+	ScaleAdd:    func(dst, x, h Planes) { scale(dst, x, h, true) },
+	Transpose:   transpose,
+	Transmit:    transmit,
+	Rotate:      rotate,
+	AddNorm:     addNorm,
+}
+
+// runs applies a butterfly to every run of a stage. The butterfly's inputs are step
+// apart, its outputs w.
+func runs(radix int, butterfly func(yr, yi, xr, xi []float32, w, step int, tw []float32)) func(dst, src Planes, m, w int, tw []float32) {
+	return func(dst, src Planes, m, w int, tw []float32) {
+		for p := range m {
+			x, y, t := p*w, p*radix*w, p*2*(radix-1)
+			butterfly(dst.Re[y:], dst.Im[y:], src.Re[x:], src.Im[x:], w, m*w, tw[t:t+2*(radix-1)])
 		}
 	}
 }
@@ -135,28 +140,13 @@ func butterfly5(yr, yi, xr, xi []float32, w, step int, tw []float32) {
 	}
 }
 
-// multiply sets dst to x·h, or adds x·h to it. h.Im is nil for a real h.
-func multiply(dst, x, h Field, add bool) {
+func product(dst, x, h Planes, add bool) {
 	dr, di := dst.Re, dst.Im[:len(dst.Re)]
-	xr, xi, hr := x.Re[:len(dr)], x.Im[:len(dr)], h.Re[:len(dr)]
-	if h.Im == nil {
-		if add {
-			for i, v := range hr {
-				dr[i] += float32(xr[i] * v)
-				di[i] += float32(xi[i] * v)
-			}
-			return
-		}
-		for i, v := range hr {
-			dr[i] = xr[i] * v
-			di[i] = xi[i] * v
-		}
-		return
-	}
-	hi := h.Im[:len(dr)]
-	for i, v := range hr {
-		re := float32(xr[i]*v) - float32(xi[i]*hi[i])
-		im := float32(xr[i]*hi[i]) + float32(xi[i]*v)
+	xr, xi := x.Re[:len(dr)], x.Im[:len(dr)]
+	hr, hi := h.Re[:len(dr)], h.Im[:len(dr)]
+	for i := range dr {
+		re := float32(xr[i]*hr[i]) - float32(xi[i]*hi[i])
+		im := float32(xr[i]*hi[i]) + float32(xi[i]*hr[i])
 		if add {
 			re += dr[i]
 			im += di[i]
@@ -165,7 +155,19 @@ func multiply(dst, x, h Field, add bool) {
 	}
 }
 
-// transpose sets the first 16×16 elements of dst to the transpose of src's.
+func scale(dst, x, h Planes, add bool) {
+	dr, di := dst.Re, dst.Im[:len(dst.Re)]
+	xr, xi, hr := x.Re[:len(dr)], x.Im[:len(dr)], h.Re[:len(dr)]
+	for i, v := range hr {
+		re, im := float32(xr[i]*v), float32(xi[i]*v)
+		if add {
+			re += dr[i]
+			im += di[i]
+		}
+		dr[i], di[i] = re, im
+	}
+}
+
 func transpose(dst, src []float32) {
 	d := (*[Lanes * Lanes]float32)(dst)
 	s := (*[Lanes * Lanes]float32)(src)
@@ -173,5 +175,70 @@ func transpose(dst, src []float32) {
 		for j := range Lanes {
 			d[i*Lanes+j] = s[j*Lanes+i]
 		}
+	}
+}
+
+func transmit(psi Planes, phase []float32) {
+	re, im := psi.Re[:len(phase)], psi.Im[:len(phase)]
+	for i, x := range phase {
+		s, c := sincos(x)
+		a, b := re[i], im[i]
+		re[i] = float32(a*c) - float32(b*s)
+		im[i] = float32(a*s) + float32(b*c)
+	}
+}
+
+// sincos returns sin x and cos x for |x| up to a few hundred, within 1.5·10⁻⁷, by
+// Taylor series around the nearest multiple of π/2.
+func sincos(x float32) (s, c float32) {
+	const (
+		round = 3 << 22 // adding it rounds a small float32 to an integer
+		hi    = 1.5703125
+		lo    = math.Pi/2 - hi
+	)
+	k := float32(x*(2/math.Pi)) + round
+	q := math.Float32bits(k)
+	k -= round
+	r := x - float32(k*hi) - float32(k*lo)
+	z := float32(r * r)
+	s = float32(z*(1./362880)) - 1./5040
+	s = float32(z*s) + 1./120
+	s = float32(z*s) - 1./6
+	s = float32(float32(z*s)*r) + r
+	c = float32(z*(1./40320)) - 1./720
+	c = float32(z*c) + 1./24
+	c = float32(z*c) - 0.5
+	c = float32(z*c) + 1
+	if q&1 != 0 {
+		s, c = c, s
+	}
+	// The signs: − for sin in quadrants 2 and 3, for cos in 1 and 2.
+	s = math.Float32frombits(math.Float32bits(s) ^ q&2<<30)
+	c = math.Float32frombits(math.Float32bits(c) ^ (q+1)&2<<30)
+	return s, c
+}
+
+func rotate(dst, x, rows, column Planes) {
+	cr, ci := column.Re[:Lanes], column.Im[:Lanes]
+	for r, a := range rows.Re {
+		b := rows.Im[r]
+		lo, hi := r*Lanes, (r+1)*Lanes
+		dr, di := dst.Re[lo:hi], dst.Im[lo:hi]
+		xr, xi := x.Re[lo:hi], x.Im[lo:hi]
+		for i := range cr {
+			hr := float32(a*cr[i]) - float32(b*ci[i])
+			hm := float32(a*ci[i]) + float32(b*cr[i])
+			re := float32(xr[i]*hr) - float32(xi[i]*hm)
+			im := float32(xr[i]*hm) + float32(xi[i]*hr)
+			dr[i], di[i] = re, im
+		}
+	}
+}
+
+func addNorm(sum []float32, psi Planes) {
+	re, im := psi.Re[:len(sum)], psi.Im[:len(sum)]
+	for i, a := range re {
+		b := im[i]
+		sum[i] += float32(a*a) + float32(b*b)
 	}
 }
