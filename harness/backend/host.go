@@ -181,7 +181,7 @@ func (c *Client) startError(given, limited context.Context, err error) error {
 		return fmt.Errorf("backend %s (%s) speaks version %d of the backend protocol, this harness version %d: %s",
 			c.spec.Name, c.spec.Path, v, ProtocolVersion, versionAdvice(v, fmt.Sprint(ProtocolVersion)))
 	}
-	if c.process.cmd.Process == nil {
+	if c.process.pid() == 0 {
 		return fmt.Errorf("starting backend %s: %w", c.spec.Name, err)
 	}
 	if text := err.Error(); strings.Contains(text, "Unrecognized remote plugin message") && !strings.Contains(text, "Failed to read any lines") {
@@ -348,7 +348,7 @@ func (c *Client) Open(ctx context.Context, g *nn.Graph, o Options) (Session, err
 func (c *Client) Done() <-chan struct{} { return c.process.done }
 
 // PID is the plugin's process number.
-func (c *Client) PID() int { return c.process.cmd.Process.Pid }
+func (c *Client) PID() int { return c.process.pid() }
 
 // Close ends the plugin and everything it started. It asks first, and waits
 // three seconds at most.

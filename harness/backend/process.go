@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-plugin/runner"
@@ -22,13 +23,16 @@ const logLevelVariable = "REFOCUS_PLUGIN_LOG"
 // is ended; the plugin is told of the harness's own end by the kernel on Linux
 // and by its stdin closing everywhere.
 type process struct {
-	cmd            *exec.Cmd
-	sockets        string   // folder of the plugin's socket
-	stdin          *os.File // closing it asks the plugin to end
+	cmd            *exec.Cmd // its Process belongs to mu
+	sockets        string    // folder of the plugin's socket
+	stdin          *os.File  // closing it asks the plugin to end
 	stdout, stderr *os.File
 	done           chan struct{}    // closed when the process has ended
 	state          *os.ProcessState // once done is closed; nil if unknown
 	drained        chan struct{}    // closed when its output has been read as well
+
+	mu     sync.Mutex
+	killed bool // perhaps before it was started
 }
 
 func newProcess(cmd *exec.Cmd) *process {
@@ -72,7 +76,7 @@ func (p *process) Start(context.Context) (err error) {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := p.cmd.Start()
+		err := p.run()
 		started <- err
 		if err != nil {
 			return
@@ -86,6 +90,15 @@ func (p *process) Start(context.Context) (err error) {
 		}
 	}()
 	return <-started
+}
+
+func (p *process) run() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.killed {
+		return context.Canceled
+	}
+	return p.cmd.Start()
 }
 
 // Wait returns when the process has ended. go-plugin calls it once, when it has
@@ -118,16 +131,30 @@ func (p *process) closePipes() {
 	}
 }
 
-// Kill ends the process and everything it started.
+// Kill ends the process and everything it started, or keeps it from starting.
 func (p *process) Kill(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.killed = true
+	if p.cmd.Process == nil {
+		return nil
+	}
 	select {
-	case <-p.done:
+	case <-p.done: // its number may be another's by now
 	default:
-		if p.cmd.Process != nil {
-			killGroup(p.cmd.Process)
-		}
+		killGroup(p.cmd.Process)
 	}
 	return nil
+}
+
+// pid is the process's number, or 0 before it was started.
+func (p *process) pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd.Process == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
 }
 
 func (p *process) Stdout() io.ReadCloser { return p.stdout }
@@ -135,10 +162,10 @@ func (p *process) Stderr() io.ReadCloser { return p.stderr }
 func (p *process) Name() string          { return p.cmd.Args[0] }
 
 func (p *process) ID() string {
-	if p.cmd.Process == nil {
-		return ""
+	if pid := p.pid(); pid > 0 {
+		return strconv.Itoa(pid)
 	}
-	return strconv.Itoa(p.cmd.Process.Pid)
+	return ""
 }
 
 func (p *process) Diagnose(context.Context) string { return "" }
