@@ -77,8 +77,16 @@ type Set struct {
 	// AffineAdd: dst = p₀·g + (p₁·x + p₂) + r.
 	AffineAdd func(dst, g, x, r Block, rows, cols int, p *Params)
 
-	// Transpose8 turns count blocks of 8×8; rows are Row floats apart, blocks
-	// Block floats.
+	// Pool: each of rows×cols pixels of dst is the maximum of max(0, p₀·src + p₁)
+	// over 2×2 pixels of src. Unpool: the first of the largest of 2×2 pixels of
+	// src gives its pixel of dst the gradient g, the others give zero. Every Col
+	// is 8.
+	Pool   func(dst, src Block, rows, cols int, p *Params)
+	Unpool func(dst, g, src Block, rows, cols int, p *Params)
+
+	// Transpose8 turns count blocks of 8×8 and reverses their order, as the
+	// gradient of a convolution does with the kernel's taps; rows are Row floats
+	// apart, blocks Block floats.
 	Transpose8 func(dst []float32, dstRow, dstBlock int, src []float32, srcRow, srcBlock, count int)
 
 	// Adam updates weights w and moments m and v with gradients g; all lengths

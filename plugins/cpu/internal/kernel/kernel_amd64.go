@@ -67,6 +67,17 @@ var avx2 = Set{
 			affineAddAVX2(&dst.Data[0], 4*dst.Col, dst.skip(cols), &g.Data[0], 4*g.Col, g.skip(cols), &x.Data[0], x.skip(cols), &r.Data[0], r.skip(cols), rows, cols, &p[0][0])
 		}
 	},
+	Pool: func(dst, src Block, rows, cols int, p *Params) {
+		if src.extent(2*rows, 2*cols); check(rows, cols, dst) {
+			poolAVX2(&dst.Data[0], dst.skip(cols), &src.Data[0], 4*src.Row, src.pairSkip(cols), rows, cols, &p[0][0])
+		}
+	},
+	Unpool: func(dst, g, src Block, rows, cols int, p *Params) {
+		dst.extent(2*rows, 2*cols)
+		if src.extent(2*rows, 2*cols); check(rows, cols, g) {
+			unpoolAVX2(&dst.Data[0], 4*dst.Row, dst.pairSkip(cols), &g.Data[0], g.skip(cols), &src.Data[0], 4*src.Row, src.pairSkip(cols), rows, cols, &p[0][0])
+		}
+	},
 	Transpose8: func(dst []float32, dstRow, dstBlock int, src []float32, srcRow, srcBlock, count int) {
 		if count > 0 {
 			_ = dst[(count-1)*dstBlock+7*dstRow+Lanes-1]
@@ -93,6 +104,9 @@ func check(rows, cols int, bs ...Block) bool {
 
 // skip is the distance in bytes from the end of a row to the next.
 func (b Block) skip(cols int) int { return 4 * (b.Row - cols*b.Col) }
+
+// pairSkip leads from the end of 2·cols pixels of a row to the row after next.
+func (b Block) pairSkip(cols int) int { return 4 * (2*b.Row - 2*cols*b.Col) }
 
 func gemm(f func(c *float32, crs int, a *float32, ars, ads int, b *float32, bds, rows, depth, acc int), columns int) Gemm {
 	return func(c []float32, crs int, a []float32, ars, ads int, b []float32, bds, rows, depth int, acc bool) {

@@ -4132,16 +4132,126 @@ end:
 	JNE  row
 	RET
 
+// func poolAVX2(dst *float32, dstSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
+// Requires: AVX, FMA3
+TEXT ·poolAVX2(SB), NOSPLIT, $0-64
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+16(FP), CX
+	MOVQ    srcRow+24(FP), DX
+	MOVQ    rows+40(FP), BX
+	MOVQ    params+56(FP), SI
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	VXORPS  Y2, Y2, Y2
+
+row:
+	MOVQ cols+48(FP), SI
+
+cols:
+	VMOVUPS     (CX), Y3
+	VFMADD132PS Y0, Y1, Y3
+	VMAXPS      Y3, Y2, Y3
+	VMOVAPS     Y3, Y3
+	VMOVUPS     32(CX), Y4
+	VFMADD132PS Y0, Y1, Y4
+	VMAXPS      Y4, Y2, Y4
+	VMAXPS      Y3, Y4, Y3
+	VMOVUPS     (CX)(DX*1), Y4
+	VFMADD132PS Y0, Y1, Y4
+	VMAXPS      Y4, Y2, Y4
+	VMAXPS      Y3, Y4, Y3
+	VMOVUPS     32(CX)(DX*1), Y4
+	VFMADD132PS Y0, Y1, Y4
+	VMAXPS      Y4, Y2, Y4
+	VMAXPS      Y3, Y4, Y3
+	ADDQ        $0x40, CX
+	VMOVUPS     Y3, (AX)
+	ADDQ        $0x20, AX
+	DECQ        SI
+	JNE         cols
+	ADDQ        dstSkip+8(FP), AX
+	ADDQ        srcSkip+32(FP), CX
+	DECQ        BX
+	JNE         row
+	RET
+
+// func unpoolAVX2(dst *float32, dstRow int, dstSkip int, grad *float32, gradSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
+// Requires: AVX, FMA3
+TEXT ·unpoolAVX2(SB), NOSPLIT, $0-88
+	MOVQ    dst+0(FP), AX
+	MOVQ    src+40(FP), CX
+	MOVQ    srcRow+48(FP), DX
+	MOVQ    grad+24(FP), BX
+	MOVQ    dstRow+8(FP), SI
+	MOVQ    rows+64(FP), DI
+	MOVQ    params+80(FP), R8
+	VMOVUPS (R8), Y0
+	VMOVUPS 32(R8), Y1
+	VXORPS  Y2, Y2, Y2
+
+row:
+	MOVQ cols+72(FP), R8
+
+cols:
+	VMOVUPS     (CX), Y4
+	VFMADD132PS Y0, Y1, Y4
+	VMAXPS      Y4, Y2, Y4
+	VMOVAPS     Y4, Y3
+	VMOVUPS     32(CX), Y5
+	VFMADD132PS Y0, Y1, Y5
+	VMAXPS      Y5, Y2, Y5
+	VMAXPS      Y3, Y5, Y3
+	VMOVUPS     (CX)(DX*1), Y6
+	VFMADD132PS Y0, Y1, Y6
+	VMAXPS      Y6, Y2, Y6
+	VMAXPS      Y3, Y6, Y3
+	VMOVUPS     32(CX)(DX*1), Y7
+	VFMADD132PS Y0, Y1, Y7
+	VMAXPS      Y7, Y2, Y7
+	VMAXPS      Y3, Y7, Y3
+	ADDQ        $0x40, CX
+	VMOVUPS     (BX), Y8
+	VCMPPS      $0x00, Y3, Y4, Y4
+	VANDPS      Y8, Y4, Y9
+	VMOVUPS     Y9, (AX)
+	VANDNPS     Y8, Y4, Y8
+	VCMPPS      $0x00, Y3, Y5, Y5
+	VANDPS      Y8, Y5, Y4
+	VMOVUPS     Y4, 32(AX)
+	VANDNPS     Y8, Y5, Y8
+	VCMPPS      $0x00, Y3, Y6, Y6
+	VANDPS      Y8, Y6, Y4
+	VMOVUPS     Y4, (AX)(SI*1)
+	VANDNPS     Y8, Y6, Y8
+	VCMPPS      $0x00, Y3, Y7, Y7
+	VANDPS      Y8, Y7, Y3
+	VMOVUPS     Y3, 32(AX)(SI*1)
+	VANDNPS     Y8, Y7, Y8
+	ADDQ        $0x20, BX
+	ADDQ        $0x40, AX
+	DECQ        R8
+	JNE         cols
+	ADDQ        dstSkip+16(FP), AX
+	ADDQ        srcSkip+56(FP), CX
+	ADDQ        gradSkip+32(FP), BX
+	DECQ        DI
+	JNE         row
+	RET
+
 // func transpose8AVX2(dst *float32, dstRow int, dstBlock int, src *float32, srcRow int, srcBlock int, count int)
 // Requires: AVX
 TEXT ·transpose8AVX2(SB), NOSPLIT, $0-56
-	MOVQ dst+0(FP), AX
-	MOVQ src+24(FP), CX
-	MOVQ dstRow+8(FP), DX
-	MOVQ srcRow+32(FP), BX
-	MOVQ dstBlock+16(FP), SI
-	MOVQ srcBlock+40(FP), DI
-	MOVQ count+48(FP), R8
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+24(FP), CX
+	MOVQ  dstRow+8(FP), DX
+	MOVQ  srcRow+32(FP), BX
+	MOVQ  dstBlock+16(FP), SI
+	MOVQ  srcBlock+40(FP), DI
+	MOVQ  count+48(FP), R8
+	MOVQ  R8, R9
+	DECQ  R9
+	IMULQ SI, R9
+	ADDQ  R9, AX
 
 block:
 	MOVQ       CX, R9
@@ -4200,7 +4310,7 @@ block:
 	VMOVUPS    Y5, (R9)
 	ADDQ       DX, R9
 	VMOVUPS    Y0, (R9)
-	ADDQ       SI, AX
+	SUBQ       SI, AX
 	ADDQ       DI, CX
 	DECQ       R8
 	JNE        block

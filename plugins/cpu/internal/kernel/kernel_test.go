@@ -178,6 +178,26 @@ func TestRowTwins(t *testing.T) {
 	}
 }
 
+func TestPoolTwins(t *testing.T) {
+	s := needNative(t)
+	a := arena{t, rand.New(rand.NewPCG(11, 12))}
+	for range 40 {
+		rows, cols := 1+a.r.IntN(4), 1+a.r.IntN(6)
+		src, g, p := a.block(2*rows, 2*cols, 8), a.block(rows, cols, 8), a.params()
+		for i := range src.Data { // many equal maxima
+			src.Data[i] = float32(int(2 * src.Data[i]))
+		}
+		small, large := a.block(rows, cols, 8), a.block(2*rows, 2*cols, 8)
+		wantSmall, wantLarge := small.clone(), large.clone()
+		portable.Pool(wantSmall, src, rows, cols, p)
+		s.Pool(small, src, rows, cols, p)
+		same(t, "pool", small.Data, wantSmall.Data)
+		portable.Unpool(wantLarge, g, src, rows, cols, p)
+		s.Unpool(large, g, src, rows, cols, p)
+		same(t, "unpool", large.Data, wantLarge.Data)
+	}
+}
+
 func TestTransposeAndAdamTwins(t *testing.T) {
 	s := needNative(t)
 	a := arena{t, rand.New(rand.NewPCG(7, 8))}

@@ -61,11 +61,33 @@ var portable = Set{
 			return fma(g.at(i, c)[l], p[0][l], fma(x.at(i, c)[l], p[1][l], p[2][l])) + r.at(i, c)[l]
 		}, dst, nil)
 	},
+	Pool: func(dst, src Block, rows, cols int, p *Params) {
+		each(rows, cols, nil, func(r, c, l int) float32 {
+			m, _ := largest(src, r, c, l, p)
+			return m
+		}, dst, nil)
+	},
+	Unpool: func(dst, g, src Block, rows, cols int, p *Params) {
+		for r := range rows {
+			for c := range cols {
+				for l := range Lanes {
+					_, at := largest(src, r, c, l, p)
+					for i := range 4 {
+						v := float32(0)
+						if i == at {
+							v = g.at(r, c)[l]
+						}
+						dst.at(2*r+i/2, 2*c+i%2)[l] = v
+					}
+				}
+			}
+		}
+	},
 	Transpose8: func(dst []float32, dstRow, dstBlock int, src []float32, srcRow, srcBlock, count int) {
 		for n := range count {
 			for i := range Lanes {
 				for j := range Lanes {
-					dst[n*dstBlock+j*dstRow+i] = src[n*srcBlock+i*srcRow+j]
+					dst[(count-1-n)*dstBlock+j*dstRow+i] = src[n*srcBlock+i*srcRow+j]
 				}
 			}
 		}
@@ -117,6 +139,22 @@ func max0(y float32) float32 {
 		return 0
 	}
 	return y
+}
+
+// largest returns the maximum of the activation of 2×2 pixels and the first
+// pixel that has it; a maximum that is no number is at none.
+func largest(src Block, r, c, l int, p *Params) (m float32, at int) {
+	var y [4]float32
+	for i := range y {
+		y[i] = max0(fma(src.at(2*r+i/2, 2*c+i%2)[l], p[0][l], p[1][l]))
+		if i == 0 || y[i] > m {
+			m = y[i]
+		}
+	}
+	for at < 4 && y[at] != m {
+		at++
+	}
+	return m, at
 }
 
 type vec = *[Lanes]float32

@@ -102,6 +102,16 @@ func affineAddAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol i
 //go:noescape
 func halfAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int)
 
+// poolAVX2 is Set.pool; strides are in bytes, a Skip leads from the end of a row (of a pair of rows) to the next.
+//
+//go:noescape
+func poolAVX2(dst *float32, dstSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
+
+// unpoolAVX2 is Set.unpool; strides are in bytes, a Skip leads from the end of a row (of a pair of rows) to the next.
+//
+//go:noescape
+func unpoolAVX2(dst *float32, dstRow int, dstSkip int, grad *float32, gradSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
+
 // transpose8AVX2 is Set.Transpose8; strides are in bytes.
 //
 //go:noescape

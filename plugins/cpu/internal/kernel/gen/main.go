@@ -18,6 +18,7 @@ func main() {
 	gemm(1)
 	transforms()
 	rows()
+	pool()
 	transpose()
 	adam()
 	Generate()
@@ -415,7 +416,83 @@ func rows() {
 	}
 }
 
-// transpose turns count 8×8 blocks.
+// pool writes the 2×2 maximum of an activation and its gradient.
+func pool() {
+	for _, back := range []bool{false, true} {
+		name, args := "pool", "dst *float32, dstSkip int"
+		if back {
+			name, args = "unpool", "dst *float32, dstRow, dstSkip int, grad *float32, gradSkip int"
+		}
+		TEXT(name+"AVX2", NOSPLIT, "func("+args+", src *float32, srcRow, srcSkip int, rows, cols int, params *float32)")
+		Pragma("noescape")
+		Doc(name + "AVX2 is Set." + name + "; strides are in bytes, a Skip leads from the end of a row (of a pair of rows) to the next.")
+		dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
+		srcRow := Load(Param("srcRow"), GP64())
+		var g, dstRow reg.Register
+		if back {
+			g, dstRow = Load(Param("grad"), GP64()), Load(Param("dstRow"), GP64())
+		}
+		rows, n := Load(Param("rows"), GP64()), GP64()
+		ptr := Load(Param("params"), GP64())
+		scale, shift, zero := YMM(), YMM(), YMM()
+		VMOVUPS(Mem{Base: ptr}, scale)
+		VMOVUPS(Mem{Base: ptr, Disp: 32}, shift)
+		VXORPS(zero, zero, zero)
+		square := func(p, row reg.Register) []Mem {
+			return []Mem{{Base: p}, {Base: p, Disp: 32}, {Base: p, Index: row, Scale: 1}, {Base: p, Index: row, Scale: 1, Disp: 32}}
+		}
+		Label("row")
+		Load(Param("cols"), n)
+		Label("cols")
+		var y [4]vec
+		m := YMM()
+		for i, at := range square(src, srcRow) {
+			y[i] = YMM()
+			VMOVUPS(at, y[i])
+			VFMADD132PS(scale, shift, y[i])
+			VMAXPS(y[i], zero, y[i])
+			if i == 0 {
+				VMOVAPS(y[0], m)
+			} else {
+				VMAXPS(m, y[i], m)
+			}
+		}
+		ADDQ(Imm(64), src)
+		if !back {
+			VMOVUPS(m, Mem{Base: dst})
+			ADDQ(Imm(32), dst)
+		} else {
+			// The first of equal values takes the gradient.
+			left := YMM()
+			VMOVUPS(Mem{Base: g}, left)
+			for i, at := range square(dst, dstRow) {
+				VCMPPS(Imm(0), m, y[i], y[i]) // equal, ordered, quiet
+				d := YMM()
+				VANDPS(left, y[i], d)
+				VMOVUPS(d, at)
+				VANDNPS(left, y[i], left)
+			}
+			ADDQ(Imm(32), g)
+			ADDQ(Imm(64), dst)
+		}
+		DECQ(n)
+		JNE(LabelRef("cols"))
+		add := func(name string, p reg.Register) {
+			m, _ := Param(name).Resolve()
+			ADDQ(m.Addr, p)
+		}
+		add("dstSkip", dst)
+		add("srcSkip", src)
+		if back {
+			add("gradSkip", g)
+		}
+		DECQ(rows)
+		JNE(LabelRef("row"))
+		RET()
+	}
+}
+
+// transpose turns count 8×8 blocks and reverses their order.
 func transpose() {
 	TEXT("transpose8AVX2", NOSPLIT, "func(dst *float32, dstRow, dstBlock int, src *float32, srcRow, srcBlock int, count int)")
 	Pragma("noescape")
@@ -425,6 +502,10 @@ func transpose() {
 	db, sb := Load(Param("dstBlock"), GP64()), Load(Param("srcBlock"), GP64())
 	n := Load(Param("count"), GP64())
 	p := GP64()
+	MOVQ(n, p)
+	DECQ(p)
+	IMULQ(db, p)
+	ADDQ(p, dst)
 	Label("block")
 	v := make([]vec, 8)
 	MOVQ(src, p)
@@ -475,7 +556,7 @@ func transpose() {
 			ADDQ(dr, p)
 		}
 	}
-	ADDQ(db, dst)
+	SUBQ(db, dst)
 	ADDQ(sb, src)
 	DECQ(n)
 	JNE(LabelRef("block"))

@@ -1,0 +1,319 @@
+package fast
+
+import "github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
+
+// Convolutions other than 3×3 of stride 1 are matrix products on staged rows of
+// pixels: all channels of a pixel are adjacent, so that a row of the kernel is
+// one product of depth kernel×channels.
+
+// directBudget is how many bytes of staged rows a task may hold.
+const directBudget = 256 << 10
+
+// maxCols is how many output pixels of a row a task takes.
+const maxCols = 64
+
+// strips divides n images of h×w into rectangles of rows×cols.
+type strips struct {
+	h, w, rows, cols, perCol, perImage, count int
+}
+
+func newStrips(n, h, w, rows, cols int) strips {
+	s := strips{h: h, w: w, rows: min(max(rows, 1), h), cols: min(cols, w)}
+	s.perCol = (h + s.rows - 1) / s.rows
+	s.perImage = s.perCol * ((w + s.cols - 1) / s.cols)
+	s.count = n * s.perImage
+	return s
+}
+
+func (s *strips) at(i int) (n, y, x, rows, cols int) {
+	n, i = i/s.perImage, i%s.perImage
+	y, x = i%s.perCol*s.rows, i/s.perCol*s.cols
+	return n, y, x, min(s.rows, s.h-y), min(s.cols, s.w-x)
+}
+
+// stageRows stages rows×cols pixels from (y0, x0) on with all channels of a
+// pixel adjacent.
+func (p *program) stageRows(dst []float32, in []reader, n, y0, x0, rows, cols int) {
+	depth := len(in) * lanes
+	for b := range in {
+		plane, a := p.source(&in[b], n)
+		p.fill(kernel.Block{Data: dst[b*lanes:], Row: cols * depth, Col: depth}, plane, in[b].s.h, in[b].s.w, y0, x0, rows, cols, a)
+	}
+}
+
+// stageImage is stageRows for the image, which has no padding of its channels.
+func (p *program) stageImage(dst []float32, n, y0, x0, rows, cols int) {
+	c := p.e.net.inputs
+	for i := range rows {
+		for j := range cols {
+			for k := range c {
+				v := float32(0)
+				if y, x := y0+i, x0+j; y >= 0 && y < p.h && x >= 0 && x < p.w {
+					v = p.images[((n*c+k)*p.h+y)*p.w+x]
+				}
+				dst[(i*cols+j)*c+k] = v
+			}
+		}
+	}
+}
+
+// stageInput stages what a convolution reads.
+func (p *program) stageInput(o *op, in []reader, dst []float32, n, y0, x0, rows, cols int) {
+	if o.image {
+		p.stageImage(dst, n, y0, x0, rows, cols)
+	} else {
+		p.stageRows(dst, in, n, y0, x0, rows, cols)
+	}
+}
+
+// inputs lists the blocks that a convolution reads and the buffers they are in.
+func (p *program) inputs(o *op) (in []reader, uses []*buffer) {
+	if o.image {
+		return nil, nil
+	}
+	for _, pt := range o.parts {
+		uses = append(uses, p.tensors[pt.t].value)
+	}
+	return p.readers(o), uses
+}
+
+// forwardDirect appends the forward pass of a convolution.
+func (p *program) forwardDirect(o *op) {
+	out, k := p.tensors[o.out], p.e.kernels
+	in, uses := p.inputs(o)
+	depth, kk, s := o.depth(), o.kernel, o.stride
+	cols := min(maxCols, out.w)
+	inCols := (cols-1)*s + kk
+	rows := directBudget / 4 / (inCols * depth * s)
+	st := newStrips(p.n, out.h, out.w, min(rows, 16), cols)
+	pan := panels(0, out.blocks, 0, false)
+	weights := p.e.slice(p.e.values, o.weight)
+	size := kk * kk * depth // per lane
+	u := p.buffer(len(pan) * size * 16)
+	p.add("forward weights", o, len(pan), []*buffer{u}, func(_, i int) {
+		for half := range pan[i].width / lanes {
+			// [c][tap][8] to [tap][c][16]
+			k.Copy(kernel.Block{Data: u.data[i*size*16+half*lanes:], Row: depth * pan[i].width, Col: pan[i].width},
+				kernel.Block{Data: weights[(pan[i].first+half)*size*lanes:], Row: lanes, Col: kk * kk * lanes}, kk*kk, depth)
+		}
+	})
+	inRows := (st.rows-1)*s + kk
+	stage, px := inRows*inCols*depth, st.rows*cols*16
+	p.need(stage + px + 64)
+	uses = append(uses, u, out.value)
+	if o.residual != nil {
+		uses = append(uses, p.tensors[o.residual].value)
+	}
+	write := p.writer(o, st.count)
+	var bias []float32
+	if o.bias != nil {
+		bias = p.e.slice(p.e.values, o.bias)
+	}
+	p.add("forward products", o, st.count, uses, func(w, i int) {
+		scratch := p.scratch[w]
+		x, y := cut(&scratch, stage), cut(&scratch, px)
+		n, y0, x0, rows, cols := st.at(i)
+		inCols := (cols-1)*s + kk
+		p.stageInput(o, in, x, n, y0*s-o.pad, x0*s-o.pad, (rows-1)*s+kk, inCols)
+		for j, pn := range pan {
+			gemm := k.Gemm16
+			if pn.width == 8 {
+				gemm = k.Gemm8
+			}
+			for r := range rows {
+				c := y[r*cols*pn.width:]
+				if bias != nil {
+					for q := range cols {
+						copy(c[q*lanes:][:lanes], bias)
+					}
+				}
+				for dy := range kk {
+					gemm(c, pn.width, x[(r*s+dy)*inCols*depth:], s*depth, 1, u.data[j*size*16+dy*kk*depth*pn.width:], pn.width, cols, kk*depth, dy > 0 || bias != nil)
+				}
+			}
+			for half := range pn.width / lanes {
+				write(i, n, pn.first+half, y0, x0, rows, cols, kernel.Block{Data: y[half*lanes:], Row: cols * pn.width, Col: pn.width})
+			}
+		}
+	})
+}
+
+// backwardDirect appends the gradient with respect to an activation that the
+// convolutions ops read, all of one stride, masked by the ReLU of m; without m
+// (the head) it is stored as it is.
+func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
+	k := p.e.kernels
+	in := p.tensors[ops[0].parts[0].t]
+	s := ops[0].stride
+	cols := min(maxCols, in.w)
+	type source struct {
+		o              *op
+		readers        []reader
+		depth, kk      int
+		u              *buffer
+		stage, offset  int // floats of staged rows, and where
+		halo, inCols   int // columns on each side
+		weights        []float32
+		size, inBlocks int
+	}
+	var sources []*source
+	pan := panels(0, in.blocks, 0, false)
+	uses := []*buffer{d, in.value}
+	perRow := 0
+	for _, o := range ops {
+		out := p.tensors[o.out]
+		c := &source{o: o, readers: p.gradReaders(out), depth: out.blocks * lanes, kk: o.kernel, halo: (o.kernel - 1) / s}
+		c.inCols = cols/s + 2*c.halo + 1
+		c.size = c.kk * c.kk * c.depth
+		c.u = p.buffer(len(pan) * c.size * 16)
+		c.weights = p.e.slice(p.e.values, o.weight)
+		c.inBlocks = o.inBlocks
+		perRow += c.inCols * c.depth
+		sources = append(sources, c)
+		uses = append(uses, c.u, out.grad)
+		p.add("data gradient weights", o, len(pan), []*buffer{c.u}, func(_, i int) {
+			// [k/8][c][tap][k%8] to [tap reversed][k][c]
+			taps := c.kk * c.kk
+			for half := range pan[i].width / lanes {
+				for b := range c.depth / lanes {
+					k.Transpose8(c.u.data[i*c.size*16+b*lanes*pan[i].width+half*lanes:], pan[i].width, c.depth*pan[i].width,
+						c.weights[(b*c.inBlocks+pan[i].first+half)*lanes*taps*lanes:], taps*lanes, lanes, taps)
+				}
+			}
+		})
+	}
+	rows := min(max(directBudget/4/perRow, 1)*s, 16)
+	st := newStrips(p.n, in.h, in.w, max(rows/s*s, s), cols)
+	offset := 0
+	for _, c := range sources {
+		c.offset = offset
+		c.stage = (st.rows/s + c.kk) * c.inCols * c.depth
+		offset += (c.stage + 15) / 16 * 16
+	}
+	px := st.rows * cols * 16
+	p.need(offset + px + 64)
+	var mask func(unit, n, block, y, x, rows, cols int, px kernel.Block)
+	if m != nil {
+		mask = p.masker(m, 0, st.count, d)
+	}
+	p.add("data gradient products", ops[0], st.count, uses, func(w, i int) {
+		scratch := p.scratch[w]
+		x, y := cut(&scratch, offset), cut(&scratch, px)
+		n, y0, x0, rows, cols := st.at(i)
+		for _, c := range sources {
+			// The rows of the output that reach rows y0… of the input.
+			first := floorDiv(y0+c.o.pad-(c.kk-1), s)
+			p.stageRows(x[c.offset:], c.readers, n, first, x0/s-c.halo, floorDiv(y0+rows-1+c.o.pad, s)-first+1, cols/s+2*c.halo+1)
+		}
+		for j, pn := range pan {
+			gemm := k.Gemm16
+			if pn.width == 8 {
+				gemm = k.Gemm8
+			}
+			clear(y[:rows*cols*pn.width])
+			for _, c := range sources {
+				inCols := cols/s + 2*c.halo + 1
+				first := floorDiv(y0+c.o.pad-(c.kk-1), s)
+				for r := range rows {
+					for dy := range c.kk {
+						oy := y0 + r + c.o.pad - dy
+						if oy%s != 0 {
+							continue
+						}
+						oy = oy/s - first
+						// Every s-th pixel of the row sees the same taps.
+						for phase := range s {
+							for dx := range c.kk {
+								ox := phase + c.o.pad - dx
+								if ox%s != 0 {
+									continue
+								}
+								ox = ox/s + c.halo
+								tap := c.kk*c.kk - 1 - (dy*c.kk + dx)
+								gemm(y[(r*cols+phase)*pn.width:], s*pn.width, x[c.offset+(oy*inCols+ox)*c.depth:], c.depth, 1,
+									c.u.data[j*c.size*16+tap*c.depth*pn.width:], pn.width, cols/s, c.depth, true)
+							}
+						}
+					}
+				}
+			}
+			for half := range pn.width / lanes {
+				b := kernel.Block{Data: y[half*lanes:], Row: cols * pn.width, Col: pn.width}
+				if mask != nil {
+					mask(i, n, pn.first+half, y0, x0, rows, cols, b)
+				} else {
+					k.Copy(kernel.Block{Data: in.plane(d.data, n, pn.first+half)[(y0*in.w+x0)*lanes:], Row: in.w * lanes, Col: lanes}, b, rows, cols)
+				}
+			}
+		}
+	})
+}
+
+// floorDiv rounds towards −∞.
+func floorDiv(a, b int) int {
+	if a < 0 {
+		return -((-a + b - 1) / b)
+	}
+	return a / b
+}
+
+// weightDirect appends the gradient of a convolution's weights: products over
+// the pixels of a row, row after row of the batch.
+func (p *program) weightDirect(o *op) {
+	out, k := p.tensors[o.out], p.e.kernels
+	in, uses := p.inputs(o)
+	grads := p.gradReaders(out)
+	depth, kk, s := o.depth(), o.kernel, o.stride
+	pan := panels(0, out.blocks, 0, false)
+	inRows, inCols := (out.h-1)*s+kk, (out.w-1)*s+kk
+	perImage := inRows*inCols*depth + out.h*out.w*len(pan)*16
+	chunk := min(max(1, gradientBudget/4/perImage), p.n) // images
+	x := p.buffer(chunk * inRows * inCols * depth)
+	y := p.buffer(chunk * out.h * out.w * len(pan) * 16)
+	row := kk * depth * 16 // products of one row of the kernel
+	sum := p.buffer(len(pan) * kk * row)
+	uses = append(uses, x, y, sum, out.grad)
+	dw := p.e.slice(p.e.grads, o.weight)
+	for first := 0; first < p.n; first += chunk {
+		images := min(chunk, p.n-first)
+		const rowsPerTask = 8
+		tasks := (out.h + rowsPerTask - 1) / rowsPerTask
+		p.add("weight gradient rows", o, images*tasks, uses, func(_, i int) {
+			n, y0 := i/tasks, i%tasks*rowsPerTask
+			rows := min(rowsPerTask, out.h-y0)
+			// Each task stages the input rows from its first output row to that
+			// of the next task.
+			inY, inN := y0*s, rows*s
+			if y0+rows == out.h {
+				inN = inRows - inY
+			}
+			p.stageInput(o, in, x.data[(n*inRows+inY)*inCols*depth:], first+n, inY-o.pad, -o.pad, inN, inCols)
+			for b := range grads {
+				plane, _ := p.source(&grads[b], first+n)
+				dst := y.data[((b/2*chunk+n)*out.h+y0)*out.w*16+b%2*lanes:]
+				p.fill(kernel.Block{Data: dst, Row: out.w * 16, Col: 16}, plane, out.h, out.w, y0, 0, rows, out.w, nil)
+			}
+		})
+		p.add("weight gradient products", o, len(pan)*kk, uses, func(_, i int) {
+			pn, dy := i/kk, i%kk
+			gemm := k.Gemm16
+			if pan[pn].width == 8 {
+				gemm = k.Gemm8
+			}
+			acc := sum.data[i*row:]
+			for n := range images {
+				for oy := range out.h {
+					gemm(acc, 16, x.data[(n*inRows+oy*s+dy)*inCols*depth:], 1, s*depth, y.data[((pn*chunk+n)*out.h+oy)*out.w*16:], 16, kk*depth, out.w, first > 0 || n > 0 || oy > 0)
+				}
+			}
+			if first+images < p.n {
+				return
+			}
+			// [dx][c][16] to [c][dy][dx][8]
+			for half := range pan[pn].width / lanes {
+				k.Copy(kernel.Block{Data: dw[(pan[pn].first+half)*kk*kk*depth*lanes+dy*kk*lanes:], Row: lanes, Col: kk * kk * lanes},
+					kernel.Block{Data: acc[half*lanes:], Row: depth * 16, Col: 16}, kk, depth)
+			}
+		})
+	}
+}

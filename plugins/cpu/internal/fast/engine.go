@@ -1,0 +1,315 @@
+package fast
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
+)
+
+// Engine executes one network of the U-Net family. It implements
+// engine.Engine.
+type Engine struct {
+	net     *network
+	options engine.Options
+	kernels *kernel.Set
+	pool    *pool
+
+	values, grads, moment1, moment2 []float32
+	adam                            kernel.Adam
+
+	programs map[key]*program
+	arena    []float32
+}
+
+// key is what a program depends on.
+type key struct {
+	n, h, w        int
+	training, keep bool
+	frozen         string
+}
+
+// maxPrograms bounds the programs kept for batches of different sizes.
+const maxPrograms = 16
+
+// Compile prepares a graph for execution. The error wraps
+// engine.ErrUnsupported for a graph outside the U-Net family.
+func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
+	if o.Mixed {
+		return nil, fmt.Errorf("mixed precision: %w", engine.ErrUnsupported)
+	}
+	net, err := compile(g)
+	if err != nil {
+		return nil, err
+	}
+	set, err := kernel.Select("")
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{net: net, options: o, kernels: set, pool: newPool(max(1, o.Threads)), programs: map[key]*program{}}
+	size := net.size()
+	e.values, e.grads, e.moment1, e.moment2 = aligned(size), aligned(size), aligned(size), aligned(size)
+	// Whether the gradients can be combined shows when a program is built.
+	if _, err := e.program(key{n: 1, h: net.multiple(), w: net.multiple(), training: true}, nil); err != nil {
+		e.Close()
+		return nil, err
+	}
+	for _, p := range net.params {
+		data := make([]float64, p.t.Len())
+		for i, v := range p.t.Data {
+			data[i] = float64(v)
+		}
+		p.pack(e.slice(e.values, p), data)
+	}
+	return e, nil
+}
+
+// multiple is what an image's height and width must be multiples of.
+func (n *network) multiple() int {
+	m := 1
+	for _, t := range n.tensors {
+		m = max(m, t.reduce)
+	}
+	return m
+}
+
+// slice is a parameter's range of one of the engine's arrays.
+func (e *Engine) slice(array []float32, p *param) []float32 {
+	return array[p.offset : p.offset+p.length : p.offset+p.length]
+}
+
+// walk calls f with the index in the graph's layout and in the engine's for
+// every element of a parameter. A convolution's weight [K,C,kH,kW] is kept as
+// [K/8][C, padded per part][kH,kW][8].
+func (p *param) walk(f func(graph, own int)) {
+	if p.op == nil {
+		for i := range p.t.Len() {
+			f(i, i)
+		}
+		return
+	}
+	o := p.op
+	taps, depth := o.taps(), o.depth()
+	for k := range o.outChannels {
+		for _, pt := range o.parts {
+			for c := range pt.t.channels {
+				for t := range taps {
+					own := ((k/lanes*depth+pt.first*lanes+c)*taps+t)*lanes + k%lanes
+					f((k*o.inChannels+pt.firstChannel+c)*taps+t, own)
+				}
+			}
+		}
+	}
+}
+
+func (p *param) pack(dst []float32, data []float64) {
+	p.walk(func(graph, own int) { dst[own] = float32(data[graph]) })
+}
+
+func (p *param) unpack(data []float64, src []float32) {
+	p.walk(func(graph, own int) { data[graph] = float64(src[own]) })
+}
+
+func (e *Engine) array(k engine.Kind, name string, data []float64) (*param, []float32, error) {
+	p := e.net.byName[name]
+	if p == nil {
+		return nil, nil, fmt.Errorf("tensor %q is no parameter or statistic of the network", name)
+	}
+	if len(data) != p.t.Len() {
+		return nil, nil, fmt.Errorf("tensor %q has %d elements, not %d", name, p.t.Len(), len(data))
+	}
+	arrays := [][]float32{e.values, e.grads, e.moment1, e.moment2}
+	if k < 0 || int(k) >= len(arrays) || k != engine.Value && p.index < 0 {
+		return nil, nil, fmt.Errorf("tensor %q has no array of kind %d", name, k)
+	}
+	return p, e.slice(arrays[k], p), nil
+}
+
+// Set implements engine.Engine.
+func (e *Engine) Set(k engine.Kind, name string, data []float64) error {
+	p, x, err := e.array(k, name, data)
+	if err == nil {
+		p.pack(x, data)
+	}
+	return err
+}
+
+// Get implements engine.Engine.
+func (e *Engine) Get(k engine.Kind, name string, data []float64) error {
+	p, x, err := e.array(k, name, data)
+	if err == nil {
+		p.unpack(data, x)
+	}
+	return err
+}
+
+// program returns the program of a kind of call, building it the first time.
+func (e *Engine) program(k key, frozen []bool) (*program, error) {
+	if p := e.programs[k]; p != nil {
+		return p, nil
+	}
+	if len(e.programs) >= maxPrograms {
+		clear(e.programs)
+	}
+	p, err := e.build(k, frozen)
+	if err == nil {
+		e.programs[k] = p
+	}
+	return p, err
+}
+
+// check refuses a batch that the network cannot take.
+func (e *Engine) check(b engine.Batch) error {
+	m := e.net.multiple()
+	if b.N < 1 || b.H < 1 || b.W < 1 || b.H%m != 0 || b.W%m != 0 {
+		return fmt.Errorf("batch of %d images of %d×%d: height and width must be positive multiples of %d", b.N, b.H, b.W, m)
+	}
+	if n := b.N * e.net.inputs * b.H * b.W; len(b.Images) != n {
+		return fmt.Errorf("batch of %d images of %d×%d: %d values, not %d", b.N, b.H, b.W, len(b.Images), n)
+	}
+	if b.Labels == nil {
+		return nil
+	}
+	if len(b.Labels) != b.N*b.H*b.W {
+		return fmt.Errorf("batch of %d images of %d×%d: %d labels", b.N, b.H, b.W, len(b.Labels))
+	}
+	for i, l := range b.Labels {
+		if int(l) >= e.net.classes {
+			return fmt.Errorf("label %d of pixel %d: the network has %d classes", l, i, e.net.classes)
+		}
+	}
+	return nil
+}
+
+// run executes a program on a batch.
+func (e *Engine) run(p *program, b engine.Batch) error {
+	p.bind()
+	p.images, p.labels = b.Images, b.Labels
+	defer func() { p.images, p.labels, p.out, p.losses = nil, nil, nil, nil }()
+	for i := range p.phases {
+		if e.options.Stop != nil && e.options.Stop.Load() {
+			return engine.ErrInterrupted
+		}
+		e.pool.run(p.phases[i].tasks, p.phases[i].f)
+	}
+	return nil
+}
+
+// Gradients implements engine.Engine.
+func (e *Engine) Gradients(b engine.Batch, frozen []bool, scale float64, statistics bool) (float64, error) {
+	if err := e.check(b); err != nil {
+		return 0, err
+	}
+	if b.Labels == nil {
+		return 0, fmt.Errorf("training needs labels")
+	}
+	p, err := e.program(key{n: b.N, h: b.H, w: b.W, training: true, frozen: mask(frozen)}, frozen)
+	if err != nil {
+		return 0, err
+	}
+	p.scale, p.statistics = float32(scale), statistics
+	err = e.run(p, b)
+	return p.loss, err
+}
+
+// mask is frozen as a comparable value; "" freezes nothing.
+func mask(frozen []bool) string {
+	any := false
+	m := make([]byte, len(frozen))
+	for i, f := range frozen {
+		if f {
+			m[i], any = 1, true
+		}
+	}
+	if !any {
+		return ""
+	}
+	return string(m)
+}
+
+// Finite implements engine.Engine.
+func (e *Engine) Finite() bool {
+	for _, p := range e.net.params {
+		if p.index < 0 {
+			continue
+		}
+		for _, v := range e.slice(e.grads, p) {
+			if v-v != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Adam implements engine.Engine.
+func (e *Engine) Adam(step int, learningRate, scale float64, frozen []bool) {
+	o := e.options
+	c1, c2 := 1-power(o.Beta1, step), 1-power(o.Beta2, step)
+	e.adam = kernel.Adam{
+		InvScale: float32(1 / scale), Beta1: float32(o.Beta1), OneMinusBeta1: float32(1 - o.Beta1),
+		Beta2: float32(o.Beta2), OneMinusBeta2: float32(1 - o.Beta2),
+		InvRootCorrection: float32(1 / math.Sqrt(c2)), Epsilon: float32(o.Epsilon), Rate: float32(-learningRate / c1),
+	}
+	// Trained parameters that follow each other are one range.
+	const chunk = 16 << 10
+	ps := e.net.params
+	for i := 0; i < len(ps); {
+		if ps[i].index < 0 || ps[i].index < len(frozen) && frozen[ps[i].index] {
+			i++
+			continue
+		}
+		first := ps[i].offset
+		last := first
+		for i < len(ps) && ps[i].index >= 0 && !(ps[i].index < len(frozen) && frozen[ps[i].index]) {
+			last = ps[i].offset + ps[i].length
+			i++
+		}
+		e.pool.run((last-first+chunk-1)/chunk, func(_, task int) {
+			a := first + task*chunk
+			b := min(a+chunk, last)
+			e.kernels.Adam(e.values[a:b], e.moment1[a:b], e.moment2[a:b], e.grads[a:b], &e.adam)
+		})
+	}
+}
+
+// power is x to the n by repeated squaring, the same on every machine.
+func power(x float64, n int) float64 {
+	r := 1.0
+	for ; n > 0; n >>= 1 {
+		if n&1 == 1 {
+			r = float64(r * x)
+		}
+		x = float64(x * x)
+	}
+	return r
+}
+
+// Forward implements engine.Engine.
+func (e *Engine) Forward(b engine.Batch, out []float64) ([]float64, error) {
+	if err := e.check(b); err != nil {
+		return nil, err
+	}
+	if n := b.N * e.net.classes * b.H * b.W; out != nil && len(out) != n {
+		return nil, fmt.Errorf("room for %d probabilities, not %d", len(out), n)
+	}
+	p, err := e.program(key{n: b.N, h: b.H, w: b.W}, nil)
+	if err != nil {
+		return nil, err
+	}
+	p.out = out
+	var losses []float64
+	if b.Labels != nil {
+		losses = make([]float64, b.N)
+	}
+	p.losses = losses
+	return losses, e.run(p, b)
+}
+
+// Close implements engine.Engine.
+func (e *Engine) Close() {
+	e.pool.close()
+	e.programs, e.arena = nil, nil
+}

@@ -1,0 +1,203 @@
+package fast
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
+)
+
+func options(threads int) engine.Options {
+	return engine.Options{Threads: threads, OnProbabilities: true, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}
+}
+
+func unet(t testing.TB, width int) *nn.Graph {
+	g, err := nn.UNet(nn.UNetOptions{Width: width, Classes: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Initialize(1, 0)
+	// Statistics and scales that are not all alike, as after some training.
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, x := range g.Tensors {
+		if len(x.Shape) == 1 && x.Role != nn.Constant {
+			for i := range x.Data {
+				x.Data[i] += float32(r.Float64()-0.5) * 0.4
+			}
+		}
+	}
+	return g
+}
+
+func compiled(t testing.TB, g *nn.Graph, o engine.Options) *Engine {
+	e, err := Compile(g, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e.(*Engine)
+}
+
+func batch(n, h, w int) engine.Batch {
+	r := rand.New(rand.NewPCG(uint64(n), uint64(h*w)))
+	b := engine.Batch{N: n, H: h, W: w, Images: make([]float32, n*h*w), Labels: make([]uint8, n*h*w)}
+	for i := range b.Images {
+		b.Images[i] = r.Float32()
+		b.Labels[i] = uint8(r.IntN(2))
+	}
+	return b
+}
+
+func batch64(b engine.Batch) engine.Batch {
+	b.Images64 = make([]float64, len(b.Images))
+	for i, v := range b.Images {
+		b.Images64[i] = float64(v)
+	}
+	return b
+}
+
+// distance is the relative difference of two vectors by norm.
+func distance(got, want []float64) float64 {
+	var d, n float64
+	for i := range want {
+		d += (got[i] - want[i]) * (got[i] - want[i])
+		n += want[i] * want[i]
+	}
+	return math.Sqrt(d) / (math.Sqrt(n) + 1e-30)
+}
+
+func get(t testing.TB, e engine.Engine, k engine.Kind, name string, n int) []float64 {
+	x := make([]float64, n)
+	if err := e.Get(k, name, x); err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+func groups(g *nn.Graph, group string) []bool {
+	var frozen []bool
+	for _, p := range g.Parameters() {
+		frozen = append(frozen, nn.Group(p.Name) == group)
+	}
+	return frozen
+}
+
+// One step and one inference against the float64 plain loops.
+func TestAgainstPlain(t *testing.T) {
+	for _, c := range []struct {
+		width, n, h, w int
+		frozen         string
+		logits         bool
+	}{
+		{4, 2, 32, 48, "", false},
+		{8, 3, 32, 32, "", true},
+		{12, 1, 48, 16, "", false},
+		{16, 2, 16, 64, "", false},
+		{8, 2, 32, 48, "encoder", false},
+		{8, 2, 48, 32, "decoder", false},
+	} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			g := unet(t, c.width)
+			o := options(2)
+			o.OnProbabilities = !c.logits
+			e := compiled(t, g, o)
+			ref, err := plain.Compile[float64](g, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ref.Close()
+			b := batch(c.n, c.h, c.w)
+			frozen := groups(g, c.frozen)
+
+			out, want := make([]float64, 2*c.n*c.h*c.w), make([]float64, 2*c.n*c.h*c.w)
+			losses, err := e.Forward(b, out)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantLosses, err := ref.Forward(batch64(b), want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := distance(out, want); d > 1e-5 {
+				t.Errorf("probabilities differ by %g", d)
+			}
+			if d := distance(losses, wantLosses); d > 1e-6 {
+				t.Errorf("losses differ by %g: %v, want %v", d, losses, wantLosses)
+			}
+			loss, err := e.Gradients(b, frozen, 1, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantLoss, err := ref.Gradients(batch64(b), frozen, 1, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if math.Abs(loss-wantLoss) > 1e-6*wantLoss {
+				t.Errorf("loss %v, want %v", loss, wantLoss)
+			}
+			worst := 0.0
+			for i, p := range g.Parameters() {
+				if frozen[i] {
+					continue
+				}
+				got, want := get(t, e, engine.Gradient, p.Name, p.Len()), get(t, ref, engine.Gradient, p.Name, p.Len())
+				d := distance(got, want)
+				if p.Name == "decoder.head.bias" { // its components cancel
+					d = 0
+				}
+				worst = max(worst, d)
+				if d > 1e-4 {
+					t.Errorf("gradient of %s differs by %g", p.Name, d)
+				}
+			}
+			t.Logf("gradients differ by at most %.2g", worst)
+			for _, p := range g.Statistics() {
+				if d := distance(get(t, e, engine.Value, p.Name, p.Len()), get(t, ref, engine.Value, p.Name, p.Len())); d > 1e-5 {
+					t.Errorf("%s differs by %g", p.Name, d)
+				}
+			}
+			e.Adam(1, 1e-3, 1, frozen)
+			ref.Adam(1, 1e-3, 1, frozen)
+			for i, p := range g.Parameters() {
+				v, r := get(t, e, engine.Value, p.Name, p.Len()), get(t, ref, engine.Value, p.Name, p.Len())
+				if d := distance(v, r); d > 1e-2 {
+					t.Errorf("%s after a step differs by %g", p.Name, d)
+				}
+				if frozen[i] {
+					for j, x := range p.Data {
+						if float64(x) != v[j] {
+							t.Fatalf("frozen %s has changed", p.Name)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkStep(b *testing.B) {
+	for _, c := range []struct{ width, size int }{{64, 64}, {64, 128}, {16, 64}} {
+		for _, frozen := range []string{"", "encoder", "decoder"} {
+			b.Run(fmt.Sprintf("%d/%d/%s", c.width, c.size, frozen), func(b *testing.B) {
+				g := unet(b, c.width)
+				e := compiled(b, g, options(2))
+				x := batch(16, c.size, c.size)
+				macs, _ := g.MultiplyAdds([]int{16, 1, c.size, c.size})
+				f := groups(g, frozen)
+				step := 0
+				for b.Loop() {
+					if _, err := e.Gradients(x, f, 1, true); err != nil {
+						b.Fatal(err)
+					}
+					step++
+					e.Adam(step, 1e-3, 1, f)
+				}
+				b.ReportMetric(6*float64(macs)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOPS")
+			})
+		}
+	}
+}
