@@ -11,24 +11,25 @@ import (
 	"github.com/refocus-em/refocus/harness/internal/peers"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/onnx/internal/testnet"
 )
 
 // TestConsumerTable loads one exported model in every consumer, at two sizes
 // and a batch of three, and compares with the backend's own prediction. Run
 // with -v it prints the table of the documentation.
 func TestConsumerTable(t *testing.T) {
-	g := trainedNet(t)
+	g := testnet.Trained(t)
 	data, err := onnx.Marshal(g, onnx.MarshalOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := save(t, data)
-	images := []backend.Tensor{noise(1, 1, 64, 96), noise(3, 1, 32, 48)}
+	images := []backend.Tensor{testnet.Noise(1, 1, 64, 96), testnet.Noise(3, 1, 32, 48)}
 	var runs []consumer.Run
 	var want []backend.Tensor
 	for _, x := range images {
 		runs = append(runs, consumer.Run{Model: path, Shape: x.Shape, Data: x.F32})
-		y := predict(t, g, x)
+		y := testnet.Predict(t, g, x)
 		if lo, hi := slices.Min(y.F32), slices.Max(y.F32); lo > 0.1 || hi < 0.9 {
 			t.Fatalf("probabilities from %g to %g would hide differences", lo, hi)
 		}
@@ -48,7 +49,7 @@ func TestConsumerTable(t *testing.T) {
 					t.Fatalf("images %v: %v", runs[i].Shape, r.Err)
 				}
 				if c.Predicts {
-					d = max(d, worst(r.Data, want[i].F32))
+					d = max(d, testnet.Worst(r.Data, want[i].F32))
 				}
 			}
 			// Two float32 evaluations of one network differ by a few 1e-6

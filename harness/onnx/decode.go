@@ -40,6 +40,11 @@ func decode(data []byte) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, t := range m.tensors {
+		if t.dtype == typeHalf {
+			return nil, fmt.Errorf("tensor %q has type float16, which only ONNX Runtime is to read; use the file with float32 weights", t.name)
+		}
+	}
 	stripped, err := m.stripped()
 	if err != nil {
 		return nil, err

@@ -30,6 +30,11 @@ type MarshalOptions struct {
 	InputDoc        string
 	OutputDoc       string
 	Metadata        map[string]string // written in the order of the keys
+
+	// HalfWeights stores convolution weights as float16, each with a Cast to
+	// float32 before its use: half the size, float32 arithmetic. ONNX Runtime
+	// reads such files; OpenCV 4.6 and this package do not.
+	HalfWeights bool
 }
 
 // Marshal encodes the graph as an ONNX model. The same arguments give the same
@@ -82,6 +87,23 @@ func graphBytes(g *nn.Graph, o MarshalOptions) ([]byte, error) {
 		size += 8*len(t.Ints) + 4*len(t.Data) + 256
 	}
 	m := message{make([]byte, 0, size+256*len(g.Nodes))}
+	half := map[string]bool{}
+	if o.HalfWeights {
+		var err error
+		if half, err = halfWeights(g); err != nil {
+			return nil, err
+		}
+		for _, t := range g.Tensors {
+			if half[t.Name] {
+				b, err := nodeBytes(&nn.Node{Name: t.Name + ".cast", Op: "Cast", Inputs: []string{t.Name + ".half"},
+					Outputs: []string{t.Name}, Attrs: nn.Attrs{"to": int64(typeFloat)}})
+				if err != nil {
+					return nil, err
+				}
+				m.bytes(1, b)
+			}
+		}
+	}
 	for _, n := range g.Nodes {
 		b, err := nodeBytes(n)
 		if err != nil {
@@ -93,6 +115,14 @@ func graphBytes(g *nn.Graph, o MarshalOptions) ([]byte, error) {
 	for _, t := range g.Tensors {
 		if t.Len() == 0 {
 			return nil, fmt.Errorf("tensor %q of shape %v is empty, which several consumers refuse", t.Name, t.Shape)
+		}
+		if half[t.Name] {
+			b, err := halfBytes(t)
+			if err != nil {
+				return nil, err
+			}
+			m.bytes(5, b)
+			continue
 		}
 		m.bytes(5, tensorBytes(t))
 	}
@@ -142,15 +172,50 @@ func nodeBytes(n *nn.Node) ([]byte, error) {
 	return m.b, nil
 }
 
+// halfWeights names the tensors that HalfWeights concerns and checks that the
+// names it needs are free.
+func halfWeights(g *nn.Graph) (map[string]bool, error) {
+	half, nodes, values := map[string]bool{}, map[string]bool{}, map[string]bool{g.Input.Name: true}
+	for _, t := range g.Tensors {
+		values[t.Name] = true
+	}
+	for _, n := range g.Nodes {
+		nodes[n.Name] = true
+		for _, out := range n.Outputs {
+			values[out] = true
+		}
+		if n.Op == "Conv" || n.Op == "ConvTranspose" {
+			half[n.Inputs[1]] = g.Tensor(n.Inputs[1]) != nil
+		}
+	}
+	for name := range half {
+		if nodes[name+".cast"] || values[name+".half"] {
+			return nil, fmt.Errorf("tensor %q cannot be written as float16: the names it would need are taken", name)
+		}
+	}
+	return half, nil
+}
+
+func halfBytes(t *nn.Tensor) ([]byte, error) {
+	m := message{make([]byte, 0, 2*len(t.Data)+len(t.Name)+64)}
+	m.shape(t.Shape)
+	m.varint(2, typeHalf)
+	m.text(8, t.Name+".half")
+	m.b = protowire.AppendTag(m.b, 9, protowire.BytesType)
+	m.b = protowire.AppendVarint(m.b, uint64(2*len(t.Data)))
+	for i, v := range t.Data {
+		h, err := toHalf(v)
+		if err != nil {
+			return nil, fmt.Errorf("tensor %q, element %d: %w", t.Name, i, err)
+		}
+		m.b = binary.LittleEndian.AppendUint16(m.b, h)
+	}
+	return m.b, nil
+}
+
 func tensorBytes(t *nn.Tensor) []byte {
 	m := message{make([]byte, 0, 4*len(t.Data)+8*len(t.Ints)+len(t.Name)+64)}
-	if len(t.Shape) > 0 { // a scalar has no dimensions
-		dims := make([]int64, len(t.Shape))
-		for i, d := range t.Shape {
-			dims[i] = int64(d)
-		}
-		m.bytes(1, varints(dims))
-	}
+	m.shape(t.Shape)
 	if t.Ints != nil {
 		m.varint(2, typeInt64)
 	} else {
@@ -208,6 +273,18 @@ func (m *message) text(n protowire.Number, s string) {
 		m.b = protowire.AppendTag(m.b, n, protowire.BytesType)
 		m.b = protowire.AppendString(m.b, s)
 	}
+}
+
+// shape appends a tensor's dimensions; a scalar has none.
+func (m *message) shape(shape []int) {
+	if len(shape) == 0 {
+		return
+	}
+	dims := make([]int64, len(shape))
+	for i, d := range shape {
+		dims[i] = int64(d)
+	}
+	m.bytes(1, varints(dims))
 }
 
 // bytes appends a submessage or packed field, also an empty one.

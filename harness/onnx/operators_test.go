@@ -15,6 +15,7 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/onnx/internal/testnet"
 	stream "github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
@@ -170,7 +171,7 @@ func TestOperatorSemantics(t *testing.T) {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		graphs[i] = g
-		x := noise(c.shape...)
+		x := testnet.Noise(c.shape...)
 		for k, b := range [][]byte{data, again} {
 			path := filepath.Join(dir, fmt.Sprintf("%d-%d.onnx", i, k))
 			if err := os.WriteFile(path, b, 0o666); err != nil {
@@ -193,7 +194,7 @@ func TestOperatorSemantics(t *testing.T) {
 			if imported.Err != nil {
 				t.Fatalf("ONNX Runtime refuses the import: %v", imported.Err)
 			}
-			if d := worst(imported.Data, file.Data); d > 1e-6 {
+			if d := testnet.Worst(imported.Data, file.Data); d > 1e-6 {
 				t.Errorf("the import differs by %g", d)
 			}
 			s := openIfRunnable(t, graphs[i])
@@ -204,7 +205,7 @@ func TestOperatorSemantics(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := worst(y.F32, file.Data); d > 1e-5 { // sums of up to 64 products of order one
+			if d := testnet.Worst(y.F32, file.Data); d > 1e-5 { // sums of up to 64 products of order one
 				t.Errorf("the CPU backend differs by %g", d)
 			}
 		})

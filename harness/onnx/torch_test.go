@@ -17,6 +17,7 @@ import (
 	"github.com/refocus-em/refocus/harness/internal/peers"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/onnx/internal/testnet"
 )
 
 // TestImportTorch imports U-Nets that PyTorch has exported at opsets 11 to 17
@@ -78,7 +79,7 @@ func TestImportTorch(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if d := worst(got.F32, y); d > tolerance(y) {
+				if d := testnet.Worst(got.F32, y); d > tolerance(y) {
 					t.Errorf("images %v: differs from PyTorch by %g", shape, d)
 				}
 			}
@@ -96,7 +97,7 @@ func TestImportTorch(t *testing.T) {
 		for i, r := range results {
 			if r.Err != nil {
 				t.Errorf("%s: %v", filepath.Base(runs[i].Model), r.Err)
-			} else if d := worst(r.Data, want[i]); d > tolerance(want[i]) {
+			} else if d := testnet.Worst(r.Data, want[i]); d > tolerance(want[i]) {
 				t.Errorf("%s, images %v: differs from PyTorch by %g", filepath.Base(runs[i].Model), runs[i].Shape, d)
 			}
 		}

@@ -21,6 +21,7 @@ const (
 	typeFloat  = 1
 	typeInt32  = 6
 	typeInt64  = 7
+	typeHalf   = 10
 	typeDouble = 11
 )
 
@@ -625,7 +626,7 @@ func (f field) tensor() (*rawTensor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tensor %q: %w", t.name, err)
 	}
-	elem := map[int64]int{typeFloat: 4, typeInt32: 4, typeInt64: 8, typeDouble: 8}[t.dtype]
+	elem := map[int64]int{typeFloat: 4, typeInt32: 4, typeInt64: 8, typeDouble: 8, typeHalf: 2}[t.dtype]
 	if elem == 0 {
 		return nil, fmt.Errorf("tensor %q has type %s; float32, float64, int32 and int64 are supported", t.name, typeName(t.dtype))
 	}

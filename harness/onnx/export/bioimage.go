@@ -1,0 +1,317 @@
+package export
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/internal/npy"
+	"github.com/refocus-em/refocus/harness/nn"
+)
+
+// formatVersion is the version of the BioImage Model Zoo's description.
+// https://bioimage-io.github.io/spec-bioimage-io/
+const formatVersion = "0.5.4"
+
+// preprocessEpsilon is the zoo's zero_mean_unit_variance: (x−mean)/(std+eps).
+const preprocessEpsilon = 1e-6
+
+// bioImage wraps the ONNX model in a BioImage Model Zoo package: a zip of the
+// description, the weights, a test input with its output, a cover image and a
+// README. Nothing is compressed, so that the bytes do not depend on a
+// compressor's version.
+func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, error) {
+	field, err := m.Graph.Field()
+	if err != nil {
+		return nil, fmt.Errorf("a package states the receptive field: %w", err)
+	}
+	p := &bioPackage{model: m, step: field.Period, halo: roundUp(field.Radius, field.Period)}
+	// some of the output must be left after the halo is taken off
+	p.min = 2*p.halo + field.Period
+	for i := 2; i < 4; i++ {
+		if m.Graph.Input.Shape[i] != 0 {
+			return nil, fmt.Errorf("the network takes images of one size; a package is for any size")
+		}
+	}
+	input, standard := p.testInput()
+	output, err := o.Predict(ctx, m.Graph, standard)
+	if err != nil {
+		return nil, fmt.Errorf("predicting with the backend: %w", err)
+	}
+	files := []struct {
+		name string
+		data []byte
+	}{{"weights.onnx", model}, {"test_input.npy", nil}, {"test_output.npy", nil}, {"cover.png", nil}, {"README.md", []byte(p.readme())}}
+	for i, x := range []Image{input, output} {
+		var b bytes.Buffer
+		if err := npy.Write(&b, x.Shape, x.Data); err != nil {
+			return nil, err
+		}
+		files[1+i].data = b.Bytes()
+	}
+	if files[3].data, err = cover(standard, output); err != nil {
+		return nil, err
+	}
+	sum := map[string]string{}
+	for _, f := range files {
+		sum[f.name] = fmt.Sprintf("%x", sha256.Sum256(f.data))
+	}
+	files = append(files, struct {
+		name string
+		data []byte
+	}{"bioimageio.yaml", []byte(p.description(sum))})
+
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for i := range files {
+		f := files[(i+len(files)-1)%len(files)] // the description first
+		w, err := z.CreateHeader(&zip.FileHeader{Name: f.name, Method: zip.Store, Modified: p.time()})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.data); err != nil {
+			return nil, err
+		}
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func roundUp(n, step int) int { return (n + step - 1) / step * step }
+
+type bioPackage struct {
+	model           Model
+	step, halo, min int
+}
+
+// time is the model's; a zip holds times from 1980 on.
+func (p *bioPackage) time() time.Time {
+	t := p.model.Finished.UTC().Truncate(time.Second)
+	if t.Year() < 1980 {
+		t = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return t
+}
+
+// testInput is the example as a camera might have recorded it, mirrored at its
+// borders to the smallest size the description allows, and the same after the
+// preprocessing that the description states.
+func (p *bioPackage) testInput() (raw, standard Image) {
+	shape := []int{1, 1, p.min, p.min + p.step}
+	x := p.model.Example
+	if x.Data == nil {
+		x = synthetic(shape)
+	}
+	h, w := x.Shape[2], x.Shape[3]
+	raw = Image{shape, make([]float32, shape[2]*shape[3])}
+	var mean, variance float64
+	for i := range raw.Data {
+		v := x.Data[mirror(i/shape[3], h)*w+mirror(i%shape[3], w)]
+		raw.Data[i] = 1000 + 100*v
+		mean += float64(raw.Data[i])
+	}
+	n := float64(len(raw.Data))
+	mean /= n
+	for _, v := range raw.Data {
+		variance += (float64(v) - mean) * (float64(v) - mean)
+	}
+	std := math.Sqrt(variance/n) + preprocessEpsilon
+	standard = Image{shape, make([]float32, len(raw.Data))}
+	for i, v := range raw.Data {
+		standard.Data[i] = float32((float64(v) - mean) / std)
+	}
+	return raw, standard
+}
+
+// mirror folds coordinate i into [0,n).
+func mirror(i, n int) int {
+	if n == 1 {
+		return 0
+	}
+	i %= 2 * (n - 1)
+	if i >= n {
+		i = 2*(n-1) - i
+	}
+	return i
+}
+
+// description is bioimageio.yaml. Strings are written in double quotes with
+// Go's escapes, which YAML shares.
+func (p *bioPackage) description(sum map[string]string) string {
+	m := p.model
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	file := func(indent, key, name string) {
+		line("%s%s:", indent, key)
+		line("%s  source: %s", indent, name)
+		line("%s  sha256: %s", indent, sum[name])
+	}
+	scale := decimal(m.PixelSize / 10)
+	line("format_version: %s", formatVersion)
+	line("type: model")
+	line("name: %s", strconv.Quote(name(m.Title)))
+	line("description: %s", strconv.Quote(m.Description))
+	line("timestamp: %s", strconv.Quote(p.time().Format(time.RFC3339)))
+	line("license: %s", m.License)
+	line("authors:")
+	for _, a := range m.Authors {
+		line("  - name: %s", strconv.Quote(a))
+	}
+	line("cite:")
+	for _, c := range m.Cite {
+		line("  - text: %s", strconv.Quote(c.Text))
+		if c.DOI != "" {
+			line("    doi: %s", c.DOI)
+		}
+	}
+	line("tags: [electron-microscopy, hrtem, nanoparticles, segmentation, semantic-segmentation, unet, onnx, 2d]")
+	line("documentation: README.md")
+	line("covers: [cover.png]")
+	line("inputs:")
+	line("  - id: image")
+	line("    description: %s", strconv.Quote("HRTEM image of "+decimal(m.PixelSize)+" Å per pixel"))
+	line("    axes:")
+	line("      - type: batch")
+	line("      - type: channel")
+	line("        channel_names: [intensity]")
+	for _, axis := range []string{"y", "x"} {
+		line("      - type: space")
+		line("        id: %s", axis)
+		line("        size: {min: %d, step: %d}", p.min, p.step)
+		line("        unit: nanometer")
+		line("        scale: %s", scale)
+	}
+	line("    data: {type: float32}")
+	file("    ", "test_tensor", "test_input.npy")
+	line("    preprocessing:")
+	line("      - id: ensure_dtype")
+	line("        kwargs: {dtype: float32}")
+	line("      - id: zero_mean_unit_variance")
+	line("        kwargs: {axes: [channel, y, x], eps: 1.0e-6}")
+	line("outputs:")
+	line("  - id: probabilities")
+	line("    description: Probability of every class")
+	line("    axes:")
+	line("      - type: batch")
+	line("      - type: channel")
+	line("        channel_names: [%s]", strings.Join(identifiers(m.ClassNames), ", "))
+	for _, axis := range []string{"y", "x"} {
+		line("      - type: space")
+		line("        id: %s", axis)
+		line("        size: {tensor_id: image, axis_id: %s}", axis)
+		line("        halo: %d", p.halo)
+		line("        unit: nanometer")
+		line("        scale: %s", scale)
+	}
+	line("    data: {type: float32, range: [0.0, 1.0]}")
+	file("    ", "test_tensor", "test_output.npy")
+	line("weights:")
+	line("  onnx:")
+	line("    source: weights.onnx")
+	line("    sha256: %s", sum["weights.onnx"])
+	line("    opset_version: %d", nn.Opset)
+	line("config:")
+	line("  refocus:")
+	for _, kv := range [][2]string{{"study", m.Study}, {"spec_digest", m.SpecDigest}, {"run_digest", m.RunDigest},
+		{"weights_digest", m.WeightsDigest}, {"domain", m.Domain}, {"validation_loss", decimal(m.ValidationLoss)}} {
+		line("    %s: %s", kv[0], strconv.Quote(kv[1]))
+	}
+	return b.String()
+}
+
+var unnameable = regexp.MustCompile(`[^A-Za-z0-9 _+().-]+`)
+
+// name keeps to the characters that the zoo allows in a model's name, at most
+// 128 of them.
+func name(title string) string {
+	s := strings.NewReplacer("−", "-", "–", "-", "—", "-", ",", "", "/", "-").Replace(title)
+	s = strings.TrimSpace(unnameable.ReplaceAllString(s, " "))
+	if len(s) > 128 {
+		s = s[:128]
+	}
+	return s
+}
+
+var notIdentifier = regexp.MustCompile(`[^a-z0-9]+`)
+
+// identifiers turns class names into the identifiers that the zoo asks for.
+func identifiers(names []string) []string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = strings.Trim(notIdentifier.ReplaceAllString(strings.ToLower(n), "_"), "_")
+		if out[i] == "" || out[i][0] >= '0' && out[i][0] <= '9' {
+			out[i] = "class_" + out[i]
+		}
+	}
+	return out
+}
+
+func (p *bioPackage) readme() string {
+	m := p.model
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("# %s\n\n%s\n", m.Title, m.Description)
+	line("## Use\n")
+	line("The input is one HRTEM image with one channel and %s Å (%s nm) per pixel; the preprocessing in the", decimal(m.PixelSize), decimal(m.PixelSize/10))
+	line("description gives it zero mean and unit variance. The output holds the probability of every class")
+	line("(%s) at every pixel. Heights and widths are multiples of %d. A pixel of the", strings.Join(m.ClassNames, ", "), p.step)
+	line("output depends on the input within %d pixels of it; tiles need that much overlap.\n", p.halo)
+	line("An image of another pixel size should be resampled first: the network knows atoms and particles")
+	line("by their size in pixels.\n")
+	line("## Training\n")
+	line("Trained by refocus %s for the study %q on the domain %q. Validation loss %s.\n", m.Version, m.Study, m.Domain, decimal(m.ValidationLoss))
+	line("| digest | SHA-256 |\n|---|---|\n| specification | `%s` |\n| run | `%s` |\n| weights | `%s` |\n", m.SpecDigest, m.RunDigest, m.WeightsDigest)
+	line("# Validation\n")
+	v := m.Validation
+	if v == "" {
+		v = "The validation loss above is the mean over images of structures that the network has not seen."
+	}
+	line("%s\n\nThe package's test output was computed by the backend that trained the network;", v)
+	line("`bioimageio test` runs the ONNX weights on the test input and compares.\n")
+	line("## Licence and citation\n\n%s.\n", m.License)
+	for _, c := range m.Cite {
+		line("- %s https://doi.org/%s", c.Text, c.DOI)
+	}
+	return b.String()
+}
+
+// cover shows the middle of the test image, as it is and with the segmentation
+// over it, 2:1.
+func cover(x, y Image) ([]byte, error) {
+	const side = 256
+	h, w := x.Shape[2], x.Shape[3]
+	n := min(side, h, w)
+	top, left := (h-n)/2, (w-n)/2
+	img := image.NewNRGBA(image.Rect(0, 0, 2*side, side))
+	classes := y.Shape[1]
+	for r := range side {
+		for c := range side {
+			at := (top+r*n/side)*w + left + c*n/side
+			// ±2.5 standard deviations span the grey values
+			g := uint8(255 * min(max((x.Data[at]+2.5)/5, 0), 1))
+			img.SetNRGBA(c, r, color.NRGBA{g, g, g, 255})
+			p := 1 - y.Data[at] // of anything but background
+			if classes == 1 {
+				p = y.Data[at]
+			}
+			p = min(max(p, 0), 1) * 0.6
+			mix := func(over float32) uint8 { return uint8(float32(g)*(1-p) + over*p) }
+			img.SetNRGBA(side+c, r, color.NRGBA{mix(255), mix(140), mix(0), 255})
+		}
+	}
+	var b bytes.Buffer
+	err := png.Encode(&b, img)
+	return b.Bytes(), err
+}

@@ -1,0 +1,602 @@
+package export
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/random"
+)
+
+// Tolerances of the comparison with consumers.
+const (
+	// Tolerance of probabilities and, relative to the largest, of the values
+	// that go into the softmax. Float32 evaluations differ by some 1e-6; the
+	// failures that the comparison looks for are 0.1 and more.
+	Tolerance = 1e-4
+	// StandardizedTolerance holds for models that standardise: programs differ
+	// in how they sum an image's mean and variance in float32.
+	StandardizedTolerance = 2e-3
+	// HalfTolerance holds for probabilities from float16 weights, which have
+	// three decimal digits.
+	HalfTolerance = 2e-2
+)
+
+// Certificate records what was checked about an exported file.
+type Certificate struct {
+	File                string     `json:"file"`
+	SHA256              string     `json:"sha256"`
+	Bytes               int64      `json:"bytes"`
+	Opset               int64      `json:"opset"`
+	IRVersion           int64      `json:"ir_version"`
+	Precision           string     `json:"precision"`
+	Standardizes        bool       `json:"standardizes"`
+	Parameters          int        `json:"parameters"`
+	BatchNormalizations int        `json:"batch_normalizations"`
+	Checks              []Check    `json:"checks"`
+	Consumers           []Consumer `json:"consumers"`
+}
+
+// Check is one property of the file.
+type Check struct {
+	Name   string `json:"name"`
+	Passed bool   `json:"passed"`
+	Detail string `json:"detail"`
+}
+
+// Consumer is the outcome of loading the file in an outside program.
+type Consumer struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"`
+	Skipped string `json:"skipped,omitempty"` // why it was not asked
+	Passed  bool   `json:"passed"`
+	Detail  string `json:"detail,omitempty"` // what failed
+	// Largest differences from the backend.
+	Probabilities float64 `json:"probabilities"`
+	Logits        float64 `json:"logits"` // relative to the largest
+	Tolerance     float64 `json:"tolerance"`
+	// DiceDrop is how much worse than the backend's the segmentation of the
+	// held-out images is, for float16 weights.
+	DiceDrop *float64 `json:"dice_drop,omitempty"`
+}
+
+// Err lists what failed, or is nil.
+func (c *Certificate) Err() error {
+	var failed []string
+	for _, k := range c.Checks {
+		if !k.Passed {
+			failed = append(failed, k.Name+": "+k.Detail)
+		}
+	}
+	for _, k := range c.Consumers {
+		if k.Skipped == "" && !k.Passed {
+			failed = append(failed, strings.TrimSpace(k.Name+" "+k.Version)+": "+k.Detail)
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	return errors.New("the file does not certify: " + strings.Join(failed, "; "))
+}
+
+// certifier certifies one file against the graph it was written from.
+type certifier struct {
+	model        Model
+	graph        *nn.Graph // in the file
+	options      Options
+	metadata     map[string]string
+	standardized bool
+	half         bool
+
+	cert Certificate
+}
+
+func (c *certifier) check(name string, err error, detail string, args ...any) {
+	k := Check{name, err == nil, fmt.Sprintf(detail, args...)}
+	if err != nil {
+		k.Detail = err.Error()
+	}
+	c.cert.Checks = append(c.cert.Checks, k)
+}
+
+// certify checks the file at path, whose bytes should be data. An error means
+// that it could not be checked.
+func (c *certifier) certify(ctx context.Context, path string, data []byte) (*Certificate, error) {
+	c.cert = Certificate{Precision: Float32, Standardizes: c.standardized}
+	if c.half {
+		c.cert.Precision = Float16
+	}
+	disk, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if string(disk) != string(data) {
+		c.check("file", errors.New("the file has other bytes than were written"), "")
+		return &c.cert, nil
+	}
+	info, err := onnx.Inspect(disk)
+	c.check("structure", err, "every message, name and tensor is in order")
+	if err != nil {
+		return &c.cert, nil
+	}
+	c.cert.Opset, c.cert.IRVersion = info.Opset, info.IRVersion
+	c.checkInfo(info)
+	// Only ONNX Runtime is to read float16, so only it is the judge of it.
+	if !c.half && !c.reload(disk) {
+		return &c.cert, nil
+	}
+	c.count()
+	c.shapes()
+	return &c.cert, c.predictions(ctx, path)
+}
+
+func (c *certifier) checkInfo(info onnx.Info) {
+	var err error
+	if info.Opset != nn.Opset || info.IRVersion != onnx.IRVersion {
+		err = fmt.Errorf("opset %d, IR version %d", info.Opset, info.IRVersion)
+	}
+	c.check("version", err, "opset %d, IR version %d", info.Opset, info.IRVersion)
+	err = nil
+	if !maps.Equal(info.Metadata, c.metadata) {
+		err = fmt.Errorf("metadata came back as %v, written were %v", info.Metadata, c.metadata)
+	}
+	c.check("metadata", err, "%d entries survive", len(info.Metadata))
+}
+
+// reload reads the network back through onnx-go and compares every bit.
+func (c *certifier) reload(disk []byte) bool {
+	g, err := onnx.Unmarshal(disk)
+	if err == nil {
+		err = sameGraph(g, c.graph)
+	}
+	c.check("reload", err, "%d nodes and %d tensors come back through onnx-go, every bit the same", len(c.graph.Nodes), len(c.graph.Tensors))
+	return err == nil
+}
+
+// sameGraph compares graphs and names the first difference.
+func sameGraph(got, want *nn.Graph) error {
+	for i, t := range want.Tensors {
+		if i >= len(got.Tensors) {
+			return fmt.Errorf("tensor %q is missing", t.Name)
+		}
+		u := got.Tensors[i]
+		if u.Name != t.Name || !slices.Equal(u.Shape, t.Shape) || u.Role != t.Role || len(u.Data) != len(t.Data) || !slices.Equal(u.Ints, t.Ints) {
+			return fmt.Errorf("tensor %q %v (%v) came back as %q %v (%v)", t.Name, t.Shape, t.Role, u.Name, u.Shape, u.Role)
+		}
+		for k := range t.Data {
+			if bits(t.Data[k]) != bits(u.Data[k]) {
+				return fmt.Errorf("tensor %q, element %d is %g, was %g", t.Name, k, u.Data[k], t.Data[k])
+			}
+		}
+	}
+	a, b := *got, *want
+	a.Tensors, b.Tensors = nil, nil
+	if len(got.Tensors) != len(want.Tensors) || !reflect.DeepEqual(a, b) {
+		return errors.New("nodes, inputs, outputs or the number of tensors differ")
+	}
+	return nil
+}
+
+func bits(x float32) uint32 { return math.Float32bits(x) }
+
+func (c *certifier) count() {
+	trained, file := c.model.Graph, c.graph
+	c.cert.Parameters, c.cert.BatchNormalizations = file.Count(""), normalizations(file)
+	var err error
+	if c.cert.Parameters != trained.Count("") || c.cert.BatchNormalizations != normalizations(trained) {
+		err = fmt.Errorf("%d parameters and %d batch normalisations, trained were %d and %d",
+			c.cert.Parameters, c.cert.BatchNormalizations, trained.Count(""), normalizations(trained))
+	}
+	c.check("totals", err, "%d parameters, %d batch normalisations, as trained", c.cert.Parameters, c.cert.BatchNormalizations)
+}
+
+func normalizations(g *nn.Graph) int {
+	n := 0
+	for _, node := range g.Nodes {
+		if node.Op == "BatchNormalization" {
+			n++
+		}
+	}
+	return n
+}
+
+func (c *certifier) shapes() {
+	var err error
+	sizes := sizes(c.graph)
+	for _, s := range sizes {
+		shapes, e := c.graph.Shapes(s)
+		if e == nil {
+			want := []int{s[0], len(c.model.ClassNames), s[2], s[3]}
+			if got := shapes[c.graph.Output.Name]; !slices.Equal(got, want) {
+				e = fmt.Errorf("images %v give an output %v, not %v", s, got, want)
+			}
+		}
+		err = errors.Join(err, e)
+	}
+	c.check("shapes", err, "images %v give outputs of their size", sizes)
+}
+
+// sizes are image sizes to try: one image, a batch, not square.
+func sizes(g *nn.Graph) [][]int {
+	p := 16
+	if f, err := g.Field(); err == nil {
+		p = f.Period
+	}
+	p = max(p, 8) // small images would be all border
+	out := [][]int{{1, 0, 4 * p, 6 * p}, {3, 0, 2 * p, 3 * p}, {2, 0, 5 * p, 2 * p}}
+	for _, s := range out {
+		for i, d := range g.Input.Shape {
+			if d > 0 {
+				s[i] = d
+			}
+		}
+	}
+	return out
+}
+
+// synthetic is a standardised batch: noise with a bright disc.
+func synthetic(shape []int) Image {
+	x := Image{shape, make([]float32, shape[0]*shape[1]*shape[2]*shape[3])}
+	plane := shape[2] * shape[3]
+	for i := range shape[0] * shape[1] {
+		r := random.Stream(0, "certify", uint64(i), uint64(shape[2]), uint64(shape[3]))
+		cy, cx := r.Float64()*float64(shape[2]), r.Float64()*float64(shape[3])
+		radius := 0.3 * float64(min(shape[2], shape[3]))
+		d := make([]float64, plane)
+		for p := range d {
+			d[p] = 0.7 * r.NormFloat64()
+			if math.Hypot(float64(p/shape[3])-cy, float64(p%shape[3])-cx) < radius {
+				d[p] += 1.5
+			}
+		}
+		standardize(d)
+		for p, v := range d {
+			x.Data[i*plane+p] = float32(v)
+		}
+	}
+	return x
+}
+
+// standardize gives the image zero mean and unit variance.
+func standardize(d []float64) {
+	var mean, variance float64
+	for _, v := range d {
+		mean += v
+	}
+	mean /= float64(len(d))
+	for _, v := range d {
+		variance += (v - mean) * (v - mean)
+	}
+	std := math.Sqrt(variance/float64(len(d)) + standardizeEpsilon)
+	for i := range d {
+		d[i] = (d[i] - mean) / std
+	}
+}
+
+// trial is an input for a file and the answer expected.
+type trial struct {
+	file   string
+	image  Image
+	want   Image
+	logits bool
+	name   string
+	finite bool // only a finite answer is asked for
+}
+
+// predictions compares what the backend and the consumers make of the file.
+func (c *certifier) predictions(ctx context.Context, path string) error {
+	trained := c.model.Graph
+	logits := withoutSoftmax(trained)
+	var logitsFile string
+	if logits != nil && !c.half {
+		// a sibling of the file: the same nodes but for the last
+		g := logits
+		if c.standardized {
+			var err error
+			if g, err = Standardize(logits); err != nil {
+				return err
+			}
+		}
+		data, err := onnx.Marshal(g, onnx.MarshalOptions{})
+		if err != nil {
+			return err
+		}
+		logitsFile = path + ".logits.onnx"
+		defer os.Remove(logitsFile)
+		if err := os.WriteFile(logitsFile, data, 0o600); err != nil {
+			return err
+		}
+	}
+	images, err := c.images()
+	if err != nil {
+		return err
+	}
+	var trials []trial
+	for _, im := range images {
+		want, err := c.options.Predict(ctx, trained, im.standard)
+		if err != nil {
+			return fmt.Errorf("predicting with the backend: %w", err)
+		}
+		if err := finite(want.Data); err != nil {
+			c.check("backend", err, "")
+			return nil
+		}
+		trials = append(trials, trial{file: path, image: im.given, want: want, name: im.name, finite: im.constant})
+		if logitsFile == "" || im.constant {
+			continue
+		}
+		if want, err = c.options.Predict(ctx, logits, im.standard); err != nil {
+			return fmt.Errorf("predicting with the backend: %w", err)
+		}
+		trials = append(trials, trial{file: logitsFile, image: im.given, want: want, logits: true, name: im.name})
+	}
+	if !c.half && !c.standardized {
+		c.reloaded(ctx, path, trials)
+	}
+	for _, k := range c.options.Consumers {
+		r, err := c.consume(ctx, k, path, trials)
+		if err != nil {
+			return err
+		}
+		c.cert.Consumers = append(c.cert.Consumers, r)
+	}
+	return nil
+}
+
+// reloaded runs the network that the file holds on the backend: the same bits
+// as those of the network in memory.
+func (c *certifier) reloaded(ctx context.Context, path string, trials []trial) {
+	err := func() error {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		g, err := onnx.Unmarshal(data)
+		if err != nil {
+			return err
+		}
+		for _, t := range trials {
+			if t.logits {
+				continue
+			}
+			y, err := c.options.Predict(ctx, g, t.image)
+			if err != nil {
+				return err
+			}
+			// a backend that is not deterministic may differ by rounding
+			if d := difference(y.Data, t.want.Data); !(d <= Tolerance/10) {
+				return fmt.Errorf("%s: differs by %.2g", t.name, d)
+			}
+		}
+		return nil
+	}()
+	c.check("backend", err, "the network in the file predicts what the network in memory does")
+}
+
+// input is an image as the file takes it and as the trained network does.
+type input struct {
+	name            string
+	given, standard Image
+	constant        bool
+}
+
+func (c *certifier) images() ([]input, error) {
+	var in []input
+	add := func(name string, x Image) { in = append(in, input{name: name, given: x, standard: x}) }
+	ss := sizes(c.graph)
+	if !c.standardized {
+		for _, s := range ss[:2] {
+			add(fmt.Sprint("synthetic image ", s), synthetic(s))
+		}
+		if c.model.Example.Data != nil {
+			add("example image", c.model.Example)
+		}
+		return in, nil
+	}
+	for i, offset := range []float64{0, 1000, 30000} {
+		x := synthetic(ss[i])
+		y := Image{x.Shape, slices.Clone(x.Data)}
+		plane := x.Shape[2] * x.Shape[3]
+		for at := 0; at < len(x.Data); at += plane {
+			// counts with the spread of shot noise; every image of a batch has
+			// its own, so that one that used another's statistics would show
+			spread := 10 + math.Sqrt(offset) + float64(at/plane)
+			d := make([]float64, plane)
+			for p := range d {
+				y.Data[at+p] = float32(offset + spread*float64(x.Data[at+p]))
+				d[p] = float64(y.Data[at+p])
+			}
+			standardize(d)
+			for p := range d {
+				x.Data[at+p] = float32(d[p])
+			}
+		}
+		in = append(in, input{name: fmt.Sprintf("images %v with offset %g", x.Shape, offset), given: y, standard: x})
+	}
+	flat := Image{ss[0], make([]float32, len(in[0].given.Data))}
+	zero := Image{ss[0], make([]float32, len(flat.Data))}
+	for i := range flat.Data {
+		flat.Data[i] = 1000
+	}
+	in = append(in, input{name: "constant image", given: flat, standard: zero, constant: true})
+	return in, nil
+}
+
+// consume asks one consumer.
+func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path string, trials []trial) (Consumer, error) {
+	r := Consumer{Name: k.Name, Tolerance: Tolerance}
+	switch {
+	case c.half && k.Name != consumer.ONNXRuntime.Name && k.Name != consumer.Checker.Name:
+		r.Skipped = "does not read float16 weights"
+		return r, nil
+	case c.half:
+		r.Tolerance = HalfTolerance
+	case c.standardized:
+		r.Tolerance = StandardizedTolerance
+	}
+	var runs []consumer.Run
+	for _, t := range trials {
+		abs, err := filepath.Abs(t.file)
+		if err != nil {
+			return r, err
+		}
+		runs = append(runs, consumer.Run{Model: abs, Shape: t.image.Shape, Data: t.image.Data})
+	}
+	if c.half && k.Predicts {
+		for _, h := range c.model.Holdout {
+			runs = append(runs, consumer.Run{Model: path, Shape: h.Shape, Data: h.Data})
+		}
+	}
+	version, results, err := k.Predict(ctx, runs)
+	if ctx.Err() != nil {
+		return r, ctx.Err()
+	}
+	if errors.Is(err, consumer.ErrMissing) {
+		r.Skipped = err.Error()
+		return r, nil
+	}
+	if err != nil { // it may crash on a bad file: that is an answer
+		r.Detail = err.Error()
+		return r, nil
+	}
+	r.Version, r.Passed = version, true
+	fail := func(format string, args ...any) {
+		if r.Passed {
+			r.Passed, r.Detail = false, fmt.Sprintf(format, args...)
+		}
+	}
+	for i, t := range trials {
+		got := results[i]
+		switch {
+		case got.Err != nil:
+			fail("%s: %v", t.name, got.Err)
+		case !k.Predicts:
+		case t.finite:
+			if err := finite(got.Data); err != nil {
+				fail("%s: %v", t.name, err)
+			}
+		case t.logits:
+			d := difference(got.Data, t.want.Data) / largest(t.want.Data)
+			if r.Logits = max(r.Logits, bounded(d)); !(d <= r.Tolerance) {
+				fail("%s: the softmax's input differs by %.2g of its largest value from the backend's, %g is tolerated", t.name, d, r.Tolerance)
+			}
+		default:
+			d := difference(got.Data, t.want.Data)
+			if r.Probabilities = max(r.Probabilities, bounded(d)); !(d <= r.Tolerance) {
+				fail("%s: probabilities differ by %.2g from the backend's, %g is tolerated", t.name, d, r.Tolerance)
+			}
+		}
+	}
+	if c.half && k.Predicts && len(c.model.Holdout) > 0 {
+		drop, err := c.diceDrop(ctx, results[len(trials):])
+		if err != nil {
+			return r, err
+		}
+		r.DiceDrop = &drop
+	}
+	return r, nil
+}
+
+// diceDrop compares the segmentation of the held-out images.
+func (c *certifier) diceDrop(ctx context.Context, results []consumer.Result) (float64, error) {
+	var drop float64
+	for i, h := range c.model.Holdout {
+		if results[i].Err != nil {
+			return 0, results[i].Err
+		}
+		want, err := c.options.Predict(ctx, c.model.Graph, h.Image)
+		if err != nil {
+			return 0, err
+		}
+		drop += dice(want.Data, h.Labels, want.Shape) - dice(results[i].Data, h.Labels, want.Shape)
+	}
+	return drop / float64(len(c.model.Holdout)), nil
+}
+
+// dice is 2|A∩B| / (|A|+|B|) of the pixels that are predicted and labelled
+// other than background; 1 where both are empty.
+func dice(p []float32, labels []uint8, shape []int) float64 {
+	k, plane := shape[1], shape[2]*shape[3]
+	var both, sum int
+	for i, l := range labels {
+		n, at := i/plane, i%plane
+		best := 0
+		for c := 1; c < k; c++ {
+			if p[(n*k+c)*plane+at] > p[(n*k+best)*plane+at] {
+				best = c
+			}
+		}
+		if best > 0 {
+			sum++
+		}
+		if l > 0 {
+			sum++
+		}
+		if best > 0 && int(l) == best {
+			both++
+		}
+	}
+	if sum == 0 {
+		return 1
+	}
+	return 2 * float64(both) / float64(sum)
+}
+
+// withoutSoftmax returns the graph up to its last softmax, nil if it has none.
+func withoutSoftmax(g *nn.Graph) *nn.Graph {
+	last := g.Nodes[len(g.Nodes)-1]
+	if last.Op != "Softmax" || last.Outputs[0] != g.Output.Name {
+		return nil
+	}
+	h := g.Clone()
+	h.Nodes = h.Nodes[:len(h.Nodes)-1]
+	h.Output.Name = last.Inputs[0]
+	return h
+}
+
+// difference is the largest absolute difference; anything that is not a number
+// counts as infinite, and so does an answer of another size.
+func difference(a, b []float32) float64 {
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
+	var d float64
+	for i := range a {
+		e := math.Abs(float64(a[i]) - float64(b[i]))
+		if math.IsNaN(e) {
+			return math.Inf(1)
+		}
+		d = max(d, e)
+	}
+	return d
+}
+
+// bounded makes a difference fit for JSON.
+func bounded(d float64) float64 { return min(d, math.MaxFloat32) }
+
+func largest(x []float32) float64 {
+	m := 1e-30
+	for _, v := range x {
+		m = max(m, math.Abs(float64(v)))
+	}
+	return m
+}
+
+func finite(x []float32) error {
+	for i, v := range x {
+		if v != v || math.IsInf(float64(v), 0) {
+			return fmt.Errorf("element %d of the prediction is %g", i, v)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,314 @@
+package export
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/onnx/consumer"
+)
+
+// Model is a trained network and what is known about it.
+type Model struct {
+	Graph *nn.Graph // with its weights; the input is a standardised image
+
+	Title          string // a line: "Nanoparticle segmentation, CdSe, −5 nm defocus"
+	Description    string // a paragraph
+	Study          string
+	SpecDigest     string
+	RunDigest      string
+	WeightsDigest  string  // of the run's weights file; WeightsDigest(Graph) if empty
+	Domain         string  // the images it was trained for: "defocus=-5"
+	PixelSize      float64 // Å
+	ValidationLoss float64
+	ClassNames     []string // of the output channels, the background first
+	License        string   // SPDX identifier
+	Authors        []string
+	Cite           []Citation
+	Finished       time.Time // of the training
+	Version        string    // of refocus
+	// Validation says in a sentence or two how well the network does on images
+	// that it was not trained on.
+	Validation string
+
+	// Example is an image of the domain: standardised, [1,1,H,W] with sizes that
+	// the network takes. Without one a synthetic image stands in.
+	Example Image
+	// Holdout are validation images with labels, on which the effect of float16
+	// weights is judged. Optional.
+	Holdout []Labelled
+}
+
+// Citation is a publication to cite.
+type Citation struct{ Text, DOI string }
+
+// Image is a batch of images [N,C,H,W].
+type Image struct {
+	Shape []int
+	Data  []float32
+}
+
+// Labelled is an image with its class indices [N,H,W].
+type Labelled struct {
+	Image
+	Labels []uint8
+}
+
+// Predict runs a graph on images in inference mode, with the backend that
+// trained it.
+type Predict func(ctx context.Context, g *nn.Graph, x Image) (Image, error)
+
+// Formats of an export.
+const (
+	ONNX       = "onnx"
+	BioImageIO = "bioimageio"
+)
+
+// Precisions of the stored weights.
+const (
+	Float32 = "float32"
+	Float16 = "float16"
+)
+
+// Options of an export.
+type Options struct {
+	Format      string // default ONNX
+	Precision   string // default Float32
+	Standardize bool   // write a second model that standardises the image itself
+	Predict     Predict
+	// Consumers are asked for their predictions; nil means all. Those that are
+	// not installed are recorded as such.
+	Consumers []consumer.Consumer
+}
+
+// Write exports the model to path and returns the files it has written:
+// models, each followed by its certificate.
+func Write(ctx context.Context, path string, m Model, o Options) ([]string, error) {
+	if o.Format == "" {
+		o.Format = ONNX
+	}
+	if o.Precision == "" {
+		o.Precision = Float32
+	}
+	if o.Consumers == nil {
+		o.Consumers = consumer.All()
+	}
+	if err := m.check(o); err != nil {
+		return nil, fmt.Errorf("exporting %s: %w", path, err)
+	}
+	var files []string
+	kinds := []bool{false}
+	if o.Standardize {
+		kinds = append(kinds, true)
+	}
+	for _, standardized := range kinds {
+		to := path
+		if standardized {
+			ext := filepath.Ext(path)
+			to = strings.TrimSuffix(path, ext) + "-standardizing" + ext
+		}
+		cert, err := write(ctx, to, m, o, standardized)
+		if err != nil {
+			return files, fmt.Errorf("exporting %s: %w", to, err)
+		}
+		files = append(files, to, cert)
+	}
+	return files, nil
+}
+
+func (m *Model) check(o Options) error {
+	switch {
+	case o.Format != ONNX && o.Format != BioImageIO:
+		return fmt.Errorf("format %q: must be %s or %s", o.Format, ONNX, BioImageIO)
+	case o.Precision != Float32 && o.Precision != Float16:
+		return fmt.Errorf("precision %q: must be %s or %s", o.Precision, Float32, Float16)
+	case o.Predict == nil:
+		return errors.New("no backend to compare predictions with")
+	case o.Format == BioImageIO && (o.Standardize || o.Precision == Float16):
+		return errors.New("a BioImage Model Zoo package describes its own standardisation and has float32 weights")
+	case m.Graph.Output.Shape[1] != len(m.ClassNames):
+		return fmt.Errorf("%d class names for %d output channels", len(m.ClassNames), m.Graph.Output.Shape[1])
+	case !(m.PixelSize > 0):
+		return fmt.Errorf("pixel size %g Å", m.PixelSize)
+	}
+	if m.WeightsDigest == "" {
+		m.WeightsDigest = WeightsDigest(m.Graph)
+	}
+	return nil
+}
+
+// write makes one file and its certificate and returns the latter's path.
+func write(ctx context.Context, path string, m Model, o Options, standardized bool) (string, error) {
+	g := m.Graph
+	if standardized {
+		var err error
+		if g, err = Standardize(m.Graph); err != nil {
+			return "", err
+		}
+	}
+	mo := m.marshalOptions(standardized)
+	mo.HalfWeights = o.Precision == Float16
+	data, err := onnx.Marshal(g, mo)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, ".export-*.onnx")
+	if err != nil {
+		return "", err
+	}
+	defer os.Remove(tmp.Name()) // fails once it has been renamed
+	if _, err = tmp.Write(data); err == nil {
+		err = tmp.Sync()
+	}
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return "", err
+	}
+	c := &certifier{model: m, graph: g, options: o, metadata: mo.Metadata, standardized: standardized, half: mo.HalfWeights}
+	cert, err := c.certify(ctx, tmp.Name(), data)
+	if err != nil {
+		return "", err
+	}
+	if err := cert.Err(); err != nil {
+		return "", err
+	}
+	if o.Format == BioImageIO {
+		if data, err = bioImage(ctx, m, o, data); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(tmp.Name(), data, 0o666); err != nil {
+			return "", err
+		}
+	}
+	cert.File, cert.Bytes, cert.SHA256 = filepath.Base(path), int64(len(data)), fmt.Sprintf("%x", sha256.Sum256(data))
+	b, err := json.MarshalIndent(cert, "", "  ")
+	if err != nil {
+		return "", err
+	}
+	// The certificate first: a model without one would look like another's.
+	certPath := path + ".certificate.json"
+	if err := replace(certPath, append(b, '\n')); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(tmp.Name(), 0o644); err != nil {
+		return "", err
+	}
+	return certPath, os.Rename(tmp.Name(), path)
+}
+
+// replace writes a file under a temporary name and renames it.
+func replace(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".export-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	if _, err = tmp.Write(data); err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	return err
+}
+
+// WeightsDigest is the SHA-256 of the names, shapes and bits of the graph's
+// parameters and statistics.
+func WeightsDigest(g *nn.Graph) string {
+	h := sha256.New()
+	for _, t := range g.Tensors {
+		if t.Role != nn.Constant {
+			fmt.Fprintf(h, "%q %v\n", t.Name, t.Shape)
+			binary.Write(h, binary.LittleEndian, t.Data) // a hash does not fail
+		}
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
+	input := "Image [N,1,H,W], zero mean and unit variance"
+	if standardized {
+		input = "Image [N,1,H,W] as recorded; the network standardises it"
+	}
+	cite := make([]string, len(m.Cite))
+	for i, c := range m.Cite {
+		cite[i] = c.Text + " https://doi.org/" + c.DOI
+	}
+	md := map[string]string{
+		"refocus.study":               m.Study,
+		"refocus.spec_digest":         m.SpecDigest,
+		"refocus.run_digest":          m.RunDigest,
+		"refocus.weights_digest":      m.WeightsDigest,
+		"refocus.domain":              m.Domain,
+		"refocus.pixel_size_angstrom": decimal(m.PixelSize),
+		"refocus.validation_loss":     decimal(m.ValidationLoss),
+		"refocus.classes":             strings.Join(m.ClassNames, ", "),
+		"license":                     m.License,
+		"citation":                    strings.Join(cite, "; "),
+	}
+	for k, v := range md {
+		if v == "" {
+			delete(md, k)
+		}
+	}
+	size := "Heights and widths are multiples of 16."
+	if f, err := m.Graph.Field(); err == nil {
+		size = fmt.Sprintf("Heights and widths are multiples of %d.", f.Period)
+	}
+	return onnx.MarshalOptions{
+		ProducerVersion: m.Version,
+		Doc:             strings.TrimSpace(m.Title + ". " + m.Description),
+		InputDoc:        input + ", of " + decimal(m.PixelSize) + " Å per pixel. " + size,
+		OutputDoc:       "Probabilities [N,K,H,W] of the classes: " + strings.Join(m.ClassNames, ", "),
+		Metadata:        md,
+	}
+}
+
+func decimal(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+
+// standardizeEpsilon is added to the variance of an image. It has to keep a
+// constant image finite and must not matter to any other: images scaled to
+// [0,1] have variances down to about 1e-4.
+const standardizeEpsilon = 1e-8
+
+// Standardize returns the graph with a first node that gives every image of a
+// batch zero mean and unit variance. InstanceNormalization is the one form of
+// this that all consumers compute.
+func Standardize(g *nn.Graph) (*nn.Graph, error) {
+	if g.Input.Shape[1] != 1 {
+		return nil, fmt.Errorf("standardising images of %d channels is not supported", g.Input.Shape[1])
+	}
+	h := g.Clone()
+	const name = "standardize"
+	for _, n := range h.Nodes {
+		for i, in := range n.Inputs {
+			if in == h.Input.Name {
+				n.Inputs[i] = name
+			}
+		}
+	}
+	h.Nodes = append([]*nn.Node{{
+		Name: name, Op: "InstanceNormalization", Inputs: []string{h.Input.Name, name + ".scale", name + ".shift"}, Outputs: []string{name},
+		Attrs: nn.Attrs{"epsilon": float32(standardizeEpsilon)},
+	}}, h.Nodes...)
+	h.Tensors = append(h.Tensors,
+		&nn.Tensor{Name: name + ".scale", Shape: []int{1}, Data: []float32{1}},
+		&nn.Tensor{Name: name + ".shift", Shape: []int{1}, Data: []float32{0}})
+	return h, h.Check()
+}
