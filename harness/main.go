@@ -16,7 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/internal/progress"
+	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 )
 
@@ -108,7 +111,7 @@ A first run:  refocus reproduce defocus --profile smoke`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		planCommand(), reproduceCommand(), statusCommand(),
+		planCommand(), reproduceCommand(), statusCommand(), exportCommand(),
 
 		verifyCommand(), serveCommand(),
 	)
@@ -176,4 +179,34 @@ func (c *common) plan(name string) (*study.Plan, error) {
 		return nil, err
 	}
 	return s.Expand()
+}
+
+// resolved is a study with the addresses of its runs.
+type resolved struct {
+	plan  *study.Plan
+	store *store.Store
+	desc  backend.Description
+	data  *reproduce.Data
+	nodes []*reproduce.Node
+}
+
+// resolve reads the spec that the command line names, asks the backend what it
+// is and addresses every run in the store.
+func (c *common) resolve(ctx context.Context, name string, b *backendFlags, out *progress.Printer) (*resolved, error) {
+	r := &resolved{}
+	var err error
+	if r.plan, err = c.plan(name); err != nil {
+		return nil, err
+	}
+	if r.store, err = store.Open(c.out); err != nil {
+		return nil, err
+	}
+	if r.desc, err = b.describe(ctx, out); err != nil {
+		return nil, err
+	}
+	if r.data, err = reproduce.NewData(ctx, r.store, r.plan); err != nil {
+		return nil, err
+	}
+	r.nodes, err = reproduce.Resolve(r.plan, r.data, r.desc)
+	return r, err
 }

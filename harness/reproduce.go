@@ -33,33 +33,17 @@ that share the store's file system, may work on one study at once.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			p, err := c.plan(args[0])
-			if err != nil {
-				return err
-			}
-			st, err := store.Open(c.out)
-			if err != nil {
-				return err
-			}
 			out := c.printer()
-			out.Printf("%s, profile %s: %s", p.Study.Name, profileName(p), p.Study.Title)
-
-			desc, err := b.describe(ctx, out)
+			r, err := c.resolve(ctx, args[0], &b, out)
 			if err != nil {
 				return err
 			}
+			p, st, desc, nodes := r.plan, r.store, r.desc, r.nodes
+			out.Printf("%s, profile %s: %s", p.Study.Name, profileName(p), p.Study.Title)
 			jobs, threads = share(jobs, threads, runtime.NumCPU(), p.Study)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			data, err := reproduce.NewData(ctx, st, p)
-			if err != nil {
-				return err
-			}
-			nodes, err := reproduce.Resolve(p, data, desc)
-			if err != nil {
-				return err
-			}
-			files, err := generate(ctx, st, p, data, jobs*threads, out)
+			files, err := generate(ctx, st, p, r.data, jobs*threads, out)
 			if err != nil {
 				return err
 			}
@@ -75,11 +59,15 @@ that share the store's file system, may work on one study at once.`,
 					n.Notes = append(n.Notes, note)
 				}
 			}
+			studyDigest, err := store.Digest("study", p.Study)
+			if err != nil {
+				return err
+			}
 			failures, err := trainAll(ctx, st, nodes, reproduce.TrainOptions{
 				Launch: func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) },
 				SHA256: b.sha256,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + profileName(p), Harness: version(), Files: files,
+				Study: p.Study.Name + "/" + profileName(p), StudyDigest: studyDigest, Harness: version(), Files: files,
 			}, out)
 			if err != nil {
 				return err

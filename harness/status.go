@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 )
 
@@ -18,23 +17,7 @@ func statusCommand() *cobra.Command {
 		Short: "Say how much of a study the store holds",
 		Args:  exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := c.plan(args[0])
-			if err != nil {
-				return err
-			}
-			st, err := store.Open(c.out)
-			if err != nil {
-				return err
-			}
-			desc, err := b.describe(cmd.Context(), c.printer())
-			if err != nil {
-				return err
-			}
-			data, err := reproduce.NewData(cmd.Context(), st, p)
-			if err != nil {
-				return err
-			}
-			nodes, err := reproduce.Resolve(p, data, desc)
+			r, err := c.resolve(cmd.Context(), args[0], &b, c.printer())
 			if err != nil {
 				return err
 			}
@@ -44,9 +27,9 @@ func statusCommand() *cobra.Command {
 				Running   int `json:"running"` // in some process, now
 				Begun     int `json:"begun"`   // with a checkpoint, waiting to be resumed
 				Untouched int `json:"untouched"`
-			}{Runs: len(nodes)}
-			for _, n := range nodes {
-				switch state, err := st.State(n.Digest); {
+			}{Runs: len(r.nodes)}
+			for _, n := range r.nodes {
+				switch state, err := r.store.State(n.Digest); {
 				case err != nil:
 					return err
 				case state == store.Finished:
@@ -63,7 +46,7 @@ func statusCommand() *cobra.Command {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s, profile %s, backend %s: %d of %d runs finished, %d running now, %d begun, %d untouched\n",
-				p.Study.Name, profileName(p), desc.Name, s.Finished, s.Runs, s.Running, s.Begun, s.Untouched)
+				r.plan.Study.Name, profileName(r.plan), r.desc.Name, s.Finished, s.Runs, s.Running, s.Begun, s.Untouched)
 			return nil
 		},
 	}

@@ -31,10 +31,11 @@ type TrainOptions struct {
 	Threads int // per run
 	// Restarts is how often a run whose backend crashed, hung or answered
 	// nonsense is resumed from its last checkpoint before it counts as failed.
-	Restarts int
-	Study    string // name and profile, recorded in manifests
-	Harness  string // version, recorded in manifests
-	Files    map[string]train.Files
+	Restarts    int
+	Study       string // name and profile, recorded in manifests
+	StudyDigest string // of the resolved spec, recorded in manifests
+	Harness     string // version, recorded in manifests
+	Files       map[string]train.Files
 
 	Started  func(*Node)                // a run begins, or goes on
 	Progress func(*Node, train.Event)   // within a run
@@ -290,8 +291,8 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	}
 	m := &store.Manifest{
 		ID:    n.Run.ID,
-		Study: w.o.Study,
-		Spec:  spec,
+		Study: w.o.Study, StudyDigest: w.o.StudyDigest,
+		Spec: spec,
 		Backend: store.Backend{
 			Name: w.desc.Name, Version: w.desc.Version, Numerics: w.desc.Numerics, Determinism: w.desc.Determinism,
 			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256,

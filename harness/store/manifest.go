@@ -14,6 +14,8 @@ type Manifest struct {
 	Digest string `json:"digest"`
 	ID     string `json:"id"` // the run's readable name within its study
 	Study  string `json:"study"`
+	// StudyDigest is the SHA-256 of the study's resolved spec.
+	StudyDigest string `json:"study_digest,omitempty"`
 	// Spec is what the digest hashes, fully resolved.
 	Spec  json.RawMessage `json:"spec"`
 	Files []File          `json:"files"`

@@ -282,3 +282,35 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 	}
 	return state, nil
 }
+
+// LoadWeights fills the graph's parameters and statistics from a finished run's
+// weights.
+func LoadWeights(g *nn.Graph, weights []byte) error {
+	f, err := safetensors.Decode(weights)
+	if err != nil {
+		return err
+	}
+	for _, t := range g.Tensors {
+		if t.Role == nn.Constant {
+			continue
+		}
+		i, ok := f.Info(t.Name)
+		if !ok || i.Len() != t.Len() {
+			return fmt.Errorf("the weights have no %q of shape %v", t.Name, t.Shape)
+		}
+		if i.DType == safetensors.F64 {
+			d, err := f.Float64(t.Name)
+			if err != nil {
+				return err
+			}
+			for j, v := range d {
+				t.Data[j] = float32(v)
+			}
+			continue
+		}
+		if t.Data, err = f.Float32(t.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
