@@ -1,0 +1,16 @@
+// Package backendtest is the conformance suite of backends: whatever passes it
+// can train and ask networks for the harness, and its results mean what the
+// contract in package backend says.
+//
+// Run asks a backend for everything the contract defines and compares it with
+// an independent reference in this package, written in float64 by the most
+// obvious loops. What a backend declares that it lacks (an operator's rarer
+// attributes, a loss, a precision, a determinism claim) is noted as not offered;
+// what the study's network needs must be there.
+//
+// The suite is used from tests,
+//
+//	func TestConformance(t *testing.T) { backendtest.Test(t, mine.New(), backendtest.Options{}) }
+//
+// and on a plugin's executable with `refocus backends verify NAME`.
+package backendtest
