@@ -196,6 +196,13 @@ func readOutput(path string, shape []int) Result {
 	return Result{Shape: shape, Data: data}
 }
 
+// Installed returns nil, or an error that wraps ErrMissing and says what to
+// install.
+func (c Consumer) Installed(ctx context.Context) error {
+	_, _, err := c.find(ctx)
+	return err
+}
+
 // find returns the interpreter, and for Node the folder of the packages.
 func (c Consumer) find(ctx context.Context) (program, nodeModules string, err error) {
 	missing := func(what string) error {

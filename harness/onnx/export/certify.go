@@ -25,8 +25,9 @@ const (
 	// failures that the comparison looks for are 0.1 and more.
 	Tolerance = 1e-4
 	// StandardizedTolerance holds for models that standardise: programs differ
-	// in how they sum an image's mean and variance in float32.
-	StandardizedTolerance = 2e-3
+	// in how they sum an image's mean and variance in float32. Measured were
+	// up to 2e-5.
+	StandardizedTolerance = 5e-4
 	// HalfTolerance holds for probabilities from float16 weights, which have
 	// three decimal digits.
 	HalfTolerance = 2e-2

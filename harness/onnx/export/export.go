@@ -287,28 +287,33 @@ func decimal(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 // [0,1] have variances down to about 1e-4.
 const standardizeEpsilon = 1e-8
 
-// Standardize returns the graph with a first node that gives every image of a
+// Standardize returns the graph with first nodes that give every image of a
 // batch zero mean and unit variance. InstanceNormalization is the one form of
-// this that all consumers compute.
+// this that all consumers compute. It stands twice: some subtract the squared
+// mean from the mean square in float32, which leaves few digits of an image
+// whose mean is a hundred times its contrast; after the first pass the mean is
+// near zero and the second pass has all of them.
 func Standardize(g *nn.Graph) (*nn.Graph, error) {
 	if g.Input.Shape[1] != 1 {
 		return nil, fmt.Errorf("standardising images of %d channels is not supported", g.Input.Shape[1])
 	}
 	h := g.Clone()
-	const name = "standardize"
+	const coarse, fine = "standardize.coarse", "standardize"
 	for _, n := range h.Nodes {
 		for i, in := range n.Inputs {
 			if in == h.Input.Name {
-				n.Inputs[i] = name
+				n.Inputs[i] = fine
 			}
 		}
 	}
-	h.Nodes = append([]*nn.Node{{
-		Name: name, Op: "InstanceNormalization", Inputs: []string{h.Input.Name, name + ".scale", name + ".shift"}, Outputs: []string{name},
-		Attrs: nn.Attrs{"epsilon": float32(standardizeEpsilon)},
-	}}, h.Nodes...)
+	const scale, shift = "standardize.scale", "standardize.shift"
+	pass := func(name, input string) *nn.Node {
+		return &nn.Node{Name: name, Op: "InstanceNormalization", Inputs: []string{input, scale, shift}, Outputs: []string{name},
+			Attrs: nn.Attrs{"epsilon": float32(standardizeEpsilon)}}
+	}
+	h.Nodes = append([]*nn.Node{pass(coarse, h.Input.Name), pass(fine, coarse)}, h.Nodes...)
 	h.Tensors = append(h.Tensors,
-		&nn.Tensor{Name: name + ".scale", Shape: []int{1}, Data: []float32{1}},
-		&nn.Tensor{Name: name + ".shift", Shape: []int{1}, Data: []float32{0}})
+		&nn.Tensor{Name: scale, Shape: []int{1}, Data: []float32{1}},
+		&nn.Tensor{Name: shift, Shape: []int{1}, Data: []float32{0}})
 	return h, h.Check()
 }

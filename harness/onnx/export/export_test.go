@@ -1,0 +1,380 @@
+package export
+
+import (
+	"archive/zip"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/peers"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/onnx/internal/testnet"
+	"github.com/refocus-em/refocus/plugins/cpu"
+)
+
+func model(t testing.TB) Model {
+	return Model{
+		Graph:          testnet.Trained(t),
+		Title:          "Discs in noise, −5 nm defocus",
+		Description:    "A small network that has learnt to find discs: \"quotes\", commas, Å.",
+		Study:          "test",
+		SpecDigest:     strings.Repeat("a", 64),
+		RunDigest:      strings.Repeat("b", 64),
+		Domain:         "defocus=-5",
+		PixelSize:      0.2,
+		ValidationLoss: 0.0123,
+		ClassNames:     []string{"background", "nanoparticle"},
+		License:        "CC-BY-4.0",
+		Authors:        []string{"The refocus developers"},
+		Cite:           []Citation{{"Rangel DaCosta, Oill, Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks", "10.69761/kjte5358"}},
+		Finished:       time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC),
+		Version:        "test",
+	}
+}
+
+func predict(ctx context.Context, g *nn.Graph, x Image) (Image, error) {
+	s, err := cpu.New("test").Open(ctx, g, backend.Options{})
+	if err != nil {
+		return Image{}, err
+	}
+	defer s.Close()
+	y, err := s.Predict(ctx, backend.Tensor{Shape: x.Shape, F32: x.Data})
+	return Image{y.Shape, y.F32}, err
+}
+
+// without runs no consumers.
+var without = Options{Predict: predict, Consumers: []consumer.Consumer{}}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func certificate(t *testing.T, path string) Certificate {
+	t.Helper()
+	var c Certificate
+	if err := json.Unmarshal(read(t, path+".certificate.json"), &c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The same model gives the same bytes, and the file says what is known.
+func TestWrite(t *testing.T) {
+	ctx := context.Background()
+	m := model(t)
+	var bytes [2][]byte
+	for i := range bytes {
+		path := filepath.Join(t.TempDir(), "model.onnx")
+		files, err := Write(ctx, path, m, without)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{path, path + ".certificate.json"}; !slices.Equal(files, want) {
+			t.Errorf("wrote %v, want %v", files, want)
+		}
+		bytes[i] = read(t, path)
+		if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 2 {
+			t.Errorf("left %v", entries)
+		}
+		c := certificate(t, path)
+		if c.Parameters != m.Graph.Count("") || c.BatchNormalizations != 21 || c.Opset != 13 || c.IRVersion != 7 || c.Bytes != int64(len(bytes[i])) {
+			t.Errorf("certificate %+v", c)
+		}
+		for _, k := range []string{"structure", "version", "metadata", "reload", "totals", "shapes", "backend"} {
+			if !slices.ContainsFunc(c.Checks, func(x Check) bool { return x.Name == k && x.Passed }) {
+				t.Errorf("check %q is missing or failed", k)
+			}
+		}
+	}
+	if string(bytes[0]) != string(bytes[1]) {
+		t.Error("two exports differ")
+	}
+	g, err := onnx.Unmarshal(bytes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(g, m.Graph) {
+		t.Error("the network changed")
+	}
+	info, err := onnx.Inspect(bytes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, want := range map[string]string{
+		"refocus.domain": "defocus=-5", "refocus.pixel_size_angstrom": "0.2", "refocus.validation_loss": "0.0123",
+		"refocus.run_digest": m.RunDigest, "refocus.weights_digest": WeightsDigest(m.Graph), "license": "CC-BY-4.0",
+	} {
+		if info.Metadata[k] != want {
+			t.Errorf("metadata %q = %q, want %q", k, info.Metadata[k], want)
+		}
+	}
+	if !strings.Contains(info.Metadata["citation"], "10.69761/kjte5358") {
+		t.Errorf("citation %q", info.Metadata["citation"])
+	}
+}
+
+// An export that does not certify leaves nothing behind.
+func TestWriteRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	o := without
+	calls := 0
+	o.Predict = func(ctx context.Context, g *nn.Graph, x Image) (Image, error) {
+		y, err := predict(ctx, g, x)
+		if calls++; calls > 4 { // the file's network, after the one in memory
+			y.Data[7] += 0.5
+		}
+		return y, err
+	}
+	_, err := Write(context.Background(), path, model(t), o)
+	if err == nil || !strings.Contains(err.Error(), "does not certify") || !strings.Contains(err.Error(), "differs by 0.5") {
+		t.Errorf("error %v", err)
+	}
+	if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 0 {
+		t.Errorf("left %v", entries)
+	}
+	m := model(t)
+	m.ClassNames = m.ClassNames[:1]
+	if _, err := Write(context.Background(), path, m, without); err == nil {
+		t.Error("accepted one class name for two classes")
+	}
+	for _, o := range []Options{{Format: "tar", Predict: predict}, {Precision: "int8", Predict: predict}, {}} {
+		if _, err := Write(context.Background(), path, model(t), o); err == nil {
+			t.Errorf("accepted %+v", o)
+		}
+	}
+}
+
+// need skips where one of the consumers is missing.
+func need(t *testing.T, ks ...consumer.Consumer) {
+	for _, k := range ks {
+		err := k.Installed(context.Background())
+		peers.Need(t, err == nil, "no "+k.Name+": "+k.Install)
+	}
+}
+
+func TestConsumersCertify(t *testing.T) {
+	need(t, consumer.All()...)
+	ctx := context.Background()
+	m := model(t)
+	g := m.Graph
+	x := testnet.Noise(2, 1, 48, 32)
+	labels := make([]uint8, 2*48*32)
+	for i := range labels {
+		if x.F32[i] > 1 {
+			labels[i] = 1
+		}
+	}
+	m.Holdout = []Labelled{{Image{x.Shape, x.F32}, labels}}
+	dir := t.TempDir()
+	check := func(t *testing.T, path string, asked int) Certificate {
+		c := certificate(t, path)
+		n := 0
+		for _, k := range c.Consumers {
+			t.Logf("%s %s: probabilities %.2g, logits %.2g, %s%s", k.Name, k.Version, k.Probabilities, k.Logits, k.Detail, k.Skipped)
+			if k.Skipped == "" {
+				n++
+			}
+		}
+		if n != asked {
+			t.Errorf("%d consumers were asked, want %d", n, asked)
+		}
+		return c
+	}
+	t.Run("float32", func(t *testing.T) {
+		path := filepath.Join(dir, "model.onnx")
+		if _, err := Write(ctx, path, m, Options{Predict: predict, Standardize: true}); err != nil {
+			t.Fatal(err)
+		}
+		c := check(t, path, 4)
+		for _, k := range c.Consumers {
+			if k.Probabilities > 1e-5 || k.Logits > 1e-5 {
+				t.Errorf("%s differs by more than 1e-5", k.Name)
+			}
+		}
+		if c := check(t, filepath.Join(dir, "model-standardizing.onnx"), 4); !c.Standardizes {
+			t.Error("the second model does not say that it standardises")
+		}
+	})
+	t.Run("float16", func(t *testing.T) {
+		path := filepath.Join(dir, "half.onnx")
+		if _, err := Write(ctx, path, m, Options{Predict: predict, Precision: Float16}); err != nil {
+			t.Fatal(err)
+		}
+		c := check(t, path, 2)
+		full := 4 * g.Count("")
+		if c.Bytes > int64(full)*6/10 {
+			t.Errorf("%d bytes for %d in float32", c.Bytes, full)
+		}
+		if d := c.Consumers[0].DiceDrop; d == nil || *d > 0.01 || *d < -0.01 {
+			t.Errorf("Dice drop %v", d)
+		} else {
+			t.Logf("Dice drop %g", *d)
+		}
+		if _, err := onnx.Unmarshal(read(t, path)); err == nil || !strings.Contains(err.Error(), "float16") {
+			t.Errorf("reading it back: %v", err)
+		}
+	})
+}
+
+// Files that load without complaint and are wrong must fail by their
+// predictions alone.
+func TestNegativeControls(t *testing.T) {
+	need(t, consumer.ONNXRuntime, consumer.OpenCV, consumer.OpenCVJS)
+	ctx := context.Background()
+	m := model(t)
+	broken := m.Graph.Clone()
+	broken.Tensor("encoder.down2.unit1.conv1.weight").Data[100] += 0.5
+
+	// The last doubling as a transposed convolution with a kernel of ones per
+	// channel: the same function.
+	grouped := m.Graph.Clone()
+	for _, n := range grouped.Nodes {
+		if n.Name == "decoder.up4.resize" {
+			n.Op, n.Inputs = "ConvTranspose", []string{n.Inputs[0], "ones"}
+			n.Attrs = nn.Attrs{"group": int64(8), "kernel_shape": []int64{2, 2}, "strides": []int64{2, 2}}
+		}
+	}
+	grouped.Tensors = append(grouped.Tensors, &nn.Tensor{Name: "ones", Shape: []int{8, 1, 2, 2}, Data: slices.Repeat([]float32{1}, 32)})
+
+	// At opset 11 an omitted region has to be given, and Softmax flattens.
+	flattening := m.Graph.Clone()
+	for _, n := range flattening.Nodes {
+		if n.Op == "Resize" {
+			n.Inputs[1] = "region"
+		}
+	}
+	flattening.Tensors = append(flattening.Tensors, &nn.Tensor{Name: "region", Shape: []int{8}, Data: make([]float32, 8)})
+
+	for _, c := range []struct {
+		name    string
+		graph   *nn.Graph
+		opset11 bool
+		fails   []bool // of ONNX Runtime, OpenCV 4.6, OpenCV 4.13
+	}{
+		{"as it is", m.Graph, false, []bool{false, false, false}},
+		{"broken weight", broken, false, []bool{true, true, true}},
+		{"grouped transposed convolution", grouped, false, []bool{false, true, true}},
+		{"flattening softmax", flattening, true, []bool{true, false, false}},
+	} {
+		data, err := onnx.Marshal(c.graph, onnx.MarshalOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.opset11 {
+			entry := "\x42\x04\x0a\x00\x10\x0d"
+			if strings.Count(string(data), entry) != 1 {
+				t.Fatal("the operator set's entry is not where it was")
+			}
+			data = []byte(strings.Replace(string(data), entry, "\x42\x04\x0a\x00\x10\x0b", 1))
+		}
+		path := filepath.Join(t.TempDir(), "model.onnx")
+		if err := os.WriteFile(path, data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		k := &certifier{model: m, graph: m.Graph, options: Options{Predict: predict,
+			Consumers: []consumer.Consumer{consumer.ONNXRuntime, consumer.OpenCV, consumer.OpenCVJS}}}
+		if err := k.predictions(ctx, path); err != nil {
+			t.Fatal(err)
+		}
+		for i, got := range k.cert.Consumers {
+			if got.Passed == c.fails[i] {
+				t.Errorf("%s: %s passed: %v; %s", c.name, got.Name, got.Passed, got.Detail)
+			}
+			t.Logf("%s: %s %s: %v, probabilities differ by %.2g %s", c.name, got.Name, got.Version, got.Passed, got.Probabilities, got.Detail)
+		}
+	}
+	if err := sameGraph(broken, m.Graph); err == nil || !strings.Contains(err.Error(), "encoder.down2.unit1.conv1.weight") {
+		t.Errorf("comparing weights: %v", err)
+	}
+}
+
+func TestBioImage(t *testing.T) {
+	ctx := context.Background()
+	m := model(t)
+	o := without
+	o.Format = BioImageIO
+	var bytes [2][]byte
+	path := filepath.Join(t.TempDir(), "model.zip")
+	for i := range bytes {
+		if _, err := Write(ctx, path, m, o); err != nil {
+			t.Fatal(err)
+		}
+		bytes[i] = read(t, path)
+	}
+	if string(bytes[0]) != string(bytes[1]) {
+		t.Error("two exports differ")
+	}
+	z, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	files := map[string]string{}
+	var names []string
+	for _, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[f.Name] = string(b)
+		names = append(names, f.Name)
+	}
+	if want := []string{"bioimageio.yaml", "weights.onnx", "test_input.npy", "test_output.npy", "cover.png", "README.md"}; !slices.Equal(names, want) {
+		t.Errorf("files %v, want %v", names, want)
+	}
+	yaml := files["bioimageio.yaml"]
+	info, err := onnx.Inspect([]byte(files["weights.onnx"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"type: model\n", "opset_version: 13\n", "license: CC-BY-4.0\n", "doi: 10.69761/kjte5358\n", "unit: nanometer\n", "scale: 0.02\n",
+		"channel_names: [background, nanoparticle]\n",
+		fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["weights.onnx"]))),
+		fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["test_input.npy"]))),
+		// the description and the model's metadata agree
+		fmt.Sprintf("run_digest: %q\n", info.Metadata["refocus.run_digest"]),
+		fmt.Sprintf("weights_digest: %q\n", info.Metadata["refocus.weights_digest"]),
+	} {
+		if !strings.Contains(yaml, want) {
+			t.Errorf("the description lacks %q", want)
+		}
+	}
+	if !strings.Contains(files["README.md"], "\n# Validation\n") {
+		t.Error("README.md has no section # Validation")
+	}
+	if n := len(files["cover.png"]); n > 500_000 {
+		t.Errorf("cover of %d bytes", n)
+	}
+	cover, err := png.Decode(strings.NewReader(files["cover.png"]))
+	if err != nil || cover.Bounds().Dx() != 2*cover.Bounds().Dy() {
+		t.Errorf("cover %v, %v", cover.Bounds(), err)
+	}
+	if out := os.Getenv("REFOCUS_BIOIMAGE_OUT"); out != "" { // for `just bioimage`
+		if err := os.WriteFile(out, bytes[0], 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
