@@ -3,21 +3,18 @@ package cpu
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
 )
 
 // numerics is the version of the bits: it changes with every change of the
 // digests in testdata.
 const numerics = "cpu-1"
-
-// EngineVariable names the environment variable that insists on an engine.
-const EngineVariable = "REFOCUS_CPU_ENGINE"
 
 // maxThreads bounds what a session may ask for.
 const maxThreads = 1024
@@ -33,6 +30,10 @@ func (c cpu) Describe(ctx context.Context) (backend.Description, error) {
 	if err != nil {
 		return backend.Description{}, err
 	}
+	kernels, err := kernel.Select("")
+	if err != nil {
+		return backend.Description{}, err
+	}
 	d := backend.Description{
 		Name:        "cpu",
 		Version:     c.version,
@@ -40,7 +41,7 @@ func (c cpu) Describe(ctx context.Context) (backend.Description, error) {
 		Determinism: backend.DeterminismMachine,
 		Devices: []backend.Device{{
 			Name: "cpu", Kind: "cpu",
-			Info: fmt.Sprintf("%d threads", runtime.GOMAXPROCS(0)),
+			Info: fmt.Sprintf("%d threads, %s", runtime.GOMAXPROCS(0), kernels.Name),
 		}},
 		Precisions: []string{backend.Float32, backend.Float64, backend.Mixed},
 		Losses:     []string{backend.LossOnProbabilities, backend.LossOnLogits},
@@ -55,26 +56,9 @@ func (c cpu) Describe(ctx context.Context) (backend.Description, error) {
 	return d, nil
 }
 
-// engineName is the engine insisted on, or "".
-func engineName() (string, error) {
-	name := os.Getenv(EngineVariable)
-	if name != "" && name != "plain" && name != "fast" {
-		return "", fmt.Errorf("%s=%s: must be plain or fast", EngineVariable, name)
-	}
-	return name, nil
-}
-
 // Open implements backend.Backend.
 func (c cpu) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
-	if o.Precision == "" {
-		o.Precision = backend.Float32
-	}
-	if o.Loss == "" {
-		o.Loss = backend.LossOnProbabilities
-	}
-	if o.Adam == (backend.Adam{}) {
-		o.Adam = backend.DefaultAdam
-	}
+	o = o.WithDefaults()
 	if o.Threads == 0 {
 		o.Threads = runtime.GOMAXPROCS(0)
 	}
@@ -103,7 +87,7 @@ func (c cpu) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.
 		s.scale = initialScale
 	}
 	var err error
-	if s.engine, err = compile(s.graph, o, &s.stop); err != nil {
+	if s.engine, err = s.compile(); err != nil {
 		return nil, fmt.Errorf("network %q: %w", g.Name, err)
 	}
 	return s, nil

@@ -1,27 +1,63 @@
 package cpu
 
 import (
-	"sync/atomic"
+	"errors"
+	"fmt"
+	"os"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/fast"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
 )
 
-// compile chooses the engine for a session.
-func compile(g *nn.Graph, o backend.Options, stop *atomic.Bool) (engine.Engine, error) {
-	eo := engine.Options{
-		Threads:         o.Threads,
-		Stop:            stop,
-		OnProbabilities: o.Loss == backend.LossOnProbabilities,
-		Mixed:           o.Precision == backend.Mixed,
-		Beta1:           o.Adam.Beta1,
-		Beta2:           o.Adam.Beta2,
-		Epsilon:         o.Adam.Epsilon,
+// EngineVariable names the environment variable that insists on an engine.
+const EngineVariable = "REFOCUS_CPU_ENGINE"
+
+// engineName is the engine insisted on, or "".
+func engineName() (string, error) {
+	name := os.Getenv(EngineVariable)
+	if name != "" && name != "plain" && name != "fast" {
+		return "", fmt.Errorf("%s=%s: must be plain or fast", EngineVariable, name)
 	}
-	if o.Precision == backend.Float64 {
-		return plain.Compile[float64](g, eo)
+	return name, nil
+}
+
+// engineOptions are the session's, as an engine takes them.
+func (s *session) engineOptions() engine.Options {
+	return engine.Options{
+		Threads:         s.opts.Threads,
+		Stop:            &s.stop,
+		OnProbabilities: s.opts.Loss == backend.LossOnProbabilities,
+		Mixed:           s.opts.Precision == backend.Mixed,
+		Beta1:           s.opts.Adam.Beta1,
+		Beta2:           s.opts.Adam.Beta2,
+		Epsilon:         s.opts.Adam.Epsilon,
 	}
-	return plain.Compile[float32](g, eo)
+}
+
+// compile makes the session's engine. The choice depends on the graph and the
+// precision only, never on the machine.
+func (s *session) compile() (engine.Engine, error) {
+	name, err := engineName()
+	if err != nil {
+		return nil, err
+	}
+	if err := plain.Check(s.graph); err != nil {
+		return nil, err
+	}
+	o := s.engineOptions()
+	if s.opts.Precision == backend.Float64 {
+		if name == "fast" {
+			return nil, fmt.Errorf("%s=fast has no float64", EngineVariable)
+		}
+		return plain.Compile[float64](s.graph, o)
+	}
+	if name != "plain" {
+		e, err := fast.Compile(s.graph, o)
+		if err == nil || name == "fast" || !errors.Is(err, engine.ErrUnsupported) {
+			return e, err
+		}
+	}
+	return plain.Compile[float32](s.graph, o)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
 )
 
 // Dynamic loss scaling as in torch.cuda.amp.
@@ -430,16 +431,72 @@ func (s *session) Activations(ctx context.Context, samples backend.Batch, names 
 		if err != nil {
 			return err
 		}
-		values, err := s.engine.Activations(b, names, training)
+		computed := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return s.graph.Tensor(n) != nil })
+		for _, name := range computed {
+			if shapes[name] == nil {
+				return fmt.Errorf("the network has no value %q", name)
+			}
+		}
+		values, err := s.engine.Activations(b, computed, training)
+		if errors.Is(err, engine.ErrUnsupported) {
+			values, err = s.plainActivations(b, computed, training)
+		}
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
-			r = append(r, s.named(name, shapes[name], values[name]))
+			d, ok := values[name]
+			if t := s.graph.Tensor(name); t != nil {
+				if d, err = s.tensor(t); err != nil {
+					return err
+				}
+			} else if !ok {
+				return fmt.Errorf("the engine gives no value %q", name)
+			}
+			r = append(r, s.named(name, shapes[name], d))
 		}
 		return nil
 	})
 	return r, err
+}
+
+// plainActivations takes over where the fast engine is asked for a value that
+// it never holds by itself, because it computes it together with the next one.
+func (s *session) plainActivations(b engine.Batch, names []string, training bool) (map[string][]float64, error) {
+	e, err := plain.Compile[float32](s.graph, s.engineOptions())
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	for _, t := range s.graph.Tensors {
+		if t.Role == nn.Constant {
+			continue
+		}
+		d, err := s.tensor(t)
+		if err != nil {
+			return nil, err
+		}
+		if err := e.Set(engine.Value, t.Name, d); err != nil {
+			return nil, err
+		}
+	}
+	return e.Activations(b, names, training)
+}
+
+// tensor returns what a tensor of the graph holds now.
+func (s *session) tensor(t *nn.Tensor) ([]float64, error) {
+	d := make([]float64, t.Len())
+	if t.Role != nn.Constant {
+		return d, s.engine.Get(engine.Value, t.Name, d)
+	}
+	for i := range d {
+		if t.Ints != nil {
+			d[i] = float64(t.Ints[i])
+		} else {
+			d[i] = float64(t.Data[i])
+		}
+	}
+	return d, nil
 }
 
 // Close implements backend.Session.

@@ -42,14 +42,42 @@ func Operators() []Operator {
 	return r
 }
 
-// build makes a node's operator. Each operator lists the attributes it heeds,
-// so that one it does not know of is refused and not passed over.
-func build[T float](e *Engine[T], s *step[T]) (operator[T], error) {
-	i := slices.IndexFunc(makers[T](), func(m maker[T]) bool { return m.op == s.node.Op })
-	if i < 0 {
-		return nil, refuse(s.node, "the operator is not implemented")
+// Check refuses a graph for its operators and their attributes, naming the
+// node. What only the shapes tell is left to Compile.
+func Check(g *nn.Graph) error {
+	for _, n := range g.Nodes {
+		if _, err := find[float32](n); err != nil {
+			return err
+		}
 	}
-	m := makers[T]()[i]
+	return nil
+}
+
+// find returns a node's maker. A maker lists the attributes that it heeds, so
+// that one it does not know of is refused and not passed over.
+func find[T float](n *nn.Node) (maker[T], error) {
+	all := makers[T]()
+	i := slices.IndexFunc(all, func(m maker[T]) bool { return m.op == n.Op })
+	if i < 0 {
+		return maker[T]{}, refuse(n, "the operator is not implemented")
+	}
+	for _, a := range slices.Sorted(maps.Keys(n.Attrs)) {
+		if !slices.Contains(all[i].attributes, a) {
+			return maker[T]{}, refuse(n, "attribute %q is not supported", a)
+		}
+	}
+	if a := n.Attrs.Str("auto_pad", "NOTSET"); a != "NOTSET" {
+		return maker[T]{}, refuse(n, "auto_pad %q must be made explicit", a)
+	}
+	return all[i], nil
+}
+
+// build makes a node's operator.
+func build[T float](e *Engine[T], s *step[T]) (operator[T], error) {
+	m, err := find[T](s.node)
+	if err != nil {
+		return nil, err
+	}
 	if m.inputs >= 0 && len(s.in) != m.inputs || len(s.in) == 0 {
 		return nil, refuse(s.node, "has %d inputs, not %d", len(s.in), max(1, m.inputs))
 	}
@@ -60,14 +88,6 @@ func build[T float](e *Engine[T], s *step[T]) (operator[T], error) {
 		if v != nil && v.tensor != nil && v.tensor.Ints != nil {
 			return nil, refuse(s.node, "input %q is an integer tensor", v.name)
 		}
-	}
-	for _, a := range slices.Sorted(maps.Keys(s.node.Attrs)) {
-		if !slices.Contains(m.attributes, a) {
-			return nil, refuse(s.node, "attribute %q is not supported", a)
-		}
-	}
-	if a := s.node.Attrs.Str("auto_pad", "NOTSET"); a != "NOTSET" {
-		return nil, refuse(s.node, "auto_pad %q must be made explicit", a)
 	}
 	return m.make(e, s)
 }
