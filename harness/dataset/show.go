@@ -1,0 +1,199 @@
+package dataset
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/refocus-em/refocus/harness/dataset/sheet"
+)
+
+// Status is how far a set of simulated images is.
+type Status struct {
+	Ready    bool
+	Finished int   // of its images, all of them where Ready
+	Bytes    int64 // on disk, without the exit waves it shares with others
+}
+
+// StatusOf looks for the set of a source below the artifacts folder.
+func StatusOf(root string, s Source) (Status, error) {
+	dir := filepath.Join(dataDir(root), s.Digest())
+	st := Status{Bytes: diskUse(dir)}
+	_, err := Find(root, s.Digest())
+	if err == nil {
+		st.Ready, st.Finished = true, s.Count
+		return st, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return st, err
+	}
+	parts, err := filepath.Glob(filepath.Join(dir, "parts", "*.part"))
+	st.Finished = len(parts)
+	return st, err
+}
+
+// diskUse adds the sizes of the files below a folder; what cannot be read counts
+// as nothing.
+func diskUse(dir string) int64 {
+	var n int64
+	filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				n += info.Size()
+			}
+		}
+		return nil
+	})
+	return n
+}
+
+// Named is a source with the name its domain has in the study.
+type Named struct {
+	Name   string
+	Source Source
+}
+
+// WriteList writes a table of sets and how far each is, and then what their exit
+// waves take.
+func WriteList(w io.Writer, root string, sets []Named) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "domain\tsplit\timages\tpixels\tÅ/pixel\tdefocus\tdose\tstate\ton disk\tdigest")
+	waves := map[string]bool{}
+	for _, n := range sets {
+		s := n.Source
+		st, err := StatusOf(root, s)
+		if err != nil {
+			return err
+		}
+		waves[filepath.Join(dataDir(root), s.Specimens())] = true
+		state := "missing"
+		if st.Ready {
+			state = "ready"
+		} else if st.Finished > 0 {
+			state = fmt.Sprintf("%d of %d", st.Finished, s.Count)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d×%d\t%.3g\t%s\t%g e⁻/Å²\t%s\t%s\t%.12s\n", n.Name, s.Split, s.Count,
+			s.Config.Crop, s.Config.Crop, s.Config.Cell/float64(s.Config.Output),
+			Nanometres(s.Conditions.Defocus), s.Conditions.Dose, state, Bytes(st.Bytes), s.Digest())
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	var total int64
+	for dir := range waves {
+		total += diskUse(dir)
+	}
+	_, err := fmt.Fprintf(w, "exit waves of %d sets of structures: %s\n", len(waves), Bytes(total))
+	return err
+}
+
+// WriteStructures writes a line per image of a simulated set, by which it can be
+// traced to its structure.
+func WriteStructures(w io.Writer, m *Manifest) error {
+	if m.Kind != Simulated {
+		return fmt.Errorf("data set %s holds %s: only simulated ones have structures", m.Digest, m.Kind)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "image\tdefocus\tcrystal\tparticles (radius in nm, stacking faults)\tcarbon\tatoms\tlabelled")
+	for i, im := range m.Images {
+		s := im.Structure
+		var particles []string
+		for _, p := range s.Particles {
+			text := fmt.Sprintf("%.2f", p.Radius/10)
+			if len(p.Faults) > 0 {
+				text += fmt.Sprintf(" (%d)", len(p.Faults))
+			}
+			particles = append(particles, text)
+		}
+		var atoms []string
+		for _, element := range slices.Sorted(maps.Keys(s.Atoms)) {
+			atoms = append(atoms, fmt.Sprintf("%s %d", element, s.Atoms[element]))
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%.1f nm\t%s\t%.1f %%\n", i, Nanometres(im.Defocus), s.Crystal,
+			strings.Join(particles, ", "), s.CarbonThickness/10, strings.Join(atoms, ", "), 100*s.LabelFraction)
+	}
+	return t.Flush()
+}
+
+// Nanometres writes a defocus in Å as people in the field do: "+12.5 nm".
+func Nanometres(angstroms float64) string {
+	if angstroms == 0 {
+		return "0 nm"
+	}
+	return strings.Replace(fmt.Sprintf("%+.3g nm", angstroms/10), "-", "−", 1)
+}
+
+// Bytes writes a size: "12.5 MB".
+func Bytes(n int64) string {
+	v := float64(n)
+	for _, unit := range []string{"B", "kB", "MB", "GB"} {
+		if v < 999.5 {
+			return fmt.Sprintf("%.3g %s", v, unit)
+		}
+		v /= 1000
+	}
+	return fmt.Sprintf("%.3g TB", v)
+}
+
+// ContactSheet draws the first n images of a set with their labels outlined.
+// Captions give the actual defocus of simulated images.
+func ContactSheet(root string, r Ready, title string, n int) (*image.RGBA, error) {
+	m, err := ReadManifest(root, r.Digest)
+	if err != nil {
+		return nil, err
+	}
+	images, err := r.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer images.Close()
+	var tiles []sheet.Tile
+	for i := range min(n, r.Count) {
+		t := sheet.Tile{
+			H: r.Height, W: r.Width,
+			Pixels: make([]float32, r.Height*r.Width), Label: make([]uint8, r.Height*r.Width),
+			Caption: fmt.Sprintf("%d", i),
+		}
+		if i < len(m.Images) {
+			t.Caption += ": " + Nanometres(m.Images[i].Defocus)
+		}
+		if err := images.Image(i, t.Pixels); err != nil {
+			return nil, err
+		}
+		if err := images.Label(i, t.Label); err != nil {
+			return nil, err
+		}
+		tiles = append(tiles, t)
+	}
+	return sheet.Draw(tiles, sheet.Options{Title: title, PixelSize: r.PixelSize})
+}
+
+// Sets lists the digests of all finished sets below the artifacts folder, for
+// verification.
+func Sets(root string) ([]string, error) {
+	entries, err := os.ReadDir(dataDir(root))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var digests []string
+	for _, e := range entries {
+		if _, err := setDir(root, e.Name()); err != nil || !e.IsDir() {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(dataDir(root), e.Name(), manifestFile)); err == nil {
+			digests = append(digests, e.Name())
+		}
+	}
+	return digests, nil
+}
