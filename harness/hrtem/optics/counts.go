@@ -19,19 +19,29 @@ func Poisson(r *rand.Rand, mean float64) int {
 	return k + inversion(r, mean)
 }
 
+// inversion draws a variate of a mean up to 32.
 func inversion(r *rand.Rand, mean float64) int {
 	u := r.Float64()
 	p := portable.Exp(-mean)
-	// Rounding can leave the sum just below a u near 1; 200 is far beyond any
-	// probability that float64 resolves at means up to 32.
-	k := 0
-	for u >= p && k < 200 {
+	for k, inverse := range reciprocals {
+		if u < p {
+			return k
+		}
 		u -= p
-		k++
-		p = p * mean / float64(k)
+		p *= float64(mean * inverse)
 	}
-	return k
+	// Rounding can leave the sum of all probabilities just below a u near 1.
+	return len(reciprocals)
 }
+
+// reciprocals holds 1/(k+1), up to counts whose probability float64 does not resolve
+// at any mean up to 32.
+var reciprocals = func() (r [128]float64) {
+	for k := range r {
+		r[k] = 1 / float64(k+1)
+	}
+	return r
+}()
 
 // Standardise shifts and scales x to mean 0 and variance 1 (the population's). A
 // constant x becomes 0.
