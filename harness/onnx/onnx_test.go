@@ -9,7 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
-	"github.com/refocus-em/refocus/harness/onnx/internal/testnet"
+	"github.com/refocus-em/refocus/harness/internal/testnet"
 )
 
 func TestRoundTrip(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
-	"github.com/refocus-em/refocus/harness/onnx/internal/testnet"
+	"github.com/refocus-em/refocus/harness/internal/testnet"
 	stream "github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )

@@ -17,7 +17,7 @@ import (
 	"github.com/refocus-em/refocus/harness/internal/peers"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
-	"github.com/refocus-em/refocus/harness/onnx/internal/testnet"
+	"github.com/refocus-em/refocus/harness/internal/testnet"
 )
 
 // TestImportTorch imports U-Nets that PyTorch has exported at opsets 11 to 17

@@ -1,0 +1,14 @@
+// Package predict segments micrographs of any size with a trained network.
+//
+// An image is standardised as a whole, padded by reflection to sizes that the
+// network takes, and predicted in tiles. A tile overlaps its neighbours by the
+// network's receptive field, begins where the network's grid begins, and ends
+// at the image's border where it reaches it; its inner part is therefore what
+// a prediction of the whole image would give, up to rounding, and memory is
+// bounded by the tile.
+//
+// Files writes, for every image, the probability map (NPY and float32 TIFF), a
+// binary mask (PNG), a label image whose grey values number the particles (PNG
+// of 16 bits), a table of the particles with area and equivalent diameter
+// (CSV), and an overlay to look at (PNG).
+package predict

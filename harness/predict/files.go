@@ -1,0 +1,192 @@
+package predict
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/internal/npy"
+)
+
+// Options of Files.
+type Options struct {
+	Tile int // side of a tile in pixels, 0: DefaultTile
+	// MinArea drops particles of fewer pixels.
+	MinArea int
+	// PixelSize of the images in Å; 0: as the file says, else as the model says.
+	PixelSize float64
+	// Progress is told how many tiles of an image are done.
+	Progress func(name string, done, total int)
+}
+
+// Result is what was found in one image.
+type Result struct {
+	Source    string // the file, with the image's number if it holds several
+	Files     []string
+	Particles []Particle
+	PixelSize float64 // Å, 0 if unknown
+	Note      string  // about the pixel size, for the user
+}
+
+// Files segments the images in the files at paths and writes the results to
+// dir, which it makes. An image that cannot be read or segmented does not keep
+// the others from it: its error is joined to those returned.
+func (m *Model) Files(ctx context.Context, paths []string, dir string, run Run, o Options) ([]Result, error) {
+	names := map[string]string{}
+	for _, p := range paths {
+		n := strings.ToLower(baseName(p)) // some file systems do not tell case
+		if other, dup := names[n]; dup {
+			return nil, fmt.Errorf("%s and %s would be written under the same name", other, p)
+		}
+		names[n] = p
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	var results []Result
+	var errs []error
+	for _, p := range paths {
+		r, err := m.file(ctx, p, dir, run, o)
+		results = append(results, r...)
+		if ctx.Err() != nil {
+			return results, ctx.Err()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p, err))
+		}
+	}
+	return results, errors.Join(errs...)
+}
+
+// baseName is the part of the results' names that stands for the file.
+func baseName(path string) string {
+	file, array := imagefile.SplitPath(path)
+	name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	if array != "" {
+		name += "-" + strings.Trim(strings.Map(func(r rune) rune {
+			if r == '/' || r == '\\' || r == ':' {
+				return '-'
+			}
+			return r
+		}, array), "-")
+	}
+	return name
+}
+
+func (m *Model) file(ctx context.Context, path, dir string, run Run, o Options) ([]Result, error) {
+	st, err := imagefile.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer st.Close()
+	var results []Result
+	for i := range st.N {
+		name, source := baseName(path), path
+		if st.N > 1 {
+			name = fmt.Sprintf("%s-%04d", name, i)
+			source = fmt.Sprintf("%s[%d]", path, i)
+		}
+		im := Image{st.H, st.W, make([]float32, st.H*st.W)}
+		if err := st.At(i, im.Pixels); err != nil {
+			return results, err
+		}
+		r := Result{Source: source}
+		r.PixelSize, r.Note = m.pixelSize(o.PixelSize, st.PixelSize)
+		if err := m.image(ctx, &r, im, filepath.Join(dir, name), run, o); err != nil {
+			if st.N > 1 {
+				err = fmt.Errorf("image %d: %w", i, err)
+			}
+			return results, err
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+// pixelSize decides on the size of a pixel and says what the user should know.
+func (m *Model) pixelSize(given, file float64) (float64, string) {
+	size, note := given, ""
+	switch {
+	case given > 0:
+	case file > 0:
+		size = file
+	case m.PixelSize > 0:
+		size = m.PixelSize
+		note = fmt.Sprintf("the file does not say its pixel size; areas take the model's, %g Å", size)
+	default:
+		return 0, "the pixel size is not known; areas are in pixels only"
+	}
+	if r := size / m.PixelSize; m.PixelSize > 0 && (r > 1.1 || r < 1/1.1) {
+		note = fmt.Sprintf("pixels of %g Å, the network was trained on %g Å: resample the image for a better result", size, m.PixelSize)
+	}
+	return size, note
+}
+
+func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
+	if err := Standardize(im); err != nil {
+		return err
+	}
+	s, err := m.Segment(ctx, im, run, o.Tile, func(done, total int) {
+		if o.Progress != nil {
+			o.Progress(r.Source, done, total)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	labels, particles := Particles(s, o.MinArea)
+	if len(particles) > maxLabels {
+		return fmt.Errorf("%d particles are more than a label image can number: this is noise, or a minimal area is needed", len(particles))
+	}
+	r.Particles = particles
+	for _, f := range []struct {
+		suffix string
+		write  func(w io.Writer) error
+	}{
+		{".probability.npy", func(w io.Writer) error { return npy.Write(w, []int{s.H, s.W}, s.Probability) }},
+		{".probability.tif", func(w io.Writer) error { return WriteTIFF(w, Image{s.H, s.W, s.Probability}, r.PixelSize) }},
+		{".mask.png", func(w io.Writer) error { return WriteMask(w, s.H, s.W, labels) }},
+		{".labels.png", func(w io.Writer) error { return WriteLabels(w, s.H, s.W, labels) }},
+		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.PixelSize) }},
+		{".overlay.png", func(w io.Writer) error { return WriteOverlay(w, im, labels) }},
+	} {
+		if err := writeFile(base+f.suffix, f.write); err != nil {
+			return err
+		}
+		r.Files = append(r.Files, base+f.suffix)
+	}
+	return nil
+}
+
+// writeFile writes under a temporary name and renames, so that a result exists
+// whole or not at all.
+func writeFile(path string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".predict-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // fails once it has been renamed
+	b := bufio.NewWriterSize(tmp, 1<<16)
+	if err = write(b); err == nil {
+		err = b.Flush()
+	}
+	if err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+package predict
+
+import (
+	"encoding/csv"
+	"io"
+	"math"
+	"strconv"
+)
+
+// Particle is a connected region of pixels that are not background.
+type Particle struct {
+	Label                    int     // grey value in the label image, from 1
+	Class                    uint8   // of most of its pixels
+	Area                     int     // pixels
+	Y, X                     float64 // centre of mass, pixels
+	Top, Left, Bottom, Right int     // bounding box, the last two beyond it
+	Probability              float64 // mean over its pixels
+	Border                   bool    // touches the image's border, so may be cut
+}
+
+// Diameter is that of the disc of the same area, in pixels.
+func (p Particle) Diameter() float64 { return 2 * math.Sqrt(float64(p.Area)/math.Pi) }
+
+// Particles numbers the connected regions of the segmentation in the order of
+// their first pixels and measures them. Pixels that touch at a corner are
+// connected. Regions of fewer than minArea pixels are dropped. The label image
+// has the size of the segmentation, 0 is background.
+func Particles(s *Segmentation, minArea int) (labels []int32, particles []Particle) {
+	labels = make([]int32, s.H*s.W)
+	// First pass: provisional numbers, and which of them are one region. A
+	// root is its own parent and the smallest number of its region.
+	parent := []int32{0}
+	find := func(i int32) int32 {
+		for parent[i] != i {
+			parent[i] = parent[parent[i]]
+			i = parent[i]
+		}
+		return i
+	}
+	for y := range s.H {
+		for x := range s.W {
+			at := y*s.W + x
+			if s.Class[at] == 0 {
+				continue
+			}
+			var root int32
+			join := func(y, x int) {
+				if y < 0 || x < 0 || x >= s.W || labels[y*s.W+x] == 0 {
+					return
+				}
+				r := find(labels[y*s.W+x])
+				switch {
+				case root == 0:
+					root = r
+				case r < root:
+					parent[root] = r
+					root = r
+				case root < r:
+					parent[r] = root
+				}
+			}
+			join(y, x-1)
+			join(y-1, x-1)
+			join(y-1, x)
+			join(y-1, x+1)
+			if root == 0 {
+				root = int32(len(parent))
+				parent = append(parent, root)
+			}
+			labels[at] = root
+		}
+	}
+	areas := make([]int, len(parent))
+	for _, l := range labels {
+		if l != 0 {
+			areas[find(l)]++
+		}
+	}
+	number := make([]int32, len(parent)) // of roots
+	for i, l := range labels {
+		if l == 0 {
+			continue
+		}
+		r := find(l)
+		if areas[r] < minArea {
+			labels[i] = 0
+			continue
+		}
+		y, x := i/s.W, i%s.W
+		if number[r] == 0 {
+			particles = append(particles, Particle{Label: len(particles) + 1, Area: areas[r], Top: y, Left: x, Bottom: y + 1, Right: x + 1})
+			number[r] = int32(len(particles))
+		}
+		p := &particles[number[r]-1]
+		labels[i] = number[r]
+		p.Y += float64(y)
+		p.X += float64(x)
+		p.Left, p.Right, p.Bottom = min(p.Left, x), max(p.Right, x+1), max(p.Bottom, y+1)
+		p.Probability += float64(s.Probability[i])
+		p.Border = p.Border || y == 0 || x == 0 || y == s.H-1 || x == s.W-1
+	}
+	votes := make([]map[uint8]int, len(particles))
+	for i, l := range labels {
+		if l == 0 {
+			continue
+		}
+		if votes[l-1] == nil {
+			votes[l-1] = map[uint8]int{}
+		}
+		votes[l-1][s.Class[i]]++
+	}
+	for i := range particles {
+		p := &particles[i]
+		n := float64(p.Area)
+		p.Y, p.X, p.Probability = p.Y/n, p.X/n, p.Probability/n
+		for c := uint8(255); c > 0; c-- { // the smaller class wins a draw
+			if votes[i][c] > 0 && votes[i][c] >= votes[i][p.Class] {
+				p.Class = c
+			}
+		}
+	}
+	return labels, particles
+}
+
+// WriteCSV writes a table of the particles. pixelSize is in Å; without it (0)
+// the columns in nm are empty.
+func WriteCSV(w io.Writer, particles []Particle, classes []string, pixelSize float64) error {
+	c := csv.NewWriter(w)
+	c.Write([]string{"label", "class", "area_px", "area_nm2", "equivalent_diameter_nm", "centre_y_px", "centre_x_px",
+		"top_px", "left_px", "bottom_px", "right_px", "mean_probability", "touches_border"})
+	nm := pixelSize / 10
+	for _, p := range particles {
+		area, diameter := "", ""
+		if nm > 0 {
+			area, diameter = number(float64(p.Area)*nm*nm), number(p.Diameter()*nm)
+		}
+		c.Write([]string{strconv.Itoa(p.Label), classes[p.Class], strconv.Itoa(p.Area), area, diameter, number(p.Y), number(p.X),
+			strconv.Itoa(p.Top), strconv.Itoa(p.Left), strconv.Itoa(p.Bottom), strconv.Itoa(p.Right),
+			number(p.Probability), strconv.FormatBool(p.Border)})
+	}
+	c.Flush()
+	return c.Error()
+}
+
+// number has the six digits that a measurement in pixels is good for.
+func number(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
