@@ -11,7 +11,7 @@ import (
 const (
 	Waves     = "exit waves"       // of a simulated specimen set
 	Simulated = "simulated images" // of a Source
-	Own       = "own images"       // of files that Import read
+	OwnImages = "own images"       // of files that Import read
 )
 
 // Manifest describes a set. Its fields depend on the kind, and none on when or
@@ -39,6 +39,8 @@ type Manifest struct {
 
 	// Images has one entry per simulated image, in order.
 	Images []Image `json:"images,omitempty"`
+	// Own says which files a user's own images come from.
+	Own *Own `json:"own,omitempty"`
 }
 
 // Image says how a simulated image came about.
