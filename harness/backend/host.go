@@ -96,7 +96,11 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 	if level == hclog.NoLevel || level == hclog.Off {
 		level = hclog.Info // for an error's last words
 	}
-	c.process = newProcess(&exec.Cmd{Path: path, Args: append([]string{spec.Path}, spec.Args...)})
+	title := spec.Path
+	if title == self() {
+		title = os.Args[0] // reads better in a list of processes
+	}
+	c.process = newProcess(Prefix+spec.Name, &exec.Cmd{Path: path, Args: append([]string{title}, spec.Args...)})
 	c.plugin = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  handshake,
 		VersionedPlugins: map[int]plugin.PluginSet{ProtocolVersion: {pluginKey: &grpcPlugin{}}},

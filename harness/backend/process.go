@@ -24,6 +24,7 @@ const logLevelVariable = "REFOCUS_PLUGIN_LOG"
 // and by its stdin closing everywhere.
 type process struct {
 	cmd            *exec.Cmd // its Process belongs to mu
+	name           string    // in the log
 	sockets        string    // folder of the plugin's socket
 	stdin          *os.File  // closing it asks the plugin to end
 	stdout, stderr *os.File
@@ -35,9 +36,9 @@ type process struct {
 	killed bool // perhaps before it was started
 }
 
-func newProcess(cmd *exec.Cmd) *process {
+func newProcess(name string, cmd *exec.Cmd) *process {
 	prepare(cmd)
-	return &process{cmd: cmd, done: make(chan struct{}), drained: make(chan struct{})}
+	return &process{name: name, cmd: cmd, done: make(chan struct{}), drained: make(chan struct{})}
 }
 
 // Start starts the process on a thread of its own that lives as long as the
@@ -159,7 +160,7 @@ func (p *process) pid() int {
 
 func (p *process) Stdout() io.ReadCloser { return p.stdout }
 func (p *process) Stderr() io.ReadCloser { return p.stderr }
-func (p *process) Name() string          { return p.cmd.Args[0] }
+func (p *process) Name() string          { return p.name }
 
 func (p *process) ID() string {
 	if pid := p.pid(); pid > 0 {

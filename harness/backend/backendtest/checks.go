@@ -43,8 +43,8 @@ func (s *suite) all(ctx context.Context) {
 	}
 	for _, precision := range []string{backend.Float32, backend.Float64, backend.Mixed} {
 		for i, n := range networks {
-			if precision != backend.Float32 && i%2 == 0 {
-				continue
+			if precision == backend.Float64 && i != 1 || precision == backend.Mixed && i != 3 {
+				continue // one is enough to see the precision
 			}
 			name := fmt.Sprintf("network/%s/width %d, %d×%d×%d", precision, n.width, n.batch, n.h, n.w)
 			s.run(ctx, name, func(c *check) { c.network(precision, n) })
@@ -180,12 +180,14 @@ func distance(got, want []float64) float64 {
 // same compares everything that a network computes from a batch with the
 // reference: prediction, activations in both modes, loss, gradients.
 func (c *check) same(s backend.Session, g *nn.Graph, r *reference, d *dataset, b backend.Batch, tol tolerance) {
-	t := d.tensor(b[0].Index, len(b))
-	p, err := r.forward(d.batch(consecutive(b[0].Index, len(b))).images, false)
+	inference, err := r.forward(d.batch(b).images, false)
 	c.must(err, "the reference")
-	out, err := s.Predict(c.ctx, t)
+	wantLoss, p, err := r.gradients(d.batch(b))
+	c.must(err, "the reference")
+
+	out, err := s.Predict(c.ctx, d.tensor(b[0].Index, len(b)))
 	c.must(err, "Predict")
-	want := p.values[g.Output.Name]
+	want := inference.values[g.Output.Name]
 	if !slices.Equal(out.Shape, want.shape) {
 		c.failf("Predict returns shape %v, must be %v", out.Shape, want.shape)
 	}
@@ -196,23 +198,24 @@ func (c *check) same(s backend.Session, g *nn.Graph, r *reference, d *dataset, b
 		names = append(names, n.Outputs[0])
 	}
 	for _, training := range []bool{false, true} {
-		p, err := r.forward(d.batch(b).images, training)
-		c.must(err, "the reference")
+		want := inference
+		if training {
+			want = p
+		}
 		values, err := s.Activations(c.ctx, b, names, training)
 		c.must(err, "Activations")
 		if len(values) != len(names) {
 			c.failf("Activations returns %d values of %d", len(values), len(names))
 		}
 		for i, v := range values {
-			if v.Name != names[i] || !slices.Equal(v.Shape, p.values[names[i]].shape) {
-				c.failf("activation %d is %q with shape %v, must be %q with %v", i, v.Name, v.Shape, names[i], p.values[names[i]].shape)
+			w := want.values[names[i]]
+			if v.Name != names[i] || !slices.Equal(v.Shape, w.shape) {
+				c.failf("activation %d is %q with shape %v, must be %q with %v", i, v.Name, v.Shape, names[i], w.shape)
 			}
-			c.near(fmt.Sprintf("activation %q (training: %v)", v.Name, training), v.Float64s(), p.values[v.Name].data, tol.forward, 1e-3)
+			c.near(fmt.Sprintf("activation %q (training: %v)", v.Name, training), v.Float64s(), w.data, tol.forward, 1e-3)
 		}
 	}
 
-	wantLoss, p, err := r.gradients(d.batch(b))
-	c.must(err, "the reference")
 	loss, gradients, err := s.Gradients(c.ctx, b, nil)
 	c.must(err, "Gradients")
 	c.near("loss", []float64{loss}, []float64{wantLoss}, tol.loss, 0)
@@ -347,14 +350,14 @@ func (c *check) operator(o operatorCase) {
 
 type networkCase struct{ width, batch, h, w int }
 
-// networks keep a dozen values per channel at the deepest level, where the
+// networks keep eight values or more per channel at the deepest level, where the
 // image is sixteen times smaller: the statistics of two or three would make
 // rounding errors large.
 var networks = []networkCase{
 	{2, 4, 32, 32},
 	{4, 3, 32, 48}, // neither square nor a power of two, an odd batch
 	{4, 1, 64, 48},
-	{16, 3, 32, 32}, // wide enough for vector kernels
+	{16, 2, 32, 32}, // wide enough for vector kernels
 }
 
 func (c *check) offered(precision string) {
