@@ -228,7 +228,7 @@ func TestRunNames(t *testing.T) {
 		{"defocus", "paper", 1, "transfer_-100_-250_lr1e-3_1e-4_n64_none_s0"},
 		{"defocus", "quick", 0, "pretrain_-100_lr1e-3_s0"},
 		{"defocus", "quick", 4, "pretrain_100_lr1e-3_s0"},
-		{"noise", "smoke", 3, "transfer_30_150_lr1e-3_1e-4_n8_none_s0"},
+		{"noise", "smoke", 3, "transfer_30_150_lr1e-3_3e-4_n8_none_s0"},
 		{"structure", "smoke", 0, "pretrain_w_CdSe_small_lr1e-3_s0"},
 		{"baseline", "paper", 0, "single_-100_-250_n128-384_lr1e-3_s0"},
 	} {
@@ -322,9 +322,9 @@ func TestRunJSON(t *testing.T) {
 	if len(lines) != len(p.Runs) {
 		t.Fatalf("%d lines for %d runs", len(lines), len(p.Runs))
 	}
-	const want = `{"id":"single_-100_-200_n4-12_lr1e-3_s0","kind":"single","source":"-200","target":"-100",` +
-		`"mixture":[{"domain":"-100","images":4},{"domain":"-200","images":12}],"learning_rate":0.001,"epochs":3,` +
-		`"frozen":"none","images":16,"seed":0,"precision":"float32"}`
+	const want = `{"id":"single_-100_-200_n6-18_lr1e-3_s0","kind":"single","source":"-200","target":"-100",` +
+		`"mixture":[{"domain":"-100","images":6},{"domain":"-200","images":18}],"learning_rate":0.001,"epochs":3,` +
+		`"frozen":"none","images":24,"seed":0,"precision":"float32"}`
 	if lines[0] != want {
 		t.Errorf("got  %s\nwant %s", lines[0], want)
 	}
