@@ -74,8 +74,8 @@ func newDataset(f *safetensors.File, channels int) (*dataset, error) {
 	if s[1] != channels {
 		return nil, fmt.Errorf("images have %d channels, the network takes %d", s[1], channels)
 	}
-	if s[2] < 1 || s[3] < 1 {
-		return nil, fmt.Errorf("images of shape %v are empty", s)
+	if images.Len() == 0 {
+		return nil, fmt.Errorf("holds no images: shape %v", s)
 	}
 	return &dataset{f, s[0], s[1], s[2], s[3]}, nil
 }

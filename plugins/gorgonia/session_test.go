@@ -21,14 +21,12 @@ func unet(t testing.TB, width int) *nn.Graph {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Initialize(7, 0)
+	g.Initialize(9, 0)
 	return g
 }
 
-// images writes a dataset of n random images of a disc on noise and returns its
-// path and digest.
-func images(t testing.TB, n, h, w int) (path, digest string) {
-	t.Helper()
+// disc returns n random images of a disc on noise, with labels.
+func disc(n, h, w int) ([]float32, []uint8) {
 	r := random.Stream(3, "images")
 	pixels, labels := make([]float32, n*h*w), make([]uint8, n*h*w)
 	for i := range pixels {
@@ -39,6 +37,12 @@ func images(t testing.TB, n, h, w int) (path, digest string) {
 			pixels[i]++
 		}
 	}
+	return pixels, labels
+}
+
+// save writes a dataset and returns its path and digest.
+func save(t testing.TB, n, h, w int, pixels []float32, labels []uint8) (path, digest string) {
+	t.Helper()
 	data, err := safetensors.Encode([]safetensors.Tensor{
 		{Name: "images", Shape: []int{n, 1, h, w}, Data: pixels},
 		{Name: "labels", Shape: []int{n, h, w}, Data: labels},
@@ -52,6 +56,16 @@ func images(t testing.TB, n, h, w int) (path, digest string) {
 	}
 	sum := sha256.Sum256(data)
 	return path, hex.EncodeToString(sum[:])
+}
+
+// load gives the session a dataset "d" of n images.
+func load(t testing.TB, s backend.Session, n, h, w int) {
+	t.Helper()
+	pixels, labels := disc(n, h, w)
+	path, digest := save(t, n, h, w, pixels, labels)
+	if err := s.LoadDataset(context.Background(), "d", path, digest); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func open(t testing.TB, g *nn.Graph, o backend.Options) backend.Session {
@@ -75,23 +89,4 @@ func batches(count, n, images int) []backend.Batch {
 		r = append(r, b)
 	}
 	return r
-}
-
-func BenchmarkStep(b *testing.B) {
-	path, digest := images(b, 16, 64, 64)
-	s := open(b, unet(b, 16), backend.Options{})
-	if err := s.LoadDataset(context.Background(), "d", path, digest); err != nil {
-		b.Fatal(err)
-	}
-	r := backend.TrainRequest{Batches: batches(1, 16, 16), LearningRate: 1e-3}
-	step := func(backend.Step) error { return nil }
-	if err := s.Train(context.Background(), r, step); err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if err := s.Train(context.Background(), r, step); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -7,15 +7,17 @@ package torchtest
 import (
 	_ "embed"
 	"encoding/json"
+	"fmt"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
@@ -24,15 +26,14 @@ var script []byte
 
 // Job is a training run: len(Labels)/(N·H·W) steps from the graph's weights.
 type Job struct {
-	Width        int
-	Graph        *nn.Graph // of nn.UNet with this width and two classes
-	N, H, W      int       // of each batch
-	Images       []float32 // [steps,N,1,H,W]
-	Labels       []uint8   // [steps,N,H,W]
-	Probability  bool      // the study's loss instead of the usual one
-	LearningRate float64
-	Frozen       []string
-	Float64      bool
+	Width           int
+	Graph           *nn.Graph // of nn.UNet with this width and two classes
+	N, H, W         int       // of each batch
+	Images          []float32 // [steps,N,1,H,W]
+	Labels          []uint8   // [steps,N,H,W]
+	OnProbabilities bool      // the study's loss instead of the usual one
+	LearningRate    float64
+	Frozen          []string
 }
 
 // Result is what PyTorch computed.
@@ -43,45 +44,61 @@ type Result struct {
 	State     map[string][]float64 // after the last step; "adam.m.", "adam.v." + name too
 }
 
-// Train runs the job, or skips the test where there is no PyTorch.
-func Train(t testing.TB, j Job) Result {
+// Answer is a job's result in both precisions. Float64 is the judge; how far
+// Float32 is from it says what can be asked of another float32 program.
+type Answer struct{ Float32, Float64 Result }
+
+// Train runs the jobs, in one process because importing torch takes seconds; it
+// skips the test where there is no PyTorch.
+func Train(t testing.TB, jobs ...Job) []Answer {
 	t.Helper()
 	python := peers.Python(t, "torch")
 	dir := t.TempDir()
-	write := func(name string, data []byte) string {
+	write := func(name string, data []byte, err error) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, data, 0o666); err != nil {
+		if err == nil {
+			err = os.WriteFile(path, data, 0o666)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		return path
 	}
-	steps := len(j.Labels) / (j.N * j.H * j.W)
-	in := []safetensors.Tensor{
-		{Name: "images", Shape: []int{steps, j.N, 1, j.H, j.W}, Data: j.Images},
-		{Name: "labels", Shape: []int{steps, j.N, j.H, j.W}, Data: j.Labels},
-	}
-	for _, w := range j.Graph.Tensors {
-		if w.Role != nn.Constant {
-			in = append(in, safetensors.Tensor{Name: w.Name, Shape: w.Shape, Data: w.Data})
+	var list []map[string]any
+	for i, j := range jobs {
+		steps := len(j.Labels) / (j.N * j.H * j.W)
+		in := []safetensors.Tensor{
+			{Name: "images", Shape: []int{steps, j.N, 1, j.H, j.W}, Data: j.Images},
+			{Name: "labels", Shape: []int{steps, j.N, j.H, j.W}, Data: j.Labels},
 		}
+		for _, w := range j.Graph.Tensors {
+			if w.Role != nn.Constant {
+				in = append(in, safetensors.Tensor{Name: w.Name, Shape: w.Shape, Data: w.Data})
+			}
+		}
+		data, err := safetensors.Encode(in, nil)
+		write(fmt.Sprintf("%d.in", i), data, err)
+		list = append(list, map[string]any{"width": j.Width, "on_probabilities": j.OnProbabilities,
+			"learning_rate": j.LearningRate, "frozen": append([]string{}, j.Frozen...)})
 	}
-	data, err := safetensors.Encode(in, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if j.Frozen == nil {
-		j.Frozen = []string{}
-	}
-	job, err := json.Marshal(map[string]any{"width": j.Width, "on_probabilities": j.Probability, "learning_rate": j.LearningRate,
-		"frozen": j.Frozen, "float64": j.Float64, "threads": 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	target := filepath.Join(dir, "out")
-	if out, err := exec.Command(python, write("unet.py", script), string(job), write("in", data), target).CombinedOutput(); err != nil {
+	data, err := json.Marshal(list)
+	write("jobs.json", data, err)
+	if out, err := exec.Command(python, write("unet.py", script, nil), dir).CombinedOutput(); err != nil {
 		t.Fatalf("PyTorch: %v\n%s", err, out)
 	}
-	f, err := safetensors.Open(target)
+	var answers []Answer
+	for i := range jobs {
+		answers = append(answers, Answer{
+			read(t, filepath.Join(dir, fmt.Sprintf("%d.torch.float32", i))),
+			read(t, filepath.Join(dir, fmt.Sprintf("%d.torch.float64", i))),
+		})
+	}
+	return answers
+}
+
+func read(t testing.TB, path string) Result {
+	t.Helper()
+	f, err := safetensors.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +121,41 @@ func Train(t testing.TB, j Job) Result {
 		}
 	}
 	return r
+}
+
+// Clock starts a PyTorch process that takes one training step (forward,
+// backward, Adam) of the network per call of step, for timings interleaved with
+// one's own. It skips the benchmark where there is no PyTorch.
+func Clock(t testing.TB, width, n, h, w, threads int) (step func() (wall, cpu time.Duration)) {
+	t.Helper()
+	python := peers.Python(t, "torch")
+	path := filepath.Join(t.TempDir(), "unet.py")
+	if err := os.WriteFile(path, script, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(python, path, fmt.Sprint(width), fmt.Sprint(n), fmt.Sprint(h), fmt.Sprint(w), fmt.Sprint(threads))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Wait() })
+	return func() (wall, cpu time.Duration) {
+		t.Helper()
+		var a, b float64
+		fmt.Fprintln(in)
+		if _, err := fmt.Fscan(out, &a, &b); err != nil {
+			t.Fatalf("PyTorch: %v", err)
+		}
+		return time.Duration(a * 1e9), time.Duration(b * 1e9)
+	}
 }
 
 // Distance is the Euclidean norm of a−b.

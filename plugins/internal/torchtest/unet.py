@@ -1,15 +1,24 @@
 """Trains the study's U-Net in PyTorch, written from the paper's description.
 
-Usage: unet.py JOB IN OUT. JOB is JSON; IN and OUT are safetensors files, read
-and written here by hand so that nothing but torch is needed. IN holds the
-network's state under refocus's names, "images" [S,N,1,H,W] and "labels"
-[S,N,H,W], a batch per step. OUT gets, in float64: "output" (inference on the
-first batch before training), "loss" [S], "grad." + name of the first step, and
-the final state with Adam's moments.
+Usage: unet.py FOLDER, or unet.py WIDTH N H W THREADS.
+
+With a folder: FOLDER/jobs.json lists the jobs; job i reads the
+safetensors file FOLDER/i.in and writes FOLDER/i.torch.float32 and
+FOLDER/i.torch.float64, its results in either precision. Safetensors are read
+and written by hand here, so that nothing but torch is needed.
+
+The input holds the network's state under refocus's names, "images" [S,N,1,H,W]
+and "labels" [S,N,H,W], a batch per step. The results are stored as F64:
+"output" (inference on the first batch before training), "loss" [S], "grad." +
+name of the first step, and the final state with Adam's moments.
+
+With numbers: takes one training step on random images for every line of
+standard input and prints its duration and its processor time in seconds.
 """
 import json
 import struct
 import sys
+import time
 
 import torch
 from torch import nn
@@ -121,12 +130,8 @@ class UNet(nn.Module):
         return self.decoder(self.encoder(x))
 
 
-def main(job, source, target):
-    job = json.loads(job)
-    data = read(source)
-    kind = torch.float64 if job["float64"] else torch.float32
+def train(job, data, kind):
     torch.manual_seed(0)
-    torch.set_num_threads(job["threads"])
     net = UNet(job["width"]).to(kind)
     own = net.state_dict()
     for name in own:
@@ -164,7 +169,33 @@ def main(job, source, target):
         s = optimiser.state.get(p)
         if s:
             out["adam.m." + name], out["adam.v." + name] = s["exp_avg"], s["exp_avg_sq"]
-    write(target, out)
+    return out
 
 
-main(*sys.argv[1:])
+def main(folder):
+    torch.set_num_threads(1)
+    for i, job in enumerate(json.load(open(f"{folder}/jobs.json"))):
+        data = read(f"{folder}/{i}.in")
+        for kind in (torch.float32, torch.float64):
+            write(f"{folder}/{i}.{kind}", train(job, data, kind))
+
+
+def clock(width, n, h, w, threads):
+    torch.set_num_threads(threads)
+    net = UNet(width)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
+    x, y = torch.randn(n, 1, h, w), torch.randint(0, 2, (n, h, w))
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        optimiser.zero_grad()
+        loss = F.cross_entropy(torch.softmax(net(x), 1), y)
+        loss.backward()
+        optimiser.step()
+        loss.item()
+        print(time.perf_counter() - wall, time.process_time() - cpu, flush=True)
+
+
+if len(sys.argv) == 2:
+    main(sys.argv[1])
+else:
+    clock(*map(int, sys.argv[1:]))
