@@ -290,11 +290,8 @@ func (o OwnData) check(c *checker, table []string) {
 	}
 	c.integer(key("train_images"), o.TrainImages, 0, maxImages)
 	c.integer(key("validation_images"), o.ValidationImages, 0, maxImages)
-	if (o.TrainImages == 0) != (o.ValidationImages == 0) {
-		c.fail(key("train_images"), "train_images and validation_images go together: give both or neither")
-	}
-	if o.TrainImages != 0 && o.ValidationFraction != 0 {
-		c.fail(key("validation_fraction"), "cannot be combined with train_images and validation_images")
+	if o.TrainImages+o.ValidationImages != 0 && o.ValidationFraction != 0 {
+		c.fail(key("validation_fraction"), "cannot be combined with train_images or validation_images")
 	}
 	if !(o.ValidationFraction >= 0 && o.ValidationFraction < 1) {
 		c.fail(key("validation_fraction"), "must be at least 0 and less than 1, but is %g", o.ValidationFraction)

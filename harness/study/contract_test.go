@@ -2,10 +2,12 @@ package study_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/hrtem/crystal"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/study"
 )
@@ -52,6 +54,14 @@ func TestSimulator(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// Specs and the simulator know the same crystals.
+func TestCrystals(t *testing.T) {
+	want := slices.Sorted(slices.Values(crystal.Names()))
+	if got := study.Crystals(); !slices.Equal(got, want) {
+		t.Errorf("crystals %v, the simulator has %v", got, want)
 	}
 }
 

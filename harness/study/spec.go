@@ -140,15 +140,18 @@ type Grid struct {
 
 // OwnData is a domain of the user's own labelled images.
 type OwnData struct {
-	// Images and Labels are files, relative to the spec's folder; every image
-	// is standardised to mean 0 and variance 1, labels are class indices.
+	// Images and Labels are files, or "FILE:ARRAY" for one array of several,
+	// relative to the spec's folder. Every image is standardised to mean 0 and
+	// variance 1; labels are class indices.
 	Images string `json:"images"`
 	Labels string `json:"labels"`
-	// TrainImages and ValidationImages split the file: validation takes the
-	// last ones. Where both are 0, ValidationFraction of them validates.
+	// TrainImages and ValidationImages split the file: training takes the first
+	// ones, validation the last. A 0 takes what the other leaves; where both are
+	// 0, ValidationFraction of them validates.
 	TrainImages      int `json:"train_images"`
 	ValidationImages int `json:"validation_images"`
-	// ValidationFraction of the images, 0 < f < 1, used where the counts are 0.
+	// ValidationFraction of the images, 0 < f < 1, used where both counts are 0.
+	// [choice: 0.2]
 	ValidationFraction float64 `json:"validation_fraction"`
 	// PixelSize in Å, 0 for unknown; recorded with the exported model.
 	PixelSize float64 `json:"pixel_size"`
@@ -249,8 +252,8 @@ type Simulation struct {
 	LabelLevel float64 `json:"label_level"`
 }
 
-// Crystals are the structures that can be simulated, by the ids of the
-// published notebooks. True marks wurtzites, which can have stacking faults.
+// crystals are the structures that can be simulated, by the ids of the
+// published notebooks; true for wurtzites, which can have stacking faults.
 var crystals = map[string]bool{
 	"w_ZnS": true, "w_CdSe": true, "fcc_Cu": false, "fcc_Ag": false, "dc_C": false,
 	"dc_Si": false, "spinel_Fe3O4": false, "spinel_Co3O4": false, "bcc_Fe": false,
