@@ -140,7 +140,7 @@ const focusSpan = 40
 
 // filmDepth is the distance in Å from the top of the film to the exit plane.
 func (c Config) filmDepth(st *Structure) float64 {
-	return float64(st.Info.CarbonSlices) * c.Slice
+	return float64(float64(st.Info.CarbonSlices) * c.Slice)
 }
 
 // pass sends the wave through slices, and looks for cancellation now and then.

@@ -87,7 +87,7 @@ func Wurtzite(name string) bool {
 func (c *Cell) Volume() float64 {
 	a, b := c.Basis[0], c.Basis[1]
 	// The third vector of every cell here is along z.
-	return (a[0]*b[1] - a[1]*b[0]) * c.Basis[2][2]
+	return (float64(a[0]*b[1]) - float64(a[1]*b[0])) * c.Basis[2][2]
 }
 
 // wurtzite is space group 186 with cation and anion on 2b.

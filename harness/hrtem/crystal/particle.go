@@ -76,7 +76,7 @@ func (c *Cell) wurtziteSphere(radius float64, offset [3]float64, faults []int) [
 					p := c.position([3]float64{
 						float64(k) + shift + offset[0],
 						float64(l) + float64(2*shift) + offset[1],
-						float64(j)/2 + s.Frac[2] + offset[2],
+						float64(float64(j)/2) + s.Frac[2] + offset[2],
 					})
 					if inside(p, radius) {
 						atoms = append(atoms, Atom{s.Z, p})

@@ -100,7 +100,7 @@ func SinCos(x float64) (sin, cos float64) {
 // Normal2 returns two independent standard normal variates (the polar method).
 func Normal2(r *rand.Rand) (x, y float64) {
 	for {
-		x, y = 2*r.Float64()-1, 2*r.Float64()-1
+		x, y = float64(2*float64(r.Float64()))-1, float64(2*float64(r.Float64()))-1
 		s := float64(x*x) + float64(y*y)
 		if s < 1 && s > 0x1p-100 {
 			f := math.Sqrt(-2 * Log(s) / s)
