@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"os"
+	"io"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/backendtest"
 	"github.com/refocus-em/refocus/harness/internal/progress"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
@@ -16,21 +19,43 @@ import (
 type backendFlags struct {
 	name          string
 	allowUnlocked bool
-	sha256        string // of the executable, once launched
 }
 
 func (b *backendFlags) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&b.name, "backend", "cpu", "name of the backend plugin")
-	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start a backend whose executable refocus.lock.toml does not pin, or pins differently")
+	cmd.Flags().StringVar(&b.name, "backend", "cpu", "name of the backend plugin, or path of its executable")
+	b.registerTrust(cmd)
+}
+
+func (b *backendFlags) registerTrust(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+backend.LockName+" does not pin, or pins differently")
+}
+
+// plugins are the backends this program knows; their warnings go to out.
+func (b *backendFlags) plugins(out *progress.Printer) backend.Plugins {
+	return backend.Plugins{
+		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
+		AllowUnlocked: b.allowUnlocked,
+		Spec: backend.Spec{Logger: hclog.New(&hclog.LoggerOptions{
+			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
+		})},
+	}
+}
+
+// lineWriter hands log lines to a printer, which keeps them clear of a bar.
+type lineWriter struct{ out *progress.Printer }
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 && p[len(p)-1] == '\n' {
+		p = p[:len(p)-1]
+	}
+	w.out.Printf("%s", p)
+	return n, nil
 }
 
 // launch starts the backend's process.
 func (b *backendFlags) launch(ctx context.Context, out *progress.Printer) (*backend.Client, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("finding this program: %w", err)
-	}
-	return backend.Launch(ctx, backend.Spec{Name: "cpu", Path: self, Args: []string{"serve-backend", "cpu"}})
+	return b.plugins(out).Launch(ctx, b.name)
 }
 
 // describe starts the backend for long enough to ask what it is.
@@ -41,6 +66,89 @@ func (b *backendFlags) describe(ctx context.Context, out *progress.Printer) (bac
 	}
 	defer c.Close()
 	return c.Describe(ctx)
+}
+
+// digest is the SHA-256 of the backend's executable; "" for the built-in one,
+// which the harness's version names.
+func (b *backendFlags) digest() (string, error) {
+	p := b.plugins(nil)
+	f, err := p.Find(b.name)
+	if err != nil {
+		return "", err
+	}
+	_, digest, err := p.Trust(f)
+	var unlocked *backend.UnlockedError
+	if errors.As(err, &unlocked) && b.allowUnlocked {
+		err = nil
+	}
+	return digest, err
+}
+
+func backendsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "backends",
+		Short: "List, describe, test and pin backend plugins",
+		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
+beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH and in the user's
+data folder. An executable other than the built-in cpu backend is started only
+if ` + backend.LockName + ` pins it ('refocus backends lock NAME'), or with
+--allow-unlocked.`,
+	}
+	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error) {
+		var b backendFlags
+		var c common
+		s := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				b.name = args[0]
+			}
+			return run(cmd.Context(), &b, cmd.OutOrStdout(), c.printer())
+		}}
+		b.registerTrust(s)
+		cmd.AddCommand(s)
+	}
+	name := exactly(1, "the name of a backend")
+	sub("list", "List the backends and whether the lock file pins them", exactly(0, "no arguments"),
+		func(_ context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			return b.plugins(out).PrintList(w)
+		})
+	sub("info NAME", "Say what a backend is and can do", name,
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			p := b.plugins(out)
+			f, err := p.Find(b.name)
+			if err != nil {
+				return err
+			}
+			d, err := b.describe(ctx, out)
+			if err != nil {
+				return err
+			}
+			trust, _, _ := p.Trust(f) // describe has acted on a refusal
+			return backend.PrintInfo(w, f, trust, d)
+		})
+	sub("verify NAME", "Run a backend through the conformance suite", name,
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			c, err := b.launch(ctx, out)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			r := backendtest.Run(ctx, c, backendtest.Options{Observe: func(x backendtest.Result) { fmt.Fprintln(w, x) }})
+			fmt.Fprintln(w, r.Verdict())
+			if !r.OK() {
+				return &failure{silent: true}
+			}
+			return ctx.Err()
+		})
+	sub("lock NAME", "Pin a backend's executable as it is now", name,
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			pin, err := b.plugins(out).Lock(ctx, b.name)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, backend.LockPath())
+			return nil
+		})
+	return cmd
 }
 
 func serveCommand() *cobra.Command {

@@ -111,7 +111,8 @@ A first run:  refocus reproduce defocus --profile smoke`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		planCommand(), reproduceCommand(), statusCommand(), exportCommand(),
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(),
+		backendsCommand(), exportCommand(), predictCommand(),
 
 		verifyCommand(), serveCommand(),
 	)

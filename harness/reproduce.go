@@ -59,13 +59,17 @@ that share the store's file system, may work on one study at once.`,
 					n.Notes = append(n.Notes, note)
 				}
 			}
+			executable, err := b.digest()
+			if err != nil {
+				return err
+			}
 			studyDigest, err := store.Digest("study", p.Study)
 			if err != nil {
 				return err
 			}
 			failures, err := trainAll(ctx, st, nodes, reproduce.TrainOptions{
 				Launch: func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) },
-				SHA256: b.sha256,
+				SHA256: executable,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
 				Study: p.Study.Name + "/" + profileName(p), StudyDigest: studyDigest, Harness: version(), Files: files,
 			}, out)
