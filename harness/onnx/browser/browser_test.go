@@ -1,0 +1,248 @@
+package browser
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/peers"
+	"github.com/refocus-em/refocus/harness/internal/testnet"
+	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/predict"
+)
+
+// The page segments its example in headless Chromium and gets what package
+// predict gets with the CPU backend. REFOCUS_SCREENSHOT names a PNG to write.
+func TestPage(t *testing.T) {
+	chromium := peers.Program(t, "chromium", "Debian: chromium")
+	r, err := FindRuntime()
+	peers.Need(t, !errors.Is(err, ErrNoRuntime), fmt.Sprint(err))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := testnet.Trained(t)
+	data, err := onnx.Marshal(g, onnx.MarshalOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := testnet.Noise(1, 1, 90, 130)
+	for i := range x.F32 {
+		x.F32[i] = 1000 + 100*x.F32[i]
+	}
+	p := Page{
+		Title: "Discs in noise <b>", Description: "A small network that finds discs & nothing else.", Model: data, PixelSize: 0.2,
+		Classes: []string{"background", "disc"}, Example: &Image{90, 130, x.F32},
+	}
+	path := filepath.Join(t.TempDir(), "page.html")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Write(f, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// what the page should say
+	m, err := predict.New(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im := predict.Image{H: 90, W: 130, Pixels: append([]float32(nil), x.F32...)}
+	if err := predict.Standardize(im); err != nil {
+		t.Fatal(err)
+	}
+	s := testnet.Open(t, g)
+	seg, err := m.Segment(context.Background(), im, func(ctx context.Context, h, w int, image []float32) ([]float32, error) {
+		y, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, h, w}, F32: image})
+		return y.F32, err
+	}, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mean, above float64
+	for _, v := range seg.Probability {
+		mean += float64(v)
+		if v > 0.5 {
+			above++
+		}
+	}
+	mean /= float64(len(seg.Probability))
+	above *= 100 / float64(len(seg.Probability))
+
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	tab := openTab(ctx, t, chromium, "file://"+path+"#example")
+	for tab.eval(t, "document.body.dataset.done ?? ''") != "example" {
+		if status := tab.eval(t, "document.getElementById('status').className + document.getElementById('status').textContent"); strings.HasPrefix(status, "bad") {
+			t.Fatalf("the page says: %s", status)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	number := func(label string) float64 {
+		text := tab.eval(t, fmt.Sprintf("[...document.querySelectorAll('#numbers tr')].find((r) => r.cells[0].textContent == %q).cells[1].textContent", label))
+		v, err := strconv.ParseFloat(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' })[0], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if got := number("mean probability"); math.Abs(got-mean) > 2e-6 {
+		t.Errorf("mean probability %g, the backend's is %g", got, mean)
+	}
+	if got := number("area above the threshold"); math.Abs(got-above) > 0.02 { // two pixels
+		t.Errorf("%g %% above the threshold, the backend has %g %%", got, above)
+	}
+	if title := tab.eval(t, "document.querySelector('h1').textContent"); title != p.Title {
+		t.Errorf("title %q", title)
+	}
+	// a file dropped as a person would: a TIFF and something else
+	var tiff bytes.Buffer
+	if err := predict.WriteTIFF(&tiff, predict.Image{H: 90, W: 130, Pixels: x.F32}, 0.2); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name    string
+		content []byte
+		want    string
+	}{
+		{"b.txt", []byte("hello"), "b.txt: not an image that this page reads"},
+		{"a.tif", tiff.Bytes(), "a.tif: done in"},
+	} {
+		tab.eval(t, fmt.Sprintf(`(() => {
+			const data = new DataTransfer();
+			data.items.add(new File([Uint8Array.from(atob(%q), (c) => c.charCodeAt(0))], %q));
+			document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+			return "";
+		})()`, base64.StdEncoding.EncodeToString(c.content), c.name))
+		for !strings.HasPrefix(tab.eval(t, "document.getElementById('status').textContent"), c.want) {
+			time.Sleep(100 * time.Millisecond) // the context ends it
+		}
+	}
+	if got := number("mean probability"); math.Abs(got-mean) > 2e-6 {
+		t.Errorf("from a TIFF: mean probability %g, the backend's is %g", got, mean)
+	}
+	if shot := os.Getenv("REFOCUS_SCREENSHOT"); shot != "" {
+		var r struct{ Data []byte }
+		tab.call(t, "Page.captureScreenshot", map[string]any{"format": "png"}, &r)
+		if err := os.WriteFile(shot, r.Data, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// tab is a page in headless Chromium, driven over the DevTools protocol on a
+// pair of pipes: messages of JSON that end in a zero byte.
+type tab struct {
+	in      io.Writer
+	out     *bufio.Reader
+	id      int
+	session string
+}
+
+func openTab(ctx context.Context, t *testing.T, chromium, url string) *tab {
+	t.Helper()
+	fromHere, toChromium, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fromChromium, toHere, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions",
+		"--no-first-run", "--remote-debugging-pipe", "--window-size=1100,900", "--user-data-dir="+t.TempDir(), "about:blank")
+	cmd.ExtraFiles = []*os.File{fromHere, toHere} // file descriptors 3 and 4
+	var words bytes.Buffer
+	cmd.Stderr = &words
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	fromHere.Close()
+	toHere.Close()
+	p := &tab{in: toChromium, out: bufio.NewReader(fromChromium)}
+	t.Cleanup(func() {
+		// asked to close, it takes its children with it
+		fmt.Fprintf(toChromium, `{"id":1000000,"method":"Browser.close"}%c`, 0)
+		io.Copy(io.Discard, p.out)
+		toChromium.Close()
+		fromChromium.Close()
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("chromium: %s", words.String())
+		}
+	})
+	var target struct{ TargetID string }
+	p.call(t, "Target.createTarget", map[string]any{"url": url}, &target)
+	var attached struct{ SessionID string }
+	p.call(t, "Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
+	p.session = attached.SessionID
+	return p
+}
+
+func (p *tab) call(t *testing.T, method string, params, result any) {
+	t.Helper()
+	p.id++
+	m := map[string]any{"id": p.id, "method": method, "params": params}
+	if p.session != "" {
+		m["sessionId"] = p.session
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.in.Write(append(b, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		b, err := p.out.ReadBytes(0)
+		if err != nil {
+			t.Fatalf("%s: chromium has gone: %v", method, err)
+		}
+		var r struct {
+			ID     int
+			Result json.RawMessage
+			Error  *struct{ Message string }
+		}
+		if err := json.Unmarshal(b[:len(b)-1], &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.ID != p.id {
+			continue // an event
+		}
+		if r.Error != nil {
+			t.Fatalf("%s: %s", method, r.Error.Message)
+		}
+		if err := json.Unmarshal(r.Result, result); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+}
+
+// eval returns the string that an expression gives; "" while the page is not
+// there yet.
+func (p *tab) eval(t *testing.T, expression string) string {
+	t.Helper()
+	var r struct {
+		Result struct{ Value any }
+	}
+	p.call(t, "Runtime.evaluate", map[string]any{"expression": expression}, &r)
+	s, _ := r.Result.Value.(string)
+	return s
+}
