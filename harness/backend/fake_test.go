@@ -80,7 +80,6 @@ type fakeSession struct {
 	o     Options
 	sets  map[string][]int
 	state []byte
-	after int // steps since the session began
 }
 
 func (s *fakeSession) is(behaviour string) bool { return s.f.behaviour == behaviour }

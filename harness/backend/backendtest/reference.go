@@ -90,7 +90,11 @@ func (r *reference) forward(images *array, training bool) (*pass, error) {
 		p.values[n.Outputs[0]] = out
 		switch n.Op {
 		case "Conv":
-			eachConv(n, in[0], in[1], out, func(w, x, y *float64, _, _, _ int) { *y += *w * *x })
+			eachConv(n, in[0], in[1], out, func(wi, xi, step, yi, n int) {
+				for i := range n {
+					out.data[yi+i] += in[1].data[wi] * in[0].data[xi+i*step]
+				}
+			})
 			if len(in) > 2 {
 				eachPixel(out, func(k, c, i int) { out.data[i] += in[2].data[c] })
 			}
@@ -196,9 +200,11 @@ func (r *reference) backward(p *pass) {
 		switch n.Op {
 		case "Conv":
 			dw := p.gradient(n.Inputs[1])
-			eachConv(n, in[0], in[1], y, func(w, x, _ *float64, wi, xi, yi int) {
-				dx.data[xi] += *w * dy.data[yi]
-				dw.data[wi] += *x * dy.data[yi]
+			eachConv(n, in[0], in[1], y, func(wi, xi, step, yi, n int) {
+				for i := range n {
+					dx.data[xi+i*step] += in[1].data[wi] * dy.data[yi+i]
+					dw.data[wi] += in[0].data[xi+i*step] * dy.data[yi+i]
+				}
 			})
 			if len(in) > 2 {
 				db := p.gradient(n.Inputs[2])
@@ -292,35 +298,37 @@ func moments(x *array) (mean, variance []float64) {
 	return mean, variance
 }
 
-// eachConv visits every product of a convolution: weight, input and output
-// elements, and their indices.
-func eachConv(n *nn.Node, x, w, y *array, f func(w, x, y *float64, wi, xi, yi int)) {
+// eachConv visits the products of a convolution, a row of the output at a time:
+// output elements yi, yi+1, …, yi+n−1 each take weight wi times the input
+// elements xi, xi+step, ….
+func eachConv(n *nn.Node, x, w, y *array, f func(wi, xi, step, yi, n int)) {
 	s, p, d := n.Attrs.Ints("strides", 1, 1), n.Attrs.Ints("pads", 0, 0, 0, 0), n.Attrs.Ints("dilations", 1, 1)
-	group := n.Attrs.Int("group", 1)
-	perGroup := w.shape[0] / group
-	yi := 0
+	perGroup := w.shape[0] / n.Attrs.Int("group", 1)
+	width := y.shape[3]
 	for b := range y.shape[0] {
 		for k := range y.shape[1] {
-			for oy := range y.shape[2] {
-				for ox := range y.shape[3] {
-					for c := range w.shape[1] {
-						for ky := range w.shape[2] {
+			for c := range w.shape[1] {
+				for ky := range w.shape[2] {
+					for kx := range w.shape[3] {
+						wi := ((k*w.shape[1]+c)*w.shape[2]+ky)*w.shape[3] + kx
+						left := kx*d[1] - p[1] // input column of output column 0
+						first, last := 0, width
+						for first < width && first*s[1]+left < 0 {
+							first++
+						}
+						for last > first && (last-1)*s[1]+left >= x.shape[3] {
+							last--
+						}
+						for oy := range y.shape[2] {
 							iy := oy*s[0] - p[0] + ky*d[0]
 							if iy < 0 || iy >= x.shape[2] {
 								continue
 							}
-							for kx := range w.shape[3] {
-								ix := ox*s[1] - p[1] + kx*d[1]
-								if ix < 0 || ix >= x.shape[3] {
-									continue
-								}
-								wi := ((k*w.shape[1]+c)*w.shape[2]+ky)*w.shape[3] + kx
-								xi := ((b*x.shape[1]+k/perGroup*w.shape[1]+c)*x.shape[2]+iy)*x.shape[3] + ix
-								f(&w.data[wi], &x.data[xi], &y.data[yi], wi, xi, yi)
-							}
+							xi := ((b*x.shape[1]+k/perGroup*w.shape[1]+c)*x.shape[2]+iy)*x.shape[3] + left
+							yi := ((b*y.shape[1]+k)*y.shape[2] + oy) * width
+							f(wi, xi+first*s[1], s[1], yi+first, last-first)
 						}
 					}
-					yi++
 				}
 			}
 		}
