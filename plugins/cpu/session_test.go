@@ -23,13 +23,15 @@ import (
 var ctx = context.Background()
 
 // unet returns a U-Net with initial weights and statistics that are not trivial.
-func unet(t testing.TB, width int) *nn.Graph {
+func unet(t testing.TB, width int) *nn.Graph { return unetSeed(t, width, 1) }
+
+func unetSeed(t testing.TB, width int, seed uint64) *nn.Graph {
 	t.Helper()
 	g, err := nn.UNet(nn.UNetOptions{Width: width, Classes: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Initialize(1, 0)
+	g.Initialize(seed, 0)
 	for _, s := range g.Tensors {
 		if s.Role == nn.Statistic || s.Role == nn.Parameter && len(s.Shape) == 1 {
 			r := random.Stream(2, s.Name)
