@@ -1,7 +1,6 @@
 package fast
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -56,9 +55,14 @@ func (p *pool) run(n int, f func(worker, task int)) {
 	}
 	p.drain(0)
 	for i := 0; p.left.Load() > 0; i++ {
-		if i > spins {
-			runtime.Gosched()
+		if i < spins {
+			continue
 		}
+		p.mu.Lock()
+		for p.left.Load() > 0 {
+			p.cond.Wait()
+		}
+		p.mu.Unlock()
 	}
 }
 
@@ -92,7 +96,13 @@ func (p *pool) work(worker int) {
 		}
 		seen++
 		p.drain(worker)
-		p.left.Add(-1)
+		if p.left.Add(-1) == 0 {
+			// The caller may be asleep; taking the lock makes sure that it is
+			// either still to look or already waiting.
+			p.mu.Lock()
+			p.cond.Broadcast()
+			p.mu.Unlock()
+		}
 	}
 }
 
