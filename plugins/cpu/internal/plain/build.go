@@ -20,13 +20,19 @@ type maker[T float] struct {
 func makers[T float]() []maker[T] {
 	return []maker[T]{
 		{"Add", newAdd[T], 2, nil, ""},
+		{"AveragePool", newAveragePool[T], 1, []string{"kernel_shape", "strides", "pads", "ceil_mode", "count_include_pad", "auto_pad"}, "2-D"},
 		{"BatchNormalization", newBatchNorm[T], 5, []string{"epsilon", "momentum", "training_mode"}, "training_mode 0"},
 		{"Concat", newConcat[T], -1, []string{"axis"}, "axis 1"},
 		{"Conv", newConv[T], -1, []string{"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"}, "2-D"},
+		{"ConvTranspose", newConvTranspose[T], -1, []string{"kernel_shape", "strides", "pads", "dilations", "group", "output_padding", "auto_pad"}, "2-D"},
+		{"LeakyRelu", newLeakyRelu[T], 1, []string{"alpha"}, ""},
 		{"MaxPool", newMaxPool[T], 1, []string{"kernel_shape", "strides", "pads", "dilations", "ceil_mode", "auto_pad", "storage_order"}, "2-D"},
+		{"Mul", newMul[T], 2, nil, "of one shape"},
 		{"Relu", newRelu[T], 1, nil, ""},
 		{"Resize", newResize[T], -1, []string{"mode", "coordinate_transformation_mode", "nearest_mode", "cubic_coeff_a", "extrapolation_value", "exclude_outside"}, "nearest and linear, by scales of at least 1"},
+		{"Sigmoid", newSigmoid[T], 1, nil, ""},
 		{"Softmax", newSoftmax[T], 1, []string{"axis"}, ""},
+		{"Sub", newSub[T], 2, nil, "of one shape"},
 	}
 }
 

@@ -207,10 +207,19 @@ func (c *conv[T]) backward(e *Engine[T]) {
 	}
 }
 
-// inputGradient is a product with the weights transposed to [C, (M, kH, kW)].
 func (c *conv[T]) inputGradient(e *Engine[T]) {
-	x, y := c.x, c.y
+	x := c.x
 	dx := e.gradient(x)
+	c.spread(e, c.y.grad, func(ch, n, p0 int, row []T) {
+		add(dx[(n*x.shape[1]+ch)*area(x)+p0:][:len(row)], row)
+	})
+}
+
+// spread sends an image of y's shape back through the window to one of x's: a
+// product with the weights transposed to [C, (M, kH, kW)]. store takes pixels of
+// a channel from p0 on.
+func (c *conv[T]) spread(e *Engine[T], src []T, store func(ch, n, p0 int, row []T)) {
+	x, y := c.x, c.y
 	cg, mg, taps := c.w.shape[1], y.shape[1]/c.groups, c.kernel[0]*c.kernel[1]
 	k := mg * taps
 	t := e.pool.get(len(c.w.data))
@@ -224,11 +233,9 @@ func (c *conv[T]) inputGradient(e *Engine[T]) {
 	e.product(c.groups, cg, k, x.shape,
 		func(g int) []T { return t[g*cg*k:] },
 		func(dst []T, g, n, k0, k1, p0, p1, ld int) {
-			c.reached(dst, y.grad[(n*c.groups+g)*mg*area(y):], x.shape, y.shape, k0, k1, p0, p1, ld)
+			c.reached(dst, src[(n*c.groups+g)*mg*area(y):], x.shape, y.shape, k0, k1, p0, p1, ld)
 		},
-		func(g, i, n, p0 int, row []T) {
-			add(dx[(n*x.shape[1]+g*cg+i)*area(x)+p0:][:len(row)], row)
-		})
+		func(g, i, n, p0 int, row []T) { store(g*cg+i, n, p0, row) })
 }
 
 // weightGradient sums over the pixels of each sample in blocks, then over the
