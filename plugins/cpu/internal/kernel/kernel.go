@@ -45,6 +45,9 @@ type Gemm func(c []float32, crs int, a []float32, ars, ads int, b []float32, bds
 // with the strides of dst or src. Weights are 3×3 pixels with Row 24.
 type Transform func(dst []float32, dstRow, dstTile int, src []float32, srcRow, srcTile, tiles int)
 
+// PeakFlops is the work of Set.Peak for n = 1: 48 fused multiply-adds.
+const PeakFlops = 48 * 2 * Lanes
+
 // Set is one implementation of every kernel. All sets give the same bits.
 type Set struct {
 	Name string // portable or avx2
@@ -88,6 +91,11 @@ type Set struct {
 	// gradient of a convolution does with the kernel's taps; rows are Row floats
 	// apart, blocks Block floats.
 	Transpose8 func(dst []float32, dstRow, dstBlock int, src []float32, srcRow, srcBlock, count int)
+
+	// Peak does PeakFlops·n floating-point operations, as fast as the processor
+	// can and to no end: the yardstick of benchmarks. It is nil where multiply-adds
+	// are emulated.
+	Peak func(n int)
 
 	// Adam updates weights w and moments m and v with gradients g; all lengths
 	// are equal multiples of 8.

@@ -85,6 +85,7 @@ var avx2 = Set{
 			transpose8AVX2(&dst[0], 4*dstRow, 4*dstBlock, &src[0], 4*srcRow, 4*srcBlock, count)
 		}
 	},
+	Peak: peakAVX2,
 	Adam: func(w, m, v, g []float32, a *Adam) {
 		if n := len(w) / Lanes; n > 0 {
 			_, _, _ = m[n*Lanes-1], v[n*Lanes-1], g[n*Lanes-1]

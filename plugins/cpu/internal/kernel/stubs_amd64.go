@@ -121,3 +121,8 @@ func transpose8AVX2(dst *float32, dstRow int, dstBlock int, src *float32, srcRow
 //
 //go:noescape
 func adamAVX2(w *float32, m *float32, v *float32, grad *float32, n int, k *float32)
+
+// peakAVX2 is Set.Peak.
+//
+//go:noescape
+func peakAVX2(n int)

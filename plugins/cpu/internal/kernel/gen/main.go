@@ -21,6 +21,7 @@ func main() {
 	pool()
 	transpose()
 	adam()
+	peak()
 	Generate()
 }
 
@@ -592,6 +593,30 @@ func adam() {
 	VMOVUPS(t, Mem{Base: w})
 	for _, p := range []reg.Register{w, m, v, g} {
 		ADDQ(Imm(32), p)
+	}
+	DECQ(n)
+	JNE(LabelRef("loop"))
+	RET()
+}
+
+// peak does nothing but fused multiply-adds.
+func peak() {
+	TEXT("peakAVX2", NOSPLIT, "func(n int)")
+	Pragma("noescape")
+	Doc("peakAVX2 is Set.Peak.")
+	n := Load(Param("n"), GP64())
+	var acc [12]vec
+	x := YMM()
+	VXORPS(x, x, x)
+	for i := range acc {
+		acc[i] = YMM()
+		VXORPS(acc[i], acc[i], acc[i])
+	}
+	Label("loop")
+	for range 4 {
+		for i := range acc {
+			VFMADD231PS(x, x, acc[i])
+		}
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
