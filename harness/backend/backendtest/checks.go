@@ -920,7 +920,7 @@ func (c *check) deterministic(threads1, threads2 int) {
 	if claim == backend.DeterminismNone || threads1 != threads2 && claim == backend.DeterminismRun {
 		c.skipf("determinism is %s", claim)
 	}
-	g := unet(16)
+	g := unet(8)
 	d := c.dataset(18, 4, 1, 48, 48, 2)
 	bs := steps(3, d.n)
 	a, b := c.session(g, backend.Options{Threads: threads1}, d), c.session(g, backend.Options{Threads: threads2}, d)
