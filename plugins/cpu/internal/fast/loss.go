@@ -1,6 +1,10 @@
 package fast
 
-import "github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
+import (
+	"math"
+
+	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
+)
 
 // lossRows is how many rows of an image a task of the loss takes.
 const lossRows = 16
@@ -17,6 +21,7 @@ func (p *program) outputs(head *op) {
 		uses = append(uses, s.grad)
 	}
 	onProbabilities := p.e.options.OnProbabilities
+	two := onProbabilities && classes == 2
 	p.add("loss", head, len(partial), uses, func(_, task int) {
 		n, y0 := task/perImage, task%perImage*lossRows
 		y1 := min(y0+lossRows, s.h)
@@ -28,6 +33,24 @@ func (p *program) outputs(head *op) {
 		unit := float64(p.scale) / float64(p.n*s.h*s.w)
 		var sum float64
 		for i := y0 * s.w; i < y1*s.w; i++ {
+			if two {
+				label := -1
+				if p.labels != nil {
+					label = int(p.labels[n*s.h*s.w+i])
+				}
+				l, d, p0, p1 := studyLoss(float64(z[i*lanes+1])-float64(z[i*lanes]), label)
+				sum += l
+				if p.out != nil {
+					at := 2*n*s.h*s.w + i
+					p.out[at], p.out[at+s.h*s.w] = float64(float32(p0)), float64(float32(p1))
+				}
+				if g != nil {
+					v := float32(d * unit)
+					g[i*lanes], g[i*lanes+1] = -v, v
+					clear(g[i*lanes+2 : i*lanes+lanes])
+				}
+				continue
+			}
 			var prob, again [lanes]float64
 			logits := z[i*lanes : i*lanes+lanes]
 			for k := range classes {
@@ -94,6 +117,53 @@ func (p *program) outputs(head *op) {
 		p.loss /= pixels * float64(p.n)
 	})
 }
+
+// studyLoss is the cross entropy of the softmax of the probabilities of two
+// classes whose logits differ by d, its derivative with respect to d and the
+// probabilities; without a label (−1) the loss is zero.
+//
+// With e the difference of the probabilities towards the label, the loss is
+// ln(1+exp(−e)) = ln 2 + ln cosh(e/2) − e/2. As |e| ≤ 1, Taylor series do: the
+// first terms left out are below 10⁻¹⁴.
+func studyLoss(d float64, label int) (loss, derivative, p0, p1 float64) {
+	// Beyond ±700 the smaller probability is nought in float32 anyway.
+	x := pmath.Exp(-max(-700, min(700, d)))
+	p1 = 1 / (1 + x)
+	p0 = x * p1
+	if label < 0 {
+		return 0, 0, p0, p1
+	}
+	e, sign := p1-p0, 1.0
+	if label == 0 {
+		e, sign = -e, -1
+	}
+	w := float64(e * e)
+	var th, lc float64
+	for i := len(tanhHalf) - 1; i >= 0; i-- {
+		th = float64(th*w) + tanhHalf[i]
+		lc = float64(lc*w) + logCoshHalf[i]
+	}
+	loss = math.Ln2 + (float64(lc*w) - float64(e/2))
+	// The softmax of the probabilities gives the other class 1/2 − tanh(e/2)/2.
+	other := 0.5 - float64(0.5*float64(th*e))
+	return loss, -sign * 2 * float64(p0*p1) * other, p0, p1
+}
+
+// Taylor coefficients of tanh(e/2)/e and ln cosh(e/2)/e² in powers of e².
+var (
+	tanhHalf = [...]float64{
+		0.5, -0.041666666666666664, 0.004166666666666667, -0.00042162698412698415,
+		4.271384479717813e-05, -4.327751723585057e-06, 4.384921919644142e-07, -4.4428539643900096e-08,
+		4.501552131237686e-09, -4.5610258911810394e-10, 4.6212854179999594e-11, -4.682341084875683e-12,
+		4.74420340935259e-13, -4.806883048754506e-14,
+	}
+	logCoshHalf = [...]float64{
+		0.125, -0.005208333333333333, 0.00034722222222222224, -2.635168650793651e-05,
+		2.1356922398589067e-06, -1.803229884827107e-07, 1.5660435427300506e-08, -1.388391863871878e-09,
+		1.250431147566024e-10, -1.1402564727952599e-11, 1.0502921404545363e-12, -9.754877260157674e-14,
+		9.123468094908828e-15, -8.583719729918761e-16,
+	}
+)
 
 // softmax replaces x by its softmax and returns the maximum m and the logarithm
 // of Σ exp(x−m).
