@@ -130,18 +130,27 @@ func precision(t Training) string {
 	return p
 }
 
-// names lists domains, the middle left out where there are many.
+// names lists domains, a first word that all share only once, and the middle
+// left out where there are many.
 func names(domains []Domain) string {
 	const most = 12
-	var n []string
-	for i, d := range domains {
-		if len(domains) > most && i == most-2 {
-			n = append(n, "…", domains[len(domains)-1].Name)
+	shared, _, _ := strings.Cut(domains[0].Name, " ")
+	for _, d := range domains {
+		if !strings.HasPrefix(d.Name, shared+" ") {
+			shared = ""
 			break
 		}
-		n = append(n, d.Name)
 	}
-	return strings.Join(n, ", ")
+	var n []string
+	for i, d := range domains {
+		switch name := strings.TrimPrefix(d.Name, shared+" "); {
+		case len(domains) <= most || i < most-2 || i == len(domains)-1:
+			n = append(n, name)
+		case i == most-2:
+			n = append(n, "…")
+		}
+	}
+	return strings.TrimSpace(shared + " " + strings.Join(n, ", "))
 }
 
 // count writes n with a thin grouping of thousands.

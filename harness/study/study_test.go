@@ -7,12 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // expand returns the plan of a shipped series.
@@ -368,6 +370,31 @@ func BenchmarkExpandPaper(b *testing.B) {
 		}
 		if n != 10854 {
 			b.Fatalf("%d models", n)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	domains := func(names ...string) (d []Domain) {
+		for _, n := range names {
+			d = append(d, Domain{Name: n})
+		}
+		return d
+	}
+	for _, c := range []struct{ got, want string }{
+		{number(0.001), "1e-3"}, {number(2.5e-4), "2.5e-4"}, {number(-250), "-250"}, {number(-12.5), "-12.5"},
+		{number(0.01), "0.01"}, {number(1e6), "1e6"}, {number(math.Copysign(0, -1)), "0"},
+		{nanometres(-250), "-25 nm"}, {nanometres(50), "+5 nm"}, {nanometres(0), "0 nm"}, {nanometres(15), "+1.5 nm"},
+		{count(0), "0"}, {count(999), "999"}, {count(1000), "1,000"}, {count(1234567), "1,234,567"},
+		{byteCount(512), "512 B"}, {byteCount(3 << 30), "3 GiB"},
+		{human(12 * time.Second), "12 s"}, {human(10 * time.Minute), "10 min"}, {human(30 * time.Hour), "30 h"},
+		{human(100 * 24 * time.Hour), "100 days"}, {human(math.MaxInt64), "292 years"},
+		{names(domains("dose 3", "dose 4")), "dose 3, 4"}, {names(domains("a 3", "b 4")), "a 3, b 4"}, {names(domains("a")), "a"},
+		{names(domains("x 1", "x 2", "x 3", "x 4", "x 5", "x 6", "x 7", "x 8", "x 9", "x 10", "x 11", "x 12", "x 13")),
+			"x 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …, 13"},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
 		}
 	}
 }
