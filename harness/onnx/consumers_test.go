@@ -9,9 +9,9 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/internal/peers"
+	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 )
 
 // TestConsumerTable loads one exported model in every consumer, at two sizes

@@ -228,6 +228,11 @@ func refusals() []refusal {
 		{"add of a constant", second("Add", []string{"c", "b"}), []string{`"second"`, "Add", "constant"}},
 		{"pool without kernel", second("MaxPool", []string{"c"}), []string{`"second"`, "MaxPool", `"kernel_shape"`}},
 		{"pool in the padding", second("MaxPool", []string{"c"}, attr("kernel_shape", attrInts, 8, varints([]int64{2, 2})), attr("pads", attrInts, 8, varints([]int64{2, 2, 2, 2}))), []string{`"second"`, "MaxPool", `"pads"`}},
+		{"average beyond the padding", func(b *builder) {
+			b.inputs[0] = rawValueBytes("x", typeFloat, 1, 1, 9, 9)
+			second("AveragePool", []string{"c"}, attr("kernel_shape", attrInts, 8, varints([]int64{2, 2})),
+				attr("strides", attrInts, 8, varints([]int64{2, 2})), intAttr("ceil_mode", 1), intAttr("count_include_pad", 1))(b)
+		}, []string{`"second"`, "AveragePool", `"ceil_mode"`, `"count_include_pad"`}},
 		{"resize without scales", second("Resize", []string{"c", ""}), []string{`"second"`, "Resize", "scales"}},
 		{"resize cubic", second("Resize", []string{"c", "", "b"}, attr("mode", attrString, 4, []byte("cubic"))), []string{`"second"`, "Resize", `"mode"`, "cubic"}},
 		{"resize crop", second("Resize", []string{"c", "", "b"}, attr("coordinate_transformation_mode", attrString, 4, []byte("tf_crop_and_resize"))), []string{`"second"`, "Resize", "tf_crop_and_resize"}},

@@ -7,9 +7,9 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 )
 
 func TestRoundTrip(t *testing.T) {

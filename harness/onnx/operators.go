@@ -318,6 +318,9 @@ func (im *importer) pool(o *operator, a *attributes, keep ...string) error {
 				if s, ok := start.integer(); !ok || s >= 0 {
 					return fmt.Errorf("attribute \"ceil_mode\" = 1 gives a window that begins in the padding (image of %v), which is not supported", in)
 				}
+				if a.int("count_include_pad", 0, 0, 1) == 1 {
+					return errors.New("attributes \"ceil_mode\" = 1 and \"count_include_pad\" = 1 together give a window beyond the padding, for which programs divide by different numbers")
+				}
 				up, out = true, more
 			}
 			im.decided(in)
