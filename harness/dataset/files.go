@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,6 +113,10 @@ func readJSON(path string, v any) error {
 // checkFile compares a file with its description.
 func checkFile(path string, want File) error {
 	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		// Damage, and not to be taken for a set that does not exist.
+		return fmt.Errorf("%s is missing, its manifest lists it", path)
+	}
 	if err != nil {
 		return err
 	}

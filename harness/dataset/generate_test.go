@@ -373,6 +373,13 @@ func TestVerifyNamesDamage(t *testing.T) {
 		if err := Verify(b.root, tt.digest); err == nil || !strings.Contains(err.Error(), strings.TrimSuffix(tt.file, filepath.Ext(tt.file))) {
 			t.Errorf("damage to %s: error %v", tt.file, err)
 		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		// Without its manifest there is no set; another missing file is damage.
+		if err := Verify(b.root, tt.digest); err == nil && tt.file != entryName(2) || errors.Is(err, fs.ErrNotExist) != (tt.file == manifestFile) {
+			t.Errorf("without %s: error %v", tt.file, err)
+		}
 		if err := os.WriteFile(path, good, 0o644); err != nil {
 			t.Fatal(err)
 		}

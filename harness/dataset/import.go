@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 )
@@ -40,8 +42,8 @@ type Imported struct {
 
 // Own says what Import read.
 type Own struct {
-	// SHA256 of either file and, for files that hold several arrays, the name of
-	// the one used.
+	// SHA256 of either file, or of all files of a folder joined, and, for files
+	// that hold several arrays, the name of the one used.
 	Images OwnFile `json:"images"`
 	Labels OwnFile `json:"labels"`
 	// First is the index in the files of this set's first image.
@@ -50,7 +52,7 @@ type Own struct {
 	Values []int `json:"values"`
 }
 
-// OwnFile identifies an array of a file by content.
+// OwnFile identifies a stack by content.
 type OwnFile struct {
 	SHA256 string `json:"sha256"`
 	Array  string `json:"array,omitempty"`
@@ -66,8 +68,8 @@ type own struct {
 }
 
 // Import makes sets of a user's images and label masks, each a file of any format
-// that package imagefile reads ("FILE" or "FILE:ARRAY"), below the artifacts
-// folder root.
+// that package imagefile reads ("FILE" or "FILE:ARRAY") or a folder of them, below
+// the artifacts folder root.
 //
 // Every image is standardised to mean 0 and variance 1, as the study's are.
 // Labels are whole numbers: 0, 1, … K−1 for K classes, or 0 and 255, or just 0
@@ -89,6 +91,9 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 	if err := checkShapes(images, labels, x, y); err != nil {
 		return bad(err)
 	}
+	if err := checkNames(x, y); err != nil {
+		return bad(err)
+	}
 	train, validation, err := split(x.N, opt)
 	if err != nil {
 		return bad(fmt.Errorf("%s: %w", images, err))
@@ -100,10 +105,10 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 		opt.PixelSize = x.PixelSize
 	}
 	var base Own
-	if base.Images, err = ownFile(images); err != nil {
+	if base.Images, err = ownFile(images, x); err != nil {
 		return bad(err)
 	}
-	if base.Labels, err = ownFile(labels); err != nil {
+	if base.Labels, err = ownFile(labels, y); err != nil {
 		return bad(err)
 	}
 	classes, err := scanLabels(ctx, labels, y, opt.Classes)
@@ -183,19 +188,57 @@ func split(n int, opt ImportOptions) (train, validation int, err error) {
 	return train, validation, nil
 }
 
-// ownFile hashes a file.
-func ownFile(path string) (OwnFile, error) {
-	name, array := imagefile.SplitPath(path)
-	f, err := os.Open(name)
-	if err != nil {
-		return OwnFile{}, err
-	}
-	defer f.Close()
+// ownFile hashes the files of a stack: a single one as sha256sum would, several
+// one after the other.
+func ownFile(path string, s *imagefile.Stack) (OwnFile, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return OwnFile{}, fmt.Errorf("reading %s: %w", name, err)
+	last := ""
+	for i := range s.N {
+		name := s.Name(i)
+		if name == last {
+			continue
+		}
+		last = name
+		f, err := os.Open(name)
+		if err != nil {
+			return OwnFile{}, err
+		}
+		_, err = io.Copy(h, f)
+		f.Close()
+		if err != nil {
+			return OwnFile{}, fmt.Errorf("reading %s: %w", name, err)
+		}
 	}
+	_, array := imagefile.SplitPath(path)
 	return OwnFile{hex.EncodeToString(h.Sum(nil)), array}, nil
+}
+
+// checkNames makes sure that images and labels which are files of two folders
+// belong to each other: one name starts with the other, or their digits are the
+// same.
+func checkNames(x, y *imagefile.Stack) error {
+	if x.Name(0) == x.Name(x.N-1) || y.Name(0) == y.Name(y.N-1) {
+		return nil
+	}
+	stem := func(path string) string {
+		base := filepath.Base(path)
+		return strings.TrimSuffix(base, filepath.Ext(base))
+	}
+	digits := func(s string) string {
+		return strings.Map(func(r rune) rune {
+			if r < '0' || r > '9' {
+				return -1
+			}
+			return r
+		}, s)
+	}
+	for i := range x.N {
+		a, b := stem(x.Name(i)), stem(y.Name(i))
+		if !strings.HasPrefix(a, b) && !strings.HasPrefix(b, a) && (digits(a) == "" || digits(a) != digits(b)) {
+			return fmt.Errorf("image %s and label %s come at the same place of their folders, but their names do not match: name both alike or with the same numbers", x.Name(i), y.Name(i))
+		}
+	}
+	return nil
 }
 
 // scanLabels returns the values of the classes, in order.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -221,6 +222,40 @@ func TestImportRefuses(t *testing.T) {
 	cancel()
 	if _, err := Import(ctx, t.TempDir(), good, labels, ImportOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestImportFolders(t *testing.T) {
+	stack, labels := writeNPY(t, "i.npy", 4, 16, 16, texture), labelsOf(t, 4, 16, 0, 1)
+	want, err := Import(t.Context(), t.TempDir(), stack, labels, ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		image, label string
+		ok           bool
+	}{
+		{"cell%d.npy", "cell%d_mask.npy", true},
+		{"img_%03d.npy", "mask_%03d.npy", true},
+		{"a%d.npy", "b%d0.npy", false},
+	} {
+		images, masks := t.TempDir(), t.TempDir()
+		for i := range 4 {
+			one := writeNPY(t, "x", 1, 16, 16, func(_, y, x int) float32 { return texture(i, y, x) })
+			mask := writeNPY(t, "x", 1, 16, 16, func(_, y, x int) float32 { return float32((i + y + x) % 2) })
+			if err := errors.Join(
+				os.Rename(one, filepath.Join(images, fmt.Sprintf(tt.image, i+1))),
+				os.Rename(mask, filepath.Join(masks, fmt.Sprintf(tt.label, i+1)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := Import(t.Context(), t.TempDir(), images, masks, ImportOptions{})
+		if (err == nil) != tt.ok {
+			t.Errorf("%s and %s: %v", tt.image, tt.label, err)
+		}
+		if err == nil && !slices.Equal(readImages(t, r.Train), readImages(t, want.Train)) {
+			t.Errorf("%s: the images differ from those of one file", tt.image)
+		}
 	}
 }
 

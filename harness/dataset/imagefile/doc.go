@@ -13,6 +13,8 @@
 //	PNG      grey or palette indices, 1 to 16 bits
 //	MRC      modes 0, 1, 2, 6 and 12 (MRC2014)
 //
+// A folder of such files is one stack, in the order of their names.
+//
 // The format is told from a file's first bytes, not from its name. A file that
 // holds several arrays needs the name of one after a colon: "a.npz:images",
 // "b.emd:/data/stack/data".

@@ -22,7 +22,16 @@ type Stack struct {
 
 	// image fills dst, which has H·W elements, with image i.
 	image func(i int, dst []float32) error
+	name  func(i int) string
 	file  io.Closer
+}
+
+// Name is the path of the file that holds image i, empty for one in memory.
+func (s *Stack) Name(i int) string {
+	if s.name == nil {
+		return ""
+	}
+	return s.name(i)
 }
 
 // At fills dst with the H·W pixels of image i, row by row from the first row in
@@ -48,8 +57,16 @@ func (s *Stack) Close() error {
 	return s.file.Close()
 }
 
-// Open opens the stack at path, "FILE" or "FILE:ARRAY". The caller closes it.
+// Open opens the stack at path: "FILE", "FILE:ARRAY", or a folder whose files, in
+// the order of their names, make one stack. The caller closes it.
 func Open(path string) (*Stack, error) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		return openFolder(path)
+	}
+	return openFile(path)
+}
+
+func openFile(path string) (*Stack, error) {
 	name, member := SplitPath(path)
 	f, err := os.Open(name)
 	if err != nil {
@@ -69,6 +86,7 @@ func Open(path string) (*Stack, error) {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
 	s.file = f
+	s.name = func(int) string { return name }
 	return s, nil
 }
 

@@ -109,7 +109,8 @@ func TestChoice(t *testing.T) {
 		{"testdata/sparse.h5", "1 of its 3 chunks"},
 		{"testdata/colour.png", "coloured"},
 		{"testdata/make.py", "not an NPY"},
-		{"testdata", "not a regular file"},
+		{"testdata", "make.py"}, // a folder with other files in it
+		{"/dev/null", "not a regular file"},
 		{"testdata/absent.npy", "no such file"},
 	} {
 		s, err := Open(tt.path)
