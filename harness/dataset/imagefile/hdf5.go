@@ -16,8 +16,9 @@ import (
 // The part of the HDF5 file format (version 3.0 of its specification) in which
 // stacks of images are kept: superblocks 0 to 3, both kinds of object header,
 // groups as symbol tables or as compact links, and datasets that are compact,
-// contiguous or chunked under a version 1 B-tree. What h5py, MATLAB, Velox and
-// ncempy write by default is of this kind. Newer indexes are refused by name.
+// contiguous or chunked, indexed by a version 1 B-tree, a single chunk, an
+// implicit or a fixed array. What h5py, MATLAB, Velox and ncempy write by default
+// is of this kind. The rest is refused by name.
 
 const hdf5Magic = "\x89HDF\r\n\x1a\n"
 
@@ -539,10 +540,10 @@ func (h *hdf5) stack(a hdf5Array) (*Stack, error) {
 		return nil, err
 	}
 	c := &cursor{b: layout.data}
-	if v := c.int(1); v != 3 && v != 4 {
-		return nil, fmt.Errorf("data layout of version %d is not read, only 3 and 4: save the file with h5py", v)
+	version := c.int(1)
+	if version < 3 || version > 5 {
+		return nil, fmt.Errorf("data layout of version %d is not read, only 3 to 5: save the file with h5py", version)
 	}
-	version := layout.data[0]
 	switch class := c.int(1); class {
 	case 0:
 		data := c.take(c.int(2))
@@ -557,10 +558,7 @@ func (h *hdf5) stack(a hdf5Array) (*Stack, error) {
 		}
 		return rawStack("HDF5", h.r, h.size, at, e, a.dims, false)
 	case 2:
-		if version == 4 {
-			return nil, errors.New("its chunks are indexed in the newer way, which is not read: save the file with h5py's default settings (libver=\"earliest\")")
-		}
-		return h.chunked(c, a, e)
+		return h.chunked(c, version, a, e)
 	default:
 		return nil, fmt.Errorf("data layout of class %d is not read (virtual datasets are not)", class)
 	}
@@ -588,17 +586,26 @@ type chunkedArray struct {
 	data   [][]byte
 }
 
-func (h *hdf5) chunked(c *cursor, a hdf5Array, e element) (*Stack, error) {
+func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, error) {
 	rank := len(a.dims)
+	flags, width := 0, 4 // of a dimension in bytes
+	if version >= 4 {
+		flags = c.int(1)
+	}
 	if n := c.int(1); n != rank+1 {
 		return nil, fmt.Errorf("chunks of %d dimensions for %d", n-1, rank)
 	}
-	root := h.address(c)
+	var root int64
+	if version >= 4 {
+		width = c.int(1)
+	} else {
+		root = h.address(c)
+	}
 	m := &chunkedArray{h: h, element: e, dims: a.dims, byImage: map[int64][]chunk{}, cached: -1}
 	bytes := int64(e.size)
 	want := int64(1) // chunks
 	for _, n := range a.dims {
-		b := c.number(4)
+		b := c.number(width)
 		if b < 1 || bytes > maxPixels*8/b {
 			return nil, fmt.Errorf("chunks of %d elements along a dimension", b)
 		}
@@ -609,11 +616,8 @@ func (h *hdf5) chunked(c *cursor, a hdf5Array, e element) (*Stack, error) {
 		}
 		want *= ceil(n, b)
 	}
-	if n := c.int(4); n != e.size || c.err != nil {
+	if n := c.int(width); n != e.size || c.err != nil {
 		return nil, fmt.Errorf("chunks of elements of %d bytes, elements of %d", n, e.size)
-	}
-	if root < 0 {
-		return nil, errors.New("its data were never written")
 	}
 	di, dr, dc, err := stackShape(a.dims)
 	if err != nil {
@@ -632,7 +636,12 @@ func (h *hdf5) chunked(c *cursor, a hdf5Array, e element) (*Stack, error) {
 			return nil, err
 		}
 	}
-	chunks, err := h.chunks(root, rank, -1, nil)
+	var chunks []chunk
+	if version >= 4 {
+		chunks, err = m.index(c, flags, bytes, want)
+	} else if root >= 0 {
+		chunks, err = h.chunks(root, rank, -1, nil)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -689,6 +698,93 @@ func (h *hdf5) chunks(at int64, rank, level int, list []chunk) ([]chunk, error) 
 		}
 	}
 	return list, nil
+}
+
+// index reads one of the newer indexes of n chunks of a size, in which chunks are
+// numbered row by row and not keyed by where they start.
+func (m *chunkedArray) index(c *cursor, flags int, size, n int64) ([]chunk, error) {
+	if flags&1 != 0 {
+		return nil, errors.New("its partial chunks are not filtered, which is not read")
+	}
+	var list []chunk
+	start := make([]int64, len(m.dims))
+	add := func(k chunk) {
+		if k.at < 0 {
+			return // never written
+		}
+		copy(k.start[:], start)
+		list = append(list, k)
+	}
+	next := func() {
+		for d := len(start) - 1; d >= 0; d-- {
+			if start[d] += m.block[d]; start[d] < m.dims[d] {
+				return
+			}
+			start[d] = 0
+		}
+	}
+	h := m.h
+	switch kind := c.int(1); kind {
+	case 1: // a single chunk
+		k := chunk{size: size}
+		if flags&2 != 0 {
+			k.size, k.skip = c.number(h.lens), uint32(c.uint(4))
+		}
+		k.at = h.address(c)
+		add(k)
+		return list, c.err
+	case 2: // one after the other, unfiltered
+		at := h.address(c)
+		for i := range n {
+			add(chunk{at: at + i*size, size: size})
+			next()
+		}
+		return list, c.err
+	case 3: // a fixed array
+		c.take(1)
+		head, err := h.node(h.address(c), int64(12+h.offsets+h.lens), "FAHD")
+		if err != nil {
+			return nil, err
+		}
+		head.take(1)
+		filtered, entry, pageBits := head.int(1) == 1, head.int(1), head.int(1)
+		if got := head.number(h.lens); got != n {
+			return nil, fmt.Errorf("an index of %d chunks, not of %d", got, n)
+		}
+		at := h.address(head)
+		prefix := int64(6 + h.offsets)
+		if c, err = h.node(at, prefix, "FADB"); err != nil {
+			return nil, err
+		}
+		page := n
+		if pageBits < 32 && n > 1<<pageBits {
+			page = 1 << pageBits
+			prefix += ceil(ceil(n, page), 8) + 4 // a bit for each page, a checksum
+		}
+		sizeBytes := entry - h.offsets - 4
+		if !filtered && entry != h.offsets || filtered && (sizeBytes < 1 || sizeBytes > 8) {
+			return nil, fmt.Errorf("an index with entries of %d bytes", entry)
+		}
+		at += prefix
+		for first := int64(0); first < n; first += page {
+			k := min(page, n-first)
+			b, err := h.bytes(at, k*int64(entry))
+			if err != nil {
+				return nil, err
+			}
+			at += k*int64(entry) + 4
+			for e := (&cursor{b: b}); len(e.b) > 0; next() {
+				k := chunk{at: h.address(e), size: size}
+				if filtered {
+					k.size, k.skip = e.number(sizeBytes), uint32(e.uint(4))
+				}
+				add(k)
+			}
+		}
+		return list, nil
+	default:
+		return nil, fmt.Errorf("its chunks are indexed for resizing (kind %d), which is not read: save the file with h5py's default settings (libver=\"earliest\")", kind)
+	}
 }
 
 // Filters that are read, by their registered numbers.

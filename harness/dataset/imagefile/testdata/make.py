@@ -102,8 +102,23 @@ with h5py.File(name("f", 3, "many-groups.h5"), "w") as f:
 with h5py.File(out / "two.h5", "w") as f:
     f["images"] = f4
     f["sub/labels"] = of["u"].astype("u1")
+for label, options in {
+    "single": dict(chunks=(3, 20, 18)),
+    "single-gzip": dict(chunks=(3, 20, 18), compression="gzip"),
+    "fixed": dict(chunks=(1, 20, 18)),
+    "fixed-gzip-edges": dict(chunks=(2, 7, 11), compression="gzip", shuffle=True),
+    "fixed-paged": dict(chunks=(1, 1, 1), fletcher32=True),
+}.items():
+    with h5py.File(name("f", 3, "latest", label) + ".h5", "w", libver="latest") as f:
+        f.create_dataset("x", data=f4, **options)
+with h5py.File(name("f", 3, "implicit.h5"), "w", libver="latest") as f:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk((1, 20, 5))
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    d = h5py.h5d.create(f.id, b"x", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(f4.shape), plist)
+    d.write(h5py.h5s.ALL, h5py.h5s.ALL, f4)
 with h5py.File(out / "new-chunks.h5", "w", libver="latest") as f:
-    f.create_dataset("x", data=f4, chunks=(1, 20, 18))
+    f.create_dataset("x", data=f4, chunks=(1, 20, 18), maxshape=(None, 20, 18))
 with h5py.File(out / "sparse.h5", "w") as f:
     f.create_dataset("x", shape=(3, 20, 18), dtype="f4", chunks=(1, 20, 18))[1] = f4[1]
 
