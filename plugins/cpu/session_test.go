@@ -18,6 +18,7 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/smoke"
 )
 
 var ctx = context.Background()
@@ -43,7 +44,7 @@ func unetSeed(t testing.TB, width int, seed uint64) *nn.Graph {
 	return g
 }
 
-// dataset writes noisy discs and their labels.
+// writeDataset writes noisy discs and their labels.
 func writeDataset(t testing.TB, n, h, w int) (path, digest string, images []float32, labels []uint8) {
 	t.Helper()
 	r := random.Stream(3, "dataset")
@@ -56,6 +57,12 @@ func writeDataset(t testing.TB, n, h, w int) (path, digest string, images []floa
 			images[i] += float32(math.Sin(float64(x)))
 		}
 	}
+	path, digest = saveDataset(t, n, h, w, images, labels)
+	return path, digest, images, labels
+}
+
+func saveDataset(t testing.TB, n, h, w int, images []float32, labels []uint8) (path, digest string) {
+	t.Helper()
 	path = filepath.Join(t.TempDir(), "data.safetensors")
 	data, err := safetensors.Encode([]safetensors.Tensor{
 		{Name: "images", Shape: []int{n, 1, h, w}, Data: images},
@@ -68,7 +75,7 @@ func writeDataset(t testing.TB, n, h, w int) (path, digest string, images []floa
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(data)
-	return path, hex.EncodeToString(sum[:]), images, labels
+	return path, hex.EncodeToString(sum[:])
 }
 
 // open opens a session with a dataset "d" loaded.
@@ -113,6 +120,38 @@ func state(t testing.TB, s backend.Session) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// The backend trains the smoke network to the checked-in digest, whatever the
+// number of threads; package smoke does so on other targets.
+func TestDeterminism(t *testing.T) {
+	for _, threads := range []int{1, 2, 3, 7} {
+		g, err := smoke.Graph()
+		if err != nil {
+			t.Fatal(err)
+		}
+		images, labels := smoke.Data(smoke.Steps)
+		path, digest := saveDataset(t, smoke.Steps*smoke.Batch, smoke.Height, smoke.Width, images, labels)
+		s := open(t, g, backend.Options{Threads: threads}, path, digest)
+		r := backend.TrainRequest{LearningRate: smoke.Rate}
+		for i := range smoke.Steps {
+			r.Batches = append(r.Batches, backend.Batch{{Dataset: "d", Index: 2 * i}, {Dataset: "d", Index: 2*i + 1}})
+		}
+		if err := s.Train(ctx, r, func(backend.Step) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		f, err := safetensors.Decode(state(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := smoke.Digest(g, func(x *nn.Tensor) ([]float64, error) { return read(f, x.Name, x.Shape) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := smoke.Digests["fast"]; got != want {
+			t.Errorf("%d threads give %s, not %s", threads, got, want)
+		}
+	}
 }
 
 // A session that continues from another's state gives the same bits as one

@@ -1,0 +1,132 @@
+// Package smoke trains a small U-Net for a few steps and reduces the weights to
+// a digest: the proof that the CPU backend gives the same bits whatever the
+// number of threads, the instruction set, the compiler's target and the
+// architecture.
+//
+// It depends on the engines only, so that its test is quickly built for another
+// architecture and run there.
+package smoke
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"math"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/fast"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
+)
+
+// Digests of the trained weights, by engine and precision. They change only
+// with a decision to change the backend's bits, together with its numeric
+// version.
+var Digests = map[string]string{
+	"fast":        "01b9b614ad3cf0fdea89891c9a12a63d2e089cab9dd36ad039fc2ed09f62bf90",
+	"plain":       "a8d4b77c36ff6af034dd666dfe69b65117216dc9bd973c9452860a9c42fbe9a8",
+	"plain-mixed": "3cfd5aacb93ca3421867a20bfad5a6914e9d93fb3cc75e4537d272733cdc2387",
+}
+
+// The run: Steps steps of Batch images of Height × Width.
+const (
+	Steps  = 20
+	Batch  = 2
+	Height = 16
+	Width  = 32
+	Rate   = 1e-3
+)
+
+// Graph is the network, of width 8.
+func Graph() (*nn.Graph, error) {
+	g, err := nn.UNet(nn.UNetOptions{Width: 8, Classes: 2})
+	if err == nil {
+		g.Initialize(1, 0)
+	}
+	return g, err
+}
+
+// Data draws images and labels for n steps.
+func Data(n int) ([]float32, []uint8) {
+	r := random.Stream(1, "smoke")
+	images, labels := make([]float32, n*Batch*Height*Width), make([]uint8, n*Batch*Height*Width)
+	for i := range images {
+		images[i] = float32(r.Float64() - 0.5)
+		if y, x := i/Width%Height-8, i%Width-16; y*y+x*x < 40 {
+			labels[i] = 1
+			images[i] += float32(x&1) / 2
+		}
+	}
+	return images, labels
+}
+
+// Train runs the named entry of Digests and returns its digest.
+func Train(name string, threads int) (string, error) {
+	g, err := Graph()
+	if err != nil {
+		return "", err
+	}
+	o := engine.Options{Threads: threads, OnProbabilities: true, Mixed: name == "plain-mixed" || name == "fast-mixed",
+		Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}
+	var e engine.Engine
+	switch name {
+	case "plain", "plain-mixed":
+		e, err = plain.Compile[float32](g, o)
+	case "fast", "fast-mixed":
+		e, err = fast.Compile(g, o)
+	default:
+		err = fmt.Errorf("no run %q", name)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer e.Close()
+	scale := 1.0
+	if o.Mixed {
+		scale = 1024
+	}
+	images, labels := Data(Steps)
+	frozen := make([]bool, len(g.Parameters()))
+	const pixels = Batch * Height * Width
+	for i := range Steps {
+		b := engine.Batch{N: Batch, H: Height, W: Width, Images: images[i*pixels:][:pixels], Labels: labels[i*pixels:][:pixels]}
+		if _, err := e.Gradients(b, frozen, scale, true); err != nil {
+			return "", err
+		}
+		if !e.Finite() {
+			return "", fmt.Errorf("step %d: the gradient is not finite", i)
+		}
+		e.Adam(i+1, Rate, scale, frozen)
+	}
+	return digest(g, e)
+}
+
+func digest(g *nn.Graph, e engine.Engine) (string, error) {
+	return Digest(g, func(t *nn.Tensor) ([]float64, error) {
+		d := make([]float64, t.Len())
+		return d, e.Get(engine.Value, t.Name, d)
+	})
+}
+
+// Digest hashes every parameter and statistic as float32, in the graph's order.
+func Digest(g *nn.Graph, get func(*nn.Tensor) ([]float64, error)) (string, error) {
+	h := sha256.New()
+	for _, t := range g.Tensors {
+		if t.Role == nn.Constant {
+			continue
+		}
+		d, err := get(t)
+		if err != nil {
+			return "", err
+		}
+		for _, v := range d {
+			if math.IsNaN(v) {
+				return "", fmt.Errorf("tensor %q holds NaN", t.Name)
+			}
+			h.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(float32(v))))
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
