@@ -43,7 +43,12 @@ those of ONNX Runtime and OpenCV. The certificate is written beside it.`,
 			if err != nil {
 				return err
 			}
-			files, err := m.export(ctx, st, output, o, &b, out)
+			client, err := b.launch(ctx, out)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			files, err := m.export(ctx, st, output, o, client)
 			if err != nil {
 				return err
 			}
@@ -176,12 +181,7 @@ func best(st *store.Store, nodes []*reproduce.Node) (*model, error) {
 }
 
 // export certifies the model with images of its target domain's validation set.
-func (m *model) export(ctx context.Context, st *store.Store, path string, o export.Options, b *backendFlags, out *progress.Printer) ([]string, error) {
-	c, err := b.launch(ctx, out)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
+func (m *model) export(ctx context.Context, st *store.Store, path string, o export.Options, c backend.Backend) ([]string, error) {
 	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Image) (export.Image, error) {
 		s, err := c.Open(ctx, g, sessionOptions(m.spec))
 		if err != nil {

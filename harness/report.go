@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image/png"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/dataset/sheet"
+	"github.com/refocus-em/refocus/harness/internal/progress"
+	"github.com/refocus-em/refocus/harness/onnx/export"
+	"github.com/refocus-em/refocus/harness/report"
+	"github.com/refocus-em/refocus/harness/reproduce"
+)
+
+func reportCommand() *cobra.Command {
+	var c common
+	var b backendFlags
+	cmd := &cobra.Command{
+		Use:   "report SERIES|FILE",
+		Short: "Write the report of what the store holds of a study",
+		Args:  exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := c.printer()
+			r, err := c.resolve(cmd.Context(), args[0], &b, out)
+			if err != nil {
+				return err
+			}
+			return r.report(cmd.Context(), nil, &b, out)
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	c.jsonFlag(cmd)
+	b.register(cmd)
+	return cmd
+}
+
+// input gathers what a report shows, without pictures.
+func (r *resolved) input(failures []reproduce.Failure) (report.Input, error) {
+	in := report.Input{Plan: r.plan}
+	var runs []report.Addressed
+	for _, n := range r.nodes {
+		runs = append(runs, report.Addressed{Run: n.Run, Digest: n.Digest, Parent: n.Spec.Parent})
+	}
+	var err error
+	if in.Models, err = report.Load(r.store, runs); err != nil {
+		return in, err
+	}
+	for _, f := range failures {
+		in.Failures = append(in.Failures, fmt.Sprintf("%s: %v", f.Node.Run.ID, f.Err))
+	}
+	in.Environment = []report.Fact{
+		{Name: "refocus", Text: version()},
+		{Name: "backend", Text: fmt.Sprintf("%s %s, numerics %s, determinism claim: %s", r.desc.Name, r.desc.Version, r.desc.Numerics, r.desc.Determinism)},
+		{Name: "command", Text: fmt.Sprintf("refocus reproduce %s --profile %s --backend %s", r.plan.Study.Name, profileName(r.plan), r.desc.Name)},
+	}
+	seen := map[string]bool{}
+	for _, n := range r.nodes {
+		for _, note := range n.Notes {
+			if !seen[note] {
+				seen[note] = true
+				in.Environment = append(in.Environment, report.Fact{Name: "note", Text: note})
+			}
+		}
+	}
+	return in, nil
+}
+
+// report writes the study's report and exports its best model.
+func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, b *backendFlags, out *progress.Printer) error {
+	in, err := r.input(failures)
+	if err != nil {
+		return err
+	}
+	dir := r.store.Report(r.plan.Study.Name + "-" + profileName(r.plan))
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	m, err := best(r.store, r.nodes)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		in.Exported = "best.onnx"
+		in.Environment = append(in.Environment, report.Fact{Name: "best model", Text: fmt.Sprintf(
+			"run %s (%s): validation loss %.4g above its minimum on %s", m.manifest.ID, m.digest, m.loss(), m.spec.Target)})
+		client, err := b.launch(ctx, out)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		picture, err := r.predictions(ctx, client, m)
+		if err != nil {
+			return fmt.Errorf("drawing predictions: %w", err)
+		}
+		in.Sheets = append(in.Sheets, picture)
+		if _, err := m.export(ctx, r.store, filepath.Join(dir, in.Exported), export.Options{}, client); err != nil {
+			return fmt.Errorf("exporting the best model: %w", err)
+		}
+	}
+	sum, err := report.Build(ctx, in, dir)
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	for _, l := range sum.Lines {
+		out.Printf("%s", l)
+	}
+	fields := map[string]any{"report": sum.Index}
+	out.Printf("report:     %s", sum.Index)
+	if m != nil {
+		fields["model"] = filepath.Join(dir, in.Exported)
+		out.Printf("best model: %s (%s, validation loss %.4g above its minimum)", filepath.Join(dir, in.Exported), m.manifest.ID, m.loss())
+	}
+	out.Event("done", fields)
+	return nil
+}
+
+// predictions draws validation images of every domain with their labels and what
+// the domain's best model makes of them; overall stands in where none was
+// trained for the domain.
+func (r *resolved) predictions(ctx context.Context, b backend.Backend, overall *model) (report.Picture, error) {
+	const tiles = 24
+	per := max(1, min(2, tiles/len(r.plan.Domains)))
+	byTarget := map[string][]*reproduce.Node{}
+	for _, n := range r.nodes {
+		byTarget[n.Spec.Target] = append(byTarget[n.Spec.Target], n)
+	}
+	var all []sheet.Tile
+	pixel := 0.0
+	for i := range r.plan.Domains {
+		d := &r.plan.Domains[i]
+		m, err := best(r.store, byTarget[d.Key])
+		if err != nil {
+			return report.Picture{}, err
+		}
+		if m == nil {
+			m = overall
+		}
+		var digest string
+		for _, v := range m.spec.Validation {
+			if v.Name == d.Key {
+				digest = v.Digest
+			}
+		}
+		ready, err := dataset.Find(r.store.Root(), digest)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return report.Picture{}, err
+		}
+		pixel = ready.PixelSize
+		ts, err := predicted(ctx, b, m, ready, per)
+		if err != nil {
+			return report.Picture{}, err
+		}
+		for k := range ts {
+			ts[k].Caption = d.Name
+		}
+		all = append(all, ts...)
+	}
+	im, err := sheet.Draw(all, sheet.Options{PixelSize: pixel, Side: 160})
+	if err != nil {
+		return report.Picture{}, err
+	}
+	var buf bytes.Buffer
+	if err := png.Encode(&buf, im); err != nil {
+		return report.Picture{}, err
+	}
+	return report.Picture{
+		Caption: "Validation images with the outlines of their labels (orange) and of what the best model of each domain predicts (blue).",
+		PNG:     buf.Bytes(),
+	}, nil
+}
+
+// predicted is the first n images of a set with labels and a model's prediction.
+func predicted(ctx context.Context, b backend.Backend, m *model, ready dataset.Ready, n int) ([]sheet.Tile, error) {
+	images, err := ready.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer images.Close()
+	s, err := b.Open(ctx, m.graph, sessionOptions(m.spec))
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	var tiles []sheet.Tile
+	size := ready.Height * ready.Width
+	for i := range min(n, ready.Count) {
+		t := sheet.Tile{H: ready.Height, W: ready.Width, Pixels: make([]float32, size), Label: make([]uint8, size), Prediction: make([]uint8, size)}
+		if err := images.Image(i, t.Pixels); err != nil {
+			return nil, err
+		}
+		if err := images.Label(i, t.Label); err != nil {
+			return nil, err
+		}
+		p, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, ready.Height, ready.Width}, F32: t.Pixels})
+		if err != nil {
+			return nil, err
+		}
+		v := p.Float64s()
+		for k := range t.Prediction {
+			for c := 1; c < m.spec.Network.Classes; c++ {
+				if v[c*size+k] > v[int(t.Prediction[k])*size+k] {
+					t.Prediction[k] = uint8(c)
+				}
+			}
+		}
+		tiles = append(tiles, t)
+	}
+	return tiles, nil
+}
