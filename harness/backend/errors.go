@@ -21,16 +21,12 @@ var ErrUnsupported = errors.New("not supported by this backend")
 type CrashError struct {
 	Plugin    string
 	During    string   // the method that was waiting, or "start"
-	Exit      string   // "exit status 2", "signal: killed"; empty if unknown
+	Exit      string   // "exit status 2", "signal: killed", "the connection broke: …"
 	LastWords []string // the last lines the plugin wrote to stderr
 }
 
 func (e *CrashError) Error() string {
-	s := fmt.Sprintf("backend %s ended during %s", e.Plugin, e.During)
-	if e.Exit != "" {
-		s += " (" + e.Exit + ")"
-	}
-	return s + lastWords(e.LastWords)
+	return fmt.Sprintf("backend %s ended during %s (%s)", e.Plugin, e.During, e.Exit) + lastWords(e.LastWords)
 }
 
 // HangError reports that a plugin stopped answering or making progress and

@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 	case "dies at once":
 		fmt.Fprintln(os.Stderr, "libnothing.so.1: cannot open shared object file")
 		os.Exit(127)
+	case "no TLS":
+		os.Unsetenv(clientCertVariable)
+		Serve(&fake{})
 	case "never speaks":
 		time.Sleep(time.Minute)
 	case "host":

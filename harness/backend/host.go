@@ -100,13 +100,17 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 	if title == self() {
 		title = os.Args[0] // reads better in a list of processes
 	}
+	tlsConfig, certificate, err := mutualTLS()
+	if err != nil {
+		return nil, fmt.Errorf("starting backend %s: making a certificate: %w", spec.Name, err)
+	}
 	c.process = newProcess(Prefix+spec.Name, &exec.Cmd{Path: path, Args: append([]string{title}, spec.Args...)})
 	c.plugin = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig:  handshake,
 		VersionedPlugins: map[int]plugin.PluginSet{ProtocolVersion: {pluginKey: &grpcPlugin{}}},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
-		AutoMTLS:         true,
-		Logger:           spec.Logger,
+		TLSConfig:        tlsConfig,
+		Logger:           quiet{spec.Logger},
 		Stderr:           c.words,
 		SyncStdout:       c.words, // what the plugin prints once it serves
 		SyncStderr:       c.words,
@@ -117,7 +121,7 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, folder string) (runner.Runner, error) {
-			c.process.cmd.Env = append(append(cmd.Env, logLevelVariable+"="+level.String()), spec.Env...)
+			c.process.cmd.Env = append(append(cmd.Env, clientCertVariable+"="+string(certificate), logLevelVariable+"="+level.String()), spec.Env...)
 			c.process.sockets = folder
 			return c.process, nil
 		},
@@ -305,6 +309,7 @@ func (c *Client) call(ctx context.Context, during string, f func(ctx context.Con
 		}
 		c.process.Kill(ctx)
 		<-c.process.drained
+		return c.giveUp(&CrashError{c.spec.Name, during, "the connection broke: " + s.Message(), c.words.Lines()})
 	}
 	return c.giveUp(&CrashError{c.spec.Name, during, c.process.exit(), c.words.Lines()})
 }

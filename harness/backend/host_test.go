@@ -1,12 +1,19 @@
 package backend
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // Every method of a session passes through a real process and keeps every bit.
@@ -152,6 +159,56 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// A plugin's log lines keep level, message and fields; what it prints is kept
+// for its last words.
+func TestLog(t *testing.T) {
+	var log lockedBuffer
+	c := launch(t, "exits", func(s *Spec) {
+		s.Logger = hclog.New(&hclog.LoggerOptions{Name: "refocus", Output: &log, JSONFormat: true, Level: hclog.Warn})
+	})
+	open(t, c, 4).Train(t.Context(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 9)}, keep)
+	c.Close()
+	var line struct {
+		Level   string `json:"@level"`
+		Module  string `json:"@module"`
+		Message string `json:"@message"`
+	}
+	if err := json.Unmarshal(log.Bytes(), &line); err != nil || line.Level != "warn" || line.Module != "refocus.fake" || line.Message != "I have had enough" {
+		t.Errorf("logged %s, %v", log.Bytes(), err)
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) Bytes() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Clone(l.b.Bytes())
+}
+
+func TestRing(t *testing.T) {
+	var r ring
+	for i := range 100 {
+		fmt.Fprintf(&r, "line %d\r\n", i)
+	}
+	io.WriteString(&r, strings.Repeat("x", 3*ringWidth)+"\n\n")
+	io.WriteString(&r, `{"@level":"info","@message":"hello","b":2,"a":"x\u001b[31m"}`+"\n\x1b[1mpart")
+	l := r.Lines()
+	if len(l) != ringLines+1 || l[0] != "line 62" || len(l[ringLines-2]) != ringWidth ||
+		l[ringLines-1] != "info: hello a=x[31m b=2" || l[ringLines] != "[1mpart" {
+		t.Errorf("kept %d lines: %q", len(l), l)
+	}
+}
+
 func TestHang(t *testing.T) {
 	c := launch(t, "stalls", func(s *Spec) { s.StallTimeout = 300 * time.Millisecond })
 	s := open(t, c, 4)
@@ -231,6 +288,7 @@ func TestLaunchErrors(t *testing.T) {
 		{"version 0 of another language", "speaks version 0 of the backend protocol, this harness version 1: update the plugin"},
 		{"no plugin", "is no backend plugin"},
 		{"dies at once", "exit status 127); its last words:\n\tlibnothing.so.1"},
+		{"no TLS", "ended during Describe (the connection broke: "},
 		{"never speaks", "hung: nothing came from start"},
 	} {
 		t.Run(c.behaviour, func(t *testing.T) {

@@ -1,0 +1,89 @@
+package backend
+
+import (
+	"math"
+	"reflect"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/refocus-em/refocus/harness/backend/proto"
+)
+
+func TestTensorWire(t *testing.T) {
+	for _, want := range []Tensor{
+		{Shape: []int{2, 3}, F32: []float32{1, -2, float32(math.Inf(1)), math.SmallestNonzeroFloat32, 0, float32(math.Copysign(0, -1))}},
+		{Shape: []int{1}, F64: []float64{math.Pi}},
+		{Shape: []int{3, 0}, F32: []float32{}},
+		{F32: []float32{7}}, // a scalar
+	} {
+		w, err := tensorToWire(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := tensorFromWire(w)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%v became %v, %v", want, got, err)
+		}
+	}
+	for _, bad := range []*pb.Tensor{
+		nil,
+		{Dtype: 9, Shape: []uint64{1}, Data: make([]byte, 4)},
+		{Dtype: pb.DType_DTYPE_FLOAT32, Shape: []uint64{2}, Data: make([]byte, 4)},
+		{Dtype: pb.DType_DTYPE_FLOAT64, Shape: []uint64{1}, Data: make([]byte, 7)},
+		{Dtype: pb.DType_DTYPE_FLOAT32, Shape: []uint64{1 << 33, 1 << 33}},
+		{Dtype: pb.DType_DTYPE_FLOAT32, Shape: []uint64{math.MaxUint64}},
+	} {
+		if _, err := tensorFromWire(bad); err == nil {
+			t.Errorf("accepted %v", bad)
+		}
+	}
+}
+
+func TestSamplesWire(t *testing.T) {
+	want := []Batch{{{"a", 1, 0}, {"b", 200, 7}}, {{"b", 3, 1}}, {}}
+	w, err := samplesToWire(want...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := samplesFromWire(w, 2, 1, 0)
+	if err != nil || !slices.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("%v became %v, %v", want, got, err)
+	}
+
+	// An epoch of the study is small on the wire.
+	var epoch []Batch
+	for i := range 256 {
+		var b Batch
+		for j := range 16 {
+			b = append(b, Sample{"3f2a", (i*16 + j*7) % 512, uint8(j % 8)})
+		}
+		epoch = append(epoch, b)
+	}
+	w, err = samplesToWire(epoch...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := proto.Size(w); n > 16<<10 {
+		t.Errorf("an epoch takes %d bytes", n)
+	}
+
+	for _, bad := range []struct {
+		w     *pb.Samples
+		sizes []uint32
+	}{
+		{&pb.Samples{Index: []uint32{1}}, []uint32{1}}, // of no dataset
+		{&pb.Samples{Datasets: []string{"a"}, Index: []uint32{1}}, []uint32{2}},
+		{&pb.Samples{Datasets: []string{"a"}, Index: []uint32{1}}, nil},
+		{&pb.Samples{Datasets: []string{"a"}, Index: []uint32{1, 2}, Dataset: []uint32{0}}, []uint32{2}},
+		{&pb.Samples{Datasets: []string{"a"}, Index: []uint32{1}, Dataset: []uint32{1}}, []uint32{1}},
+		{&pb.Samples{Datasets: []string{"a"}, Index: []uint32{1}, Dihedral: []byte{8}}, []uint32{1}},
+		{&pb.Samples{Datasets: []string{"a"}, Index: []uint32{1}, Dihedral: []byte{1, 1}}, []uint32{1}},
+		{nil, []uint32{math.MaxUint32}},
+	} {
+		if _, err := samplesFromWire(bad.w, bad.sizes...); err == nil {
+			t.Errorf("accepted %v in batches of %v", bad.w, bad.sizes)
+		}
+	}
+}
