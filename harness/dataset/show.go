@@ -117,7 +117,7 @@ func WriteStructures(w io.Writer, m *Manifest) error {
 		for _, element := range slices.Sorted(maps.Keys(s.Atoms)) {
 			atoms = append(atoms, fmt.Sprintf("%s %d", element, s.Atoms[element]))
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%.1f nm\t%s\t%.1f %%\n", i, Nanometres(im.Defocus), s.Crystal,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%.1f nm\t%s\t%.1f %%\n", i, actual(im.Defocus), s.Crystal,
 			strings.Join(particles, ", "), s.CarbonThickness/10, strings.Join(atoms, ", "), 100*s.LabelFraction)
 	}
 	return t.Flush()
@@ -129,6 +129,11 @@ func Nanometres(angstroms float64) string {
 		return "0 nm"
 	}
 	return strings.Replace(fmt.Sprintf("%+.3g nm", angstroms/10), "-", "−", 1)
+}
+
+// actual writes an image's own defocus, to the same decimal for all.
+func actual(angstroms float64) string {
+	return strings.Replace(fmt.Sprintf("%+.1f nm", angstroms/10), "-", "−", 1)
 }
 
 // Bytes writes a size: "12.5 MB".
@@ -163,7 +168,7 @@ func ContactSheet(root string, r Ready, title string, n int) (*image.RGBA, error
 			Caption: fmt.Sprintf("%d", i),
 		}
 		if i < len(m.Images) {
-			t.Caption += ": " + Nanometres(m.Images[i].Defocus)
+			t.Caption += ": " + actual(m.Images[i].Defocus)
 		}
 		if err := images.Image(i, t.Pixels); err != nil {
 			return nil, err

@@ -48,6 +48,9 @@ const (
 	gutter = 8
 	header = 30 // of the title
 	footer = 20 // of a caption
+
+	lineWidth = 2 // of an outline
+
 	maxImg = 1 << 28
 )
 
@@ -171,7 +174,9 @@ func paint(m *image.RGBA, x0, y0 int, t Tile, z zoom) {
 			m.SetRGBA(x0+x, y0+y, color.RGBA{g, g, g, 255})
 		}
 	}
-	outline := func(mask []uint8, colour func(class uint8) color.RGBA, inset int) {
+	// A label's line lies outside of its region and a prediction's inside, so that
+	// both are seen where the two agree.
+	outline := func(mask []uint8, outside bool, colour func(class int) color.RGBA) {
 		at := func(x, y int) int {
 			if x < 0 || y < 0 || x >= w || y >= h {
 				return -1
@@ -181,13 +186,14 @@ func paint(m *image.RGBA, x0, y0 int, t Tile, z zoom) {
 		for y := range h {
 			for x := range w {
 				c := at(x, y)
-				if c <= 0 {
-					continue
-				}
-				for d := inset; d < inset+2; d++ {
-					for _, n := range [4]int{at(x-1-d, y), at(x+1+d, y), at(x, y-1-d), at(x, y+1+d)} {
-						if n >= 0 && n != c {
-							m.SetRGBA(x0+x, y0+y, colour(uint8(c)))
+				for d := 1; d <= lineWidth; d++ {
+					for _, n := range [4]int{at(x-d, y), at(x+d, y), at(x, y-d), at(x, y+d)} {
+						region, other := c, n
+						if outside {
+							region, other = n, c
+						}
+						if region > 0 && other >= 0 && other != region {
+							m.SetRGBA(x0+x, y0+y, colour(region))
 						}
 					}
 				}
@@ -195,10 +201,10 @@ func paint(m *image.RGBA, x0, y0 int, t Tile, z zoom) {
 		}
 	}
 	if t.Label != nil {
-		outline(t.Label, func(c uint8) color.RGBA { return classes[int(c-1)%len(classes)] }, 0)
+		outline(t.Label, true, func(class int) color.RGBA { return classes[(class-1)%len(classes)] })
 	}
 	if t.Prediction != nil {
-		outline(t.Prediction, func(uint8) color.RGBA { return prediction }, 0)
+		outline(t.Prediction, false, func(int) color.RGBA { return prediction })
 	}
 }
 
