@@ -112,7 +112,7 @@ A first run:  refocus reproduce defocus --profile smoke`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(),
-		backendsCommand(), exportCommand(), predictCommand(),
+		backendsCommand(), exportCommand(), predictCommand(), benchCommand(),
 
 		verifyCommand(), serveCommand(),
 	)

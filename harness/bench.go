@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/plugins/cpu"
+)
+
+func benchCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "bench", Short: "Measure how fast a backend trains or predicts"}
+	cmd.AddCommand(benchMode("train", "Measure training steps: forward, backward and Adam"),
+		benchMode("predict", "Measure inference"))
+	return cmd
+}
+
+// benchResult is what bench prints.
+type benchResult struct {
+	Backend    string  `json:"backend"`
+	Mode       string  `json:"mode"`
+	Precision  string  `json:"precision"`
+	Width      int     `json:"width"`
+	Size       int     `json:"size"`
+	Batch      int     `json:"batch"`
+	Threads    int     `json:"threads"`
+	Freeze     string  `json:"freeze,omitempty"`
+	Steps      int     `json:"steps"`
+	StepMS     float64 `json:"step_ms"` // median
+	ImagesPerS float64 `json:"images_per_s"`
+	GFLOPS     float64 `json:"gflops"`      // as if every convolution were computed directly
+	PeakGFLOPS float64 `json:"peak_gflops"` // of fused multiply-adds on as many threads, measured in this run
+	PeakRSSMiB float64 `json:"peak_rss_mib"`
+}
+
+func benchMode(mode, short string) *cobra.Command {
+	var c common
+	var b backendFlags
+	r := benchResult{Mode: mode}
+	var seconds float64
+	cmd := &cobra.Command{
+		Use:   mode,
+		Short: short,
+		Long: short + `, through the plugin's process and with everything a study's
+step has: reading the samples, the protocol, the optimiser. Prints the median
+step, the effective rate (multiply-adds of direct convolution, two operations
+each) and the fused multiply-add peak of the same cores in the same run.`,
+		Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if r.Size%16 != 0 || r.Size < 16 || r.Batch < 1 {
+				return usagef(cmd, "size %d must be a multiple of 16 and batch %d at least 1", r.Size, r.Batch)
+			}
+			if r.Freeze != "" && r.Freeze != nn.Encoder && r.Freeze != nn.Decoder {
+				return usagef(cmd, "--freeze takes encoder or decoder, not %q", r.Freeze)
+			}
+			if r.Threads == 0 {
+				r.Threads = runtime.NumCPU()
+			}
+			if err := r.measure(cmd.Context(), &b, time.Duration(seconds*float64(time.Second))); err != nil {
+				return err
+			}
+			if c.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s, width %d, %d×%d, batch %d, %d threads%s: %.1f ms/step (median of %d), %.1f images/s, %.1f of %.1f GFLOP/s peak (%.0f %%), %.0f MiB\n",
+				r.Backend, r.Precision, r.Width, r.Size, r.Size, r.Batch, r.Threads, frozenText(r.Freeze), r.StepMS, r.Steps, r.ImagesPerS,
+				r.GFLOPS, r.PeakGFLOPS, 100*r.GFLOPS/r.PeakGFLOPS, r.PeakRSSMiB)
+			return nil
+		},
+	}
+	c.jsonFlag(cmd)
+	b.register(cmd)
+	f := cmd.Flags()
+	f.IntVar(&r.Width, "width", 64, "base width of the U-Net")
+	f.IntVar(&r.Size, "size", 64, "height and width of the images")
+	f.IntVar(&r.Batch, "batch", 16, "images per step")
+	f.IntVar(&r.Threads, "threads", 0, "threads (default: all cores)")
+	f.StringVar(&r.Precision, "precision", backend.Float32, "precision of the session")
+	f.Float64Var(&seconds, "seconds", 5, "how long to measure")
+	if mode == "train" {
+		f.StringVar(&r.Freeze, "freeze", "", "freeze the encoder or the decoder")
+	}
+	return cmd
+}
+
+func frozenText(group string) string {
+	if group == "" {
+		return ""
+	}
+	return ", " + group + " frozen"
+}
+
+func (r *benchResult) measure(ctx context.Context, b *backendFlags, length time.Duration) error {
+	g, err := nn.UNet(nn.UNetOptions{Width: r.Width, Classes: 2})
+	if err != nil {
+		return err
+	}
+	g.Initialize(1, 0)
+	shape := []int{r.Batch, 1, r.Size, r.Size}
+	var macs int64
+	if r.Mode == "train" {
+		macs, err = g.TrainingMultiplyAdds(shape, r.frozen()...)
+	} else {
+		macs, err = g.MultiplyAdds(shape)
+	}
+	if err != nil {
+		return err
+	}
+	c, err := b.launch(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	desc, err := c.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	r.Backend = desc.Name
+	s, err := c.Open(ctx, g, backend.Options{Precision: r.Precision, Threads: r.Threads, Adam: backend.DefaultAdam})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	r.PeakGFLOPS = cpu.PeakGFLOPS(r.Threads)
+	times, err := r.steps(ctx, s, length)
+	if err != nil {
+		return err
+	}
+	slices.Sort(times)
+	step := times[len(times)/2].Seconds()
+	r.Steps = len(times)
+	r.StepMS = step * 1e3
+	r.ImagesPerS = float64(r.Batch) / step
+	r.GFLOPS = 2 * float64(macs) / step / 1e9
+	r.PeakRSSMiB = peakRSS(c.PID())
+	return nil
+}
+
+func (r *benchResult) frozen() []string {
+	if r.Freeze == "" {
+		return nil
+	}
+	return []string{r.Freeze}
+}
+
+// steps times steps for the given length after two that warm up.
+func (r *benchResult) steps(ctx context.Context, s backend.Session, length time.Duration) ([]time.Duration, error) {
+	n := r.Batch * r.Size * r.Size
+	images, labels := make([]float32, n), make([]uint8, n)
+	rng := random.Stream(1, "bench")
+	for i := range images {
+		images[i] = float32(rng.NormFloat64())
+		labels[i] = uint8(rng.IntN(2))
+	}
+	const warmUp = 2
+	var times []time.Duration
+	deadline := time.Now().Add(length)
+	enough := func() bool { return len(times) >= warmUp+3 && time.Now().After(deadline) }
+	if r.Mode == "predict" {
+		for !enough() {
+			start := time.Now()
+			if _, err := s.Predict(ctx, backend.Tensor{Shape: []int{r.Batch, 1, r.Size, r.Size}, F32: images}); err != nil {
+				return nil, err
+			}
+			times = append(times, time.Since(start))
+		}
+		return times[warmUp:], nil
+	}
+	dir, err := os.MkdirTemp("", "refocus-bench-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "set.safetensors")
+	set, err := safetensors.Encode([]safetensors.Tensor{
+		{Name: "images", Shape: []int{r.Batch, 1, r.Size, r.Size}, Data: images},
+		{Name: "labels", Shape: []int{r.Batch, r.Size, r.Size}, Data: labels},
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.WriteFile(path, set); err != nil {
+		return nil, err
+	}
+	sum, _, err := store.HashFile(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.LoadDataset(ctx, "bench", path, sum); err != nil {
+		return nil, err
+	}
+	batch := make(backend.Batch, r.Batch)
+	for i := range batch {
+		batch[i] = backend.Sample{Dataset: "bench", Index: i, Dihedral: uint8(i % 8)}
+	}
+	batches := make([]backend.Batch, 1<<14)
+	for i := range batches {
+		batches[i] = batch
+	}
+	last := time.Now()
+	err = s.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: 1e-3, Frozen: r.frozen()}, func(backend.Step) error {
+		now := time.Now()
+		times = append(times, now.Sub(last))
+		last = now
+		if enough() {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	return times[min(warmUp, len(times)-1):], nil
+}
+
+var errEnough = errors.New("measured enough")
+
+// peakRSS is a process's largest resident size in MiB, or 0 where /proc does not
+// tell.
+func peakRSS(pid int) float64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	var kib float64
+	for line := range strings.Lines(string(b)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %f kB", &kib); err == nil {
+			return kib / 1024
+		}
+	}
+	return 0
+}
