@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -149,13 +150,16 @@ func withoutStandardization(g *nn.Graph) {
 			}
 		}
 		g.Nodes = g.Nodes[1:]
+		used := map[string]bool{}
 		for _, other := range g.Nodes {
 			for i, in := range other.Inputs {
 				if in == n.Outputs[0] {
 					other.Inputs[i] = g.Input.Name
 				}
+				used[in] = true
 			}
 		}
+		g.Tensors = slices.DeleteFunc(g.Tensors, func(t *nn.Tensor) bool { return !used[t.Name] })
 	}
 }
 

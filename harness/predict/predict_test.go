@@ -478,7 +478,7 @@ func TestDecodeStandardizing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(m.Graph.Nodes, g.Nodes) {
+	if !reflect.DeepEqual(m.Graph, g) {
 		t.Error("the network is not the one without standardisation")
 	}
 }

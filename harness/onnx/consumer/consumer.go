@@ -12,9 +12,12 @@
 //	{"node_modules": "/…", "runs": [{"model", "input", "shape", "output"}, …]}
 //
 // in which input and output are files of raw little-endian float32, and writes
-// to the second, per run, either the output's shape or an error:
+// to the second, per run, either the output's shape and the CPU time or an
+// error:
 //
-//	{"version": "1.2.3", "runs": [{"shape": [1,2,32,48]}, {"error": "…"}]}
+//	{"version": "1.2.3", "runs": [{"shape": [1,2,32,48], "seconds": 0.1}, {"error": "…"}]}
+//
+// Every consumer computes on one thread.
 package consumer
 
 import (
@@ -74,9 +77,10 @@ type Run struct {
 
 // Result is the outcome of a Run: an output, or why there is none.
 type Result struct {
-	Shape []int
-	Data  []float32
-	Err   error
+	Shape   []int
+	Data    []float32
+	Seconds float64 // CPU time of the prediction; the first of a model includes its preparation
+	Err     error
 }
 
 // ErrMissing is wrapped by the error of a consumer that is not installed.
@@ -150,13 +154,14 @@ func (c Consumer) predict(ctx context.Context, program, nodeModules, dir string,
 		if runErr == nil {
 			runErr = err
 		}
-		return "", nil, fmt.Errorf("%w: %s", runErr, lastLine(words.String()))
+		return "", nil, fmt.Errorf("%w: %s", runErr, tail(words.String()))
 	}
 	var answer struct {
 		Version string `json:"version"`
 		Runs    []struct {
-			Shape []int  `json:"shape"`
-			Error string `json:"error"`
+			Shape   []int   `json:"shape"`
+			Seconds float64 `json:"seconds"`
+			Error   string  `json:"error"`
 		} `json:"runs"`
 	}
 	if err := json.Unmarshal(b, &answer); err != nil {
@@ -172,6 +177,7 @@ func (c Consumer) predict(ctx context.Context, program, nodeModules, dir string,
 			results[i].Err = errors.New(a.Error)
 		case c.Predicts:
 			results[i] = readOutput(jobs.Runs[i].Output, a.Shape)
+			results[i].Seconds = a.Seconds
 		}
 	}
 	return answer.Version, results, nil
@@ -255,7 +261,12 @@ func (c Consumer) findNode(missing func(string) error) (program, nodeModules str
 	return "", "", missing(fmt.Sprintf("no %s in %s", strings.Join(c.modules, ", "), strings.Join(tried, " or ")))
 }
 
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return lines[len(lines)-1]
+// tail is the end of what a program said, on one line.
+func tail(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	const most = 500
+	if len(s) > most {
+		s = "…" + strings.ToValidUTF8(s[len(s)-most:], "")
+	}
+	return s
 }

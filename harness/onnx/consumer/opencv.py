@@ -2,6 +2,7 @@
 import json
 import os
 import sys
+import time
 
 os.environ["OPENCV_LOG_LEVEL"] = "SILENT"  # before the import
 import cv2
@@ -17,9 +18,11 @@ for run in jobs["runs"]:
             nets[run["model"]] = cv2.dnn.readNetFromONNX(run["model"])
         net = nets[run["model"]]
         net.setInput(np.fromfile(run["input"], "<f4").reshape(run["shape"]))
+        start = time.process_time()
         y = net.forward()
+        seconds = time.process_time() - start
         y.astype("<f4").tofile(run["output"])
-        answer["runs"].append({"shape": list(y.shape)})
+        answer["runs"].append({"shape": list(y.shape), "seconds": seconds})
     except Exception as e:
         answer["runs"].append({"error": " ".join(str(e).split())})
 json.dump(answer, open(sys.argv[2], "w"))

@@ -15,10 +15,12 @@ for (const run of jobs.runs) {
     const session = sessions.get(run.model);
     const bytes = readFileSync(run.input);
     const data = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4);
+    const start = process.cpuUsage();
     const out = await session.run({ [session.inputNames[0]]: new ort.Tensor("float32", data, run.shape) });
+    const { user, system } = process.cpuUsage(start);
     const y = out[session.outputNames[0]];
     writeFileSync(run.output, Buffer.from(y.data.buffer, y.data.byteOffset, y.data.byteLength));
-    answer.runs.push({ shape: y.dims });
+    answer.runs.push({ shape: y.dims, seconds: (user + system) / 1e6 });
   } catch (e) {
     answer.runs.push({ error: String(e.message ?? e) });
   }
