@@ -85,20 +85,12 @@ func half(v uint16) float32 {
 
 // rawStack is the stack of an uncompressed array at offset in r, which has size
 // bytes. fortran says that the first dimension varies fastest.
-func rawStack(format string, r io.ReaderAt, size, offset int64, e element, dims []int64, fortran bool) (*Stack, error) {
+func rawStack(format string, r io.ReaderAt, size, offset int64, e element, dims []int64, ax axes, fortran bool) (*Stack, error) {
 	if err := e.check(); err != nil {
 		return nil, err
 	}
-	di, dr, dc, err := stackShape(dims)
+	n, h, w, err := ax.sizes(dims)
 	if err != nil {
-		return nil, err
-	}
-	n := int64(1)
-	if di >= 0 {
-		n = dims[di]
-	}
-	h, w := dims[dr], dims[dc]
-	if err := checkShape(n, h, w); err != nil {
 		return nil, err
 	}
 	total := n * h * w * int64(e.size)
@@ -106,13 +98,25 @@ func rawStack(format string, r io.ReaderAt, size, offset int64, e element, dims 
 		return nil, fmt.Errorf("%d images of %d×%d take %d bytes, the file has %d of them: it is truncated or its header is wrong", n, h, w, total, max(size-offset, 0))
 	}
 	s := &Stack{Format: format, N: int(n), H: int(h), W: int(w)}
-	if !fortran {
+	stride := func(d int) int { // in bytes
+		faster := dims[:max(d, 0)]
+		if !fortran {
+			faster = dims[d+1:]
+		}
+		bytes := e.size
+		for _, n := range faster {
+			bytes *= int(n)
+		}
+		return bytes
+	}
+	rows, columns := stride(ax.row), stride(ax.column)
+	if columns == e.size && rows == int(w)*e.size { // an image is one piece of the file
 		s.image = func(i int, dst []float32) error {
 			return readRaw(r, offset+int64(i)*h*w*int64(e.size), e, dst)
 		}
 		return s, nil
 	}
-	// In Fortran order the pixels of one image lie scattered over the file.
+	// The pixels of an image lie scattered over the file.
 	load := sync.OnceValues(func() ([]byte, error) {
 		b := make([]byte, total)
 		if k, err := r.ReadAt(b, offset); k < len(b) {
@@ -120,21 +124,13 @@ func rawStack(format string, r io.ReaderAt, size, offset int64, e element, dims 
 		}
 		return b, nil
 	})
-	stride := func(d int) int {
-		bytes := e.size
-		for _, n := range dims[:d] {
-			bytes *= int(n)
-		}
-		return bytes
-	}
-	rows, columns := stride(dr), stride(dc)
 	s.image = func(i int, dst []float32) error {
 		b, err := load()
 		if err != nil {
 			return err
 		}
-		if di >= 0 {
-			b = b[i*stride(di):]
+		if ax.image >= 0 {
+			b = b[i*stride(ax.image):]
 		}
 		for y := range s.H {
 			for x := range s.W {

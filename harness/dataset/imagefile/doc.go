@@ -8,8 +8,8 @@
 //	TIFF     any number of pages of one size; TIFF 6.0 and BigTIFF; 8 to 64-bit
 //	         integers, 16 to 64-bit floats; strips and tiles; uncompressed, LZW,
 //	         Deflate, PackBits, with either predictor
-//	HDF5,    one dataset of the shapes above; contiguous, compact or chunked,
-//	EMD      deflate, LZF, shuffle and Fletcher-32 filters
+//	HDF5,    one dataset of the shapes above, or Velox's (H,W,N); contiguous,
+//	EMD      compact or chunked; deflate, LZF, shuffle and Fletcher-32 filters
 //	PNG      grey or palette indices, 1 to 16 bits
 //	MRC      modes 0, 1, 2, 6 and 12 (MRC2014)
 //

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"compress/zlib"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -58,6 +60,7 @@ const (
 	msgLink         = 0x06
 	msgLayout       = 0x08
 	msgFilters      = 0x0b
+	msgAttribute    = 0x0c
 	msgContinuation = 0x10
 	msgSymbols      = 0x11
 )
@@ -162,7 +165,148 @@ func decodeHDF5(r io.ReaderAt, size, base int64, array string) (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("array %s: %w", all[found].name, err)
 	}
+	s.PixelSize = h.pixelSize(root, all[found].name, all[found].axes.column)
 	return s, nil
+}
+
+// pixelSize looks for the pixel size of an array where Velox and where the
+// EMD format of NCEM keep it. Without one, or if it cannot be read, it is
+// unknown: 0.
+func (h *hdf5) pixelSize(root int64, array string, column int) float64 {
+	h.budget += h.size // what the search for arrays took
+	dir := path.Dir(array)
+	if strings.HasPrefix(array, "/Data/Image/") {
+		text, err := h.veloxMetadata(root, dir+"/Metadata")
+		var m struct {
+			BinaryResult struct {
+				PixelSize struct {
+					Width float64 `json:"width,string"` // m
+				}
+			}
+		}
+		if err != nil || json.Unmarshal(text, &m) != nil {
+			return 0
+		}
+		return plausible(1e10 * m.BinaryResult.PixelSize.Width)
+	}
+	messages, err := h.lookup(root, fmt.Sprintf("%s/dim%d", dir, column+1))
+	if err != nil {
+		return 0
+	}
+	step, unit, err := h.scale(messages)
+	if err != nil {
+		return 0
+	}
+	return plausible(step * angstroms(unit))
+}
+
+// scale reads the step and the unit of NCEM's vector of coordinates, "[n_m]" or
+// "nm".
+func (h *hdf5) scale(messages []message) (step float64, unit string, err error) {
+	kind, layout := find(messages, msgDatatype), find(messages, msgLayout)
+	if kind == nil || layout == nil {
+		return 0, "", errors.New("no vector")
+	}
+	e, err := datatype(kind.data, 0)
+	if err != nil {
+		return 0, "", err
+	}
+	c := &cursor{b: layout.data}
+	if version, class := c.int(1), c.int(1); version < 3 || class != 1 {
+		return 0, "", errors.New("a vector that is not contiguous")
+	}
+	b, err := h.bytes(h.address(c), int64(2*e.size))
+	if err != nil {
+		return 0, "", err
+	}
+	for _, m := range messages {
+		if name, text := attribute(m); name == "units" {
+			unit = strings.NewReplacer("[", "", "]", "", "_", "").Replace(text)
+		}
+	}
+	return float64(e.value(b[e.size:])) - float64(e.value(b)), unit, nil
+}
+
+// attribute reads an attribute that is a string of fixed length.
+func attribute(m message) (name, text string) {
+	if m.kind != msgAttribute {
+		return "", ""
+	}
+	c := &cursor{b: m.data}
+	version := c.int(1)
+	c.take(1)
+	sizes := [3]int{c.int(2), c.int(2), c.int(2)} // of name, datatype and dataspace
+	if version == 3 {
+		c.take(1)
+	}
+	var parts [3][]byte
+	for i, n := range sizes {
+		if version == 1 {
+			n = (n + 7) / 8 * 8
+		}
+		parts[i] = c.take(n)
+	}
+	t := &cursor{b: parts[1]}
+	if class, _, size := t.int(1)&15, t.int(3), t.int(4); class == 3 && c.err == nil && t.err == nil {
+		v := c.take(size)
+		if c.err == nil {
+			return strings.TrimRight(string(parts[0]), "\x00"), strings.TrimRight(string(v), "\x00 ")
+		}
+	}
+	return "", ""
+}
+
+// veloxMetadata is the JSON of the first frame: column 0 of an array of bytes,
+// padded with zeros.
+func (h *hdf5) veloxMetadata(root int64, name string) ([]byte, error) {
+	messages, err := h.lookup(root, name)
+	if err != nil {
+		return nil, err
+	}
+	space := find(messages, msgDataspace)
+	if space == nil {
+		return nil, errors.New("no array")
+	}
+	dims, err := h.dataspace(space.data)
+	if err != nil || len(dims) != 2 {
+		return nil, errors.New("no table of bytes")
+	}
+	s, err := h.stack(hdf5Array{name, messages, dims, axes{-1, 0, 1}})
+	if err != nil {
+		return nil, err
+	}
+	pixels := make([]float32, s.H*s.W)
+	if err := s.At(0, pixels); err != nil {
+		return nil, err
+	}
+	text := make([]byte, s.H)
+	for i := range text {
+		text[i] = byte(pixels[i*s.W])
+	}
+	text, _, _ = bytes.Cut(text, []byte{0})
+	return text, nil
+}
+
+// lookup reads the header of the object at a path.
+func (h *hdf5) lookup(root int64, name string) ([]message, error) {
+	messages, err := h.header(root)
+	for part := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
+		if err != nil {
+			return nil, err
+		}
+		links, err := h.links(messages)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(links, func(l link) bool { return l.name == part })
+		if i < 0 {
+			return nil, fmt.Errorf("no %s", name)
+		}
+		if messages, err = h.header(links[i].at); err != nil {
+			return nil, err
+		}
+	}
+	return messages, err
 }
 
 // superblock returns the address of the root group's header.
@@ -280,6 +424,7 @@ type hdf5Array struct {
 	name     string
 	messages []message
 	dims     []int64
+	axes     axes
 }
 
 // walk collects the arrays below the object at the address.
@@ -312,8 +457,16 @@ func (h *hdf5) walk(at int64, name string, depth int, seen map[int64]bool, all *
 	if err != nil {
 		return fmt.Errorf("dataset %q: %w", name, err)
 	}
-	if _, _, _, err := stackShape(dims); err == nil {
-		*all = append(*all, hdf5Array{name, messages, dims})
+	velox := strings.HasPrefix(name, "/Data/Image/")
+	ax, err := stackAxes(dims)
+	if velox && strings.HasSuffix(name, "/Metadata") {
+		return nil // of the images beside it
+	}
+	if velox && len(dims) == 3 {
+		ax = axes{2, 0, 1} // frames come last
+	}
+	if err == nil {
+		*all = append(*all, hdf5Array{name, messages, dims, ax})
 	}
 	return nil
 }
@@ -550,13 +703,13 @@ func (h *hdf5) stack(a hdf5Array) (*Stack, error) {
 		if c.err != nil {
 			return nil, c.err
 		}
-		return rawStack("HDF5", bytes.NewReader(data), int64(len(data)), 0, e, a.dims, false)
+		return rawStack("HDF5", bytes.NewReader(data), int64(len(data)), 0, e, a.dims, a.axes, false)
 	case 1:
 		at := h.address(c)
 		if at < 0 {
 			return nil, errors.New("its data were never written")
 		}
-		return rawStack("HDF5", h.r, h.size, at, e, a.dims, false)
+		return rawStack("HDF5", h.r, h.size, at, e, a.dims, a.axes, false)
 	case 2:
 		return h.chunked(c, version, a, e)
 	default:
@@ -588,7 +741,7 @@ type chunkedArray struct {
 
 func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, error) {
 	rank := len(a.dims)
-	flags, width := 0, 4 // of a dimension in bytes
+	flags, bytesPer := 0, 4 // of a dimension
 	if version >= 4 {
 		flags = c.int(1)
 	}
@@ -597,7 +750,7 @@ func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, 
 	}
 	var root int64
 	if version >= 4 {
-		width = c.int(1)
+		bytesPer = c.int(1)
 	} else {
 		root = h.address(c)
 	}
@@ -605,7 +758,7 @@ func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, 
 	bytes := int64(e.size)
 	want := int64(1) // chunks
 	for _, n := range a.dims {
-		b := c.number(width)
+		b := c.number(bytesPer)
 		if b < 1 || bytes > maxPixels*8/b {
 			return nil, fmt.Errorf("chunks of %d elements along a dimension", b)
 		}
@@ -616,18 +769,11 @@ func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, 
 		}
 		want *= ceil(n, b)
 	}
-	if n := c.int(width); n != e.size || c.err != nil {
+	if n := c.int(bytesPer); n != e.size || c.err != nil {
 		return nil, fmt.Errorf("chunks of elements of %d bytes, elements of %d", n, e.size)
 	}
-	di, dr, dc, err := stackShape(a.dims)
+	images, height, width, err := a.axes.sizes(a.dims)
 	if err != nil {
-		return nil, err
-	}
-	n := int64(1)
-	if di >= 0 {
-		n = a.dims[di]
-	}
-	if err := checkShape(n, a.dims[dr], a.dims[dc]); err != nil {
 		return nil, err
 	}
 	ratio := int64(1)
@@ -664,13 +810,13 @@ func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, 
 			return nil, fmt.Errorf("a chunk of %d bytes at %d cannot hold %d", k.size, k.at, bytes)
 		}
 		key := int64(0)
-		if di >= 0 {
-			key = k.start[di] / m.block[di]
+		if d := a.axes.image; d >= 0 {
+			key = k.start[d] / m.block[d]
 		}
 		m.byImage[key] = append(m.byImage[key], k)
 	}
-	s := &Stack{Format: "HDF5", N: int(n), H: int(a.dims[dr]), W: int(a.dims[dc])}
-	s.image = func(i int, dst []float32) error { return m.image(int64(i), di, dr, dc, dst) }
+	s := &Stack{Format: "HDF5", N: int(images), H: int(height), W: int(width)}
+	s.image = func(i int, dst []float32) error { return m.image(int64(i), a.axes, dst) }
 	return s, nil
 }
 
@@ -836,7 +982,8 @@ func filters(b []byte) (ids []int, ratio int64, err error) {
 }
 
 // image copies image i out of the chunks that hold it.
-func (m *chunkedArray) image(i int64, di, dr, dc int, dst []float32) error {
+func (m *chunkedArray) image(i int64, ax axes, dst []float32) error {
+	di, dr, dc := ax.image, ax.row, ax.column
 	key := int64(0)
 	if di >= 0 {
 		key = i / m.block[di]

@@ -40,7 +40,7 @@ func open(b []byte, array string) (s *Stack, allocated uint64, err error) {
 // that grows, two images).
 func allowed(name string, size int) uint64 {
 	ratio := 16
-	for _, part := range []string{"deflate", "zlib", "npz", "gzip", "lzf", "channel", "lzw", "packbits", "png"} {
+	for _, part := range []string{"deflate", "zlib", "npz", "gzip", "lzf", "channel", "velox", "lzw", "packbits", "png"} {
 		if strings.Contains(name, part) {
 			ratio = 6 * maxDeflate
 		}

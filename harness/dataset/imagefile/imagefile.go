@@ -141,23 +141,34 @@ func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
 	return s, nil
 }
 
-// stackShape is how an array's dimensions are read as a stack: the index of the
-// dimensions that count images (-1: one image), rows and columns.
-func stackShape(dims []int64) (image, row, column int, err error) {
+// axes are the dimensions of an array that count images (-1: one image), rows and
+// columns.
+type axes struct{ image, row, column int }
+
+// stackAxes is how the dimensions of an array are read as a stack.
+func stackAxes(dims []int64) (axes, error) {
 	one := func(i int) bool { return dims[i] == 1 }
 	switch n := len(dims); {
-	case n == 2:
-		return -1, 0, 1, nil
-	case n == 3 && one(2):
-		return -1, 0, 1, nil
+	case n == 2, n == 3 && one(2):
+		return axes{-1, 0, 1}, nil
 	case n == 3:
-		return 0, 1, 2, nil
+		return axes{0, 1, 2}, nil
 	case n == 4 && one(1):
-		return 0, 2, 3, nil
+		return axes{0, 2, 3}, nil
 	case n == 4 && one(3):
-		return 0, 1, 2, nil
+		return axes{0, 1, 2}, nil
 	}
-	return 0, 0, 0, fmt.Errorf("an array of shape %v is no stack of grey images: want (H,W), (N,H,W), (N,1,H,W) or (N,H,W,1)", dims)
+	return axes{}, fmt.Errorf("an array of shape %v is no stack of grey images: want (H,W), (N,H,W), (N,1,H,W) or (N,H,W,1)", dims)
+}
+
+// sizes returns the number of images, rows and columns, checked.
+func (a axes) sizes(dims []int64) (n, h, w int64, err error) {
+	n = 1
+	if a.image >= 0 {
+		n = dims[a.image]
+	}
+	h, w = dims[a.row], dims[a.column]
+	return n, h, w, checkShape(n, h, w)
 }
 
 // checkShape bounds a stack's dimensions. Whether the file holds as much is for

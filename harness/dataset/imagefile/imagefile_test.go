@@ -58,10 +58,10 @@ func checkFile(t *testing.T, path string) {
 	switch {
 	case strings.HasSuffix(base, ".mrc"):
 		wantSize = 0.25
-	case strings.Contains(base, "imagej"), strings.Contains(base, "centimetre"):
+	case strings.Contains(base, "imagej"), strings.Contains(base, "centimetre"), strings.HasSuffix(base, "ncem.emd"), strings.Contains(base, "velox"):
 		wantSize = 0.2
 	}
-	if d := s.PixelSize - wantSize; d > 1e-9 || d < -1e-9 {
+	if d := s.PixelSize - wantSize; d > 1e-7 || d < -1e-7 {
 		t.Errorf("%s: pixel size %v Å, want %v", base, s.PixelSize, wantSize)
 	}
 }

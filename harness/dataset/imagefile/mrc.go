@@ -43,7 +43,7 @@ func decodeMRC(r io.ReaderAt, size int64) (*Stack, error) {
 	if extended < 0 {
 		return nil, fmt.Errorf("MRC extended header of %d bytes", extended)
 	}
-	s, err := rawStack("MRC", r, size, 1024+extended, e, []int64{int64(word(3)), int64(word(2)), int64(word(1))}, false)
+	s, err := rawStack("MRC", r, size, 1024+extended, e, []int64{int64(word(3)), int64(word(2)), int64(word(1))}, axes{0, 1, 2}, false)
 	if err != nil {
 		return nil, err
 	}

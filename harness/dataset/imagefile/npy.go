@@ -53,7 +53,11 @@ func decodeNPY(r io.ReaderAt, size int64) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	return rawStack("NPY", r, size, start+length, e, h.shape, h.fortran)
+	ax, err := stackAxes(h.shape)
+	if err != nil {
+		return nil, err
+	}
+	return rawStack("NPY", r, size, start+length, e, h.shape, ax, h.fortran)
 }
 
 func noEOF(err error) error {

@@ -7,6 +7,7 @@ OpenCV (Debian: python3-numpy, python3-tifffile, python3-h5py, python3-opencv).
 A file's name starts with its kind of number, which fixes the pixels' values:
 u (unsigned), i (signed: 60 less) or f (a quarter of that), then the number of images.
 """
+import json
 import struct
 import sys
 from pathlib import Path
@@ -87,12 +88,24 @@ with h5py.File(name("f", 3, "channel.h5"), "w", userblock_size=1024) as f:
     f.create_dataset("x", data=f4[:, None], chunks=(1, 1, 20, 5), compression="gzip")
 with h5py.File(name("f", 3, "latest.h5"), "w", libver="latest") as f:
     f.create_dataset("g/x", data=f4)
-with h5py.File(name("f", 3, "emd.emd"), "w") as f:
-    g = f.create_group("data/stack")
-    g.attrs["emd_group_type"] = 1
-    g.create_dataset("data", data=f4, chunks=True)
-    for i, d in enumerate(f4.shape):
-        g.create_dataset("dim%d" % (i + 1), data=np.arange(d) * 0.2)
+for label, string in {"ncem": lambda s: np.bytes_(s), "ncem-variable": str}.items():
+    with h5py.File(name("f", 3, label) + ".emd", "w") as f:  # as in ncempy.io.emd
+        g = f.create_group("data/stack")
+        g.attrs["emd_group_type"] = 1
+        g.create_dataset("data", data=f4, chunks=True)
+        for i, d in enumerate(f4.shape):
+            dim = g.create_dataset("dim%d" % (i + 1), data=np.arange(d) * 0.02)
+            dim.attrs["name"] = string("x")
+            dim.attrs["units"] = string("[n_m]")
+for frames in 3, 1:
+    with h5py.File(name("i", frames, "velox.emd"), "w") as f:  # as ncempy.io.emdVelox reads it
+        g = f.create_group("Data/Image/0123456789abcdef")
+        a = np.moveaxis(of["i"][:frames], 0, -1).astype("i2")
+        g.create_dataset("Data", data=a, chunks=(20, 18, 1), maxshape=(20, 18, None))
+        text = json.dumps({"BinaryResult": {"Detector": "BM-Ceta", "PixelSize": {"width": "2e-11", "height": "2e-11"}, "PixelUnitX": "m"}})
+        m = np.zeros((64000, frames), "u1")
+        m[: len(text)] = np.frombuffer(text.encode(), "u1")[:, None]
+        g.create_dataset("Metadata", data=m, chunks=(64000, 1), maxshape=(64000, None), compression="gzip")
 with h5py.File(name("f", 3, "many-groups.h5"), "w") as f:
     for i in range(200):
         f.create_group("group number %d" % i)
