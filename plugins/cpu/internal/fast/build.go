@@ -7,7 +7,7 @@ import (
 // build lists the phases of one kind of call.
 func (e *Engine) build(k key, frozen []bool) (*program, error) {
 	p := &program{
-		e: e, n: k.n, h: k.h, w: k.w, training: k.training, keep: k.keep,
+		e: e, n: k.n, h: k.h, w: k.w, training: k.training, keep: k.keep, mixed: e.options.Mixed,
 		tensors: map[*tensor]*stored{}, norms: make([]normState, len(e.net.norms)),
 	}
 	for _, t := range e.net.tensors {
@@ -15,6 +15,7 @@ func (e *Engine) build(k key, frozen []bool) (*program, error) {
 		s.value = p.buffer(k.n * s.blocks * s.h * s.w * lanes)
 		p.tensors[t] = s
 	}
+	p.roundWeights()
 	for _, o := range e.net.ops {
 		if o.norm != nil {
 			p.normalise(o.norm)
@@ -71,6 +72,7 @@ func (p *program) backward(frozen []bool) error {
 		if out.grad == nil {
 			return unsupported(o.node, "nothing that is trained reads it")
 		}
+		p.roundGradient(out)
 		if o.residual != nil && needed[o.residual] {
 			r := p.tensors[o.residual]
 			if r.grad != nil {

@@ -1,6 +1,9 @@
 package fast
 
-import "github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
+import (
+	"github.com/refocus-em/refocus/plugins/cpu/internal/half"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
+)
 
 // Convolutions other than 3×3 of stride 1 are matrix products on staged rows of
 // pixels: all channels of a pixel are adjacent, so that a row of the kernel is
@@ -51,6 +54,9 @@ func (p *program) stageImage(dst []float32, n, y0, x0, rows, cols int) {
 				if y, x := y0+i, x0+j; y >= 0 && y < p.h && x >= 0 && x < p.w {
 					v = p.images[((n*c+k)*p.h+y)*p.w+x]
 				}
+				if p.mixed {
+					v = half.Round(v)
+				}
 				dst[(i*cols+j)*c+k] = v
 			}
 		}
@@ -87,7 +93,7 @@ func (p *program) forwardDirect(o *op) {
 	rows := directBudget / 4 / (inCols * depth * s)
 	st := newStrips(p.n, out.h, out.w, min(rows, 16), cols)
 	pan := panels(0, out.blocks, 0, false)
-	weights := p.e.slice(p.e.values, o.weight)
+	weights := p.weights(o.weight)
 	size := kk * kk * depth // per lane
 	u := p.buffer(len(pan) * size * 16)
 	p.add("forward weights", o, len(pan), []*buffer{u}, func(_, i int) {
@@ -166,7 +172,7 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 		c.inCols = cols/s + 2*c.halo + 1
 		c.size = c.kk * c.kk * c.depth
 		c.u = p.buffer(len(pan) * c.size * 16)
-		c.weights = p.e.slice(p.e.values, o.weight)
+		c.weights = p.weights(o.weight)
 		c.inBlocks = o.inBlocks
 		perRow += c.inCols * c.depth
 		sources = append(sources, c)

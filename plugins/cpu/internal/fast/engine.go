@@ -18,6 +18,7 @@ type Engine struct {
 	pool    *pool
 
 	values, grads, moment1, moment2 []float32
+	rounded                         []float32 // mixed precision: values in half precision
 	adam                            kernel.Adam
 
 	programs map[key]*program
@@ -37,9 +38,6 @@ const maxPrograms = 16
 // Compile prepares a graph for execution. The error wraps
 // engine.ErrUnsupported for a graph outside the U-Net family.
 func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
-	if o.Mixed {
-		return nil, fmt.Errorf("mixed precision: %w", engine.ErrUnsupported)
-	}
 	net, err := compile(g)
 	if err != nil {
 		return nil, err
@@ -51,6 +49,9 @@ func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 	e := &Engine{net: net, options: o, kernels: set, pool: newPool(max(1, o.Threads)), programs: map[key]*program{}}
 	size := net.size()
 	e.values, e.grads, e.moment1, e.moment2 = aligned(size), aligned(size), aligned(size), aligned(size)
+	if o.Mixed {
+		e.rounded = aligned(size)
+	}
 	// Whether the gradients can be combined shows when a program is built.
 	if _, err := e.program(key{n: 1, h: net.multiple(), w: net.multiple(), training: true}, nil); err != nil {
 		e.Close()
@@ -254,7 +255,6 @@ func (e *Engine) Adam(step int, learningRate, scale float64, frozen []bool) {
 		InvRootCorrection: float32(1 / math.Sqrt(c2)), Epsilon: float32(o.Epsilon), Rate: float32(-learningRate / c1),
 	}
 	// Trained parameters that follow each other are one range.
-	const chunk = 16 << 10
 	ps := e.net.params
 	for i := 0; i < len(ps); {
 		if ps[i].index < 0 || ps[i].index < len(frozen) && frozen[ps[i].index] {

@@ -289,8 +289,75 @@ func TestSameBits(t *testing.T) {
 	for _, threads := range []int{2, 3, 7} {
 		sameBits(t, fmt.Sprint(threads, " threads"), state(t, threads, "", nil, 8, 2, 48, 32, 3), want)
 	}
-	want = state(t, 2, "", nil, 4, 2, 16, 32, 2)
-	sameBits(t, "portable", state(t, 2, "portable", nil, 4, 2, 16, 32, 2), want)
+	for _, mixed := range []bool{false, true} {
+		o := func(o *engine.Options) { o.Mixed = mixed }
+		want = state(t, 2, "", o, 4, 2, 16, 32, 2)
+		sameBits(t, fmt.Sprint("portable, mixed ", mixed), state(t, 2, "portable", o, 4, 2, 16, 32, 2), want)
+	}
+}
+
+// Mixed precision is as far from exact arithmetic as the plain engine's, which
+// rounds at nearly the same places.
+func TestMixed(t *testing.T) {
+	g := unet(t, 8)
+	o := options(2)
+	exact, err := plain.Compile[float64](g, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exact.Close()
+	o.Mixed = true
+	e := compiled(t, g, o)
+	ref, err := plain.Compile[float32](g, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ref.Close()
+	const n, h, w, scale = 2, 48, 32, 1024
+	b := batch(n, h, w)
+	out, refOut, want := make([]float64, 2*n*h*w), make([]float64, 2*n*h*w), make([]float64, 2*n*h*w)
+	if _, err := e.Forward(b, out); err != nil {
+		t.Fatal(err)
+	}
+	ref.Forward(b, refOut)
+	exact.Forward(batch64(b), want)
+	if d, r := distance(out, want), distance(refOut, want); d > 1.5*r || d < r/3 {
+		t.Errorf("probabilities differ by %g, the plain engine's by %g", d, r)
+	}
+	if _, err := e.Gradients(b, nil, scale, true); err != nil {
+		t.Fatal(err)
+	}
+	all := groups(g, "")
+	if _, err := ref.Gradients(b, all, scale, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exact.Gradients(batch64(b), all, scale, true); err != nil {
+		t.Fatal(err)
+	}
+	ratio := 0.0
+	for _, p := range g.Parameters() {
+		want := get(t, exact, engine.Gradient, p.Name, p.Len())
+		d, r := distance(get(t, e, engine.Gradient, p.Name, p.Len()), want), distance(get(t, ref, engine.Gradient, p.Name, p.Len()), want)
+		ratio += d / r / float64(len(g.Parameters()))
+		if d > 2*r+1e-3 {
+			t.Errorf("gradient of %s differs by %g, the plain engine's by %g", p.Name, d, r)
+		}
+	}
+	t.Logf("gradients differ on average %.2g times as much as the plain engine's", ratio)
+	for _, p := range g.Statistics() {
+		if d := distance(get(t, e, engine.Value, p.Name, p.Len()), get(t, ref, engine.Value, p.Name, p.Len())); d > 1e-3 {
+			t.Errorf("%s differs by %g", p.Name, d)
+		}
+	}
+	if !e.Finite() {
+		t.Error("gradients are not finite")
+	}
+	if _, err := e.Gradients(b, nil, 1e12, false); err != nil {
+		t.Fatal(err)
+	}
+	if e.Finite() {
+		t.Error("a scale of 1e12 does not overflow")
+	}
 }
 
 // The closed form for two classes against the definition.

@@ -38,6 +38,7 @@ type program struct {
 	images []float32
 	labels []uint8
 
+	mixed      bool
 	keep       bool // every tensor stays until the end
 	training   bool
 	statistics bool    // update running statistics

@@ -81,6 +81,7 @@ func (p *program) fill(dst kernel.Block, plane []float32, h, w, y0, x0, rows, co
 		p.e.kernels.Copy(to, from, yb-ya, xb-xa)
 	} else {
 		p.e.kernels.Act(to, from, yb-ya, xb-xa, a)
+		p.round(to, yb-ya, xb-xa)
 	}
 }
 
@@ -316,7 +317,7 @@ func (p *program) forwardWinograd(o *op) {
 	if o.residual != nil {
 		c.uses = append(c.uses, p.tensors[o.residual].value)
 	}
-	weights, k := p.e.slice(p.e.values, o.weight), p.e.kernels
+	weights, k := p.weights(o.weight), p.e.kernels
 	kernelSize := o.depth() * 9 * lanes
 	c.pack = func(_, dst []float32, pn panel, row, from, to int) {
 		for half := range pn.width / lanes {
@@ -346,6 +347,7 @@ func (p *program) writer(o *op, units int) func(unit, n, block, y, x, rows, cols
 	}
 	return func(unit, n, block, y, x, rows, cols int, px kernel.Block) {
 		rows, cols = min(rows, out.h-y), min(cols, out.w-x)
+		p.round(px, rows, cols)
 		at := (y*out.w + x) * lanes
 		dst := kernel.Block{Data: out.plane(out.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}
 		var spare kernel.Sums
@@ -355,6 +357,11 @@ func (p *program) writer(o *op, units int) func(unit, n, block, y, x, rows, cols
 			*sums = kernel.Sums{}
 		}
 		switch {
+		case res != nil && p.mixed:
+			var unrounded kernel.Sums
+			k.AddStats(px, px, kernel.Block{Data: res.plane(res.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}, rows, cols, &unrounded)
+			p.round(px, rows, cols)
+			k.Stats(dst, px, rows, cols, sums)
 		case res != nil:
 			k.AddStats(dst, px, kernel.Block{Data: res.plane(res.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}, rows, cols, sums)
 		case measured:
@@ -379,6 +386,7 @@ func (p *program) masker(m *norm, part int, units int, d *buffer) func(unit, n, 
 	st.sums[part] = sums
 	return func(unit, n, block, y, x, rows, cols int, px kernel.Block) {
 		rows, cols = min(rows, s.h-y), min(cols, s.w-x)
+		p.round(px, rows, cols)
 		at := (y*s.w + x) * lanes
 		dst := px
 		if d != nil {
@@ -404,7 +412,7 @@ func (p *program) backwardWinograd(o *op, d []*buffer) {
 		c.uses = append(c.uses, d[i], s.value)
 		masks[i] = p.masker(o.norm, i, g.segments, d[i])
 	}
-	weights, k := p.e.slice(p.e.values, o.weight), p.e.kernels
+	weights, k := p.weights(o.weight), p.e.kernels
 	inputs := o.inBlocks
 	c.scratch = 8 * 72
 	c.pack = func(scratch, dst []float32, pn panel, row, from, to int) {
