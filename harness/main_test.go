@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -261,5 +263,137 @@ func TestStatus(t *testing.T) {
 	var s struct{ Runs, Finished, Untouched int }
 	if err := json.Unmarshal([]byte(said), &s); err != nil || code != 0 || s.Runs != 5 || s.Finished != 5 || s.Untouched != 0 {
 		t.Errorf("exit %d, %+v, %v\n%s", code, s, err, errs)
+	}
+}
+
+// The whole way of a user: reproduce, read the report, export, predict.
+func TestFromSpecToPrediction(t *testing.T) {
+	out := reproduceTiny(t)
+	dir := filepath.Join(out, "reports", "tiny-base")
+	for _, name := range []string{"index.html", "results.csv", "best.onnx", "best.onnx.certificate.json"} {
+		if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "index.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, external := range []string{`src="http`, `href="http`, "url(http", "@import"} {
+		if bytes.Contains(page, []byte(external)) {
+			t.Errorf("the report loads something from elsewhere: %s", external)
+		}
+	}
+
+	model := filepath.Join(t.TempDir(), "model.onnx")
+	if _, errs, code := output(t, "export", "best", "--series", "testdata/tiny.toml", "--out", out, "-o", model); code != 0 {
+		t.Fatalf("export: exit %d\n%s", code, errs)
+	}
+	exported, err := os.ReadFile(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := os.ReadFile(filepath.Join(dir, "best.onnx")); err != nil || !bytes.Equal(exported, again) {
+		t.Errorf("two exports of one run differ: %v", err)
+	}
+
+	images := filepath.Join(t.TempDir(), "image.npy")
+	if err := os.WriteFile(images, npy("40, 56", 40*56, func(_ int, noise float64) float64 { return noise }), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	results := t.TempDir()
+	_, errs, code := output(t, "predict", model, images, "-o", results)
+	if code != 0 || !strings.Contains(errs, "particles") {
+		t.Fatalf("predict: exit %d\n%s", code, errs)
+	}
+	if found, _ := filepath.Glob(filepath.Join(results, "*")); len(found) < 5 {
+		t.Errorf("predict wrote %v", found)
+	}
+	if _, errs, code := output(t, "predict", model, filepath.Join(out, "absent.npy"), "-o", results); code != exitFailed || !strings.Contains(errs, "absent.npy") {
+		t.Errorf("predicting a missing image: exit %d\n%s", code, errs)
+	}
+}
+
+// npy is a float32 array of n values in NumPy's format; value makes each of its
+// index and of noise.
+func npy(shape string, n int, value func(i int, noise float64) float64) []byte {
+	head := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }", shape)
+	head += strings.Repeat(" ", (64-(10+len(head)+1)%64)%64) + "\n"
+	b := append([]byte("\x93NUMPY\x01\x00"), byte(len(head)), byte(len(head)>>8))
+	b = append(b, head...)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range n {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(value(i, rng.NormFloat64()))))
+	}
+	return b
+}
+
+func TestData(t *testing.T) {
+	out := t.TempDir()
+	said, errs, code := output(t, "data", "testdata/tiny.toml", "--out", out)
+	if code != 0 || strings.Count(said, "ready") != 6 {
+		t.Fatalf("exit %d\n%s%s", code, said, errs)
+	}
+	said, errs, code = output(t, "data", "show", "testdata/tiny.toml", "--out", out)
+	if code != 0 || strings.Count(said, ".png") != 3 {
+		t.Errorf("show: exit %d\n%s%s", code, said, errs)
+	}
+}
+
+// A spec whose images are the user's own goes the same way.
+func TestOwnImages(t *testing.T) {
+	dir := t.TempDir()
+	for _, d := range []string{"a", "b"} {
+		for name, value := range map[string]func(i int, noise float64) float64{
+			"images": func(_ int, noise float64) float64 { return noise },
+			"labels": func(i int, _ float64) float64 { return float64(i / 16 % 2) },
+		} {
+			if err := os.WriteFile(filepath.Join(dir, d+"-"+name+".npy"), npy("6, 32, 32", 6*32*32, value), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	spec := `name = "mine"
+title = "Own images"
+kind = "transfer"
+network.width = 4
+source.domain = ["a"]
+target.domain = ["a", "b"]
+[pretrain]
+epochs = 1
+images = 4
+learning_rates = [1e-3]
+[transfer]
+epochs = 1
+images = [2]
+learning_rates = [1e-4]
+frozen = ["none"]
+[training]
+batch = 8
+initialisations = 1
+[domain.a]
+images = "a-images.npy"
+labels = "a-labels.npy"
+train_images = 4
+validation_images = 2
+[domain.b]
+images = "b-images.npy"
+labels = "b-labels.npy"
+train_images = 4
+validation_images = 2
+`
+	path := filepath.Join(dir, "mine.toml")
+	if err := os.WriteFile(path, []byte(spec), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	if _, errs, code := output(t, "reproduce", path, "--out", out); code != 0 {
+		t.Fatalf("exit %d\n%s", code, errs)
+	}
+	if err := os.Truncate(filepath.Join(dir, "b-labels.npy"), 500); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := output(t, "reproduce", path, "--out", t.TempDir()); code != exitFailed || !strings.Contains(errs, "b-labels.npy") {
+		t.Errorf("truncated labels: exit %d\n%s", code, errs)
 	}
 }

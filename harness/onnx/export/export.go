@@ -29,7 +29,7 @@ type Model struct {
 	RunDigest      string
 	WeightsDigest  string  // of the run's weights file; WeightsDigest(Graph) if empty
 	Domain         string  // the images it was trained for: "defocus=-5"
-	PixelSize      float64 // Å
+	PixelSize      float64 // Å, 0 where unknown
 	ValidationLoss float64
 	ClassNames     []string // of the output channels, the background first
 	License        string   // SPDX identifier
@@ -138,8 +138,10 @@ func (m *Model) check(o Options) error {
 		return errors.New("a BioImage Model Zoo package describes its own standardisation and has float32 weights")
 	case m.Graph.Output.Shape[1] != len(m.ClassNames):
 		return fmt.Errorf("%d class names for %d output channels", len(m.ClassNames), m.Graph.Output.Shape[1])
-	case !(m.PixelSize > 0):
+	case !(m.PixelSize >= 0):
 		return fmt.Errorf("pixel size %g Å", m.PixelSize)
+	case m.PixelSize == 0 && o.Format == BioImageIO:
+		return errors.New("a BioImage Model Zoo package states the pixel size, which is unknown here (give pixel_size in the spec's [domain.NAME])")
 	}
 	if m.WeightsDigest == "" {
 		m.WeightsDigest = WeightsDigest(m.Graph)
@@ -250,13 +252,18 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 	for i, c := range m.Cite {
 		cite[i] = c.Text + " https://doi.org/" + c.DOI
 	}
+	pixel, of := "", "" // unknown
+	if m.PixelSize > 0 {
+		pixel = decimal(m.PixelSize)
+		of = ", of " + pixel + " Å per pixel"
+	}
 	md := map[string]string{
 		"refocus.study":               m.Study,
 		"refocus.spec_digest":         m.SpecDigest,
 		"refocus.run_digest":          m.RunDigest,
 		"refocus.weights_digest":      m.WeightsDigest,
 		"refocus.domain":              m.Domain,
-		"refocus.pixel_size_angstrom": decimal(m.PixelSize),
+		"refocus.pixel_size_angstrom": pixel,
 		"refocus.validation_loss":     decimal(m.ValidationLoss),
 		"refocus.classes":             strings.Join(m.ClassNames, ", "),
 		"license":                     m.License,
@@ -274,7 +281,7 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 	return onnx.MarshalOptions{
 		ProducerVersion: m.Version,
 		Doc:             strings.TrimSpace(m.Title + ". " + m.Description),
-		InputDoc:        input + ", of " + decimal(m.PixelSize) + " Å per pixel. " + size,
+		InputDoc:        input + of + ". " + size,
 		OutputDoc:       "Probabilities [N,K,H,W] of the classes: " + strings.Join(m.ClassNames, ", "),
 		Metadata:        md,
 	}
