@@ -377,5 +377,6 @@ func (c *Client) Close() error {
 		c.process.Kill(context.Background())
 		<-ended
 	}
+	os.RemoveAll(c.process.sockets) // of a process that did not even start
 	return nil
 }

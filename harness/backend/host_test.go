@@ -45,12 +45,12 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("evaluation of two: %v, %v", e.Loss, err)
 	}
 
-	images := zeros([]int{1, 1, 32, 48})
+	images := zeros([]int{1, 1, 1024, 1040}) // more than gRPC's usual 4 MiB
 	for i := range images.F32 {
 		images.F32[i] = float32(i) / 3
 	}
 	out, err := s.Predict(ctx, images)
-	if err != nil || !slices.Equal(out.Shape, []int{1, 2, 32, 48}) || !slices.Equal(out.F32[:1536], images.F32) {
+	if err != nil || !slices.Equal(out.Shape, []int{1, 2, 1024, 1040}) || !slices.Equal(out.F32[:1024*1040], images.F32) {
 		t.Errorf("prediction of shape %v, %v", out.Shape, err)
 	}
 

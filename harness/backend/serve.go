@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,8 +98,23 @@ func dieWithHarness() {
 		over <- os.Interrupt
 	}()
 	<-over
+	removeSockets()
 	killOwnGroup()
 	os.Exit(1)
+}
+
+// removeSockets removes the folder that the harness made for this process's
+// socket, in case it ended too early to do so.
+func removeSockets() {
+	folder := os.Getenv(plugin.EnvUnixSocketDir)
+	if !strings.HasPrefix(filepath.Base(folder), "plugin-dir") {
+		return
+	}
+	sockets, _ := filepath.Glob(filepath.Join(folder, "plugin*"))
+	for _, s := range sockets {
+		os.Remove(s)
+	}
+	os.Remove(folder)
 }
 
 // shareVersion reports whether the harness offers one of the versions. A host
