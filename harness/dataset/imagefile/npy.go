@@ -78,10 +78,10 @@ type npyHeader struct {
 func parseNPYHeader(s string) (npyHeader, error) {
 	var h npyHeader
 	s = strings.TrimSpace(s)
-	body, ok := strings.CutPrefix(s, "{")
-	if body, ok = strings.CutSuffix(body, "}"); !ok || s[0] != '{' {
+	if len(s) < 2 || s[0] != '{' || s[len(s)-1] != '}' {
 		return h, errors.New("not a dictionary")
 	}
+	body := s[1 : len(s)-1]
 	seen := map[string]bool{}
 	for {
 		body = strings.TrimLeft(body, " ,\t\n")

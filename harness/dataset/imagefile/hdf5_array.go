@@ -1,0 +1,342 @@
+package imagefile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// stack reads how an array is stored.
+func (h *hdf5) stack(a hdf5Array) (*Stack, error) {
+	kind, layout := find(a.messages, msgDatatype), find(a.messages, msgLayout)
+	if kind == nil {
+		return nil, errors.New("it has no datatype")
+	}
+	if kind.shared {
+		return nil, errors.New("its datatype is kept elsewhere (committed), which is not read")
+	}
+	e, err := datatype(kind.data, 0)
+	if err != nil {
+		return nil, err
+	}
+	c := &cursor{b: layout.data}
+	version := c.int(1)
+	if version < 3 || version > 5 {
+		return nil, fmt.Errorf("data layout of version %d is not read, only 3 to 5: save the file with h5py", version)
+	}
+	switch class := c.int(1); class {
+	case 0:
+		data := c.take(c.int(2))
+		if c.err != nil {
+			return nil, c.err
+		}
+		return rawStack("HDF5", bytes.NewReader(data), int64(len(data)), 0, e, a.dims, a.axes, false)
+	case 1:
+		at := h.address(c)
+		if at < 0 {
+			return nil, errors.New("its data were never written")
+		}
+		return rawStack("HDF5", h.r, h.size, at, e, a.dims, a.axes, false)
+	case 2:
+		return h.chunked(c, version, a, e)
+	default:
+		return nil, fmt.Errorf("data layout of class %d is not read (virtual datasets are not)", class)
+	}
+}
+
+// chunk is a block of a dataset, stored and filtered as one.
+type chunk struct {
+	start    [4]int64 // indices of its first element
+	at, size int64    // in the file
+	skip     uint32   // filters not applied
+}
+
+// chunkedArray reads a dataset block by block.
+type chunkedArray struct {
+	h           *hdf5
+	element     element
+	dims, block []int64
+	filters     []int
+	// byImage lists the chunks that hold images k·n to (k+1)·n − 1, for n images
+	// per chunk.
+	byImage map[int64][]chunk
+
+	mu     sync.Mutex
+	cached int64 // key of byImage whose chunks are unpacked, -1 for none
+	data   [][]byte
+}
+
+func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, error) {
+	rank := len(a.dims)
+	flags, bytesPer := 0, 4 // of a dimension
+	if version >= 4 {
+		flags = c.int(1)
+	}
+	if n := c.int(1); n != rank+1 {
+		return nil, fmt.Errorf("chunks of %d dimensions for %d", n-1, rank)
+	}
+	var root int64
+	if version >= 4 {
+		bytesPer = c.int(1)
+	} else {
+		root = h.address(c)
+	}
+	m := &chunkedArray{h: h, element: e, dims: a.dims, byImage: map[int64][]chunk{}, cached: -1}
+	bytes := int64(e.size)
+	want := int64(1) // chunks
+	for _, n := range a.dims {
+		b := c.number(bytesPer)
+		if b < 1 || bytes > maxPixels*8/b {
+			return nil, fmt.Errorf("chunks of %d elements along a dimension", b)
+		}
+		bytes *= b
+		m.block = append(m.block, b)
+		if n < 1 || want > h.size/ceil(n, b) {
+			return nil, fmt.Errorf("an array of shape %v in chunks of shape %v does not fit the file", a.dims, m.block)
+		}
+		want *= ceil(n, b)
+	}
+	if n := c.int(bytesPer); n != e.size || c.err != nil {
+		return nil, fmt.Errorf("chunks of elements of %d bytes, elements of %d", n, e.size)
+	}
+	images, height, width, err := a.axes.sizes(a.dims)
+	if err != nil {
+		return nil, err
+	}
+	ratio := int64(1)
+	if f := find(a.messages, msgFilters); f != nil {
+		if m.filters, ratio, err = filters(f.data); err != nil {
+			return nil, err
+		}
+	}
+	var chunks []chunk
+	if version >= 4 {
+		chunks, err = m.index(c, flags, bytes, want)
+	} else if root >= 0 {
+		chunks, err = h.chunks(root, rank, -1, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(chunks)) != want {
+		return nil, fmt.Errorf("%d of its %d chunks were written", len(chunks), want)
+	}
+	seen := map[[4]int64]bool{}
+	left := h.size
+	for _, k := range chunks {
+		for d, s := range k.start[:rank] {
+			if s%m.block[d] != 0 || s >= a.dims[d] {
+				return nil, fmt.Errorf("a chunk starts at %v", k.start[:rank])
+			}
+		}
+		if left -= k.size; seen[k.start] || left < 0 {
+			return nil, errors.New("its chunks overlap")
+		}
+		seen[k.start] = true
+		if bytes/ratio > k.size || k.at < 0 || k.at > h.size || k.size > h.size-k.at {
+			return nil, fmt.Errorf("a chunk of %d bytes at %d cannot hold %d", k.size, k.at, bytes)
+		}
+		key := int64(0)
+		if d := a.axes.image; d >= 0 {
+			key = k.start[d] / m.block[d]
+		}
+		m.byImage[key] = append(m.byImage[key], k)
+	}
+	s := &Stack{Format: "HDF5", N: int(images), H: int(height), W: int(width)}
+	s.image = func(i int, dst []float32) error { return m.image(int64(i), a.axes, dst) }
+	return s, nil
+}
+
+// chunks lists the chunks under a B-tree node.
+func (h *hdf5) chunks(at int64, rank, level int, list []chunk) ([]chunk, error) {
+	c, got, n, err := h.tree(at, 1, level, 8+8*(rank+1))
+	if err != nil {
+		return nil, err
+	}
+	for range n {
+		var k chunk
+		k.size, k.skip = c.number(4), uint32(c.uint(4))
+		for d := range rank {
+			k.start[d] = c.number(8)
+			if k.start[d] < 0 {
+				return nil, errors.New("a chunk starts nowhere")
+			}
+		}
+		c.take(8)
+		k.at = h.address(c)
+		if got == 0 {
+			list = append(list, k)
+		} else if list, err = h.chunks(k.at, rank, got-1, list); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// index reads one of the newer indexes of n chunks of a size, in which chunks are
+// numbered row by row and not keyed by where they start.
+func (m *chunkedArray) index(c *cursor, flags int, size, n int64) ([]chunk, error) {
+	if flags&1 != 0 {
+		return nil, errors.New("its partial chunks are not filtered, which is not read")
+	}
+	var list []chunk
+	start := make([]int64, len(m.dims))
+	add := func(k chunk) {
+		if k.at < 0 {
+			return // never written
+		}
+		copy(k.start[:], start)
+		list = append(list, k)
+	}
+	next := func() {
+		for d := len(start) - 1; d >= 0; d-- {
+			if start[d] += m.block[d]; start[d] < m.dims[d] {
+				return
+			}
+			start[d] = 0
+		}
+	}
+	h := m.h
+	switch kind := c.int(1); kind {
+	case 1: // a single chunk
+		k := chunk{size: size}
+		if flags&2 != 0 {
+			k.size, k.skip = c.number(h.lens), uint32(c.uint(4))
+		}
+		k.at = h.address(c)
+		add(k)
+		return list, c.err
+	case 2: // one after the other, unfiltered
+		at := h.address(c)
+		for i := range n {
+			add(chunk{at: at + i*size, size: size})
+			next()
+		}
+		return list, c.err
+	case 3: // a fixed array
+		c.take(1)
+		head, err := h.node(h.address(c), int64(12+h.offsets+h.lens), "FAHD")
+		if err != nil {
+			return nil, err
+		}
+		head.take(1)
+		filtered, entry, pageBits := head.int(1) == 1, head.int(1), head.int(1)
+		if got := head.number(h.lens); got != n {
+			return nil, fmt.Errorf("an index of %d chunks, not of %d", got, n)
+		}
+		at := h.address(head)
+		prefix := int64(6 + h.offsets)
+		if _, err := h.node(at, prefix, "FADB"); err != nil {
+			return nil, err
+		}
+		page := n
+		if pageBits < 32 && n > 1<<pageBits {
+			page = 1 << pageBits
+			prefix += ceil(ceil(n, page), 8) + 4 // a bit for each page, a checksum
+		}
+		sizeBytes := entry - h.offsets - 4
+		if !filtered && entry != h.offsets || filtered && (sizeBytes < 1 || sizeBytes > 8) {
+			return nil, fmt.Errorf("an index with entries of %d bytes", entry)
+		}
+		at += prefix
+		for first := int64(0); first < n; first += page {
+			k := min(page, n-first)
+			b, err := h.bytes(at, k*int64(entry))
+			if err != nil {
+				return nil, err
+			}
+			at += k*int64(entry) + 4
+			for e := (&cursor{b: b}); len(e.b) > 0; next() {
+				k := chunk{at: h.address(e), size: size}
+				if filtered {
+					k.size, k.skip = e.number(sizeBytes), uint32(e.uint(4))
+				}
+				add(k)
+			}
+		}
+		return list, nil
+	default:
+		return nil, fmt.Errorf("its chunks are indexed for resizing (kind %d), which is not read: save the file with h5py's default settings (libver=\"earliest\")", kind)
+	}
+}
+
+// image copies image i out of the chunks that hold it.
+func (m *chunkedArray) image(i int64, ax axes, dst []float32) error {
+	di, dr, dc := ax.image, ax.row, ax.column
+	key := int64(0)
+	if di >= 0 {
+		key = i / m.block[di]
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	chunks := m.byImage[key]
+	if m.cached != key {
+		m.data, m.cached = nil, -1
+		for _, k := range chunks {
+			b, err := m.unpack(k)
+			if err != nil {
+				return fmt.Errorf("chunk at %v: %w", k.start[:len(m.dims)], err)
+			}
+			m.data = append(m.data, b)
+		}
+		m.cached = key
+	}
+	stride := func(d int) int64 { // in a chunk, in bytes
+		s := int64(m.element.size)
+		for _, n := range m.block[d+1:] {
+			s *= n
+		}
+		return s
+	}
+	rows, columns := stride(dr), stride(dc)
+	for n, k := range chunks {
+		b := m.data[n]
+		if di >= 0 {
+			b = b[(i-k.start[di])*stride(di):]
+		}
+		y0, x0 := k.start[dr], k.start[dc]
+		for y := range min(m.block[dr], m.dims[dr]-y0) {
+			out := dst[(y0+y)*m.dims[dc]+x0:][:min(m.block[dc], m.dims[dc]-x0)]
+			for x := range out {
+				out[x] = m.element.value(b[y*rows+int64(x)*columns:])
+			}
+		}
+	}
+	return nil
+}
+
+// unpack reads a chunk and undoes its filters.
+func (m *chunkedArray) unpack(k chunk) ([]byte, error) {
+	whole := int64(m.element.size)
+	for _, n := range m.block {
+		whole *= n
+	}
+	b := make([]byte, k.size)
+	if n, err := m.h.r.ReadAt(b, k.at); n < len(b) {
+		return nil, noEOF(err)
+	}
+	var err error
+	for f := len(m.filters) - 1; f >= 0; f-- {
+		if k.skip>>f&1 != 0 {
+			continue
+		}
+		switch m.filters[f] {
+		case filterFletcher:
+			b, err = fletcher32(b)
+		case filterDeflate:
+			b, err = inflate(b, whole+4) // a checksum may have been packed too
+		case filterLZF:
+			b, err = unLZF(b, whole+4)
+		case filterShuffle:
+			b = unshuffle(b, m.element.size)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if int64(len(b)) != whole {
+		return nil, fmt.Errorf("%d bytes unpacked, want %d", len(b), whole)
+	}
+	return b, nil
+}
