@@ -43,8 +43,9 @@ type session struct {
 	labels []uint8
 	output []float64
 
-	size  [3]int // channels, height and width of the last images …
-	shape []int  // … and the network's output for one of them
+	normal [3]int // the last batch, height and width that Train or Gradients took
+	size   [3]int // channels, height and width of the last images …
+	shape  []int  // … and the network's output for one of them
 }
 
 // run calls f, which is interrupted when ctx is done.
@@ -145,6 +146,24 @@ func (s *session) outputShape(c, h, w int) ([]int, error) {
 	return s.shape, nil
 }
 
+// trainingBatch reads samples for a pass in training mode.
+func (s *session) trainingBatch(samples []backend.Sample) (engine.Batch, error) {
+	b, err := s.batch(samples)
+	if size := [3]int{b.N, b.H, b.W}; err == nil && size != s.normal {
+		shapes, err := s.graph.Shapes([]int{b.N, s.graph.Input.Shape[1], b.H, b.W})
+		if err != nil {
+			return b, err
+		}
+		for _, n := range s.graph.Nodes {
+			if x := shapes[n.Inputs[0]]; n.Op == "BatchNormalization" && x[0]*x[2]*x[3] < 2 {
+				return b, fmt.Errorf("node %q (BatchNormalization): one value per channel has no variance; take more or larger images", n.Name)
+			}
+		}
+		s.normal = size
+	}
+	return b, err
+}
+
 // freeze marks the parameters of the frozen groups.
 func (s *session) freeze(groups []string) error {
 	known := map[string]bool{}
@@ -179,7 +198,7 @@ func (s *session) Train(ctx context.Context, r backend.TrainRequest, progress fu
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			b, err := s.batch(samples)
+			b, err := s.trainingBatch(samples)
 			if err != nil {
 				return fmt.Errorf("batch %d: %w", i, err)
 			}
@@ -367,7 +386,7 @@ func (s *session) Gradients(ctx context.Context, samples backend.Batch, frozen [
 		if err := s.freeze(frozen); err != nil {
 			return err
 		}
-		b, err := s.batch(samples)
+		b, err := s.trainingBatch(samples)
 		if err != nil {
 			return err
 		}

@@ -336,9 +336,13 @@ func TestCancel(t *testing.T) {
 // Bad requests are refused with what is wrong, and leave the session usable.
 func TestBadRequests(t *testing.T) {
 	path, digest, _, _ := writeDataset(t, 2, 32, 48)
+	tiny, tinyDigest, _, _ := writeDataset(t, 1, 16, 16)
 	odd, oddDigest, _, _ := writeDataset(t, 2, 40, 40)
 	s := open(t, unet(t, 4), backend.Options{}, path, digest)
 	if err := s.LoadDataset(ctx, "odd", odd, oddDigest); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.LoadDataset(ctx, "tiny", tiny, tinyDigest); err != nil {
 		t.Fatal(err)
 	}
 	trainErr := func(rate float64, frozen string, b backend.Batch) error {
@@ -365,6 +369,7 @@ func TestBadRequests(t *testing.T) {
 		{"group", "decoder, encoder", trainErr(1e-3, "head", samples(0))},
 		{"mixed sizes", "40×40 in a batch of 32×48", trainErr(1e-3, "", backend.Batch{{Dataset: "d"}, {Dataset: "odd"}})},
 		{"no multiple of 16", "multiples of 16", trainErr(1e-3, "", backend.Batch{{Dataset: "odd"}})},
+		{"one value per channel", "has no variance", trainErr(1e-3, "", backend.Batch{{Dataset: "tiny"}})},
 		{"evaluate unknown", `unknown dataset "e"`, evaluate(backend.EvaluateRequest{Dataset: "e"})},
 		{"evaluate index", "sample 7", evaluate(backend.EvaluateRequest{Dataset: "d", Indices: []int{7}})},
 		{"batch size", "negative", evaluate(backend.EvaluateRequest{Dataset: "d", BatchSize: -1})},
