@@ -305,7 +305,7 @@ func open(t *testing.T, b Backend, n int) Session {
 	return s
 }
 
-func datasetFile(t *testing.T, n int) string {
+func datasetFile(t testing.TB, n int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "set.safetensors")
 	data, err := safetensors.Encode([]safetensors.Tensor{

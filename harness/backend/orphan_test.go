@@ -4,10 +4,12 @@ package backend
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -147,5 +149,22 @@ func TestStartedByHand(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), `is a backend plugin of refocus (backend "fake", version "1.2.3")`) {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// A script is a plugin too, although its interpreter opens it by name.
+func TestScript(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), Prefix+"fake")
+	script := []byte("#!/bin/sh\nexec '" + exe + "'\n")
+	if err := os.WriteFile(path, script, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	c := launch(t, "fine", func(s *Spec) { s.Path, s.SHA256 = path, fmt.Sprintf("%x", sha256.Sum256(script)) })
+	if _, err := c.Describe(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

@@ -81,7 +81,8 @@ func serve(b Backend, versions ...int) {
 		VersionedPlugins: sets,
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Error, Output: stderr, JSONFormat: true}),
 		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
-			return grpc.NewServer(append(o, grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage))...)
+			return grpc.NewServer(append(o, grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+				grpc.InitialWindowSize(flowWindow), grpc.InitialConnWindowSize(flowWindow))...)
 		},
 	})
 	s.closeAll()

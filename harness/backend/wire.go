@@ -12,6 +12,10 @@ import (
 // state of the study's network in float64 with its moments, 340 MB.
 const maxMessage = 1 << 30
 
+// flowWindow is how much of a message may be on its way unread. gRPC's 64 KiB
+// would have both sides wait for each other.
+const flowWindow = 16 << 20
+
 func tensorToWire(t Tensor) (*pb.Tensor, error) {
 	if err := t.Check(); err != nil {
 		return nil, err

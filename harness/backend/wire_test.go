@@ -87,3 +87,56 @@ func TestSamplesWire(t *testing.T) {
 		}
 	}
 }
+
+func FuzzTrainRequest(f *testing.F) {
+	w, err := samplesToWire(Batch{{"a", 1, 0}, {"b", 200, 7}}, Batch{{"b", 3, 1}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	seed, err := proto.Marshal(&pb.TrainRequest{Samples: w, BatchSizes: []uint32{2, 1}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var r pb.TrainRequest
+		if proto.Unmarshal(data, &r) != nil {
+			return
+		}
+		batches, err := samplesFromWire(r.GetSamples(), r.GetBatchSizes()...)
+		if err != nil {
+			return
+		}
+		n := 0
+		for i, b := range batches {
+			if len(b) != int(r.BatchSizes[i]) {
+				t.Fatalf("batch %d has %d samples, must have %d", i, len(b), r.BatchSizes[i])
+			}
+			n += len(b)
+		}
+		if n != len(r.Samples.GetIndex()) {
+			t.Fatalf("%d of %d samples", n, len(r.Samples.GetIndex()))
+		}
+	})
+}
+
+func FuzzTensor(f *testing.F) {
+	w, err := tensorToWire(Tensor{Shape: []int{2, 1}, F32: []float32{1, 2}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	seed, err := proto.Marshal(w)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var w pb.Tensor
+		if proto.Unmarshal(data, &w) != nil {
+			return
+		}
+		if got, err := tensorFromWire(&w); err == nil && got.Check() != nil {
+			t.Fatal(got.Check())
+		}
+	})
+}

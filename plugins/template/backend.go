@@ -56,7 +56,7 @@ func (template) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend
 	case o.Device != "" && o.Device != "cpu":
 		return nil, refuse("device %q", o.Device)
 	case !(o.Adam.Beta1 >= 0 && o.Adam.Beta1 < 1 && o.Adam.Beta2 >= 0 && o.Adam.Beta2 < 1 && o.Adam.Epsilon > 0):
-		return nil, fmt.Errorf("Adam's constants %+v are out of range", o.Adam)
+		return nil, fmt.Errorf("constants of Adam %+v are out of range", o.Adam)
 	}
 	for i, n := range g.Nodes {
 		if err := supported(g, n); err != nil {
