@@ -25,6 +25,7 @@ func makers[T float]() []maker[T] {
 		{"Concat", newConcat[T], -1, []string{"axis"}, "axis 1"},
 		{"Conv", newConv[T], -1, []string{"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"}, "2-D"},
 		{"ConvTranspose", newConvTranspose[T], -1, []string{"kernel_shape", "strides", "pads", "dilations", "group", "output_padding", "auto_pad"}, "2-D"},
+		{"InstanceNormalization", newInstanceNorm[T], 3, []string{"epsilon"}, ""},
 		{"LeakyRelu", newLeakyRelu[T], 1, []string{"alpha"}, ""},
 		{"MaxPool", newMaxPool[T], 1, []string{"kernel_shape", "strides", "pads", "dilations", "ceil_mode", "auto_pad", "storage_order"}, "2-D"},
 		{"Mul", newMul[T], 2, nil, "of one shape"},

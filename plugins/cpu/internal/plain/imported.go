@@ -1,6 +1,10 @@
 package plain
 
-import "github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
+import (
+	"math"
+
+	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
+)
 
 // The operators in this file are not the study's; U-Nets from elsewhere have
 // them.
@@ -142,6 +146,64 @@ func (a *averagePool[T]) backward(e *Engine[T]) {
 				}
 			}
 		})
+	})
+}
+
+// instanceNorm normalises every channel of every sample by its own statistics.
+type instanceNorm[T float] struct {
+	x, scale, shift, y *value[T]
+	epsilon            float64
+	mu, inv            []float64 // per sample and channel
+}
+
+func newInstanceNorm[T float](_ *Engine[T], s *step[T]) (operator[T], error) {
+	for _, v := range s.in[1:] {
+		if v.tensor == nil {
+			return nil, refuse(s.node, "input %q is not constant", v.name)
+		}
+	}
+	return &instanceNorm[T]{x: s.in[0], scale: s.in[1], shift: s.in[2], y: s.out,
+		epsilon: decimal(s.node.Attrs.Float("epsilon", 1e-5))}, nil
+}
+
+func (o *instanceNorm[T]) forward(e *Engine[T]) {
+	c, a := o.x.shape[1], area(o.x)
+	planes := o.x.shape[0] * c
+	o.mu, o.inv = grow(o.mu, planes), grow(o.inv, planes)
+	e.parallel(planes, func(i int, _ *worker[T]) {
+		src, dst := o.x.data[i*a:][:a], o.y.data[i*a:][:a]
+		mu := sum(src) / float64(a)
+		v := squares(src, mu) / float64(a)
+		inv := 1 / math.Sqrt(v+o.epsilon)
+		o.mu[i], o.inv[i] = mu, inv
+		k, d := float64(inv*float64(o.scale.data[i%c])), float64(o.shift.data[i%c])
+		for j, v := range src {
+			dst[j] = T(float64((float64(v)-mu)*k) + d)
+		}
+	})
+}
+
+func (o *instanceNorm[T]) backward(e *Engine[T]) {
+	c, a := o.x.shape[1], area(o.x)
+	var dx []T
+	if o.x.needed {
+		dx = e.gradient(o.x)
+	}
+	e.parallel(c, func(ch int, _ *worker[T]) {
+		for i := ch; i < len(o.mu); i += c {
+			src, dy := o.x.data[i*a:][:a], o.y.grad[i*a:][:a]
+			s, sx := slopes(src, dy, o.mu[i], o.inv[i])
+			if o.scale.needed {
+				o.scale.grad[ch] += T(sx)
+			}
+			if o.shift.needed {
+				o.shift.grad[ch] += T(s)
+			}
+			if dx != nil {
+				k := float64(o.inv[i] * float64(o.scale.data[ch]))
+				normGradient(dx[i*a:][:a], src, dy, o.mu[i], o.inv[i], k, s/float64(a), sx/float64(a))
+			}
+		}
 	})
 }
 

@@ -27,6 +27,7 @@ func imported(t *testing.T) *nn.Graph {
 		return name
 	}
 	x := node("Conv", nn.Attrs{"pads": []int64{1, 1, 1, 1}}, "x", tensor("w1", 4, 1, 3, 3), tensor("b1", 4))
+	x = node("InstanceNormalization", nn.Attrs{"epsilon": float32(1e-3)}, x, tensor("g1", 4), tensor("s1", 4))
 	x = node("LeakyRelu", nn.Attrs{"alpha": float32(0.2)}, x)
 	skip := node("Sigmoid", nil, x)
 	x = node("Mul", nil, x, skip)
@@ -40,6 +41,9 @@ func imported(t *testing.T) *nn.Graph {
 	x = node("Conv", nil, x, tensor("w3", 2, 16, 1, 1), tensor("b3", 2))
 	g.Nodes = append(g.Nodes, &nn.Node{Name: "softmax", Op: "Softmax", Inputs: []string{x}, Outputs: []string{"p"}, Attrs: nn.Attrs{"axis": int64(1)}})
 	g.AssignRoles()
+	for _, name := range []string{"g1", "s1"} { // AssignRoles leaves them constant
+		g.Tensor(name).Role = nn.Parameter
+	}
 	if err := g.Check(); err != nil {
 		t.Fatal(err)
 	}

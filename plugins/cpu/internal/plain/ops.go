@@ -63,12 +63,7 @@ func (b *batchNorm[T]) statistics(e *Engine[T], ch int) (mu, v float64) {
 	}
 	mu /= count
 	for n := range x.shape[0] {
-		var s [2]float64
-		for i, w := range x.data[(n*c+ch)*a:][:a] {
-			d := float64(w) - mu
-			s[i&1] += float64(d * d)
-		}
-		v += s[0] + s[1]
+		v += squares(x.data[(n*c+ch)*a:][:a], mu)
 	}
 	if e.update {
 		m := b.momentum
@@ -91,14 +86,9 @@ func (b *batchNorm[T]) backward(e *Engine[T]) {
 		var s, sx float64 // Σ dy and Σ dy·x̂
 		for n := range x.shape[0] {
 			o := (n*c + ch) * a
-			src, dy := x.data[o:][:a], y.grad[o:][:a]
-			var t, tx [2]float64
-			for i, g := range dy {
-				t[i&1] += float64(g)
-				tx[i&1] += float64(float64(g) * float64((float64(src[i])-mu)*inv))
-			}
-			s += t[0] + t[1]
-			sx += tx[0] + tx[1]
+			t, tx := slopes(x.data[o:][:a], y.grad[o:][:a], mu, inv)
+			s += t
+			sx += tx
 		}
 		if b.scale.needed {
 			b.scale.grad[ch] += T(sx)
@@ -109,17 +99,41 @@ func (b *batchNorm[T]) backward(e *Engine[T]) {
 		if dx == nil {
 			return
 		}
-		k := inv * float64(b.scale.data[ch])
-		s, sx = s/count, sx/count
+		k := float64(inv * float64(b.scale.data[ch]))
 		for n := range x.shape[0] {
 			o := (n*c + ch) * a
-			src, dy, dst := x.data[o:][:a], y.grad[o:][:a], dx[o:][:a]
-			for i, g := range dy {
-				xh := float64((float64(src[i]) - mu) * inv)
-				dst[i] += T(float64(k * (float64(g) - s - float64(xh*sx))))
-			}
+			normGradient(dx[o:][:a], x.data[o:][:a], y.grad[o:][:a], mu, inv, k, s/count, sx/count)
 		}
 	})
+}
+
+// squares is Σ (x−mu)².
+func squares[T float](x []T, mu float64) float64 {
+	var s [2]float64
+	for i, v := range x {
+		d := float64(v) - mu
+		s[i&1] += float64(d * d)
+	}
+	return s[0] + s[1]
+}
+
+// slopes returns Σ dy and Σ dy·x̂ with x̂ = (x−mu)·inv.
+func slopes[T float](x, dy []T, mu, inv float64) (s, sx float64) {
+	var t, tx [2]float64
+	for i, g := range dy {
+		t[i&1] += float64(g)
+		tx[i&1] += float64(float64(g) * float64((float64(x[i])-mu)*inv))
+	}
+	return t[0] + t[1], tx[0] + tx[1]
+}
+
+// normGradient adds the gradient of a normalisation by the values' own
+// statistics: k·(dy − s − x̂·sx), where s and sx are the means of slopes.
+func normGradient[T float](dst, x, dy []T, mu, inv, k, s, sx float64) {
+	for i, g := range dy {
+		xh := float64((float64(x[i]) - mu) * inv)
+		dst[i] += T(float64(k * (float64(g) - s - float64(xh*sx))))
+	}
 }
 
 type relu[T float] struct{ x, y *value[T] }
