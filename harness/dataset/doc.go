@@ -23,7 +23,8 @@
 // every file is written under a temporary name, synced and renamed, and the
 // bytes depend on nothing but the source. Killed at any moment, a generation
 // goes on from the structures it had finished. Two processes that make the same
-// set at once write the same bytes and so cannot harm one another.
+// set at once share the work; they write the same bytes, so that they could not
+// harm one another even if they did not.
 //
 // [Subset] and [Epoch] decide which samples a training sees and in which order.
 // Package imagefile reads the file formats, package sheet draws contact sheets.

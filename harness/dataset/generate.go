@@ -14,7 +14,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/gofrs/flock"
 
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/random"
@@ -62,6 +65,7 @@ type group struct {
 	dir    string // of the exit waves
 	wanted []wanted
 	sim    func() (simulator, error)
+	left   atomic.Int64 // structures
 }
 
 type wanted struct {
@@ -151,39 +155,35 @@ func missing(root string, sources []Source, opt Options) ([]*group, error) {
 	return groups, nil
 }
 
-// simulate makes every part that the groups want.
+// job is one structure to make.
+type job struct {
+	g *group
+	i int
+}
+
+// errBusy says that another process is making a structure.
+var errBusy = errors.New("another process is making this structure")
+
+// simulate makes every part that the groups want. What another process is
+// making is left for a second pass, which waits for it.
 func simulate(ctx context.Context, groups []*group, opt Options) error {
-	type job struct {
-		g *group
-		i int
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	workers := opt.Workers
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	total := 0
+	var all []job
 	for _, g := range groups {
-		total += g.source.Count
-	}
-	jobs := make(chan job)
-	go func() {
-		defer close(jobs)
-		for _, g := range groups {
-			for i := range g.source.Count {
-				select {
-				case jobs <- job{g, i}:
-				case <-ctx.Done():
-					return
-				}
-			}
+		g.left.Store(int64(g.source.Count))
+		for i := range g.source.Count {
+			all = append(all, job{g, i})
 		}
-	}()
+	}
 
 	var (
-		wg           sync.WaitGroup
-		mu           sync.Mutex // orders progress
+		mu           sync.Mutex // guards what follows and orders progress
+		busy         []job
 		done, worked int
 		start        = time.Now()
 	)
@@ -194,40 +194,102 @@ func simulate(ctx context.Context, groups []*group, opt Options) error {
 		if e.Images > 0 {
 			worked++
 		}
-		e.Done, e.Total, e.Elapsed = done, total, time.Since(start)
+		e.Done, e.Total, e.Elapsed = done, len(all), time.Since(start)
 		if worked > 0 {
-			e.Remaining = e.Elapsed / time.Duration(worked) * time.Duration(total-done)
+			e.Remaining = e.Elapsed / time.Duration(worked) * time.Duration(e.Total-done)
 		}
 		if opt.Progress != nil {
 			opt.Progress(e)
 		}
 	}
-	for range workers {
-		wg.Go(func() {
-			for j := range jobs {
-				e, err := j.g.structure(ctx, j.i, opt)
-				if err != nil {
-					cancel(fmt.Errorf("structure %d of %s, %s: %w", j.i, j.g.source.Config.Crystal, j.g.source.Split, err))
-					return
+	pass := func(jobs []job, wait bool) {
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		for range min(workers, len(jobs)) {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					n := int(next.Add(1)) - 1
+					if n >= len(jobs) {
+						return
+					}
+					j := jobs[n]
+					e, err := j.g.claimed(ctx, j.i, opt, wait)
+					if err == errBusy {
+						mu.Lock()
+						busy = append(busy, j)
+						mu.Unlock()
+						continue
+					}
+					if err != nil {
+						cancel(fmt.Errorf("structure %d of %s, %s: %w", j.i, j.g.source.Config.Crystal, j.g.source.Split, err))
+						return
+					}
+					if j.g.left.Add(-1) == 0 {
+						j.g.sim = nil // its tables can go
+					}
+					report(e)
 				}
-				report(e)
-			}
-		})
+			})
+		}
+		wg.Wait()
 	}
-	wg.Wait()
+	pass(all, false)
+	pass(busy, true)
+	for _, g := range groups {
+		sweep(g.dir, ".claim-") // of processes that died
+		os.Remove(g.dir)        // does so only if nothing is kept there
+	}
 	return context.Cause(ctx)
 }
 
-// structure makes the images of structure i that are missing.
-func (g *group) structure(ctx context.Context, i int, opt Options) (Event, error) {
-	s := g.source
-	e := Event{Crystal: s.Config.Crystal, Split: s.Split, Index: i}
+// claimed makes structure i unless another process is at it, in which case it
+// waits or returns errBusy. Claims save work and no more: whoever makes a
+// structure makes the same bytes. The system ends the claim of a process that
+// dies.
+func (g *group) claimed(ctx context.Context, i int, opt Options, wait bool) (Event, error) {
+	e := Event{Crystal: g.source.Config.Crystal, Split: g.source.Split, Index: i}
+	if len(g.todo(i)) == 0 {
+		return e, nil
+	}
+	if err := os.MkdirAll(g.dir, 0o755); err != nil {
+		return e, err
+	}
+	lock := flock.New(filepath.Join(g.dir, fmt.Sprintf(".claim-%06d", i)))
+	claim := lock.TryLock
+	if wait {
+		claim = func() (bool, error) { return lock.TryLockContext(ctx, 100*time.Millisecond) }
+	}
+	ok, err := claim()
+	switch {
+	case ctx.Err() != nil:
+		return e, ctx.Err()
+	case err == nil && ok:
+		defer func() {
+			os.Remove(lock.Path())
+			lock.Unlock()
+		}()
+	case err == nil:
+		return e, errBusy
+	}
+	// A file system without locks gives an error: work is done twice at worst.
+	return g.structure(ctx, i, opt, e)
+}
+
+// todo lists the sets that lack the image of structure i.
+func (g *group) todo(i int) []wanted {
 	var todo []wanted
 	for _, w := range g.wanted {
-		if i < w.source.Count && !w.finished() && !hasPart(w.parts(), i, s.Config) {
+		if i < w.source.Count && !w.finished() && !hasPart(w.parts(), i, g.source.Config) {
 			todo = append(todo, w)
 		}
 	}
+	return todo
+}
+
+// structure makes the images of structure i that are missing.
+func (g *group) structure(ctx context.Context, i int, opt Options, e Event) (Event, error) {
+	s := g.source
+	todo := g.todo(i) // again: another process may have made some while we waited
 	if len(todo) == 0 {
 		return e, nil
 	}

@@ -403,6 +403,9 @@ func TestTwoProcesses(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if n := b.made.Load(); n != 8 {
+		t.Errorf("%d simulations of 8 structures: claims do not work", n)
+	}
 	want := newBench(t, 8)
 	want.generate(t)
 	got := contents(t, b.root)
@@ -425,6 +428,7 @@ func TestSimulatorFails(t *testing.T) {
 			return nil
 		}}, nil
 	}
+	b.opt.DropWaves = true
 	_, err := Generate(t.Context(), b.root, b.sources, b.opt)
 	if !errors.Is(err, broken) || !strings.Contains(err.Error(), "structure 4 of w_CdSe, train") {
 		t.Errorf("error %v", err)

@@ -105,6 +105,33 @@ func TestRealSimulation(t *testing.T) {
 	}
 }
 
+// BenchmarkGenerate makes the data of a small defocus series at the reduced scale:
+// structures per second of wall time, then the same with the exit waves there,
+// which is what other conditions cost.
+func BenchmarkGenerate(b *testing.B) {
+	const structures = 8
+	series := func(dose float64) (sources []Source) {
+		for d := -250.0; d <= 250; d += 50 {
+			sources = append(sources, Source{hrtem.Reduced("w_CdSe"), hrtem.Conditions{Defocus: d, DefocusStd: 15, Dose: dose}, 1, Train, structures})
+		}
+		return sources
+	}
+	var simulated, imaged time.Duration
+	for b.Loop() {
+		root := b.TempDir()
+		for i, dose := range []float64{400, 300} {
+			start := time.Now()
+			if _, err := Generate(b.Context(), root, series(dose), Options{}); err != nil {
+				b.Fatal(err)
+			}
+			*[]*time.Duration{&simulated, &imaged}[i] += time.Since(start)
+		}
+	}
+	n := float64(structures * b.N)
+	b.ReportMetric(n/simulated.Seconds(), "structures/s")
+	b.ReportMetric(11*n/imaged.Seconds(), "images/s")
+}
+
 // childEnv tells this test binary to generate and die.
 const childEnv = "REFOCUS_TEST_GENERATE"
 
