@@ -132,7 +132,9 @@ func (c *conv[T]) patches(dst, x []T, in, out []int, k0, k1, p0, p1, dk, dp int)
 				b := max(min(w-left, x1), a)
 				r := d[at:][:x1-x0]
 				clear(r[:a-x0])
-				copy(r[a-x0:b-x0], row[max(0, a+left):])
+				if a < b {
+					copy(r[a-x0:b-x0], row[a+left:])
+				}
 				clear(r[b-x0:])
 				continue
 			}
