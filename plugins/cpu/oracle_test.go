@@ -185,7 +185,7 @@ func TestPyTorch(t *testing.T) {
 // half and 1.5 times: less would mean that something is not rounded. 3e-4 and 1e-4 are a few
 // times the deviations of PyTorch's output and losses.
 func compareMixed(t *testing.T, dir, path, digest string, images []float32) {
-	for _, e := range []string{"plain"} {
+	for _, e := range []string{"fast", "plain"} {
 		for _, c := range oracleCases {
 			if !c.Mixed {
 				continue

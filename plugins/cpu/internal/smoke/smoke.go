@@ -26,6 +26,7 @@ import (
 // version.
 var Digests = map[string]string{
 	"fast":        "01b9b614ad3cf0fdea89891c9a12a63d2e089cab9dd36ad039fc2ed09f62bf90",
+	"fast-mixed":  "ebc21b1e08d95ded2f74cdc71d1e80f34f66779da8b97e70f7f9284a387b5d4d",
 	"plain":       "a8d4b77c36ff6af034dd666dfe69b65117216dc9bd973c9452860a9c42fbe9a8",
 	"plain-mixed": "3cfd5aacb93ca3421867a20bfad5a6914e9d93fb3cc75e4537d272733cdc2387",
 }

@@ -49,6 +49,7 @@ func TestInstructionSets(t *testing.T) {
 				t.Skip(err)
 			}
 			check(t, "fast", 2)
+			check(t, "fast-mixed", 2)
 		})
 	}
 }
