@@ -114,7 +114,7 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 		Stderr:           c.words,
 		SyncStdout:       c.words, // what the plugin prints once it serves
 		SyncStderr:       c.words,
-		StartTimeout:     spec.StartTimeout,
+		StartTimeout:     2 * spec.StartTimeout, // start has the say
 		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: socketFolder()},
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithIdleTimeout(0), // a connection lost is a plugin lost

@@ -76,6 +76,9 @@ func TestStdinEnds(t *testing.T) {
 
 func TestCloseLeavesNothing(t *testing.T) {
 	c := launch(t, "children")
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.PID())); err == nil && !strings.HasPrefix(string(comm), "backend.test") {
+		t.Errorf("in a list of processes the plugin is called %s", comm)
+	}
 	if _, err := os.Stat(c.process.sockets); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket's folder %s is still there: %v", c.process.sockets, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +71,9 @@ func serve(b Backend, versions ...int) {
 	log.SetOutput(logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true}))
 
 	go dieWithHarness()
+	if runtime.GOOS == "linux" { // the harness starts an open file, which has no name
+		os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
+	}
 
 	s := &server{backend: b, sessions: map[uint64]*served{}}
 	sets := map[int]plugin.PluginSet{}
