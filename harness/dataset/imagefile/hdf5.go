@@ -20,6 +20,9 @@ import (
 
 const hdf5Magic = "\x89HDF\r\n\x1a\n"
 
+// maxName bounds the name of a group or dataset.
+const maxName = 4096
+
 // findHDF5 looks for the superblock, which a user block of 512·2ⁿ bytes may
 // precede.
 func findHDF5(r io.ReaderAt, size int64) (base int64, ok bool) {
@@ -441,9 +444,10 @@ func (h *hdf5) symbols(at int64, names string, level int, links []link) ([]link,
 			if name < 0 || name > int64(len(names)) {
 				return nil, fmt.Errorf("a name at %d of a heap of %d bytes", name, len(names))
 			}
-			text, _, ok := strings.Cut(names[name:], "\x00")
+			// Not to the heap's end: many names without one would take for ever.
+			text, _, ok := strings.Cut(names[name:min(name+maxName, int64(len(names)))], "\x00")
 			if !ok {
-				return nil, errors.New("a name does not end")
+				return nil, fmt.Errorf("a name does not end within %d bytes", maxName)
 			}
 			if cache != 2 { // a soft link
 				links = append(links, link{text, object})

@@ -209,6 +209,9 @@ func (m *chunkedArray) index(c *cursor, flags int, size, n int64) ([]chunk, erro
 		return list, c.err
 	case 2: // one after the other, unfiltered
 		at := h.address(c)
+		if size < 32 { // what the list below takes must not exceed the file by far
+			return nil, fmt.Errorf("chunks of %d bytes", size)
+		}
 		for i := range n {
 			add(chunk{at: at + i*size, size: size})
 			next()

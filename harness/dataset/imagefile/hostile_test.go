@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"maps"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -252,10 +253,20 @@ func TestHostileTIFF(t *testing.T) {
 	}
 }
 
-func FuzzDecode(f *testing.F) {
+func FuzzNPY(f *testing.F)  { fuzz(f, ".npy") }
+func FuzzNPZ(f *testing.F)  { fuzz(f, ".npz") }
+func FuzzTIFF(f *testing.F) { fuzz(f, ".tif") }
+func FuzzHDF5(f *testing.F) { fuzz(f, ".h5", ".emd") }
+func FuzzPNG(f *testing.F)  { fuzz(f, ".png") }
+func FuzzMRC(f *testing.F)  { fuzz(f, ".mrc") }
+
+// fuzz starts from the corpus's files of a format.
+func fuzz(f *testing.F, extensions ...string) {
 	all := seeds(f)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		f.Add(all[name])
+		if slices.Contains(extensions, filepath.Ext(name)) {
+			f.Add(all[name])
+		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, n, err := open(b, "")
