@@ -7,7 +7,7 @@
 // the same numbers and can be compared with another one step by step.
 //
 // Backend and Session are what a Go author implements; the gRPC adapters, the
-// host that finds, verifies, starts and restarts plugins, and Serve for plugin
+// host that finds, verifies, starts and watches plugins, and Serve for plugin
 // executables live beside them. Authors in other languages implement the
 // service in proto/ directly.
 package backend
