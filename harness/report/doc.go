@@ -1,9 +1,15 @@
 // Package report turns the results of a study into tables, figures and a page to
-// read: index.html, self-contained, with SVG figures beside it, results.csv in
-// the columns of the published tables, and claims.json, the published findings
-// judged on our numbers.
+// read: index.html, self-contained, with its figures beside it as SVG and PNG;
+// results.csv, in the columns of the published table of the same series; and
+// claims.json, the published findings judged on our numbers and on the published
+// ones.
 //
-// Everything is computed from an Input, which Load reads from the store. The
-// published results are part of the program (package artifacts/reference) and
-// are shown beside ours with their attribution.
+// Everything is computed from an Input, which Load fills from the store. Ours and
+// the published results become the same thing first, a series of trained models
+// with their best losses, so that one piece of code draws and judges both: the
+// tests pin its outcome on the published tables. These are part of the program
+// (package artifacts/reference) and are never shown without their attribution.
+//
+// Nothing here depends on the time or the machine: the same Input gives the same
+// bytes, resampling included.
 package report

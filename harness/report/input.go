@@ -29,6 +29,13 @@ type Input struct {
 	Failures []string
 	// Sheets are pictures of the images, as PNG.
 	Sheets []Picture
+	// Companion is the study of the other kind that finding 9 compares with: the
+	// defocus series for the baseline, the baseline for the defocus series. Nil
+	// where it has not been reproduced.
+	Companion *Input
+	// Particles are the radii of the simulated particles in Å by domain, for the
+	// histograms of a structure series.
+	Particles map[string][]float64
 	// Exported is the path of the exported model, relative to the report; ""
 	// where there is none.
 	Exported string
@@ -37,8 +44,10 @@ type Input struct {
 // Fact is a named line of text.
 type Fact struct{ Name, Text string }
 
-// Picture is a PNG with a caption.
+// Picture is a PNG with a caption. Name is that of its file, without extension;
+// "" for a number.
 type Picture struct {
+	Name    string
 	Caption string
 	PNG     []byte
 }
@@ -49,6 +58,16 @@ func (in *Input) offset() float64 {
 		return Offset
 	}
 	return 0
+}
+
+// loss is an epoch's validation loss on a domain, without the offset; NaN where
+// it was not measured.
+func (in *Input) loss(e store.Epoch, domain string) float64 {
+	s, ok := e.Validation[domain]
+	if !ok {
+		return math.NaN()
+	}
+	return s.Loss - in.offset()
 }
 
 // best is the lowest validation loss on a domain over a stage's epochs, without

@@ -2,9 +2,8 @@ package report
 
 import (
 	"math"
-	"strconv"
-
-	"github.com/refocus-em/refocus/harness/study"
+	"slices"
+	"strings"
 )
 
 // Matrix is a table of medians: a row per source domain, a column per target;
@@ -30,7 +29,7 @@ func newCells(rows, columns []string) *cells {
 }
 
 func (c *cells) add(row, column string, v float64) {
-	i, j := index(c.rows, row), index(c.columns, column)
+	i, j := slices.Index(c.rows, row), slices.Index(c.columns, column)
 	if i >= 0 && j >= 0 && !math.IsNaN(v) {
 		c.values[i][j] = append(c.values[i][j], v)
 	}
@@ -50,85 +49,85 @@ func (c *cells) medians() *Matrix {
 	return m
 }
 
-func index(s []string, x string) int {
-	for i, v := range s {
-		if v == x {
-			return i
-		}
+// get is the value of a cell, NaN for one that is not there.
+func (m *Matrix) get(row, column string) float64 {
+	i, j := slices.Index(m.Rows, row), slices.Index(m.Columns, column)
+	if i < 0 || j < 0 {
+		return math.NaN()
 	}
-	return -1
+	return m.Values[i][j]
 }
 
-// flat lists the matrix's values on the rows and columns of another, NaN where
-// it lacks them, so that two matrices can be correlated.
+// flat lists the matrix's values on the rows and columns of another, so that two
+// matrices can be correlated.
 func (m *Matrix) flat(like *Matrix) []float64 {
 	var v []float64
 	for _, r := range like.Rows {
 		for _, c := range like.Columns {
-			x := math.NaN()
-			if i, j := index(m.Rows, r), index(m.Columns, c); i >= 0 && j >= 0 {
-				x = m.Values[i][j]
-			}
-			v = append(v, x)
+			v = append(v, m.get(r, c))
 		}
 	}
 	return v
 }
 
+// missing counts the cells without a model.
+func (m *Matrix) missing() int {
+	n := 0
+	for _, row := range m.Values {
+		n += len(row) - len(finite(row))
+	}
+	return n
+}
+
 // transfers are the medians before and after transfer over all models. Before:
 // the best pretraining loss on every domain. After: the best transfer loss on the
 // target; the diagonal repeats the pretraining value.
-func (in *Input) transfers() (before, after *Matrix) {
-	var rows, columns []string
-	for i := range in.Plan.Domains {
-		columns = append(columns, in.Plan.Domains[i].Key)
-	}
-	source := map[string]bool{}
-	for _, r := range in.Plan.Runs {
-		if r.Kind == study.PretrainRun {
-			source[r.Target.Key] = true
-		}
-	}
-	for _, k := range columns {
-		if source[k] {
-			rows = append(rows, k)
-		}
-	}
-	b, a := newCells(rows, columns), newCells(rows, columns)
-	for _, m := range in.Models {
-		if m.Pretrain == nil {
-			continue
-		}
-		from := m.Run.Source.Key
-		for _, k := range columns {
-			b.add(from, k, in.best(m.Pretrain, k))
-		}
-		a.add(from, from, in.best(m.Pretrain, from))
-		a.add(from, m.Run.Target.Key, in.best(m.Final, m.Run.Target.Key))
-	}
-	return b.medians(), a.medians()
+func (s *series) transfers() (before, after *Matrix) {
+	return s.collapsed(func(key string) string { return key })
 }
 
-// publishedDefocus are the published defocus series' medians, keyed by defocus
-// in Å.
-func publishedDefocus() (before, after *Matrix, err error) {
-	t, err := published("defocus")
-	if err != nil {
-		return nil, nil, err
-	}
-	rows := []string{"-100", "-50", "0", "50", "100"}
-	var columns []string
-	for d := -250; d <= 250; d += 50 {
-		columns = append(columns, strconv.Itoa(d))
-	}
-	b, a := newCells(rows, columns), newCells(rows, columns)
-	for _, r := range t.rows {
-		from, to := t.text(r, "pretrain_defocus"), t.text(r, "transfer_defocus")
-		for _, c := range columns {
-			b.add(from, c, t.number(r, "best_pretrain_val_"+c))
+// crystals are the same medians over particle sizes: "w_CdSe_small" and
+// "w_CdSe_large" become "w_CdSe". Transfers between sizes of one crystal count
+// on the diagonal. Nil where the domains are not of that form.
+func (s *series) crystals() (before, after *Matrix) {
+	for _, d := range s.domains {
+		if crystal(d) == d {
+			return nil, nil
 		}
-		a.add(from, from, t.number(r, "best_pretrain_val_"+from))
-		a.add(from, to, t.number(r, "best_target_transfer_performance"))
 	}
-	return b.medians(), a.medians(), nil
+	return s.collapsed(crystal)
+}
+
+// crystal is the part of a structure domain's key before the size.
+func crystal(key string) string {
+	for _, size := range []string{"_small", "_large"} {
+		if c, ok := strings.CutSuffix(key, size); ok {
+			return c
+		}
+	}
+	return key
+}
+
+func (s *series) collapsed(to func(string) string) (before, after *Matrix) {
+	list := func(keys []string) []string {
+		var l []string
+		for _, k := range keys {
+			if c := to(k); !slices.Contains(l, c) {
+				l = append(l, c)
+			}
+		}
+		return l
+	}
+	rows, columns := list(s.sources()), list(s.domains)
+	b, a := newCells(rows, columns), newCells(rows, columns)
+	for i := range s.models {
+		o := &s.models[i]
+		from := to(o.source)
+		for k, d := range s.domains {
+			b.add(from, to(d), o.before[k])
+		}
+		a.add(from, from, o.before[s.at(o.source)])
+		a.add(from, to(o.target), s.final(o))
+	}
+	return b.medians(), a.medians()
 }

@@ -24,10 +24,11 @@ const publishedMedians = `
 `
 
 func TestPublishedMedians(t *testing.T) {
-	before, after, err := publishedDefocus()
+	s, err := publishedDefocus()
 	if err != nil {
 		t.Fatal(err)
 	}
+	before, after := s.transfers()
 	blocks := strings.Split(strings.TrimSpace(publishedMedians), "\n\n")
 	for b, m := range []*Matrix{before, after} {
 		for i, line := range strings.Split(blocks[b], "\n") {

@@ -3,6 +3,8 @@ package report
 import (
 	"math"
 	"slices"
+
+	"github.com/refocus-em/refocus/harness/random"
 )
 
 // median of the finite values; NaN where there are none.
@@ -100,4 +102,68 @@ func spearman(a, b []float64) (rho float64, n int) {
 		return math.NaN(), len(x)
 	}
 	return xy / math.Sqrt(xx*yy), len(x)
+}
+
+// resamples of a bootstrap.
+const resamples = 400
+
+// interval is the 95 % percentile bootstrap interval of the values' median, over
+// resamplings that the purpose names; NaN for fewer than eight values.
+func interval(v []float64, purpose string) (low, high float64) {
+	if len(v) < 8 {
+		return math.NaN(), math.NaN()
+	}
+	r := random.Stream(0, "bootstrap "+purpose)
+	medians := make([]float64, resamples)
+	draw := make([]float64, len(v))
+	for i := range medians {
+		for k := range draw {
+			draw[k] = v[r.IntN(len(v))]
+		}
+		medians[i] = median(draw)
+	}
+	return quantile(medians, 0.025), quantile(medians, 0.975)
+}
+
+// signTest is the two-sided probability of a split at least as uneven as k of n,
+// if either side were equally likely.
+func signTest(k, n int) float64 {
+	if n == 0 {
+		return math.NaN()
+	}
+	k = min(k, n-k)
+	lg := func(x int) float64 { v, _ := math.Lgamma(float64(x) + 1); return v }
+	p := 0.0
+	for i := 0; i <= k; i++ {
+		p += math.Exp(lg(n) - lg(i) - lg(n-i) - float64(n)*math.Ln2)
+	}
+	return min(1, 2*p)
+}
+
+// byColumn is the share of the variance of the logarithms of a matrix's values
+// that their columns' means explain, cells for which skip is true left out; NaN
+// where there is no variance.
+func byColumn(m *Matrix, skip func(row, column string) bool) float64 {
+	var all []float64
+	columns := make([][]float64, len(m.Columns))
+	for i, r := range m.Rows {
+		for j, c := range m.Columns {
+			if v := m.Values[i][j]; v > 0 && !skip(r, c) {
+				all = append(all, math.Log(v))
+				columns[j] = append(columns[j], math.Log(v))
+			}
+		}
+	}
+	total := deviation(all)
+	if len(all) < 2 || total == 0 {
+		return math.NaN()
+	}
+	within := 0.0
+	for _, c := range columns {
+		if len(c) > 0 {
+			d := deviation(c)
+			within += d * d * float64(len(c))
+		}
+	}
+	return 1 - within/(total*total*float64(len(all)))
 }

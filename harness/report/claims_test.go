@@ -1,0 +1,276 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/study"
+)
+
+// TestPublishedGroups checks the other medians of the published tables' README.
+func TestPublishedGroups(t *testing.T) {
+	s, err := publishedDefocus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		by   factor
+		want string
+	}{
+		{byFrozen, "none .01538, decoder .01574, encoder .01698"},
+		{byImages, "64 .01765, 128 .01646, 256 .01552, 512 .01467"},
+		{byRates, "1e-4 → 1e-5 .01758, 1e-4 → 1e-4 .01625, 1e-3 → 1e-5 .01587, 1e-3 → 1e-4 .01387"},
+	} {
+		var got []string
+		for _, g := range s.groups(c.by, s.final) {
+			got = append(got, g.level+" "+strings.Replace(fmt.Sprintf("%.5f", median(g.values)), "0.", ".", 1))
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("by %s: %s, want %s", c.by.name, strings.Join(got, ", "), c.want)
+		}
+	}
+}
+
+// TestPublishedSpread checks the shares of models whose spread transfer made
+// worse, as the study's findings state them.
+func TestPublishedSpread(t *testing.T) {
+	s, err := publishedDefocus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, of, n := 0, 0, 0
+	for i := range s.models {
+		o := &s.models[i]
+		worse := s.spread(o.after) > s.spread(o.before)
+		if worse {
+			all++
+		}
+		if o.source == "-100" {
+			n++
+			if worse {
+				of++
+			}
+		}
+	}
+	if got := fmt.Sprintf("%.0f %.0f", 100*float64(all)/float64(len(s.models)), 100*float64(of)/float64(n)); got != "23 43" {
+		t.Errorf("spread is worse for %s %% of all and of those from −10 nm, want 23 and 43", got)
+	}
+}
+
+// TestFindingsOnPublished pins what the rules make of the published tables.
+func TestFindingsOnPublished(t *testing.T) {
+	want := map[string]string{
+		axisDefocus: "HHHHHHHHHHUU",
+		// The noise series has one size and one pair of rates, for which the
+		// defocus series stands in. Freezing the decoder costs as much as the
+		// encoder there.
+		axisDose: "HFHHHHHHHHUU",
+	}
+	letter := map[string]string{Holds: "H", Fails: "F", Unjudged: "U"}
+	for axis, want := range want {
+		got := ""
+		for _, f := range findings {
+			j, err := f.published(axis)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got += letter[j.Outcome]
+			for _, p := range j.Parts {
+				if p.Outcome != Holds {
+					t.Logf("%s %d: %s %s %v", axis, f.number, p.Statement, p.Reason, p.Numbers)
+				}
+			}
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", axis, got, want)
+		}
+	}
+}
+
+// TestFindingsCanFail turns the published defocus table around, one finding
+// after the other: a rule that cannot fail checks nothing.
+func TestFindingsCanFail(t *testing.T) {
+	published, err := publishedDefocus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	singles, err := publishedBaseline()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		number int
+		spoil  func(o *outcome)
+	}{
+		{1, func(o *outcome) { o.images = 640 - o.images }}, // 64 and 512 change places, and so on
+		{2, func(o *outcome) {
+			switch o.frozen {
+			case study.FreezeEncoder:
+				o.frozen = study.FreezeNone
+			case study.FreezeNone:
+				o.frozen = study.FreezeEncoder
+			}
+		}},
+		{3, func(o *outcome) { o.rate = 1.1e-4 - o.rate }},
+		{4, func(o *outcome) { // −25 nm becomes as hard
+			o.after[0] *= 10
+		}},
+		{5, func(o *outcome) { // the source goes on to matter
+			if o.source == "100" {
+				scale(o.after, 3)
+			}
+		}},
+		{6, func(o *outcome) {
+			if o.source == "0" {
+				scale(o.before, 30)
+			}
+		}},
+		{7, func(o *outcome) { copy(o.after, o.before) }},
+		{8, func(o *outcome) {
+			if o.source == "0" {
+				scale(o.after, 10)
+			}
+		}},
+		{9, func(o *outcome) { scale(o.after, 2) }},
+	} {
+		s := *published
+		s.models = nil
+		for _, o := range published.models {
+			o.before, o.after = append([]float64(nil), o.before...), append([]float64(nil), o.after...)
+			c.spoil(&o)
+			s.models = append(s.models, o)
+		}
+		f := findings[c.number-1]
+		if got := f.on(evidence{&s, singles}, axisDefocus, "spoilt").Outcome; got != Fails {
+			t.Errorf("finding %d on a spoilt table %s", c.number, got)
+		}
+	}
+}
+
+func scale(v []float64, by float64) {
+	for i := range v {
+		v[i] *= by
+	}
+}
+
+// TestDoseFinding judges finding 10 on small made-up series.
+func TestDoseFinding(t *testing.T) {
+	make := func(loss func(from, to int) float64) *series {
+		s := &series{axis: axisDose, domains: []string{"30", "75", "150"}}
+		for i, from := range s.domains {
+			for j, to := range s.domains {
+				if i == j {
+					continue
+				}
+				o := outcome{config: config{source: from, target: to}}
+				for k := range s.domains {
+					o.before, o.after = append(o.before, 1+float64(i*k)), append(o.after, loss(i, k))
+				}
+				s.models = append(s.models, o)
+			}
+		}
+		return s
+	}
+	for name, c := range map[string]struct {
+		loss func(from, to int) float64
+		want string
+	}{
+		"as published": {func(from, to int) float64 {
+			if to == 0 && from == 1 {
+				return 2
+			}
+			return 3 / math.Pow(4, float64(to))
+		}, Holds},
+		"the source decides": {func(from, to int) float64 { return 1/(1+float64(from)) + 0.001/(1+float64(to)) }, Fails},
+		"low dose is better": {func(_, to int) float64 { return 1 + float64(to) }, Fails},
+	} {
+		if j := findings[9].on(evidence{make(c.loss), nil}, axisDose, ""); j.Outcome != c.want {
+			t.Errorf("%s: %s, want %s: %+v", name, j.Outcome, c.want, j.Parts)
+		}
+	}
+}
+
+// TestStructureFinding judges finding 11 likewise.
+func TestStructureFinding(t *testing.T) {
+	make := func(same, other float64) *series {
+		s := &series{axis: axisStructure, domains: []string{"fcc_Cu_small", "fcc_Ag_small", "w_ZnS_small", "w_CdSe_small"}}
+		for i, from := range s.domains {
+			for j, to := range s.domains {
+				if i == j {
+					continue
+				}
+				o := outcome{config: config{source: from, target: to}}
+				for k, d := range s.domains {
+					v := other
+					if kind(d) == kind(from) {
+						v = same
+					}
+					o.before, o.after = append(o.before, v), append(o.after, 1+float64(k))
+				}
+				s.models = append(s.models, o)
+			}
+		}
+		return s
+	}
+	if j := findings[10].on(evidence{make(1, 2), nil}, axisStructure, ""); j.Outcome != Holds {
+		t.Errorf("%+v", j)
+	}
+	if j := findings[10].on(evidence{make(2, 1), nil}, axisStructure, ""); j.Outcome != Fails {
+		t.Errorf("the other type is better, and it %s", j.Outcome)
+	}
+}
+
+// TestTimesFinding judges finding 12 by measured times.
+func TestTimesFinding(t *testing.T) {
+	for _, c := range []struct {
+		none, encoder float64
+		want          string
+	}{{10, 8, Holds}, {10, 9.5, Fails}, {10, 5, Fails}, {0, 0, Unjudged}} {
+		s := &series{axis: axisDefocus, domains: []string{"0"}, models: []outcome{
+			{config: config{frozen: study.FreezeNone}, seconds: c.none},
+			{config: config{frozen: study.FreezeEncoder}, seconds: c.encoder},
+		}}
+		if j := findings[11].on(evidence{s, nil}, axisDefocus, ""); j.Outcome != c.want {
+			t.Errorf("%g s against %g s: %s, want %s", c.encoder, c.none, j.Outcome, c.want)
+		}
+	}
+}
+
+func TestSignTest(t *testing.T) {
+	for _, c := range []struct {
+		k, n int
+		want float64
+	}{{0, 5, 0.0625}, {5, 5, 0.0625}, {1, 5, 0.375}, {2, 4, 1}, {9, 10, 0.021484375}} {
+		if got := signTest(c.k, c.n); math.Abs(got-c.want) > 1e-12 {
+			t.Errorf("signTest(%d, %d) = %v, want %v", c.k, c.n, got, c.want)
+		}
+	}
+}
+
+func TestInterval(t *testing.T) {
+	v := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9}
+	low, high := interval(v, "test")
+	if !(low >= 1 && low < 5 && high > 5 && high <= 9) {
+		t.Errorf("interval of the median of 1 … 9 is %g to %g", low, high)
+	}
+	if l, h := interval(v, "test"); l != low || h != high {
+		t.Error("the same resampling gave another interval")
+	}
+	if low, _ := interval(v[:7], "test"); !math.IsNaN(low) {
+		t.Error("seven values gave an interval")
+	}
+}
+
+func TestByColumn(t *testing.T) {
+	m := &Matrix{Rows: []string{"a", "b"}, Columns: []string{"x", "y"}, Values: [][]float64{{1, 2}, {1, 2}}}
+	never := func(string, string) bool { return false }
+	if got := byColumn(m, never); math.Abs(got-1) > 1e-12 {
+		t.Errorf("columns alone decide, and explain %g", got)
+	}
+	m.Values = [][]float64{{1, 1}, {2, 2}}
+	if got := byColumn(m, never); math.Abs(got) > 1e-12 {
+		t.Errorf("rows alone decide, and columns explain %g", got)
+	}
+}
