@@ -7,6 +7,7 @@ package engine
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // ErrUnsupported is wrapped by an engine's compiler when the graph or the
@@ -86,4 +87,26 @@ type Engine interface {
 
 	// Close releases threads and memory.
 	Close()
+}
+
+// Profiler is an engine that can say where the time of a step goes.
+type Profiler interface {
+	Engine
+
+	// Profile is Gradients without statistics, phase by phase, after one that is
+	// not timed. clock is any clock: of the wall, or of the processor time of the
+	// thread where the engine has one.
+	Profile(b Batch, frozen []bool, clock func() time.Duration) ([]Phase, error)
+
+	// Peak measures what the processor can do, in floating-point operations per
+	// second, with all the engine's threads.
+	Peak() float64
+}
+
+// Phase is one pass over one layer.
+type Phase struct {
+	Layer        string // the node; "" for what belongs to none
+	Pass         string // "forward", "data gradient", "weight gradient", …
+	MultiplyAdds int64  // of the convolution computed directly, in one pass
+	Time         time.Duration
 }

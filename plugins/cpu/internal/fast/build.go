@@ -148,4 +148,4 @@ func (p *program) bind() {
 	}
 }
 
-var _ engine.Engine = (*Engine)(nil)
+var _ engine.Profiler = (*Engine)(nil)

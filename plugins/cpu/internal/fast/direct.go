@@ -96,7 +96,7 @@ func (p *program) forwardDirect(o *op) {
 	weights := p.weights(o.weight)
 	size := kk * kk * depth // per lane
 	u := p.buffer(len(pan) * size * 16)
-	p.add("forward weights", o, len(pan), []*buffer{u}, func(_, i int) {
+	p.add("forward", o, len(pan), []*buffer{u}, func(_, i int) {
 		for half := range pan[i].width / lanes {
 			// [c][tap][8] to [tap][c][16]
 			k.Copy(kernel.Block{Data: u.data[i*size*16+half*lanes:], Row: depth * pan[i].width, Col: pan[i].width},
@@ -115,7 +115,7 @@ func (p *program) forwardDirect(o *op) {
 	if o.bias != nil {
 		bias = p.e.slice(p.e.values, o.bias)
 	}
-	p.add("forward products", o, st.count, uses, func(w, i int) {
+	p.add("forward", o, st.count, uses, func(w, i int) {
 		scratch := p.scratch[w]
 		x, y := cut(&scratch, stage), cut(&scratch, px)
 		n, y0, x0, rows, cols := st.at(i)
@@ -177,7 +177,7 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 		perRow += c.inCols * c.depth
 		sources = append(sources, c)
 		uses = append(uses, c.u, out.grad)
-		p.add("data gradient weights", o, len(pan), []*buffer{c.u}, func(_, i int) {
+		p.add("data gradient", o, len(pan), []*buffer{c.u}, func(_, i int) {
 			// [k/8][c][tap][k%8] to [tap reversed][k][c]
 			taps := c.kk * c.kk
 			for half := range pan[i].width / lanes {
@@ -202,7 +202,7 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 	if m != nil {
 		mask = p.masker(m, 0, st.count, d)
 	}
-	p.add("data gradient products", ops[0], st.count, uses, func(w, i int) {
+	p.add("data gradient", ops[0], st.count, uses, func(w, i int) {
 		scratch := p.scratch[w]
 		x, y := cut(&scratch, offset), cut(&scratch, px)
 		n, y0, x0, rows, cols := st.at(i)
@@ -284,7 +284,7 @@ func (p *program) weightDirect(o *op) {
 		images := min(chunk, p.n-first)
 		const rowsPerTask = 8
 		tasks := (out.h + rowsPerTask - 1) / rowsPerTask
-		p.add("weight gradient rows", o, images*tasks, uses, func(_, i int) {
+		p.add("weight gradient", o, images*tasks, uses, func(_, i int) {
 			n, y0 := i/tasks, i%tasks*rowsPerTask
 			rows := min(rowsPerTask, out.h-y0)
 			// Each task stages the input rows from its first output row to that
@@ -300,7 +300,7 @@ func (p *program) weightDirect(o *op) {
 				p.fill(kernel.Block{Data: dst, Row: out.w * 16, Col: 16}, plane, out.h, out.w, y0, 0, rows, out.w, nil)
 			}
 		})
-		p.add("weight gradient products", o, len(pan)*kk, uses, func(_, i int) {
+		p.add("weight gradient", o, len(pan)*kk, uses, func(_, i int) {
 			pn, dy := i/kk, i%kk
 			gemm := k.Gemm16
 			if pan[pn].width == 8 {

@@ -380,3 +380,25 @@ func TestStudyLoss(t *testing.T) {
 		t.Error("the loss of no number is a number")
 	}
 }
+
+func BenchmarkForward(b *testing.B) {
+	const width, size = 64, 512
+	g := unet(b, width)
+	e := compiled(b, g, options(runtime.GOMAXPROCS(0)))
+	x := batch(1, size, size)
+	x.Labels = nil
+	out := make([]float64, 2*size*size)
+	macs, _ := g.MultiplyAdds([]int{1, 1, size, size})
+	step := func() {
+		if _, err := e.Forward(x, out); err != nil {
+			b.Fatal(err)
+		}
+	}
+	step()
+	cpu := cpuTime()
+	for b.Loop() {
+		step()
+	}
+	b.ReportMetric(2*float64(macs)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOPS")
+	b.ReportMetric(float64(cpuTime()-cpu)/1e6/float64(b.N), "cpu-ms")
+}

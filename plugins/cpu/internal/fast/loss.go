@@ -188,7 +188,7 @@ func softmax(x []float64) (m, logSum float64) {
 func (p *program) biasGradient(head *op) {
 	s := p.tensors[head.out]
 	partial := make([][lanes]float64, p.n)
-	p.add("bias gradient", head, p.n, []*buffer{s.grad}, func(_, n int) {
+	p.add("weight gradient", head, p.n, []*buffer{s.grad}, func(_, n int) {
 		var sum [lanes]float64
 		g := s.plane(s.grad.data, n, 0)
 		for i, v := range g {
@@ -197,7 +197,7 @@ func (p *program) biasGradient(head *op) {
 		partial[n] = sum
 	})
 	db := p.e.slice(p.e.grads, head.bias)
-	p.add("bias gradient", head, 1, nil, func(_, _ int) {
+	p.add("weight gradient", head, 1, nil, func(_, _ int) {
 		for l := range lanes {
 			sum := 0.0
 			for n := range partial {

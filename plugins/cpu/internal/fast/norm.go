@@ -138,7 +138,7 @@ func (p *program) contribute(m *norm, k int, d *buffer) {
 	st := &p.norms[m.position]
 	before := s.grad
 	s.grad = d
-	p.add("gradient", nil, p.n*s.blocks, []*buffer{d, s.value, before}, func(_, task int) {
+	p.add("normalisation gradient", nil, p.n*s.blocks, []*buffer{d, s.value, before}, func(_, task int) {
 		n, b := task/s.blocks, task%s.blocks
 		at := func(x *buffer) kernel.Block {
 			return kernel.Block{Data: s.plane(x.data, n, b), Row: s.w * lanes, Col: lanes}

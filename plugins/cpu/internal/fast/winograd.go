@@ -267,10 +267,10 @@ func (p *program) contract(c contraction) {
 	if byPanel {
 		v := p.buffer(group * g.groups)
 		p.need(max(stageSize, panelSize+mSize+pxSize+c.scratch) + 64)
-		p.add(c.name+" input", c.op, g.groups, append([]*buffer{v}, c.uses...), func(w, i int) {
+		p.add(c.name, c.op, g.groups, append([]*buffer{v}, c.uses...), func(w, i int) {
 			transform(p.scratch[w], v.data[i*group:], i)
 		})
-		p.add(c.name+" products", c.op, len(c.panels), append([]*buffer{v}, c.uses...), func(w, i int) {
+		p.add(c.name, c.op, len(c.panels), append([]*buffer{v}, c.uses...), func(w, i int) {
 			s := p.scratch[w]
 			u, m, px := cut(&s, panelSize), cut(&s, mSize), cut(&s, pxSize)
 			pn := c.panels[i]
@@ -289,11 +289,11 @@ func (p *program) contract(c contraction) {
 		offset[i] = offset[i-1] + points*depth*c.panels[i-1].width
 	}
 	p.need(max(c.scratch, group+mSize+pxSize+stageSize) + 64)
-	p.add(c.name+" weights", c.op, len(c.panels)*chunks, []*buffer{u}, func(w, i int) {
+	p.add(c.name, c.op, len(c.panels)*chunks, []*buffer{u}, func(w, i int) {
 		pn, from := c.panels[i/chunks], i%chunks*chunk
 		c.pack(p.scratch[w], u.data[offset[i/chunks]:], pn, depth*pn.width, from, min(from+chunk, len(c.in)))
 	})
-	p.add(c.name+" products", c.op, g.groups, append([]*buffer{u}, c.uses...), func(w, i int) {
+	p.add(c.name, c.op, g.groups, append([]*buffer{u}, c.uses...), func(w, i int) {
 		s := p.scratch[w]
 		v, m, px, stage := cut(&s, group), cut(&s, mSize), cut(&s, pxSize), cut(&s, stageSize)
 		transform(stage, v, i)
@@ -499,7 +499,7 @@ func (p *program) weightWinograd(o *op) {
 		const perTask = 16
 		inTasks, outTasks := (len(in)+perTask-1)/perTask, (len(grads)+perTask-1)/perTask
 		per := inTasks + outTasks
-		p.add("weight gradient tiles", o, (last-first)*per, uses, func(w, i int) {
+		p.add("weight gradient", o, (last-first)*per, uses, func(w, i int) {
 			s, part := g.segment(first+i/per), i%per
 			t := start[i/per]
 			if part < inTasks {
@@ -520,7 +520,7 @@ func (p *program) weightWinograd(o *op) {
 				}
 			}
 		})
-		p.add("weight gradient products", o, len(pan)*len(spans), uses, func(w, i int) {
+		p.add("weight gradient", o, len(pan)*len(spans), uses, func(w, i int) {
 			pn, sp := i/len(spans), spans[i%len(spans)]
 			acc := p.scratch[w]
 			if sum != nil {
