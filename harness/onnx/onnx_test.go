@@ -2,6 +2,9 @@ package onnx_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -48,4 +51,25 @@ func save(t testing.TB, data []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// The bytes of a small graph, fixed: no process, machine or version of Go may
+// give others.
+func TestBytes(t *testing.T) {
+	g := &nn.Graph{
+		Name:   "small",
+		Input:  nn.Value{Name: "x", Shape: []int{0, 1, 0, 0}},
+		Output: nn.Value{Name: "y", Shape: []int{0, 1, 0, 0}},
+		Nodes: []*nn.Node{{Name: "conv", Op: "Conv", Inputs: []string{"x", "w", "b"}, Outputs: []string{"c"}, Attrs: nn.Attrs{"pads": []int64{0, 1, 0, 1}, "kernel_shape": []int64{1, 3}}},
+			{Name: "leaky", Op: "LeakyRelu", Inputs: []string{"c"}, Outputs: []string{"y"}, Attrs: nn.Attrs{"alpha": float32(0.25)}}},
+		Tensors: []*nn.Tensor{{Name: "w", Shape: []int{1, 1, 1, 3}, Data: []float32{1, -2, 0.5}}, {Name: "b", Shape: []int{1}, Data: []float32{float32(math.Copysign(0, -1))}}},
+	}
+	data, err := onnx.Marshal(g, onnx.MarshalOptions{ProducerVersion: "1", Doc: "d", InputDoc: "i", OutputDoc: "o", Metadata: map[string]string{"z": "1", "a": "2", "m": "3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "f4fb1f4028408a9e1f521cb2b37477b73d7a020d231d443dfc28b70724ee3a0d"
+	if got := fmt.Sprintf("%x", sha256.Sum256(data)); got != want {
+		t.Errorf("SHA-256 %s, want %s", got, want)
+	}
 }

@@ -162,6 +162,21 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
+// A consumer that is not installed is recorded, and is no obstacle.
+func TestMissingConsumer(t *testing.T) {
+	t.Setenv("PATH", "")
+	t.Setenv("REFOCUS_NODE_MODULES", t.TempDir())
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	o := without
+	o.Consumers = []consumer.Consumer{consumer.ONNXRuntime}
+	if _, err := Write(context.Background(), path, model(t), o); err != nil {
+		t.Fatal(err)
+	}
+	if c := certificate(t, path).Consumers[0]; c.Passed || !strings.Contains(c.Skipped, "npm i onnxruntime-node") {
+		t.Errorf("recorded %+v", c)
+	}
+}
+
 // need skips where one of the consumers is missing.
 func need(t *testing.T, ks ...consumer.Consumer) {
 	for _, k := range ks {
