@@ -44,12 +44,17 @@ func (a *adam) reset(parameters []*nn.Tensor) {
 	}
 }
 
+// next counts a step and returns its size and the root of the second moment's
+// correction.
+func (a *adam) next() (size, root2 float64) {
+	a.step++
+	return a.rate / (1 - math.Pow(a.Beta1, float64(a.step))), math.Sqrt(1 - math.Pow(a.Beta2, float64(a.step)))
+}
+
 // Step takes one optimiser step; the model consists of trained values.
 func (a *adam) Step(model []G.ValueGrad) error {
-	a.step++
-	correction1 := 1 - math.Pow(a.Beta1, float64(a.step))
-	root2 := float32(math.Sqrt(1 - math.Pow(a.Beta2, float64(a.step))))
-	size := float32(a.rate / correction1)
+	size64, root64 := a.next()
+	size, root2 := float32(size64), float32(root64)
 	b1, b2 := float32(1-a.Beta1), float32(1-a.Beta2)
 	keep2, epsilon := float32(a.Beta2), float32(a.Epsilon)
 	a.workers.Run(len(model), func(_, i int) {

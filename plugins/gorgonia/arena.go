@@ -11,6 +11,7 @@ import (
 type executor struct {
 	workers *kernel.Workers
 	arena   *arena
+	device  accelerator // nil: the processor
 }
 
 // arena lends memory to intermediate values and takes it back when their last

@@ -22,6 +22,9 @@ const Name = "gorgonia"
 // instruction set is appended, which they depend on too.
 const numerics = "gorgonia-1"
 
+// processor is the name and the kind of the device that is always there.
+const processor = "cpu"
+
 // maxThreads bounds what a session may ask for.
 const maxThreads = 1024
 
@@ -36,12 +39,27 @@ func (e engine) Describe(context.Context) (backend.Description, error) {
 		Version:     e.version,
 		Numerics:    numerics + "-" + kernel.ISA(),
 		Determinism: backend.DeterminismThreads,
-		Devices:     []backend.Device{{Name: "cpu", Kind: "cpu", Info: fmt.Sprintf("%d threads, %s", runtime.GOMAXPROCS(0), kernel.ISA())}},
+		Devices:     []backend.Device{{Name: processor, Kind: processor, Info: fmt.Sprintf("%d threads, %s", runtime.GOMAXPROCS(0), kernel.ISA())}},
 		Precisions:  []string{backend.Float32},
 		Losses:      []string{backend.LossOnProbabilities, backend.LossOnLogits},
 	}
+	kinds := []string{processor}
+	c := cuda()
+	if len(c.devices) > 0 {
+		// A device, where there is one, is the default, and what the claims are
+		// about.
+		d.Devices = append(c.devices, d.Devices...)
+		d.Numerics = numerics + "-" + c.numerics
+		d.Determinism = backend.DeterminismNone
+		kinds = []string{c.devices[0].Kind, processor}
+	}
 	for _, op := range slices.Sorted(maps.Keys(known)) {
-		d.Operators = append(d.Operators, backend.Operator{Type: op, Device: "cpu", Note: notes[op]})
+		for _, kind := range kinds {
+			d.Operators = append(d.Operators, backend.Operator{Type: op, Device: kind, Note: notes[op]})
+		}
+	}
+	if c.note != "" {
+		d.Notes = append(d.Notes, c.note)
 	}
 	return d, nil
 }
@@ -64,8 +82,16 @@ func (e engine) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend
 	if o.Loss != backend.LossOnProbabilities && o.Loss != backend.LossOnLogits {
 		return nil, fmt.Errorf("loss %q: %w", o.Loss, backend.ErrUnsupported)
 	}
-	if o.Device != "" && o.Device != "cpu" {
-		return nil, fmt.Errorf("device %q: %w, only cpu", o.Device, backend.ErrUnsupported)
+	c := cuda()
+	names := []string{processor}
+	for i, d := range c.devices {
+		names = slices.Insert(names, i, d.Name)
+	}
+	if o.Device == "" {
+		o.Device = names[0]
+	}
+	if !slices.Contains(names, o.Device) {
+		return nil, fmt.Errorf("device %q: %w here, only %q", o.Device, backend.ErrUnsupported, names)
 	}
 	if o.Threads < 0 || o.Threads > maxThreads {
 		return nil, fmt.Errorf("%d threads: must be from 0 (all processors) to %d", o.Threads, maxThreads)
@@ -82,7 +108,7 @@ func (e engine) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend
 	s := &session{
 		net:      g.Clone(),
 		options:  o,
-		exec:     &executor{kernel.NewWorkers(o.Threads), newArena()},
+		exec:     &executor{workers: kernel.NewWorkers(o.Threads), arena: newArena()},
 		weights:  map[string]*tensor.Dense{},
 		datasets: map[string]*dataset{},
 	}
@@ -93,5 +119,20 @@ func (e engine) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend
 	}
 	s.adam = &adam{Adam: o.Adam, workers: s.exec.workers}
 	s.adam.reset(s.net.Parameters())
+	if o.Device == processor {
+		return s, nil
+	}
+	device, err := c.open(o.Device)
+	if err != nil {
+		return nil, fmt.Errorf("device %q: %w", o.Device, err)
+	}
+	s.exec.device = device
+	if err = device.supports(g); err == nil {
+		err = device.upload(s)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
 	return s, nil
 }

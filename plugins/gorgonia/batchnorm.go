@@ -28,6 +28,8 @@ type batchNorm struct {
 type batchStatistics struct {
 	mean, variance []float64 // biased variance
 	count          int       // values per channel
+
+	device any // an accelerator's own statistics
 }
 
 // channel calls f with the values of channel c in each image of each array.

@@ -274,7 +274,7 @@ func (b *builder) node(n *nn.Node, relued bool) (*G.Node, error) {
 			break
 		}
 		inputs = inputs[:3]
-		stats := &batchStatistics{make([]float64, x[1]), make([]float64, x[1]), x[0] * x[2] * x[3]}
+		stats := &batchStatistics{mean: make([]float64, x[1]), variance: make([]float64, x[1]), count: x[0] * x[2] * x[3]}
 		if stats.count < 2 {
 			return nil, fmt.Errorf("one value per channel has no variance to train with")
 		}

@@ -147,13 +147,27 @@ func (b *builder) apply(name string, a arithmetic, out []int, need []bool, input
 		o.in = append(o.in, n.Shape())
 	}
 	b.ops = append(b.ops, o)
-	node, err := G.ApplyOp(o, inputs...)
+	var operator G.Op = o
+	if b.exec.device != nil {
+		operator = b.exec.device.operator(o)
+	}
+	node, err := G.ApplyOp(operator, inputs...)
 	if err != nil {
 		return nil, fmt.Errorf("node %q: %w", name, err)
 	}
 	b.inputs[o] = inputs
 	return node, nil
 }
+
+// own is the node's operator if it is one of this package's, else nil.
+func own(n *G.Node) *op {
+	if o, ok := n.Op().(interface{ own() *op }); ok {
+		return o.own()
+	}
+	return nil
+}
+
+func (o *op) own() *op { return o }
 
 // only is a list of gradients of which those not needed stay nil.
 func only(need []bool, f func(i int) (*G.Node, error)) (G.Nodes, error) {

@@ -128,6 +128,10 @@ func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, 
 			seen[h] = true
 		}
 	}
+	if exec.device != nil {
+		p.machine, err = exec.device.machine(b, p)
+		return p, true, err
+	}
 	p.machine = G.NewTapeMachine(b.graph)
 	return p, true, nil
 }
@@ -141,13 +145,16 @@ func (p *plan) pixelwise() error {
 	return nil
 }
 
+// labelsName is no value's name in an ONNX graph.
+const labelsName = "labels of the loss"
+
 func (p *plan) addLoss(b *builder, z string) error {
 	if err := p.pixelwise(); err != nil {
 		return err
 	}
 	s := b.shapes[z]
 	p.labels = tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(s[0], s[2], s[3]))
-	labels := G.NewTensor(b.graph, tensor.Float32, 3, G.WithShape(s[0], s[2], s[3]), G.WithName("labels"), G.WithValue(p.labels))
+	labels := G.NewTensor(b.graph, tensor.Float32, 3, G.WithShape(s[0], s[2], s[3]), G.WithName(labelsName), G.WithValue(p.labels))
 	x := b.values[z]
 	cost, err := b.apply("loss", crossEntropy{softmax{s[0], s[1], s[2] * s[3]}, &p.loss}, nil, []bool{b.need[x], false}, x, labels)
 	if err != nil {
@@ -180,14 +187,14 @@ func (b *builder) countUses(keep map[*G.Node]bool) {
 		}
 	}
 	for _, n := range b.graph.AllNodes() {
-		if _, own := n.Op().(*op); !own {
+		if own(n) == nil {
 			for it := b.graph.From(n.ID()); it.Next(); {
 				keep[it.Node().(*G.Node)] = true
 			}
 		}
 	}
 	for _, n := range b.graph.AllNodes() {
-		if o, ok := n.Op().(*op); ok && !keep[n] {
+		if o := own(n); o != nil && !keep[n] {
 			o.uses = uses[n]
 		}
 	}
@@ -206,10 +213,20 @@ func (p *plan) run(ctx context.Context) error {
 }
 
 // done gives back the memory of the run's values.
-func (p *plan) done() { p.exec.arena.reclaim() }
+func (p *plan) done() {
+	if p.exec.device != nil {
+		p.exec.device.reclaim()
+	}
+	p.exec.arena.reclaim()
+}
 
-// value is what the last run computed for a node.
-func value(n *G.Node) []float32 { return n.Value().Data().([]float32) }
+// value is what the last run computed for a node, valid until done.
+func (p *plan) value(n *G.Node) ([]float32, error) {
+	if p.exec.device != nil {
+		return p.exec.device.read(p, n)
+	}
+	return n.Value().Data().([]float32), nil
+}
 
 // commit moves the running statistics as a training step does.
 func (p *plan) commit(weights map[string]*tensor.Dense) {

@@ -172,12 +172,7 @@ func (s *session) Train(ctx context.Context, r backend.TrainRequest, progress fu
 		if err != nil {
 			return fmt.Errorf("batch %d: %w", i, err)
 		}
-		p.commit(s.weights)
-		model := make([]G.ValueGrad, len(p.grads))
-		for j, n := range p.grads {
-			model[j] = trained{p.parameters[j], s.weights[p.parameters[j]], n.Value()}
-		}
-		err = s.adam.Step(model)
+		err = s.step(p)
 		p.done()
 		if err == nil {
 			err = progress(backend.Step{Batch: i, Loss: p.loss})
@@ -187,6 +182,19 @@ func (s *session) Train(ctx context.Context, r backend.TrainRequest, progress fu
 		}
 	}
 	return nil
+}
+
+// step moves the running statistics and the parameters after a run.
+func (s *session) step(p *plan) error {
+	if s.exec.device != nil {
+		return s.exec.device.step(p, s.adam)
+	}
+	p.commit(s.weights)
+	model := make([]G.ValueGrad, len(p.grads))
+	for j, n := range p.grads {
+		model[j] = trained{p.parameters[j], s.weights[p.parameters[j]], n.Value()}
+	}
+	return s.adam.Step(model)
 }
 
 func (s *session) Gradients(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error) {
@@ -201,8 +209,12 @@ func (s *session) Gradients(ctx context.Context, b backend.Batch, frozen []strin
 	var g []backend.NamedTensor
 	for i, n := range p.grads {
 		name := p.parameters[i]
+		v, err := p.value(n)
+		if err != nil {
+			return 0, nil, err
+		}
 		g = append(g, backend.NamedTensor{Name: name, Tensor: backend.Tensor{
-			Shape: slices.Clone(s.net.Tensor(name).Shape), F32: slices.Clone(value(n))}})
+			Shape: slices.Clone(s.net.Tensor(name).Shape), F32: slices.Clone(v)}})
 	}
 	return p.loss, g, nil
 }
@@ -261,7 +273,16 @@ func (s *session) Evaluate(ctx context.Context, r backend.EvaluateRequest) (back
 			return e, err
 		}
 		pixels := d.h * d.w
-		y, zs := value(p.values[output]), value(p.values[z])
+		y, err := p.value(p.values[output])
+		if err != nil {
+			p.done()
+			return e, err
+		}
+		zs, err := p.value(p.values[z])
+		if err != nil {
+			p.done()
+			return e, err
+		}
 		k := p.classes
 		first := len(e.Loss)
 		e.Classes = k
@@ -331,10 +352,13 @@ func (s *session) Predict(ctx context.Context, images backend.Tensor) (backend.T
 			p.done()
 			return out, err
 		}
-		y := p.values[s.net.Output.Name]
-		out.F32 = append(out.F32, value(y)...)
-		out.Shape = append([]int{n}, y.Shape()[1:]...)
+		y, err := p.value(p.values[s.net.Output.Name])
+		out.F32 = append(out.F32, y...)
+		out.Shape = append([]int{n}, p.output[1:]...)
 		p.done()
+		if err != nil {
+			return out, err
+		}
 		first += count
 	}
 	return out, nil
@@ -374,19 +398,25 @@ func (s *session) Activations(ctx context.Context, b backend.Batch, names []stri
 	if err := p.run(ctx); err != nil {
 		return nil, err
 	}
+	if err := s.fetch(); err != nil {
+		return nil, err
+	}
 	var out []backend.NamedTensor
 	for _, name := range names {
-		var v G.Value
+		v := backend.NamedTensor{Name: name}
 		switch {
 		case name == s.net.Input.Name:
-			v = p.images
+			v.Shape, v.F32 = p.images.Shape(), p.images.Data().([]float32)
 		case s.weights[name] != nil:
-			v = s.weights[name]
+			v.Shape, v.F32 = s.weights[name].Shape(), s.weights[name].Data().([]float32)
 		default:
-			v = p.values[name].Value()
+			v.Shape = p.values[name].Shape()
+			if v.F32, err = p.value(p.values[name]); err != nil {
+				return nil, err
+			}
 		}
-		out = append(out, backend.NamedTensor{Name: name, Tensor: backend.Tensor{
-			Shape: slices.Clone([]int(v.Shape())), F32: slices.Clone(v.Data().([]float32))}})
+		v.Shape, v.F32 = slices.Clone(v.Shape), slices.Clone(v.F32)
+		out = append(out, v)
 	}
 	return out, nil
 }
@@ -397,8 +427,19 @@ const (
 	stepKey = "step"
 )
 
+// fetch brings the weights and moments back from where they are trained.
+func (s *session) fetch() error {
+	if s.exec.device == nil {
+		return nil
+	}
+	return s.exec.device.download(s)
+}
+
 func (s *session) State(ctx context.Context) ([]byte, error) {
 	if err := s.usable(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.fetch(); err != nil {
 		return nil, err
 	}
 	var ts []safetensors.Tensor
@@ -462,6 +503,9 @@ func (s *session) SetState(ctx context.Context, state []byte) error {
 		copy(s.weights[name].Data().([]float32), v)
 	}
 	s.adam = next
+	if s.exec.device != nil {
+		return s.exec.device.upload(s)
+	}
 	return nil
 }
 
@@ -499,6 +543,9 @@ func (s *session) Close() error {
 	}
 	for _, c := range s.plans {
 		errs = append(errs, c.plan.machine.Close())
+	}
+	if s.exec.device != nil {
+		errs = append(errs, s.exec.device.close())
 	}
 	s.plans, s.weights, s.adam, s.exec = nil, nil, nil, nil
 	return errors.Join(errs...)

@@ -1,0 +1,38 @@
+package gorgonia
+
+import (
+	G "gorgonia.org/gorgonia"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+)
+
+// accelerator is a device that runs a session's plans and optimiser instead of
+// the processor. It holds the weights, statistics and moments; the session's
+// own copies are as of the last upload or download.
+type accelerator interface {
+	// supports reports what the graph needs that the device lacks.
+	supports(g *nn.Graph) error
+	// operator makes the node's operator run on the device.
+	operator(o *op) G.Op
+	// machine compiles a plan.
+	machine(b *builder, p *plan) (G.VM, error)
+	// read copies what the plan's last run computed for a node.
+	read(p *plan, n *G.Node) ([]float32, error)
+	// reclaim takes back the memory of a run's values.
+	reclaim()
+	// step moves the running statistics and takes an optimiser step with the
+	// gradients of the plan's last run.
+	step(p *plan, a *adam) error
+	upload(s *session) error
+	download(s *session) error
+	close() error
+}
+
+// A platform is a kind of device that this build can use.
+type platform struct {
+	devices  []backend.Device
+	note     string // why there are none, or what to know
+	numerics string
+	open     func(device string) (accelerator, error)
+}
