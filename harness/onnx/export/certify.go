@@ -24,10 +24,11 @@ const (
 	// that go into the softmax. Float32 evaluations differ by some 1e-6; the
 	// failures that the comparison looks for are 0.1 and more.
 	Tolerance = 1e-4
-	// StandardizedTolerance holds for models that standardise: programs differ
-	// in how they sum an image's mean and variance in float32. Measured were
-	// up to 2e-5.
-	StandardizedTolerance = 5e-4
+	// StandardizedTolerance holds for models that standardise. In float32 an
+	// image with a mean of 30000 and a spread of 180 is known to 1e-5 of its
+	// spread, and a network may amplify that; measured were up to 2e-4, and
+	// 0.08 for the failure that this comparison looks for.
+	StandardizedTolerance = 2e-3
 	// HalfTolerance holds for probabilities from float16 weights, which have
 	// three decimal digits.
 	HalfTolerance = 2e-2

@@ -126,7 +126,7 @@ class Odd(nn.Module):
 
 MODELS = {
     "study": (lambda: Study(), {}),
-    "study-fixed": (lambda: Study(), {"fixed": True}),
+    "study-fixed": (lambda: Study(), {"fixed": True, "as_inputs": True}),
     "study-unfused": (lambda: Study(), {"unfused": True}),
     "study-size": (lambda: Study(up="size"), {}),
     "study-size-fixed": (lambda: Study(up="size"), {"fixed": True}),
@@ -162,6 +162,8 @@ def main(out):
             kw = {}
             if not opt.get("fixed"):
                 kw["dynamic_axes"] = {"image": {0: "n", 2: "h", 3: "w"}, "out": {0: "n", 2: "h", 3: "w"}}
+            if opt.get("as_inputs"):
+                kw["keep_initializers_as_inputs"] = True
             if opt.get("unfused"):
                 kw.update(training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False)
             file = f"{name}-{opset}.onnx"
