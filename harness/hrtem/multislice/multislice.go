@@ -11,10 +11,18 @@
 //
 //	V(x) = 1/A · Σ_k Factor·f(k)·S(k)·exp(2πi·k·x),  S(k) = Σ_j exp(−2πi·k·x_j)
 //
-// for |k| ≤ k_max, where A is the cell's area and f the scattering factor. The
-// zero frequency is kept, so that phases count from vacuum. The structure factor
-// S comes from atoms deposited as truncated Gaussians, whose transform is divided
-// out again: positions are not rounded to the grid.
+// for |k| up to 0.95 of the Nyquist frequency, where A is the cell's area and f the
+// scattering factor. The zero frequency is kept, so that phases count from vacuum.
+// The structure factor S comes from atoms deposited as truncated Gaussians, whose
+// transform is divided out again: positions are not rounded to the grid, and the
+// potential is right to 0.2 % of an atom's peak.
+//
+// The potential keeps frequencies beyond k_max because exp(iσV) of a heavy atom
+// mixes them down: against a grid of 0.025 Å, a CdSe particle's exit wave on 0.1 Å
+// is wrong by 5.0 % (root mean square of ψ−1, up to 2.5 1/Å) with the potential
+// limited to k_max, by 2.7 % with this; on 0.2 Å (up to 1.25 1/Å) by 7.1 % and
+// 4.0 %. Limiting exp(iσV) itself, too, at the price of two more transforms a
+// slice, changes these figures by less than a tenth.
 package multislice
 
 import (
@@ -41,7 +49,7 @@ type Options struct {
 // Multislice holds the tables of a grid. It is safe for concurrent use.
 type Multislice struct {
 	o            Options
-	band         int // largest frequency index within the limit
+	band         int // largest frequency index up to k_max
 	grid, output *fft.Plan
 	propagator   fft.Field         // P/Grid²
 	phase        map[int][]float32 // by atomic number: σ·Factor·f/(A·transform of the Gaussian)
@@ -60,13 +68,13 @@ func New(o Options) (*Multislice, error) {
 	if o.Output > o.Grid {
 		return nil, fmt.Errorf("multislice: output of %d samples from a grid of %d", o.Output, o.Grid)
 	}
-	// |k| ≤ k_max in units of 1/Cell: 9·(kx² + ky²) ≤ Grid².
 	m.band = o.Grid / 3
 	lambda := kirkland.Wavelength(o.Energy)
 	area := float64(o.Cell * o.Cell)
 	m.propagator = fft.NewField(o.Grid)
 	scale := 1 / float64(o.Grid*o.Grid)
-	m.eachFrequency(func(i int, k2 float64) {
+	// |k| ≤ k_max in units of 1/Cell: 9·(kx² + ky²) ≤ Grid².
+	m.eachFrequency(1, 9, func(i int, k2 float64) {
 		s, c := portable.SinCos(float64(math.Pi * lambda * o.Slice * k2))
 		m.propagator.Re[i], m.propagator.Im[i] = float32(scale*c), float32(-scale*s)
 	})
@@ -81,9 +89,9 @@ func New(o Options) (*Multislice, error) {
 			continue
 		}
 		table := make([]float32, o.Grid*o.Grid)
-		// The limit is a function of k² alone, and few of the values differ.
+		// The values are functions of k² alone, and few of these differ.
 		known := map[float64]float32{}
-		m.eachFrequency(func(i int, k2 float64) {
+		m.eachFrequency(361, 1600, func(i int, k2 float64) {
 			v, ok := known[k2]
 			if !ok {
 				gauss := portable.Exp(-2 * math.Pi * math.Pi * width * width * px * px * k2)
@@ -97,14 +105,15 @@ func New(o Options) (*Multislice, error) {
 	return m, nil
 }
 
-// eachFrequency calls f with the index and k² (1/Å²) of every frequency within the
-// limit.
-func (m *Multislice) eachFrequency(f func(i int, k2 float64)) {
+// eachFrequency calls f with the index and k² (1/Å²) of every frequency with k² up to
+// p/q·(Grid/Cell)²: 1/4 would be the square of Nyquist's, 1/9 is that of two thirds
+// of it, 361/1600 that of 0.95.
+func (m *Multislice) eachFrequency(p, q int, f func(i int, k2 float64)) {
 	n := m.o.Grid
 	for kx := range n {
 		for ky := range n {
 			fx, fy := fft.Frequency(n, kx), fft.Frequency(n, ky)
-			if r := fx*fx + fy*fy; 9*r <= n*n {
+			if r := fx*fx + fy*fy; q*r <= p*n*n {
 				f(fft.Index(n, kx, ky), float64(r)/float64(m.o.Cell*m.o.Cell))
 			}
 		}
@@ -183,7 +192,7 @@ func (w *Wave) phases(first, second []crystal.Atom) {
 		w.deposit(d.Im, second, z)
 		terms = append(terms, fft.Term{Src: d, Re: w.m.phase[z]})
 	}
-	w.m.grid.Filter(w.phase, w.m.band, terms...)
+	w.m.grid.Filter(w.phase, w.m.o.Grid/2, terms...)
 }
 
 func has(atoms []crystal.Atom, z int) bool {
@@ -196,8 +205,8 @@ func has(atoms []crystal.Atom, z int) bool {
 }
 
 const (
-	width = 1.0 // standard deviation in samples of the Gaussian that atoms are deposited as
-	reach = 5   // samples on each side that it covers
+	width = 1.2 // standard deviation in samples of the Gaussian that atoms are deposited as
+	reach = 6   // samples on each side that it covers
 )
 
 // deposit adds the atoms of one element to a density.
@@ -231,9 +240,9 @@ func (w *Wave) deposit(density []float32, atoms []crystal.Atom, z int) {
 func spread(weights *[2*reach + 1]float32, u float64) int {
 	centre := math.Floor(u + 0.5)
 	d := u - centre
-	// exp(−(j−d)²/2) = exp(−d²/2)·exp(d)^j·exp(−j²/2), width being 1
-	e := portable.Exp(d)
-	v := float64(gaussPeak * portable.Exp(float64(-0.5*float64(d*d))))
+	// exp(−(j−d)²/2w²) = exp(−d²/2w²)·exp(d/w²)^j·exp(−j²/2w²)
+	e := portable.Exp(d / (width * width))
+	v := float64(gaussPeak * portable.Exp(-float64(d*d)/(2*width*width)))
 	up, down := v, v
 	weights[reach] = float32(v)
 	for j := 1; j <= reach; j++ {
@@ -244,12 +253,12 @@ func spread(weights *[2*reach + 1]float32, u float64) int {
 	return int(centre) - reach
 }
 
-const gaussPeak = 0.39894228040143267794 // 1/√(2π)
+const gaussPeak = 0.39894228040143267794 / width // 1/(w·√(2π))
 
-// gauss holds exp(−j²/2).
+// gauss holds exp(−j²/2w²).
 var gauss = func() (g [reach + 1]float64) {
 	for j := range g {
-		g[j] = portable.Exp(-float64(j*j) / 2)
+		g[j] = portable.Exp(-float64(j*j) / (2 * width * width))
 	}
 	return g
 }()
