@@ -111,7 +111,7 @@ A first run:  refocus reproduce defocus --profile smoke`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
-		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(),
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), benchCommand(),
 
 		verifyCommand(), serveCommand(),

@@ -45,14 +45,16 @@ func reportCommand() *cobra.Command {
 }
 
 // input gathers what a report shows, without pictures.
-func (r *resolved) input(failures []reproduce.Failure) (report.Input, error) {
+func (r *resolved) input(ctx context.Context, failures []reproduce.Failure) (report.Input, error) {
 	in := report.Input{Plan: r.plan}
-	var runs []report.Addressed
-	for _, n := range r.nodes {
-		runs = append(runs, report.Addressed{Run: n.Run, Digest: n.Digest, Parent: n.Spec.Parent})
-	}
 	var err error
-	if in.Models, err = report.Load(r.store, runs); err != nil {
+	if in.Models, err = report.Load(r.store, addressed(r.nodes)); err != nil {
+		return in, err
+	}
+	if in.Companion, err = r.companion(ctx); err != nil {
+		return in, err
+	}
+	if in.Particles, err = r.particles(); err != nil {
 		return in, err
 	}
 	for _, f := range failures {
@@ -75,9 +77,73 @@ func (r *resolved) input(failures []reproduce.Failure) (report.Input, error) {
 	return in, nil
 }
 
+func addressed(nodes []*reproduce.Node) []report.Addressed {
+	var runs []report.Addressed
+	for _, n := range nodes {
+		runs = append(runs, report.Addressed{Run: n.Run, Digest: n.Digest, Parent: n.Spec.Parent})
+	}
+	return runs
+}
+
+// companion is the series that a report compares this one with, transfer with
+// single-stage training, as far as the store holds it at the same profile; nil
+// for other studies and where it holds nothing.
+func (r *resolved) companion(ctx context.Context) (*report.Input, error) {
+	name := map[string]string{"defocus": "baseline", "baseline": "defocus"}[r.plan.Study.Name]
+	if name == "" {
+		return nil, nil
+	}
+	plan, err := (&common{profile: r.plan.Study.Profile}).plan(name)
+	if err != nil {
+		return nil, nil // a profile that only this study has
+	}
+	data, err := reproduce.NewData(ctx, r.store, plan)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := reproduce.Resolve(plan, data, r.desc)
+	if err != nil {
+		return nil, err
+	}
+	models, err := report.Load(r.store, addressed(nodes))
+	if err != nil || len(models) == 0 {
+		return nil, err
+	}
+	return &report.Input{Plan: plan, Models: models}, nil
+}
+
+// particles are the radii of the particles in a structure series' images, as far
+// as these have been made.
+func (r *resolved) particles() (map[string][]float64, error) {
+	if g := r.plan.Study.Grid; len(g.Crystals) < 2 && len(g.Sizes) < 2 {
+		return nil, nil
+	}
+	radii := map[string][]float64{}
+	for i := range r.plan.Domains {
+		d := &r.plan.Domains[i]
+		if d.Own != nil {
+			continue
+		}
+		for _, split := range []string{dataset.Train, dataset.Validation} {
+			m, err := dataset.ReadManifest(r.store.Root(), reproduce.Source(r.plan.Study, d, split).Digest())
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			} else if err != nil {
+				return nil, err
+			}
+			for _, im := range m.Images {
+				for _, p := range im.Structure.Particles {
+					radii[d.Key] = append(radii[d.Key], p.Radius)
+				}
+			}
+		}
+	}
+	return radii, nil
+}
+
 // report writes the study's report and exports its best model.
 func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, b *backendFlags, out *progress.Printer) error {
-	in, err := r.input(failures)
+	in, err := r.input(ctx, failures)
 	if err != nil {
 		return err
 	}
@@ -176,6 +242,7 @@ func (r *resolved) predictions(ctx context.Context, b backend.Backend, overall *
 		return report.Picture{}, err
 	}
 	return report.Picture{
+		Name: "predictions",
 		Caption: "Validation images with the outlines of their labels (orange) and of what the best model of each domain predicts (blue).",
 		PNG:     buf.Bytes(),
 	}, nil

@@ -9,6 +9,10 @@ import "embed"
 // Attribution is to be shown wherever the tables or figures made of them are.
 const Attribution = "Published results: L. Rangel DaCosta, H. Oill, M. C. Scott, Strategies for effective transfer learning for HRTEM analysis with neural networks, Elemental Microscopy (2025), DOI 10.69761/kjte5358, CC BY 4.0."
 
+// Credit is the short form for the margin of a figure, in a document that shows
+// Attribution as well.
+const Credit = "Data: L. Rangel DaCosta, H. Oill, M. C. Scott (2025), DOI 10.69761/kjte5358, CC BY 4.0"
+
 // FS holds defocus.csv.gz, baseline.csv.gz and noise.csv.gz.
 //
 //go:embed *.csv.gz

@@ -54,7 +54,7 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		sum.Lines = append(sum.Lines, r.String())
 	}
 	if len(in.Models) > 0 {
-		sum.Lines = append(sum.Lines, tally(c.Findings))
+		sum.Lines = append(in.gain(), append(sum.Lines, tally(c.Findings))...)
 	}
 
 	type file struct {
@@ -87,6 +87,21 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		}
 	}
 	return sum, nil
+}
+
+// gain says what transfer did to the loss on its targets; nothing for a study
+// without transfers.
+func (in *Input) gain() []string {
+	s := in.series()
+	var before, after []float64
+	for i := range s.models {
+		o := &s.models[i]
+		before, after = append(before, o.before[s.at(o.target)]), append(after, s.final(o))
+	}
+	if len(after) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", short(median(before)), short(median(after)), len(after))}
 }
 
 func profile(s *study.Study) string {

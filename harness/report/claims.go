@@ -104,7 +104,7 @@ func judged(statement string, ok bool, numbers []Number, effects ...Effect) Part
 	}
 	for _, n := range numbers {
 		if math.IsNaN(n.Value) || math.IsInf(n.Value, 0) {
-			return unjudged(statement, n.Name+" was not measured")
+			return unjudged(statement, n.Name+": not measured")
 		}
 	}
 	return p
@@ -315,35 +315,21 @@ func (e evidence) images() []Part {
 
 func (e evidence) frozen() []Part {
 	s := e.transfers
-	g := s.groups(byFrozen, s.final)
-	of := map[string]Number{}
-	for _, n := range numbersOf(g, "", median) {
-		of[n.Name] = n
+	medians := numbersOf(s.groups(byFrozen, s.final), "median with frozen: ", median)
+	decoder := s.paired(byFrozen, study.FreezeDecoder, study.FreezeNone, s.final)
+	encoder := s.paired(byFrozen, study.FreezeEncoder, study.FreezeNone, s.final)
+	first := fmt.Sprintf("With the decoder frozen, the loss is at most %.0f %% higher than with nothing frozen, in the median over otherwise equal configurations.", 100*(little-1))
+	const second = "With the encoder frozen, it rises, and more than with the decoder frozen."
+	const why = "no models of all the frozen parts that it compares"
+	if len(decoder) == 0 {
+		return []Part{unjudged(first, why), unjudged(second, why)}
 	}
-	none, encoder, decoder := of[study.FreezeNone], of[study.FreezeEncoder], of[study.FreezeDecoder]
-	lacks := func(statement string, n ...Number) (Part, bool) {
-		for _, x := range n {
-			if x.Models == 0 {
-				return unjudged(statement, "no models of all the frozen parts that it compares"), true
-			}
-		}
-		return Part{}, false
+	parts := []Part{judged(first, median(decoder) <= little, medians, effect("decoder to none", decoder)...)}
+	if len(encoder) == 0 {
+		return append(parts, unjudged(second, why))
 	}
-	var parts []Part
-	first := fmt.Sprintf("With the decoder frozen the median is at most %.0f %% higher than with nothing frozen.", 100*(little-1))
-	if p, lacking := lacks(first, none, decoder); lacking {
-		parts = append(parts, p)
-	} else {
-		parts = append(parts, judged(first, decoder.Value <= little*none.Value, []Number{none, decoder},
-			effect("decoder to none", s.paired(byFrozen, study.FreezeDecoder, study.FreezeNone, s.final))...))
-	}
-	second := "With the encoder frozen the median is higher than with the decoder frozen, and than with nothing frozen."
-	if p, lacking := lacks(second, none, decoder, encoder); lacking {
-		return append(parts, p)
-	}
-	return append(parts, judged(second, encoder.Value > decoder.Value && encoder.Value > none.Value, []Number{none, decoder, encoder},
-		append(effect("encoder to none", s.paired(byFrozen, study.FreezeEncoder, study.FreezeNone, s.final)),
-			effect("encoder to decoder", s.paired(byFrozen, study.FreezeEncoder, study.FreezeDecoder, s.final))...)...))
+	return append(parts, judged(second, median(encoder) > max(1, median(decoder)), medians, append(effect("encoder to none", encoder),
+		effect("encoder to decoder", s.paired(byFrozen, study.FreezeEncoder, study.FreezeDecoder, s.final))...)...))
 }
 
 func (e evidence) rates() []Part {

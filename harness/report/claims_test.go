@@ -63,10 +63,9 @@ func TestPublishedSpread(t *testing.T) {
 func TestFindingsOnPublished(t *testing.T) {
 	want := map[string]string{
 		axisDefocus: "HHHHHHHHHHUU",
-		// The noise series has one size and one pair of rates, for which the
-		// defocus series stands in. Freezing the decoder costs as much as the
-		// encoder there.
-		axisDose: "HFHHHHHHHHUU",
+		// The noise series has one number of images and one pair of rates: for
+		// findings 1 and 3 the defocus series stands in.
+		axisDose: "HHHHHHHHHHUU",
 	}
 	letter := map[string]string{Holds: "H", Fails: "F", Unjudged: "U"}
 	for axis, want := range want {

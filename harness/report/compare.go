@@ -127,20 +127,29 @@ func (s *series) singleRates() []group {
 	return g
 }
 
-// merge adds rows of the levels that either side has, ours first.
+// merge adds rows of the levels that either side has: those of ours alone, then
+// the published ones in their order.
 func (c *Comparison) merge(name string, ours, published []group) {
-	at := map[string]int{}
+	find := func(g []group, level string) []float64 {
+		for _, x := range g {
+			if x.level == level {
+				return x.values
+			}
+		}
+		return nil
+	}
+	var levels []string
 	for _, g := range ours {
-		at[g.level] = len(c.Rows)
-		c.Rows = append(c.Rows, Compared{Group: name, Name: g.level, Ours: finiteOrNil(median(g.values)), Models: len(g.values)})
+		if find(published, g.level) == nil {
+			levels = append(levels, g.level)
+		}
 	}
 	for _, g := range published {
-		k, ok := at[g.level]
-		if !ok {
-			k = len(c.Rows)
-			c.Rows = append(c.Rows, Compared{Group: name, Name: g.level})
-		}
-		c.Rows[k].Published, c.Rows[k].PublishedModels = finiteOrNil(median(g.values)), len(g.values)
+		levels = append(levels, g.level)
+	}
+	for _, l := range levels {
+		o, p := find(ours, l), find(published, l)
+		c.Rows = append(c.Rows, Compared{name, l, finiteOrNil(median(o)), len(o), finiteOrNil(median(p)), len(p)})
 	}
 }
 

@@ -35,9 +35,14 @@ type section struct {
 func pair(name, caption string, ours, published *series, draw func(who string, s *series) *svg) []figure {
 	row := []figure{{name, "Ours. " + caption, draw("Ours", ours)}}
 	if published != nil {
-		row = append(row, figure{name + "-published", "Published. " + caption + " " + reference.Attribution, draw("Published", published)})
+		row = append(row, fromPublished(name, caption, draw("Published", published)))
 	}
 	return row
+}
+
+// fromPublished is a figure of the published results.
+func fromPublished(name, caption string, drawing *svg) figure {
+	return figure{name + "-published", "Published results (Rangel DaCosta et al. 2025, CC BY 4.0). " + caption, drawing.credit(reference.Credit)}
 }
 
 // sections are all figures of the input.
@@ -163,7 +168,7 @@ func (in *Input) against(s *series) (*section, error) {
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, figure{"single-stage-published", "Published. " + againstCaption + " " + reference.Attribution, evidence{t, b}.curves("Published")})
+		rows = append(rows, fromPublished("single-stage", againstCaption, evidence{t, b}.curves("Published")))
 	}
 	sec := &section{Title: "Single-stage training and transfer", Rows: [][]figure{rows}}
 	if len(ours.transfers.models) == 0 {
@@ -290,7 +295,7 @@ func (in *Input) histories(s *series) (section, error) {
 		if err != nil {
 			return section{}, err
 		}
-		row = append(row, figure{"histories-published", "Published. " + caption + " " + reference.Attribution, paths("Published: loss on the target by "+what, n.paths)})
+		row = append(row, fromPublished("histories", caption, paths("Published: loss on the target by "+what, n.paths)))
 	}
 	return section{Title: "Loss histories", Rows: [][]figure{row}}, nil
 }

@@ -211,7 +211,7 @@ func boxes(title, xLabel, yLabel string, kinds []string, groups [][]group) *svg 
 		}
 	}
 	n := len(groups[0])
-	f := newFrame(max(300, min(540, 100+float64(n*len(kinds))*64)), 300, title, xLabel, yLabel, scale)
+	f := newFrame(max(380, min(540, 100+float64(n*len(kinds))*64)), 300, title, xLabel, yLabel, scale)
 	f.line(f.left, f.bottom, f.right, f.bottom, axisInk)
 	slot := (f.right - f.left) / float64(n)
 	wide := min(26, slot/float64(len(kinds))*0.5)

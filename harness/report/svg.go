@@ -75,6 +75,14 @@ func (s *svg) circle(x, y, r float64, style string) {
 	fmt.Fprintf(&s.b, `<circle cx="%s" cy="%s" r="%s" %s/>`+"\n", num(x), num(y), num(r), style)
 }
 
+// credit adds a line below the drawing.
+func (s *svg) credit(t string) *svg {
+	s.h += 18
+	s.w = max(s.w, 16+5.6*float64(len([]rune(t))))
+	s.text(8, s.h-5, "start", `font-size="10" opacity="0.7"`, t)
+	return s
+}
+
 // num formats a coordinate with at most two decimals.
 func num(v float64) string {
 	t := strings.TrimRight(fmt.Sprintf("%.2f", v), "0")
@@ -163,7 +171,7 @@ func (s logScale) ticks() []float64 {
 	switch r := s.high / s.low; {
 	case r > 200:
 		steps = []float64{1}
-	case r < 4:
+	case r < 8:
 		steps = []float64{1, 1.5, 2, 3, 4, 5, 6, 8}
 	}
 	var t []float64

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/report"
+)
+
+func compareCommand() *cobra.Command {
+	var c common
+	var b backendFlags
+	cmd := &cobra.Command{
+		Use:   "compare SERIES|FILE",
+		Short: "Set what the store holds of a study beside the published results",
+		Long: `Prints medians of our models beside those of the published tables, the rank
+correlation of the two, and what becomes of the published findings on ours. The
+report shows the same with figures.`,
+		Args: exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := c.resolve(cmd.Context(), args[0], &b, c.printer())
+			if err != nil {
+				return err
+			}
+			in, err := r.input(cmd.Context(), nil)
+			if err != nil {
+				return err
+			}
+			if len(in.Models) == 0 {
+				return fmt.Errorf("the store in %s holds no model of %s, profile %s, by backend %s: run 'refocus reproduce' first",
+					c.out, r.plan.Study.Name, profileName(r.plan), r.desc.Name)
+			}
+			compared, err := report.Compare(in)
+			if err != nil {
+				return err
+			}
+			if c.json {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(compared)
+			}
+			_, err = io.WriteString(cmd.OutOrStdout(), compared.Text())
+			return err
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	c.jsonFlag(cmd)
+	b.register(cmd)
+	return cmd
+}
