@@ -514,3 +514,38 @@ func TestCancel(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// A network whose pixels depend on the size of the image is run whole or not
+// at all.
+func TestWholeOnly(t *testing.T) {
+	g := &nn.Graph{
+		Input: nn.Value{Name: "x", Shape: []int{0, 1, 0, 0}}, Output: nn.Value{Name: "p", Shape: []int{0, 2, 0, 0}},
+		Tensors: []*nn.Tensor{
+			{Name: "w", Shape: []int{2, 1, 3, 3}, Data: []float32{0, 1, 0, 1, 2, 1, 0, 1, 0, 0, -1, 0, -1, 0, -1, 0, -1, 0}},
+			{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 2, 2}},
+		},
+		Nodes: []*nn.Node{
+			{Name: "conv", Op: "Conv", Inputs: []string{"x", "w"}, Outputs: []string{"c"}, Attrs: nn.Attrs{"pads": []int64{1, 1, 1, 1}}},
+			{Name: "pool", Op: "MaxPool", Inputs: []string{"c"}, Outputs: []string{"d"}, Attrs: nn.Attrs{"kernel_shape": []int64{2, 2}, "strides": []int64{2, 2}}},
+			{Name: "up", Op: "Resize", Inputs: []string{"d", "", "s"}, Outputs: []string{"u"}, Attrs: nn.Attrs{"mode": "linear", "coordinate_transformation_mode": "align_corners"}},
+			{Name: "softmax", Op: "Softmax", Inputs: []string{"u"}, Outputs: []string{"p"}, Attrs: nn.Attrs{"axis": int64(1)}},
+		},
+	}
+	g.AssignRoles()
+	m, err := New(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	im, _ := discs(33, 50)
+	if err := Standardize(im); err != nil {
+		t.Fatal(err)
+	}
+	ctx, run := context.Background(), runner(t, g, nil)
+	s, err := m.Segment(ctx, im, run, 64, nil)
+	if err != nil || len(s.Probability) != 33*50 {
+		t.Errorf("33×50 pixels: %v", err)
+	}
+	if _, err := m.Segment(ctx, im, run, 32, nil); err == nil || !strings.Contains(err.Error(), `node "up" (Resize)`) {
+		t.Errorf("33×50 pixels in tiles of 32: %v", err)
+	}
+}

@@ -132,7 +132,7 @@ func (m *Model) plan(h, w, tile int) (rows, columns []span, err error) {
 		if h > tile || w > tile {
 			return nil, nil, fmt.Errorf("an image of %d×%d pixels needs tiles of %d, and the network cannot be run in tiles: %s", h, w, tile, m.why)
 		}
-		tile = max(h, w)
+		return []span{{0, h, 0, h}}, []span{{0, w, 0, w}}, nil
 	}
 	if tile < 1 {
 		return nil, nil, errors.New("tiles need a positive size")
