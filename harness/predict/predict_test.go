@@ -549,3 +549,60 @@ func TestWholeOnly(t *testing.T) {
 		t.Errorf("33×50 pixels in tiles of 32: %v", err)
 	}
 }
+
+// Tiles of a network with the operators of other people's U-Nets: nn.Field must
+// not claim too little for any of them.
+func TestTilesOfOthers(t *testing.T) {
+	g := &nn.Graph{Input: nn.Value{Name: "x", Shape: []int{0, 1, 0, 0}}, Output: nn.Value{Name: "p", Shape: []int{0, 2, 0, 0}}}
+	tensor := func(name string, shape ...int) string {
+		v := &nn.Tensor{Name: name, Shape: shape}
+		r := random.Stream(7, name)
+		for range v.Len() {
+			v.Data = append(v.Data, float32(r.NormFloat64()))
+		}
+		g.Tensors = append(g.Tensors, v)
+		return name
+	}
+	node := func(op string, attrs nn.Attrs, inputs ...string) string {
+		name := op + string(rune('a'+len(g.Nodes)))
+		g.Nodes = append(g.Nodes, &nn.Node{Name: name, Op: op, Inputs: inputs, Outputs: []string{name}, Attrs: attrs})
+		return name
+	}
+	ints := func(v ...int64) []int64 { return v }
+	skip := node("Conv", nn.Attrs{"pads": ints(4, 2, 4, 2), "dilations": ints(2, 1)}, "x", tensor("w1", 3, 1, 5, 5))
+	x := node("MaxPool", nn.Attrs{"kernel_shape": ints(3, 3), "strides": ints(2, 2), "pads": ints(1, 1, 1, 1)}, skip)
+	x = node("Conv", nn.Attrs{"pads": ints(0, 2, 2, 0)}, x, tensor("w2", 4, 3, 3, 3))
+	x = node("ConvTranspose", nn.Attrs{"strides": ints(2, 2), "pads": ints(1, 1, 1, 1), "output_padding": ints(1, 1)}, x, tensor("w3", 4, 3, 3, 3))
+	x = node("Concat", nn.Attrs{"axis": int64(1)}, x, skip)
+	x = node("AveragePool", nn.Attrs{"kernel_shape": ints(2, 4), "strides": ints(2, 4)}, x)
+	g.Tensors = append(g.Tensors, &nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 2, 4}})
+	x = node("Resize", nn.Attrs{"mode": "linear", "coordinate_transformation_mode": "half_pixel"}, x, "", "s")
+	x = node("Conv", nn.Attrs{"pads": ints(1, 1, 1, 1)}, x, tensor("w4", 2, 6, 3, 3))
+	g.Nodes = append(g.Nodes, &nn.Node{Name: "p", Op: "Softmax", Inputs: []string{x}, Outputs: []string{"p"}, Attrs: nn.Attrs{"axis": int64(1)}})
+	g.AssignRoles()
+	m, err := New(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.period != 4 || m.margin > 24 {
+		t.Errorf("period %d, margin %d", m.period, m.margin)
+	}
+	im, _ := discs(150, 131)
+	if err := Standardize(im); err != nil {
+		t.Fatal(err)
+	}
+	ctx, run := context.Background(), runner(t, g, nil)
+	whole, err := m.Segment(ctx, im, run, 256, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tiled, err := m.Segment(ctx, im, run, 64, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range whole.Probability {
+		if d := math.Abs(float64(p - tiled.Probability[i])); d > 1e-6 {
+			t.Fatalf("pixel (%d, %d): %g in tiles, %g whole", i/im.W, i%im.W, tiled.Probability[i], p)
+		}
+	}
+}
