@@ -66,15 +66,7 @@ type Effect struct {
 	P        float64     `json:"sign_test_p"`
 }
 
-// Clear reports whether the interval has the whole effect on one side of none.
-func (e Effect) Clear() bool {
-	return e.Interval != nil && (e.Interval[0] > 1 || e.Interval[1] < 1)
-}
-
-func effect(name string, ratios []float64) []Effect {
-	if len(ratios) == 0 {
-		return nil
-	}
+func effect(name string, ratios []float64) Effect {
 	e := Effect{Name: name, Ratio: median(ratios), Pairs: len(ratios)}
 	ties := 0
 	for _, r := range ratios {
@@ -92,13 +84,56 @@ func effect(name string, ratios []float64) []Effect {
 	if low, high := interval(ratios, name); !math.IsNaN(low) {
 		e.Interval = &[2]float64{low, high}
 	}
-	return []Effect{e}
+	return e
+}
+
+// test is a median ratio that a finding wants between low and high.
+type test struct {
+	name      string
+	ratios    []float64
+	low, high float64
+}
+
+// below and above want a ratio on one side of a limit.
+func below(limit float64, name string, ratios []float64) test {
+	return test{name, ratios, 0, limit}
+}
+
+func above(limit float64, name string, ratios []float64) test {
+	return test{name, ratios, limit, math.Inf(1)}
+}
+
+// decided is a part that paired comparisons decide: it holds where every interval
+// lies within its limits, does not where one lies outside, and cannot be judged
+// where an interval has a limit in it or there are too few pairs for one.
+func decided(statement string, numbers []Number, tests ...test) Part {
+	p := Part{Statement: statement, Outcome: Holds, Numbers: numbers}
+	for _, t := range tests {
+		if len(t.ratios) == 0 {
+			return unjudged(statement, t.name+": there are no models to compare")
+		}
+		e := effect(t.name, t.ratios)
+		p.Effects = append(p.Effects, e)
+		switch i := e.Interval; {
+		case i == nil:
+			if p.Outcome == Holds {
+				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("%s: only %d configurations to compare, %d are asked for", t.name, e.Pairs, leastPairs)
+			}
+		case i[1] < t.low || i[0] > t.high:
+			p.Outcome, p.Reason = Fails, ""
+		case i[0] < t.low || i[1] > t.high:
+			if p.Outcome == Holds {
+				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the difference is within the uncertainty (%s: %.3g, 95 %% interval %.3g to %.3g)", t.name, e.Ratio, i[0], i[1])
+			}
+		}
+	}
+	return p
 }
 
 // judged is a part that could be evaluated. Numbers that are not finite make it
 // one that could not: something was not measured.
-func judged(statement string, ok bool, numbers []Number, effects ...Effect) Part {
-	p := Part{Statement: statement, Outcome: Fails, Numbers: numbers, Effects: effects}
+func judged(statement string, ok bool, numbers []Number) Part {
+	p := Part{Statement: statement, Outcome: Fails, Numbers: numbers}
 	if ok {
 		p.Outcome = Holds
 	}
@@ -293,49 +328,42 @@ func decreasing(v []float64) bool {
 func (e evidence) images() []Part {
 	s := e.transfers
 	g := s.groups(byImages, s.final)
-	const first, second = "The median falls with every step to more transfer images.", "So does the 95th percentile."
+	const first, second = "Every step to more transfer images lowers the loss, in the median over otherwise equal configurations.", "It lowers the 95th percentile over all models."
 	if len(g) < 2 {
 		why := few(g, "number of transfer images")
 		return []Part{unjudged(first, why), unjudged(second, why)}
 	}
-	var effects []Effect
+	var tests []test
 	for i := 1; i < len(g); i++ {
-		effects = append(effects, effect(g[i].level+" to "+g[i-1].level+" images", s.paired(byImages, g[i].level, g[i-1].level, s.final))...)
+		tests = append(tests, below(1, g[i].level+" to "+g[i-1].level+" images", s.paired(byImages, g[i].level, g[i-1].level, s.final)))
 	}
-	medians := numbersOf(g, "images ", median)
-	parts := []Part{judged(first, decreasing(values(medians)), medians, effects...)}
+	parts := []Part{decided(first, numbersOf(g, "median with images: ", median), tests...)}
 	for _, x := range g {
 		if len(x.values) < tailModels {
 			return append(parts, unjudged(second, fmt.Sprintf("%d models with %s images are too few for an upper tail (%d are asked for)", len(x.values), x.level, tailModels)))
 		}
 	}
-	tails := numbersOf(g, "images ", func(v []float64) float64 { return quantile(v, tail) })
+	tails := numbersOf(g, "95th percentile with images: ", func(v []float64) float64 { return quantile(v, tail) })
 	return append(parts, judged(second, decreasing(values(tails)), tails))
 }
 
 func (e evidence) frozen() []Part {
 	s := e.transfers
 	medians := numbersOf(s.groups(byFrozen, s.final), "median with frozen: ", median)
-	decoder := s.paired(byFrozen, study.FreezeDecoder, study.FreezeNone, s.final)
-	encoder := s.paired(byFrozen, study.FreezeEncoder, study.FreezeNone, s.final)
-	first := fmt.Sprintf("With the decoder frozen, the loss is at most %.0f %% higher than with nothing frozen, in the median over otherwise equal configurations.", 100*(little-1))
-	const second = "With the encoder frozen, it rises, and more than with the decoder frozen."
-	const why = "no models of all the frozen parts that it compares"
-	if len(decoder) == 0 {
-		return []Part{unjudged(first, why), unjudged(second, why)}
+	ratios := func(a, b string) []float64 { return s.paired(byFrozen, a, b, s.final) }
+	return []Part{
+		decided(fmt.Sprintf("With the decoder frozen, the loss is at most %.0f %% higher than with nothing frozen, in the median over otherwise equal configurations.", 100*(little-1)), medians,
+			below(little, "decoder to none", ratios(study.FreezeDecoder, study.FreezeNone))),
+		decided("With the encoder frozen, it is higher than with nothing frozen, and than with the decoder frozen.", medians,
+			above(1, "encoder to none", ratios(study.FreezeEncoder, study.FreezeNone)),
+			above(1, "encoder to decoder", ratios(study.FreezeEncoder, study.FreezeDecoder))),
 	}
-	parts := []Part{judged(first, median(decoder) <= little, medians, effect("decoder to none", decoder)...)}
-	if len(encoder) == 0 {
-		return append(parts, unjudged(second, why))
-	}
-	return append(parts, judged(second, median(encoder) > max(1, median(decoder)), medians, append(effect("encoder to none", encoder),
-		effect("encoder to decoder", s.paired(byFrozen, study.FreezeEncoder, study.FreezeDecoder, s.final))...)...))
 }
 
 func (e evidence) rates() []Part {
 	s := e.transfers
 	g := s.groups(byRates, s.final)
-	const first, second = "The highest rates of both stages give the lowest median.", "They give the smallest standard deviation over the models."
+	const first, second = "The highest rates of both stages give a lower loss than every other pair, in the median over otherwise equal configurations.", "They give the smallest standard deviation over all models."
 	both := map[string]bool{}
 	for _, x := range g {
 		f := strings.Fields(x.level)
@@ -349,16 +377,15 @@ func (e evidence) rates() []Part {
 		return []Part{unjudged(first, why), unjudged(second, why)}
 	}
 	most := len(g) - 1 // the levels are sorted
-	least := func(n []Number) bool {
-		v := values(n)
-		return slices.Index(v, slices.Min(v)) == most
-	}
-	var effects []Effect
+	var tests []test
 	for _, x := range g[:most] {
-		effects = append(effects, effect(g[most].level+" against "+x.level, s.paired(byRates, g[most].level, x.level, s.final))...)
+		tests = append(tests, below(1, "("+g[most].level+") to ("+x.level+")", s.paired(byRates, g[most].level, x.level, s.final)))
 	}
-	medians, spreads := numbersOf(g, "", median), numbersOf(g, "", deviation)
-	return []Part{judged(first, least(medians), medians, effects...), judged(second, least(spreads), spreads)}
+	spreads := values(numbersOf(g, "", deviation))
+	return []Part{
+		decided(first, numbersOf(g, "median at ", median), tests...),
+		judged(second, slices.Index(spreads, slices.Min(spreads)) == most, numbersOf(g, "deviation at ", deviation)),
+	}
 }
 
 // byTarget are the medians after transfer for every target.
@@ -646,14 +673,11 @@ func (e evidence) baseline() []Part {
 		t, m = append(t, transfers[k]...), append(m, mixtures[k]...)
 	}
 	numbers := []Number{{"transfer", median(t), len(t)}, {"single stage", median(m), len(m)}}
-	effects := effect("transfer to single stage", ratios)
+	p := decided(statement, numbers, test{"transfer to single stage", ratios, 1 / alike, alike})
 	if a, b := e.transfers, e.singles; a.images != b.images || a.epochs != b.epochs {
-		p := unjudged(statement, fmt.Sprintf("the budgets differ: the pretraining sees %d images for %d epochs, the single stage %d for %d", a.images, a.epochs, b.images, b.epochs))
-		p.Numbers, p.Effects = numbers, effects
-		return []Part{p}
+		p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the budgets differ: the pretraining sees %d images for %d epochs, the single stage %d for %d", a.images, a.epochs, b.images, b.epochs)
 	}
-	r := median(ratios)
-	return []Part{judged(statement, r <= alike && r >= 1/alike, numbers, effects...)}
+	return []Part{p}
 }
 
 func (e evidence) doses() []Part {
@@ -709,14 +733,8 @@ func (e evidence) structures() []Part {
 			ratios = append(ratios, q)
 		}
 	}
-	var parts []Part
-	if len(ratios) == 0 {
-		parts = append(parts, unjudged(first, "no domain has sources both of its own and of another crystal type"))
-	} else {
-		parts = append(parts, judged(first, median(ratios) < 1, []Number{{fmt.Sprintf("same to other type over %d domains", len(ratios)), median(ratios), 0}}, effect("same to other crystal type", ratios)...))
-	}
 	b, a := byColumn(before, diagonal), byColumn(after, diagonal)
-	return append(parts, judged(second, a >= mainly && a > b, []Number{{"share before transfer", b, 0}, {"share after transfer", a, 0}}))
+	return []Part{decided(first, nil, below(1, "sources of the same to those of another type", ratios)), judged(second, a >= mainly && a > b, []Number{{"share before transfer", b, 0}, {"share after transfer", a, 0}})}
 }
 
 func (e evidence) times() []Part {
@@ -728,12 +746,7 @@ func (e evidence) times() []Part {
 		}
 		return o.seconds
 	}
-	ratios := s.paired(byFrozen, study.FreezeEncoder, study.FreezeNone, seconds)
-	if len(ratios) == 0 {
-		return []Part{unjudged(statement, "no training times of models with the encoder and with nothing frozen")}
-	}
-	saved := 1 - median(ratios)
-	return []Part{judged(statement, saved >= savedLeast && saved <= savedMost, []Number{{"time saved", saved, 0}}, effect("time with the encoder to none frozen", ratios)...)}
+	return []Part{decided(statement, nil, test{"time with the encoder to none frozen", s.paired(byFrozen, study.FreezeEncoder, study.FreezeNone, seconds), 1 - savedMost, 1 - savedLeast})}
 }
 
 // claimsJSON is the file of the findings.

@@ -194,7 +194,9 @@ func TestDoseFinding(t *testing.T) {
 // TestStructureFinding judges finding 11 likewise.
 func TestStructureFinding(t *testing.T) {
 	make := func(same, other float64) *series {
-		s := &series{axis: axisStructure, domains: []string{"fcc_Cu_small", "fcc_Ag_small", "w_ZnS_small", "w_CdSe_small"}}
+		s := &series{axis: axisStructure, domains: []string{
+			"fcc_Cu_small", "fcc_Cu_large", "fcc_Ag_small", "fcc_Ag_large", "w_ZnS_small", "w_ZnS_large", "w_CdSe_small", "w_CdSe_large",
+		}}
 		for i, from := range s.domains {
 			for j, to := range s.domains {
 				if i == j {
@@ -227,12 +229,35 @@ func TestTimesFinding(t *testing.T) {
 		none, encoder float64
 		want          string
 	}{{10, 8, Holds}, {10, 9.5, Fails}, {10, 5, Fails}, {0, 0, Unjudged}} {
-		s := &series{axis: axisDefocus, domains: []string{"0"}, models: []outcome{
-			{config: config{frozen: study.FreezeNone}, seconds: c.none},
-			{config: config{frozen: study.FreezeEncoder}, seconds: c.encoder},
-		}}
+		s := &series{axis: axisDefocus, domains: []string{"0"}}
+		for images := range leastPairs {
+			s.models = append(s.models,
+				outcome{config: config{images: images, frozen: study.FreezeNone}, seconds: c.none},
+				outcome{config: config{images: images, frozen: study.FreezeEncoder}, seconds: c.encoder})
+		}
 		if j := findings[11].on(evidence{s, nil}, axisDefocus, ""); j.Outcome != c.want {
 			t.Errorf("%g s against %g s: %s, want %s", c.encoder, c.none, j.Outcome, c.want)
+		}
+	}
+}
+
+// TestDecided checks when paired comparisons are enough for a judgement.
+func TestDecided(t *testing.T) {
+	many := func(v ...float64) []float64 { return append(append(v, v...), v...) }
+	for name, c := range map[string]struct {
+		tests []test
+		want  string
+	}{
+		"all below":       {[]test{below(1, "a", many(0.7, 0.8, 0.9))}, Holds},
+		"all above":       {[]test{below(1, "a", many(1.1, 1.2, 1.3))}, Fails},
+		"undecided":       {[]test{below(1, "a", many(0.8, 1.01, 1.3))}, Unjudged},
+		"too few":         {[]test{below(1, "a", []float64{0.5, 0.5})}, Unjudged},
+		"none":            {[]test{below(1, "a", nil)}, Unjudged},
+		"one of two":      {[]test{below(1, "a", many(0.7, 0.8, 0.9)), above(1, "b", many(0.8, 0.7, 0.9))}, Fails},
+		"fails after all": {[]test{below(1, "a", many(0.8, 1.01, 1.3)), below(1, "b", many(1.1, 1.2, 1.3))}, Fails},
+	} {
+		if p := decided("", nil, c.tests...); p.Outcome != c.want || (p.Reason == "") != (c.want != Unjudged) {
+			t.Errorf("%s: %s (%s), want %s", name, p.Outcome, p.Reason, c.want)
 		}
 	}
 }

@@ -100,10 +100,10 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 {{end}}{{define "judgement"}}<span class="{{class .Outcome}}">{{.Outcome}}</span>{{end -}}
 {{define "parts"}}{{range .Parts}}<div class="part"><p>{{with .Statement}}{{.}} {{end}}<span class="{{class .Outcome}}">{{.Outcome}}</span>{{with .Reason}}: {{.}}{{end}}</p>
 {{if .Numbers}}<p>{{range $i, $n := .Numbers}}{{if $i}}; {{end}}{{$n.Name}} {{value $n.Value}}{{with $n.Models}} ({{.}} models){{end}}{{end}}</p>
-{{end}}{{range .Effects}}<p>{{.Name}}: median ratio {{value .Ratio}}{{with .Interval}}, 95 % interval {{value (index . 0)}}–{{value (index . 1)}}{{end}}; below 1 in {{.Below}} of {{.Pairs}} matched configurations, sign test p = {{p .P}}{{if and .Interval (not .Clear)}}: the difference is within the uncertainty{{end}}</p>
+{{end}}{{range .Effects}}<p>{{.Name}}: median ratio {{value .Ratio}}{{with .Interval}}, 95 % interval {{value (index . 0)}}–{{value (index . 1)}}{{end}}; below 1 in {{.Below}} of {{.Pairs}} matched configurations, sign test p = {{p .P}}</p>
 {{end}}</div>{{end}}{{end -}}
 <h2 id="findings">The published findings</h2>
-<p>Each finding is checked by the same rule on the published table and on our models. Intervals are of the median ratio over configurations that differ in one thing only, by resampling them; those that share a pretrained model are not independent, so intervals are rather too narrow.</p>
+<p>Each finding is checked by the same rule on the published table and on our models. Where a finding compares models that differ in one thing only, the interval of the median ratio decides, by resampling the configurations; those that share a pretrained model are not independent, so that intervals are rather too narrow.</p>
 <div class="scroll"><table class="findings">
 <thead><tr><th scope="col">#</th><th scope="col">Finding</th><th scope="col">Published table</th><th scope="col">Ours</th></tr></thead>
 <tbody>

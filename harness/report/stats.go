@@ -104,13 +104,15 @@ func spearman(a, b []float64) (rho float64, n int) {
 	return xy / math.Sqrt(xx*yy), len(x)
 }
 
-// resamples of a bootstrap.
-const resamples = 400
+const (
+	resamples  = 400 // of a bootstrap
+	leastPairs = 8   // values that an interval needs
+)
 
 // interval is the 95 % percentile bootstrap interval of the values' median, over
-// resamplings that the purpose names; NaN for fewer than eight values.
+// resamplings that the purpose names; NaN for fewer than leastPairs values.
 func interval(v []float64, purpose string) (low, high float64) {
-	if len(v) < 8 {
+	if len(v) < leastPairs {
 		return math.NaN(), math.NaN()
 	}
 	r := random.Stream(0, "bootstrap "+purpose)
