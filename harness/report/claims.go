@@ -54,9 +54,10 @@ type Number struct {
 }
 
 // Effect compares configurations that differ in one thing only: the median ratio
-// of their losses, the bootstrap interval of this median where there are enough
-// of them, and a sign test. Configurations that share a pretrained model are not
-// independent, so that intervals are rather too narrow.
+// of their losses, and by the sign test the interval of this median, where they
+// are enough for one, and the probability of so uneven a split by chance.
+// Configurations that share a pretrained model are not independent, so that
+// intervals are rather too narrow.
 type Effect struct {
 	Name     string      `json:"name"`
 	Ratio    float64     `json:"ratio"`
@@ -81,7 +82,7 @@ func effect(name string, ratios []float64) Effect {
 	if n := len(ratios) - ties; n > 0 {
 		e.P = signTest(e.Below, n)
 	}
-	if low, high := interval(ratios, name); !math.IsNaN(low) {
+	if low, high := interval(ratios); !math.IsNaN(low) {
 		e.Interval = &[2]float64{low, high}
 	}
 	return e

@@ -273,17 +273,23 @@ func TestSignTest(t *testing.T) {
 	}
 }
 
+// TestInterval has the ranks of tables of the sign test: the interval leaves out
+// k − 1 values on either side.
 func TestInterval(t *testing.T) {
-	v := []float64{1, 2, 3, 4, 5, 6, 7, 8, 9}
-	low, high := interval(v, "test")
-	if !(low >= 1 && low < 5 && high > 5 && high <= 9) {
-		t.Errorf("interval of the median of 1 … 9 is %g to %g", low, high)
+	for n, k := range map[int]int{6: 1, 8: 1, 9: 2, 20: 6, 50: 18, 100: 40} {
+		var v []float64
+		for i := range n {
+			v = append(v, float64((i*7)%n+1)) // 1 … n where 7 and n have no common factor
+		}
+		if n%7 == 0 {
+			t.Fatal("choose another n")
+		}
+		if low, high := interval(v); low != float64(k) || high != float64(n+1-k) {
+			t.Errorf("of %d: values %g to %g, want %d to %d", n, low, high, k, n+1-k)
+		}
 	}
-	if l, h := interval(v, "test"); l != low || h != high {
-		t.Error("the same resampling gave another interval")
-	}
-	if low, _ := interval(v[:7], "test"); !math.IsNaN(low) {
-		t.Error("seven values gave an interval")
+	if low, _ := interval(make([]float64, 5)); !math.IsNaN(low) {
+		t.Error("five values gave an interval")
 	}
 }
 

@@ -1,5 +1,5 @@
 // Package report turns the results of a study into tables, figures and a page to
-// read: index.html, self-contained, with its figures beside it as SVG and PNG;
+// read: index.html, self-contained, with its figures beside it as SVG;
 // results.csv, in the columns of the published table of the same series; and
 // claims.json, the published findings judged on our numbers and on the published
 // ones.
@@ -11,5 +11,5 @@
 // (package artifacts/reference) and are never shown without their attribution.
 //
 // Nothing here depends on the time or the machine: the same Input gives the same
-// bytes, resampling included.
+// bytes.
 package report

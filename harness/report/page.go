@@ -103,7 +103,7 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 {{end}}{{range .Effects}}<p>{{.Name}}: median ratio {{value .Ratio}}{{with .Interval}}, 95 % interval {{value (index . 0)}}–{{value (index . 1)}}{{end}}; below 1 in {{.Below}} of {{.Pairs}} matched configurations, sign test p = {{p .P}}</p>
 {{end}}</div>{{end}}{{end -}}
 <h2 id="findings">The published findings</h2>
-<p>Each finding is checked by the same rule on the published table and on our models. Where a finding compares models that differ in one thing only, the interval of the median ratio decides, by resampling the configurations; those that share a pretrained model are not independent, so that intervals are rather too narrow.</p>
+<p>Each finding is checked by the same rule on the published table and on our models. Where a finding compares models that differ in one thing only, the sign test&#39;s interval of the median ratio decides; configurations that share a pretrained model are not independent, so that intervals are rather too narrow.</p>
 <div class="scroll"><table class="findings">
 <thead><tr><th scope="col">#</th><th scope="col">Finding</th><th scope="col">Published table</th><th scope="col">Ours</th></tr></thead>
 <tbody>

@@ -3,8 +3,6 @@ package report
 import (
 	"math"
 	"slices"
-
-	"github.com/refocus-em/refocus/harness/random"
 )
 
 // median of the finite values; NaN where there are none.
@@ -104,40 +102,38 @@ func spearman(a, b []float64) (rho float64, n int) {
 	return xy / math.Sqrt(xx*yy), len(x)
 }
 
-const (
-	resamples  = 400 // of a bootstrap
-	leastPairs = 8   // values that an interval needs
-)
+// leastPairs is the least number of values whose median has a 95 % interval.
+const leastPairs = 6
 
-// interval is the 95 % percentile bootstrap interval of the values' median, over
-// resamplings that the purpose names; NaN for fewer than leastPairs values.
-func interval(v []float64, purpose string) (low, high float64) {
+// interval is the 95 % confidence interval of the median that belongs to the sign
+// test: from one order statistic to another, whatever the distribution; NaN for
+// fewer than leastPairs values.
+func interval(v []float64) (low, high float64) {
 	if len(v) < leastPairs {
 		return math.NaN(), math.NaN()
 	}
-	r := random.Stream(0, "bootstrap "+purpose)
-	medians := make([]float64, resamples)
-	draw := make([]float64, len(v))
-	for i := range medians {
-		for k := range draw {
-			draw[k] = v[r.IntN(len(v))]
+	s := slices.Sorted(slices.Values(v))
+	k := 0
+	for p := binomial(0, len(s)); ; k++ {
+		if p += binomial(k+1, len(s)); p > 0.025 {
+			break
 		}
-		medians[i] = median(draw)
 	}
-	return quantile(medians, 0.025), quantile(medians, 0.975)
+	return s[k], s[len(s)-1-k]
+}
+
+// binomial is the probability of k heads of n.
+func binomial(k, n int) float64 {
+	lg := func(x int) float64 { v, _ := math.Lgamma(float64(x) + 1); return v }
+	return math.Exp(lg(n) - lg(k) - lg(n-k) - float64(n)*math.Ln2)
 }
 
 // signTest is the two-sided probability of a split at least as uneven as k of n,
 // if either side were equally likely.
 func signTest(k, n int) float64 {
-	if n == 0 {
-		return math.NaN()
-	}
-	k = min(k, n-k)
-	lg := func(x int) float64 { v, _ := math.Lgamma(float64(x) + 1); return v }
 	p := 0.0
-	for i := 0; i <= k; i++ {
-		p += math.Exp(lg(n) - lg(i) - lg(n-i) - float64(n)*math.Ln2)
+	for i := range min(k, n-k) + 1 {
+		p += binomial(i, n)
 	}
 	return min(1, 2*p)
 }
