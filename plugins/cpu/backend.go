@@ -46,6 +46,7 @@ func (c cpu) Describe(ctx context.Context) (backend.Description, error) {
 		Precisions: []string{backend.Float32, backend.Float64, backend.Mixed},
 		Losses:     []string{backend.LossOnProbabilities, backend.LossOnLogits},
 	}
+	d.Notes = append(d.Notes, "networks outside the study's U-Net family, and float64, run on plain loops: correct, but many times slower")
 	for _, o := range plain.Operators() {
 		d.Operators = append(d.Operators, backend.Operator{Type: o.Type, Device: "cpu", Note: o.Note})
 	}
@@ -72,7 +73,7 @@ func (c cpu) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.
 	case o.Threads < 1 || o.Threads > maxThreads:
 		return nil, fmt.Errorf("%d threads: must be from 1 to %d, or 0 for one per processor", o.Threads, maxThreads)
 	case !(o.Adam.Beta1 >= 0 && o.Adam.Beta1 < 1 && o.Adam.Beta2 >= 0 && o.Adam.Beta2 < 1 && o.Adam.Epsilon > 0 && o.Adam.Epsilon < 1):
-		return nil, fmt.Errorf("Adam's constants %+v: β must be in [0, 1), ε in (0, 1)", o.Adam)
+		return nil, fmt.Errorf("constants %+v of Adam: β must be in [0, 1), ε in (0, 1)", o.Adam)
 	}
 	if err := g.Check(); err != nil {
 		return nil, fmt.Errorf("network %q: %w", g.Name, err)

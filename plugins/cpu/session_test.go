@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -545,7 +546,7 @@ func TestOpenRefuses(t *testing.T) {
 		{`loss "mse"`, unet(t, 4), backend.Options{Loss: "mse"}},
 		{`device "cuda:0"`, unet(t, 4), backend.Options{Device: "cuda:0"}},
 		{"-1 threads", unet(t, 4), backend.Options{Threads: -1}},
-		{"Adam's constants", unet(t, 4), backend.Options{Adam: backend.Adam{Beta1: 1, Beta2: 0.9, Epsilon: 1e-8}}},
+		{"of Adam", unet(t, 4), backend.Options{Adam: backend.Adam{Beta1: 1, Beta2: 0.9, Epsilon: 1e-8}}},
 		{`node "encoder.init.relu" (Gelu)`, edit(func(g *nn.Graph) { g.Nodes[2].Op = "Gelu" }), backend.Options{}},
 		{`node "encoder.init.conv" (Conv): attribute "mystery"`, edit(func(g *nn.Graph) { g.Nodes[0].Attrs["mystery"] = int64(1) }), backend.Options{}},
 		{`auto_pad "SAME_UPPER"`, edit(func(g *nn.Graph) { g.Nodes[0].Attrs["auto_pad"] = "SAME_UPPER" }), backend.Options{}},
@@ -559,5 +560,59 @@ func TestOpenRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("error %v, want one with %q", err, c.want)
 		}
+	}
+}
+
+// The engine follows from the graph and the precision, or is insisted on.
+func TestEngineChoice(t *testing.T) {
+	leaky := func() *nn.Graph {
+		g := unet(t, 4)
+		g.Nodes[2].Op = "LeakyRelu"
+		return g
+	}
+	for _, c := range []struct {
+		variable, precision string
+		g                   *nn.Graph
+		want                string // the engine's package, or the error
+	}{
+		{"", backend.Float32, unet(t, 4), "fast"},
+		{"", backend.Mixed, unet(t, 4), "fast"},
+		{"", backend.Float64, unet(t, 4), "plain"},
+		{"", backend.Float32, leaky(), "plain"},
+		{"plain", backend.Float32, unet(t, 4), "plain"},
+		{"fast", backend.Float32, leaky(), `node "encoder.init.relu" (LeakyRelu)`},
+		{"fast", backend.Float64, unet(t, 4), "has no float64"},
+		{"quick", backend.Float32, unet(t, 4), "must be plain or fast"},
+	} {
+		t.Setenv(EngineVariable, c.variable)
+		s, err := New("test").Open(ctx, c.g, backend.Options{Precision: c.precision})
+		got := fmt.Sprint(err)
+		if err == nil {
+			got = fmt.Sprintf("%T", s.(*session).engine)
+			s.Close()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s=%s, %s: %s, want %s", EngineVariable, c.variable, c.precision, got, c.want)
+		}
+	}
+}
+
+// A description names the kernels, and other numerics where an engine is
+// insisted on.
+func TestDescribe(t *testing.T) {
+	for variable, want := range map[string]string{"": numerics, "plain": numerics + "-plain"} {
+		t.Setenv(EngineVariable, variable)
+		d, err := New("v1").Describe(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Numerics != want || d.Version != "v1" || len(d.Operators) < 8 {
+			t.Errorf("%s=%s: %+v", EngineVariable, variable, d)
+		}
+	}
+	t.Setenv(EngineVariable, "")
+	t.Setenv("REFOCUS_ISA", "sse9")
+	if _, err := New("v1").Describe(ctx); err == nil || !strings.Contains(err.Error(), "REFOCUS_ISA=sse9") {
+		t.Errorf("an instruction set that does not exist: %v", err)
 	}
 }
