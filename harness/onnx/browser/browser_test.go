@@ -85,7 +85,7 @@ func TestPage(t *testing.T) {
 	mean /= float64(len(seg.Probability))
 	above *= 100 / float64(len(seg.Probability))
 
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	tab := openTab(ctx, t, chromium, "file://"+path+"#example")
 	for tab.eval(t, "document.body.dataset.done ?? ''") != "example" {
