@@ -31,10 +31,14 @@ type Finding struct {
 // judged.
 type Judgement struct {
 	Outcome string `json:"outcome"`
-	// On says which models were looked at.
+	// On says which models were looked at; "" where the finding is not about
+	// what the study varies.
 	On    string `json:"on,omitempty"`
 	Parts []Part `json:"parts,omitempty"`
 }
+
+// Applies reports whether the finding is about what the study varies.
+func (j Judgement) Applies() bool { return j.On != "" }
 
 // Part is one checked statement.
 type Part struct {
@@ -287,7 +291,7 @@ func (f *finding) on(e evidence, axis, name string) Judgement {
 	case f.axis != "" && f.axis != axis:
 		return judgement("", unjudged("", fmt.Sprintf("it is about the %s series", axisNames[f.axis])))
 	case e.transfers == nil:
-		return judgement("", unjudged("", "no transfer has been trained"))
+		return judgement(name+": no transfers", unjudged("", "no transfer has been trained"))
 	}
 	return judgement(fmt.Sprintf("%s: %d transfers", name, len(e.transfers.models)), f.judge(e)...)
 }

@@ -167,14 +167,19 @@ func (r Compared) PublishedText() string { return value(r.Published, r.Published
 
 // tally counts the outcomes of findings on our models.
 func tally(f []Finding) string {
+	const elsewhere = "are about other series"
 	of := map[string][]string{}
 	for _, x := range f {
-		of[x.Ours.Outcome] = append(of[x.Ours.Outcome], fmt.Sprint(x.Number))
+		verb := map[string]string{Holds: "hold", Fails: "do not hold", Unjudged: "cannot be judged here"}[x.Ours.Outcome]
+		if !x.Ours.Applies() {
+			verb = elsewhere
+		}
+		of[verb] = append(of[verb], fmt.Sprint(x.Number))
 	}
 	var parts []string
-	for _, o := range []struct{ outcome, verb string }{{Holds, "hold"}, {Fails, "do not hold"}, {Unjudged, "cannot be judged here"}} {
-		if n := of[o.outcome]; len(n) > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s (%s)", len(n), o.verb, strings.Join(n, ", ")))
+	for _, verb := range []string{"hold", "do not hold", "cannot be judged here", elsewhere} {
+		if n := of[verb]; len(n) > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s (%s)", len(n), verb, strings.Join(n, ", ")))
 		}
 	}
 	return fmt.Sprintf("of the %d published findings, %s", len(f), strings.Join(parts, ", "))
@@ -208,6 +213,9 @@ func (c *Comparison) Text() string {
 	w = tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)
 	fmt.Fprintf(w, "finding\ton the published table\ton ours\t\n")
 	for _, f := range c.Findings {
+		if !f.Ours.Applies() {
+			continue
+		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", f.Number, f.Published.Outcome, f.Ours.Outcome, f.Ours.Why())
 	}
 	w.Flush()

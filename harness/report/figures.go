@@ -82,22 +82,19 @@ func matrices(s, published *series) section {
 	sec := section{Title: "Before and after transfer", Text: []string{
 		"Each cell is the median over models of the best validation loss: before transfer on every domain, after transfer on the domain transferred to. Outlined cells are a model's own pretraining domain; after transfer they repeat the value of the pretraining. Each pair of maps has one colour scale.",
 	}}
-	add := func(name, what string, of func(*series) (before, after *Matrix)) {
-		for k, stage := range []string{"before", "after"} {
-			file := stage
-			if name != "" {
-				file += "-" + name
-			}
-			sec.Rows = append(sec.Rows, pair(file, strings.ToUpper(stage[:1])+stage[1:]+" transfer"+what+".", s, published, func(who string, s *series) *svg {
-				b, a := of(s)
-				return heatMap(s, []*Matrix{b, a}[k], scaleOf(b, a), who+": "+stage+" transfer", "pretrained at")
-			}))
-		}
+	if b, a := s.crystals(); s.axis == axisStructure && b != nil {
+		scale := scaleOf(b, a)
+		sec.Rows = append(sec.Rows, []figure{
+			{"before-crystals", "Ours. Before transfer, sizes taken together.", heatMap(s, b, scale, "Ours: before transfer, by crystal", "pretrained on")},
+			{"after-crystals", "Ours. After transfer, sizes taken together.", heatMap(s, a, scale, "Ours: after transfer, by crystal", "pretrained on")},
+		})
 	}
-	if b, _ := s.crystals(); s.axis == axisStructure && b != nil {
-		add("crystals", ", sizes taken together", (*series).crystals)
+	for k, stage := range []string{"before", "after"} {
+		sec.Rows = append(sec.Rows, pair(stage, strings.ToUpper(stage[:1])+stage[1:]+" transfer.", s, published, func(who string, s *series) *svg {
+			b, a := s.transfers()
+			return heatMap(s, []*Matrix{b, a}[k], scaleOf(b, a), who+": "+stage+" transfer", "pretrained "+s.preposition())
+		}))
 	}
-	add("", "", (*series).transfers)
 	return sec
 }
 

@@ -20,6 +20,12 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		sheets = append(sheets, sheet{p.Caption, template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(p.PNG))})
 	}
 	s := in.Plan.Study
+	var elsewhere []Finding
+	for _, f := range c.Findings {
+		if !f.Ours.Applies() {
+			elsewhere = append(elsewhere, f)
+		}
+	}
 	var b strings.Builder
 	err := pageTemplate.Execute(&b, map[string]any{
 		"Title": s.Title, "Name": s.Name, "Profile": profile(s),
@@ -27,7 +33,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
 		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
-		"ResultsDigest": digest,
+		"ResultsDigest": digest, "Elsewhere": elsewhere,
 	})
 	return []byte(b.String()), err
 }
@@ -102,18 +108,22 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 {{if .Numbers}}<p>{{range $i, $n := .Numbers}}{{if $i}}; {{end}}{{$n.Name}} {{value $n.Value}}{{with $n.Models}} ({{.}} models){{end}}{{end}}</p>
 {{end}}{{range .Effects}}<p>{{.Name}}: median ratio {{value .Ratio}}{{with .Interval}}, 95 % interval {{value (index . 0)}}–{{value (index . 1)}}{{end}}; below 1 in {{.Below}} of {{.Pairs}} matched configurations, sign test p = {{p .P}}</p>
 {{end}}</div>{{end}}{{end -}}
+{{define "finding"}}<tr><th scope="row">{{.Number}}</th><td>{{.Text}}{{if ne .Ours.Outcome "holds"}}<span class="why">Ours: {{.Ours.Why}}</span>{{end}}
+<details><summary>the numbers</summary>
+{{with .Ours}}{{with .On}}<p class="part"><b>On {{.}}</b></p>{{end}}{{template "parts" .}}{{end}}
+{{with .Published}}{{with .On}}<p class="part"><b>On {{.}}</b></p>{{else}}<p class="part"><b>Published</b></p>{{end}}{{template "parts" .}}{{end}}
+</details></td><td>{{template "judgement" .Published}}</td><td>{{template "judgement" .Ours}}</td></tr>
+{{end -}}
 <h2 id="findings">The published findings</h2>
 <p>Each finding is checked by the same rule on the published table and on our models. Where a finding compares models that differ in one thing only, the sign test&#39;s interval of the median ratio decides; configurations that share a pretrained model are not independent, so that intervals are rather too narrow.</p>
 <div class="scroll"><table class="findings">
 <thead><tr><th scope="col">#</th><th scope="col">Finding</th><th scope="col">Published table</th><th scope="col">Ours</th></tr></thead>
 <tbody>
-{{range .Comparison.Findings}}<tr><th scope="row">{{.Number}}</th><td>{{.Text}}{{if ne .Ours.Outcome "holds"}}<span class="why">Ours: {{.Ours.Why}}</span>{{end}}
-<details><summary>the numbers</summary>
-{{with .Ours}}{{with .On}}<p class="part"><b>On {{.}}</b></p>{{end}}{{template "parts" .}}{{end}}
-{{with .Published}}{{with .On}}<p class="part"><b>On {{.}}</b></p>{{else}}<p class="part"><b>Published</b></p>{{end}}{{template "parts" .}}{{end}}
-</details></td><td>{{template "judgement" .Published}}</td><td>{{template "judgement" .Ours}}</td></tr>
-{{end}}</tbody></table></div>
-<p>{{.Attribution}}</p>
+{{range .Comparison.Findings}}{{if .Ours.Applies}}{{template "finding" .}}{{end}}{{end}}</tbody></table></div>
+{{with .Elsewhere}}<details><summary>Findings that this study is not about ({{len .}})</summary>
+<div class="scroll"><table class="findings"><tbody>
+{{range .}}{{template "finding" .}}{{end}}</tbody></table></div></details>
+{{end}}<p>{{.Attribution}}</p>
 {{if .Comparison.Rows}}<h2>Ours and published in numbers</h2>
 <p>Median over models of the best validation loss on the target, above its minimum; in brackets the number of models. {{.Comparison.Note}}</p>
 <div class="scroll"><table>

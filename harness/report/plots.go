@@ -25,7 +25,7 @@ func heatMap(s *series, m *Matrix, scale logScale, title, rows string) *svg {
 	if len(m.Columns) > 12 {
 		cell, height, font = 38, 22, 10
 	}
-	left := 32 + longest(s, m.Rows)
+	left := 38 + longest(s, m.Rows)
 	top := 54.0
 	turn := longest(s, m.Columns) > cell
 	if turn {
@@ -33,9 +33,9 @@ func heatMap(s *series, m *Matrix, scale logScale, title, rows string) *svg {
 	}
 	width := cell * float64(len(m.Columns))
 	bottom := top + height*float64(len(m.Rows))
-	d := newSVG(max(left+width+8, textWidth(title)+30), bottom+44, fmt.Sprintf("%s, %s: rows %s, columns evaluated at", title, s.unit(), rows))
+	d := newSVG(max(left+width+8, textWidth(title)+30), bottom+44, fmt.Sprintf("%s, %s: rows %s, columns evaluated %s", title, s.unit(), rows, s.preposition()))
 	d.text(8, 16, "start", bold, title)
-	d.text(left+width/2, 34, "middle", faint, "evaluated at "+s.unit())
+	d.text(left+width/2, 34, "middle", faint, "evaluated "+s.preposition()+" "+s.unit())
 	d.turned(16, (top+bottom)/2, "middle", faint, rows)
 	for j, c := range m.Columns {
 		x := left + cell*(float64(j)+0.5)
@@ -86,10 +86,17 @@ type frame struct {
 	scale                    logScale
 }
 
-// newFrame draws title, y axis and the x axis' label.
-func newFrame(w, h float64, title, xLabel, yLabel string, scale logScale) *frame {
-	f := &frame{newSVG(w, h, title), 64, w - 12, 44, h - 44, scale.widened()}
+// newFrame draws title, legend, y axis and the x axis' label.
+func newFrame(w, h float64, title, xLabel, yLabel string, scale logScale, names ...string) *frame {
+	l := newLegend(w, names...)
+	h += l.height()
+	f := &frame{newSVG(w, h, title), 64, w - 12, 30 + l.height(), h - 44, scale.widened()}
 	f.text(8, 16, "start", bold, title)
+	for i, n := range l.names {
+		y := 31 + 16*float64(l.row[i])
+		f.rect(l.x[i], y-6, 14, 5, fmt.Sprintf(`fill="%s"`, palette[i%len(palette)]), "")
+		f.text(l.x[i]+19, y, "start", tick, n)
+	}
 	f.text((f.left+f.right)/2, h-8, "middle", faint, xLabel)
 	f.turned(14, (f.top+f.bottom)/2, "middle", faint, yLabel)
 	if !(f.scale.high > 0) {
@@ -111,14 +118,34 @@ func (f *frame) y(v float64) float64 {
 	return f.bottom - (f.bottom-f.top)*f.scale.at(v)
 }
 
-// legend writes names after samples of their colours.
-func (f *frame) legend(names, colours []string) {
-	at := f.left
-	for i, n := range names {
-		f.rect(at, 25, 14, 5, fmt.Sprintf(`fill="%s"`, colours[i]), "")
-		f.text(at+19, 31, "start", tick, n)
-		at += 34 + 6*float64(len([]rune(n)))
+// legend is the names of a plot's colours, in as many rows as they need.
+type legend struct {
+	names []string
+	// x and row of every entry.
+	x   []float64
+	row []int
+}
+
+func newLegend(width float64, names ...string) legend {
+	l := legend{names: names}
+	x, row := 64.0, 0
+	for _, n := range names {
+		w := 34 + 6*float64(len([]rune(n)))
+		if x+w > width && x > 64 {
+			x, row = 64, row+1
+		}
+		l.x, l.row = append(l.x, x), append(l.row, row)
+		x += w
 	}
+	return l
+}
+
+// height of the rows.
+func (l legend) height() float64 {
+	if len(l.row) == 0 {
+		return 0
+	}
+	return 16 * float64(l.row[len(l.row)-1]+1)
 }
 
 // curve is a line of a plot with its name and colour.
@@ -139,7 +166,11 @@ func lines(title, xLabel, yLabel string, curves []curve, marks []float64, logX b
 			scale.include(p[1:])
 		}
 	}
-	f := newFrame(540, 300, title, xLabel, yLabel, scale)
+	var names []string
+	for _, c := range curves {
+		names = append(names, c.name)
+	}
+	f := newFrame(540, 290, title, xLabel, yLabel, scale, names...)
 	x := func(v float64) float64 {
 		t := 0.5
 		if high > low {
@@ -160,10 +191,8 @@ func lines(title, xLabel, yLabel string, curves []curve, marks []float64, logX b
 	if boundary > low && boundary < high {
 		f.line(x(boundary), f.top, x(boundary), f.bottom, `stroke="currentColor" stroke-opacity="0.5" stroke-dasharray="4 3"`)
 	}
-	var names, colours []string
 	for i, c := range curves {
 		ink := palette[i%len(palette)]
-		names, colours = append(names, c.name), append(colours, ink)
 		style := fmt.Sprintf(`stroke="%s" stroke-width="2" stroke-linejoin="round"`, ink)
 		if c.dashed {
 			style += ` stroke-dasharray="6 3"`
@@ -179,7 +208,6 @@ func lines(title, xLabel, yLabel string, curves []curve, marks []float64, logX b
 			}
 		}
 	}
-	f.legend(names, colours)
 	return f.svg
 }
 
@@ -211,7 +239,11 @@ func boxes(title, xLabel, yLabel string, kinds []string, groups [][]group) *svg 
 		}
 	}
 	n := len(groups[0])
-	f := newFrame(max(380, min(540, 100+float64(n*len(kinds))*64)), 300, title, xLabel, yLabel, scale)
+	names := kinds
+	if len(kinds) == 1 {
+		names = nil
+	}
+	f := newFrame(max(380, min(540, 100+float64(n*len(kinds))*64)), 290, title, xLabel, yLabel, scale, names...)
 	f.line(f.left, f.bottom, f.right, f.bottom, axisInk)
 	slot := (f.right - f.left) / float64(n)
 	wide := min(26, slot/float64(len(kinds))*0.5)
@@ -246,9 +278,6 @@ func boxes(title, xLabel, yLabel string, kinds []string, groups [][]group) *svg 
 				fmt.Sprintf("%s: median %.4g, quartiles %.4g and %.4g, of %d", what, median(v), quantile(v, 0.25), quantile(v, 0.75), len(v)))
 			f.line(x-wide/2, q(0.5), x+wide/2, q(0.5), fmt.Sprintf(`stroke="%s" stroke-width="3"`, ink))
 		}
-	}
-	if len(kinds) > 1 {
-		f.legend(kinds, palette[:len(kinds)])
 	}
 	return f.svg
 }

@@ -209,6 +209,14 @@ func (s *series) unit() string {
 	return s.axis
 }
 
+// preposition goes with the unit: at a dose, on a structure.
+func (s *series) preposition() string {
+	if s.axis == axisDefocus || s.axis == axisDose {
+		return "at"
+	}
+	return "on"
+}
+
 // rate writes a learning rate: 1e-3, 3e-4.
 func rate(v float64) string {
 	m, e, _ := strings.Cut(strconv.FormatFloat(v, 'e', -1, 64), "e")

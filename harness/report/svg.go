@@ -165,30 +165,34 @@ func (s logScale) widened() logScale {
 	return logScale{s.low / f, s.high * f}
 }
 
-// ticks are round values within the scale, about two a decade.
+// ticks are round values within the scale: 1, 2 and 5 of every decade, powers of
+// ten over many, and equal steps where there is little between its ends.
 func (s logScale) ticks() []float64 {
-	steps := []float64{1, 2, 5}
-	switch r := s.high / s.low; {
-	case r > 200:
-		steps = []float64{1}
-	case r < 8:
-		steps = []float64{1, 1.5, 2, 3, 4, 5, 6, 8}
-	}
 	var t []float64
+	if s.high/s.low < 8 {
+		p := math.Pow(10, math.Floor(math.Log10(s.high-s.low)))
+		step := p
+		for _, m := range []float64{0.2, 0.5, 1, 2, 5} {
+			if (s.high-s.low)/(m*p) <= 6 {
+				step = m * p
+				break
+			}
+		}
+		for k := math.Ceil(s.low / step); k*step <= s.high; k++ {
+			t = append(t, k*step)
+		}
+		return t
+	}
+	steps := []float64{1, 2, 5}
+	if s.high/s.low > 200 {
+		steps = []float64{1}
+	}
 	for e := math.Floor(math.Log10(s.low)); e <= math.Ceil(math.Log10(s.high)); e++ {
 		for _, m := range steps {
 			if v := m * math.Pow(10, e); v >= s.low && v <= s.high {
 				t = append(t, v)
 			}
 		}
-	}
-	if len(t) > 1 {
-		return t
-	}
-	t = nil
-	for _, v := range []float64{s.low * math.Pow(s.high/s.low, 0.1), s.high * math.Pow(s.low/s.high, 0.1)} {
-		p := math.Pow(10, math.Floor(math.Log10(v))-2)
-		t = append(t, math.Round(v/p)*p)
 	}
 	return t
 }
