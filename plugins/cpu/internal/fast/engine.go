@@ -46,7 +46,7 @@ func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{net: net, options: o, kernels: set, pool: newPool(max(1, o.Threads)), programs: map[key]*program{}}
+	e := &Engine{net: net, options: o, kernels: set, pool: newPool(max(1, o.Threads), o.Stop), programs: map[key]*program{}}
 	size := net.size()
 	e.values, e.grads, e.moment1, e.moment2 = aligned(size), aligned(size), aligned(size), aligned(size)
 	if o.Mixed {
@@ -190,10 +190,10 @@ func (e *Engine) run(p *program, b engine.Batch) error {
 	p.images, p.labels = b.Images, b.Labels
 	defer func() { p.images, p.labels, p.out, p.losses = nil, nil, nil, nil }()
 	for i := range p.phases {
-		if e.options.Stop != nil && e.options.Stop.Load() {
+		e.pool.run(p.phases[i].tasks, p.phases[i].f)
+		if e.pool.stopped() {
 			return engine.ErrInterrupted
 		}
-		e.pool.run(p.phases[i].tasks, p.phases[i].f)
 	}
 	return nil
 }

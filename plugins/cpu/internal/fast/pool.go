@@ -10,6 +10,7 @@ import (
 // write disjoint memory, so results do not depend on it.
 type pool struct {
 	threads int
+	stop    *atomic.Bool // once true, tasks are skipped; nil: never
 	next    atomic.Int64 // task to be taken
 	left    atomic.Int64 // goroutines still in the phase
 	n       int64
@@ -27,8 +28,8 @@ type pool struct {
 // phases.
 const spins = 20000
 
-func newPool(threads int) *pool {
-	p := &pool{threads: threads}
+func newPool(threads int, stop *atomic.Bool) *pool {
+	p := &pool{threads: threads, stop: stop}
 	p.cond = sync.NewCond(&p.mu)
 	for w := 1; w < threads; w++ {
 		go p.work(w)
@@ -36,10 +37,12 @@ func newPool(threads int) *pool {
 	return p
 }
 
+func (p *pool) stopped() bool { return p.stop != nil && p.stop.Load() }
+
 // run executes f(worker, 0…n−1) and returns when all are done.
 func (p *pool) run(n int, f func(worker, task int)) {
 	if n <= 1 || p.threads == 1 {
-		for i := range n {
+		for i := 0; i < n && !p.stopped(); i++ {
 			f(0, i)
 		}
 		return
@@ -69,7 +72,7 @@ func (p *pool) run(n int, f func(worker, task int)) {
 func (p *pool) drain(worker int) {
 	for {
 		i := p.next.Add(1) - 1
-		if i >= p.n {
+		if i >= p.n || p.stopped() {
 			return
 		}
 		p.f(worker, int(i))

@@ -121,6 +121,7 @@ func (p *program) allocate() {
 // aligned returns n floats that start at a cache line.
 func aligned(n int) []float32 {
 	x := make([]float32, n+16)
+	advise(x)
 	skip := 0
 	for uintptr(unsafe.Pointer(&x[skip]))%64 != 0 {
 		skip++

@@ -342,33 +342,37 @@ func (p *program) writer(o *op, units int) func(unit, n, block, y, x, rows, cols
 		res = p.tensors[o.residual]
 	}
 	measured := o.out.measured && p.training
+	var sums []kernel.Sums
+	if measured || res != nil {
+		sums = make([]kernel.Sums, units*out.blocks)
+	}
 	if measured {
-		out.measure = &measure{make([]kernel.Sums, units*out.blocks), units}
+		out.measure = &measure{sums, units}
 	}
 	return func(unit, n, block, y, x, rows, cols int, px kernel.Block) {
 		rows, cols = min(rows, out.h-y), min(cols, out.w-x)
 		p.round(px, rows, cols)
 		at := (y*out.w + x) * lanes
 		dst := kernel.Block{Data: out.plane(out.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}
-		var spare kernel.Sums
-		sums := &spare
-		if measured {
-			sums = &out.measure.sums[unit*out.blocks+block]
-			*sums = kernel.Sums{}
-		}
-		switch {
-		case res != nil && p.mixed:
-			var unrounded kernel.Sums
-			k.AddStats(px, px, kernel.Block{Data: res.plane(res.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}, rows, cols, &unrounded)
-			p.round(px, rows, cols)
-			k.Stats(dst, px, rows, cols, sums)
-		case res != nil:
-			k.AddStats(dst, px, kernel.Block{Data: res.plane(res.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}, rows, cols, sums)
-		case measured:
-			k.Stats(dst, px, rows, cols, sums)
-		default:
+		if sums == nil {
 			k.Copy(dst, px, rows, cols)
+			return
 		}
+		s := &sums[unit*out.blocks+block]
+		*s = kernel.Sums{}
+		if res == nil {
+			k.Stats(dst, px, rows, cols, s)
+			return
+		}
+		other := kernel.Block{Data: res.plane(res.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}
+		if !p.mixed {
+			k.AddStats(dst, px, other, rows, cols, s)
+			return
+		}
+		k.AddStats(px, px, other, rows, cols, s)
+		p.round(px, rows, cols)
+		*s = kernel.Sums{} // those of the rounded sum count
+		k.Stats(dst, px, rows, cols, s)
 	}
 }
 

@@ -1,0 +1,225 @@
+package fast
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
+)
+
+// FuzzShapes trains and evaluates networks and batches of any shape against
+// plain loops. Its tolerance leaves room for a switched ReLU: what it looks for
+// is a wrong index.
+func FuzzShapes(f *testing.F) {
+	f.Add(uint8(1), uint8(2), uint8(0), uint8(1), uint8(2), uint8(0))
+	f.Add(uint8(2), uint8(2), uint8(1), uint8(0), uint8(0), uint8(3))
+	f.Add(uint8(4), uint8(3), uint8(0), uint8(4), uint8(0), uint8(1))
+	f.Add(uint8(8), uint8(7), uint8(2), uint8(0), uint8(1), uint8(2))
+	f.Fuzz(func(t *testing.T, width, classes, n, h, w, frozen uint8) {
+		g, err := nn.UNet(nn.UNetOptions{Width: 2 + 2*int(width%9), Classes: 2 + int(classes%7)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Initialize(7, uint64(width))
+		o := options(2)
+		o.OnProbabilities = classes%2 == 0
+		e := compiled(t, g, o)
+		ref, err := plain.Compile[float32](g, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ref.Close()
+		b := batch(1+int(n%3), 16*(1+int(h%5)), 16*(1+int(w%5)))
+		for i := range b.Labels {
+			b.Labels[i] = uint8(i*i%31) % (2 + classes%7)
+		}
+		fr := groups(g, []string{"", nn.Encoder, nn.Decoder}[frozen%3])
+		got, err := e.Gradients(b, fr, 1, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := ref.Gradients(b, fr, 1, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if math.Abs(got-want) > 1e-5*want {
+			t.Errorf("loss %v, want %v", got, want)
+		}
+		for i, p := range g.Parameters() {
+			if fr[i] {
+				continue
+			}
+			if d := distance(get(t, e, engine.Gradient, p.Name, p.Len()), get(t, ref, engine.Gradient, p.Name, p.Len())); d > 0.05 {
+				t.Errorf("gradient of %s differs by %g", p.Name, d)
+			}
+		}
+		out, wantOut := make([]float64, b.N*int(2+classes%7)*b.H*b.W), make([]float64, b.N*int(2+classes%7)*b.H*b.W)
+		if _, err := e.Forward(b, out); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ref.Forward(b, wantOut); err != nil {
+			t.Fatal(err)
+		}
+		if d := distance(out, wantOut); d > 1e-4 {
+			t.Errorf("probabilities differ by %g", d)
+		}
+	})
+}
+
+// Activations of every value of the graph, held or not.
+func TestActivations(t *testing.T) {
+	g := unet(t, 4)
+	e := compiled(t, g, options(2))
+	ref, err := plain.Compile[float64](g, options(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ref.Close()
+	b := batch(2, 16, 32)
+	for _, training := range []bool{false, true} {
+		var names []string
+		for _, n := range g.Nodes {
+			if e.net.values[n.Outputs[0]] != nil {
+				names = append(names, n.Outputs[0])
+			}
+		}
+		if len(names) < len(g.Nodes)-6 { // convolutions inside residual sums
+			t.Errorf("only %d of %d values", len(names), len(g.Nodes))
+		}
+		got, err := e.Activations(b, names, training)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := ref.Activations(batch64(b), names, training)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range names {
+			if len(got[n]) != len(want[n]) {
+				t.Fatalf("%s has %d elements, want %d", n, len(got[n]), len(want[n]))
+			}
+			if d := distance(got[n], want[n]); d > 1e-5 {
+				t.Errorf("training %v: %s differs by %g", training, n, d)
+			}
+		}
+	}
+	if _, err := e.Activations(b, []string{"nowhere"}, false); !errors.Is(err, engine.ErrUnsupported) {
+		t.Errorf("an unknown value: %v", err)
+	}
+}
+
+// Graphs outside the family are refused by name, for the plain engine to take.
+func TestUnsupported(t *testing.T) {
+	node := func(g *nn.Graph, name string) *nn.Node {
+		for _, n := range g.Nodes {
+			if n.Name == name {
+				return n
+			}
+		}
+		t.Fatalf("no node %s", name)
+		return nil
+	}
+	for name, change := range map[string]func(g *nn.Graph){
+		"decoder.up1.conv2":  func(g *nn.Graph) { node(g, "decoder.up1.conv2").Attrs["dilations"] = []int64{2, 2} },
+		"encoder.init.conv":  func(g *nn.Graph) { node(g, "encoder.init.conv").Attrs["pads"] = []int64{3, 3, 2, 3} },
+		"encoder.init.pool":  func(g *nn.Graph) { node(g, "encoder.init.pool").Attrs["ceil_mode"] = int64(1) },
+		"decoder.up2.resize": func(g *nn.Graph) { node(g, "decoder.up2.resize").Attrs["mode"] = "linear" },
+		"softmax":            func(g *nn.Graph) { node(g, "softmax").Attrs["axis"] = int64(2) },
+		"decoder.up4.relu2":  func(g *nn.Graph) { node(g, "decoder.up4.relu2").Op = "Sigmoid" },
+		"encoder.down2.unit1.add": func(g *nn.Graph) {
+			n := node(g, "encoder.down2.unit1.add")
+			n.Inputs[1] = n.Inputs[0]
+		},
+	} {
+		g := unet(t, 4)
+		change(g)
+		_, err := Compile(g, options(1))
+		if !errors.Is(err, engine.ErrUnsupported) || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestBadCalls(t *testing.T) {
+	e := compiled(t, unet(t, 4), options(2))
+	good := batch(1, 16, 16)
+	for name, change := range map[string]func(b *engine.Batch){
+		"height":        func(b *engine.Batch) { b.H = 24 },
+		"empty":         func(b *engine.Batch) { b.N, b.Images, b.Labels = 0, nil, nil },
+		"negative":      func(b *engine.Batch) { b.N, b.H = -1, -16 },
+		"few pixels":    func(b *engine.Batch) { b.Images = b.Images[1:] },
+		"few labels":    func(b *engine.Batch) { b.Labels = b.Labels[1:] },
+		"unknown class": func(b *engine.Batch) { b.Labels = append([]uint8{2}, b.Labels[1:]...) },
+	} {
+		b := good
+		change(&b)
+		if _, err := e.Gradients(b, nil, 1, false); err == nil {
+			t.Errorf("%s: trained", name)
+		}
+		if _, err := e.Forward(b, nil); err == nil {
+			t.Errorf("%s: evaluated", name)
+		}
+	}
+	unlabelled := good
+	unlabelled.Labels = nil
+	if _, err := e.Gradients(unlabelled, nil, 1, false); err == nil {
+		t.Error("trained without labels")
+	}
+	if _, err := e.Forward(good, make([]float64, 5)); err == nil {
+		t.Error("evaluated into too short an array")
+	}
+	if err := e.Set(engine.Value, "nowhere", nil); err == nil {
+		t.Error("set an unknown tensor")
+	}
+	if err := e.Get(engine.Moment1, "encoder.init.bn.running_mean", make([]float64, 4)); err == nil {
+		t.Error("got the moments of a statistic")
+	}
+}
+
+// A step leaves nothing to collect but a few words.
+func TestStepAllocates(t *testing.T) {
+	e := compiled(t, unet(t, 4), options(2))
+	b := batch(2, 32, 32)
+	step := func() {
+		if _, err := e.Gradients(b, nil, 1, true); err != nil {
+			t.Fatal(err)
+		}
+		e.Adam(1, 1e-3, 1, nil)
+	}
+	step()
+	if n := testing.AllocsPerRun(5, step); n > 4 {
+		t.Errorf("a step allocates %v times", n)
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	var stop atomic.Bool
+	o := options(2)
+	o.Stop = &stop
+	e := compiled(t, unet(t, 4), o)
+	stop.Store(true)
+	if _, err := e.Gradients(batch(1, 16, 16), nil, 1, false); !errors.Is(err, engine.ErrInterrupted) {
+		t.Errorf("a stopped engine says %v", err)
+	}
+}
+
+// Weights survive packing, and nothing else fills the padding.
+func TestSetGet(t *testing.T) {
+	g := unet(t, 12)
+	e := compiled(t, g, options(1))
+	for _, p := range g.Tensors {
+		if p.Role == nn.Constant {
+			continue
+		}
+		for i, v := range get(t, e, engine.Value, p.Name, p.Len()) {
+			if float32(v) != p.Data[i] {
+				t.Fatalf("element %d of %s is %v, want %v", i, p.Name, v, p.Data[i])
+			}
+		}
+	}
+}
