@@ -203,6 +203,9 @@ func (s *session) Train(ctx context.Context, r backend.TrainRequest, progress fu
 				return fmt.Errorf("batch %d: %w", i, err)
 			}
 			step, err := s.trainStep(b, r.LearningRate)
+			if err == nil && s.stop.Load() { // Adam may have been cut short
+				err = engine.ErrInterrupted
+			}
 			if err != nil {
 				return fmt.Errorf("batch %d: %w", i, err)
 			}
