@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -85,15 +86,19 @@ func write(dir, name string, config hrtem.Config) error {
 	if err != nil {
 		return err
 	}
-	start := time.Now()
-	if _, err := s.ExitWaves(ctx, st); err != nil {
-		return err
+	seconds := math.Inf(1) // the least of several, as the machine may have other work
+	for range 5 {
+		start := time.Now()
+		if _, err := s.ExitWaves(ctx, st); err != nil {
+			return err
+		}
+		seconds = min(seconds, time.Since(start).Seconds())
 	}
 	t := testCase{
 		Name: name, Cell: config.Cell, Grid: config.Grid, Output: config.Output,
 		Slice: config.Slice, Slices: st.Info.ParticleSlices + st.Info.CarbonSlices,
 		Energy: config.BeamEnergy, Spread: config.FocalSpread,
-		Seconds: time.Since(start).Seconds(), Underfocus: map[string]float64{},
+		Seconds: seconds, Underfocus: map[string]float64{},
 	}
 	top := float64(st.Info.ParticleSlices) * config.Slice
 	for _, atoms := range [][]crystal.Atom{st.Particles, st.Film} {
