@@ -155,6 +155,7 @@ func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, b *
 	if err != nil {
 		return err
 	}
+	var exportErr error // the report is worth having without the model
 	if m != nil {
 		in.Exported = "best.onnx"
 		in.Environment = append(in.Environment, report.Fact{Name: "best model", Text: fmt.Sprintf(
@@ -170,18 +171,23 @@ func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, b *
 		}
 		in.Sheets = append(in.Sheets, picture)
 		if _, err := m.export(ctx, r.store, filepath.Join(dir, in.Exported), export.Options{}, client); err != nil {
-			return fmt.Errorf("exporting the best model: %w", err)
+			exportErr = fmt.Errorf("exporting the best model: %w", err)
+			in.Exported = ""
+			in.Failures = append(in.Failures, exportErr.Error())
 		}
 	}
 	sum, err := report.Build(ctx, in, dir)
 	if err != nil {
-		return fmt.Errorf("writing the report: %w", err)
+		return errors.Join(fmt.Errorf("writing the report: %w", err), exportErr)
 	}
 	for _, l := range sum.Lines {
 		out.Printf("%s", l)
 	}
 	fields := map[string]any{"report": sum.Index}
 	out.Printf("report:     %s", sum.Index)
+	if exportErr != nil {
+		return exportErr
+	}
 	if m != nil {
 		fields["model"] = filepath.Join(dir, in.Exported)
 		out.Printf("best model: %s (%s, validation loss %.4g above its minimum)", filepath.Join(dir, in.Exported), m.manifest.ID, m.loss())
@@ -242,7 +248,7 @@ func (r *resolved) predictions(ctx context.Context, b backend.Backend, overall *
 		return report.Picture{}, err
 	}
 	return report.Picture{
-		Name: "predictions",
+		Name:    "predictions",
 		Caption: "Validation images with the outlines of their labels (orange) and of what the best model of each domain predicts (blue).",
 		PNG:     buf.Bytes(),
 	}, nil

@@ -304,10 +304,11 @@ func few(g []group, what string) string {
 	return fmt.Sprintf("only one %s: %s", what, g[0].level)
 }
 
-func numbersOf(g []group, prefix string, f func([]float64) float64) []Number {
+// numbersOf applies f to every group; name has a %s for the level.
+func numbersOf(g []group, name string, f func([]float64) float64) []Number {
 	var n []Number
 	for _, x := range g {
-		n = append(n, Number{prefix + x.level, f(x.values), len(x.values)})
+		n = append(n, Number{fmt.Sprintf(name, x.level), f(x.values), len(x.values)})
 	}
 	return n
 }
@@ -342,19 +343,19 @@ func (e evidence) images() []Part {
 	for i := 1; i < len(g); i++ {
 		tests = append(tests, below(1, g[i].level+" to "+g[i-1].level+" images", s.paired(byImages, g[i].level, g[i-1].level, s.final)))
 	}
-	parts := []Part{decided(first, numbersOf(g, "median with images: ", median), tests...)}
+	parts := []Part{decided(first, numbersOf(g, "median with %s images", median), tests...)}
 	for _, x := range g {
 		if len(x.values) < tailModels {
 			return append(parts, unjudged(second, fmt.Sprintf("%d models with %s images are too few for an upper tail (%d are asked for)", len(x.values), x.level, tailModels)))
 		}
 	}
-	tails := numbersOf(g, "95th percentile with images: ", func(v []float64) float64 { return quantile(v, tail) })
+	tails := numbersOf(g, "95th percentile with %s images", func(v []float64) float64 { return quantile(v, tail) })
 	return append(parts, judged(second, decreasing(values(tails)), tails))
 }
 
 func (e evidence) frozen() []Part {
 	s := e.transfers
-	medians := numbersOf(s.groups(byFrozen, s.final), "median with frozen: ", median)
+	medians := numbersOf(s.groups(byFrozen, s.final), "median with frozen part %s", median)
 	ratios := func(a, b string) []float64 { return s.paired(byFrozen, a, b, s.final) }
 	return []Part{
 		decided(fmt.Sprintf("With the decoder frozen, the loss is at most %.0f %% higher than with nothing frozen, in the median over otherwise equal configurations.", 100*(little-1)), medians,
@@ -386,10 +387,10 @@ func (e evidence) rates() []Part {
 	for _, x := range g[:most] {
 		tests = append(tests, below(1, "("+g[most].level+") to ("+x.level+")", s.paired(byRates, g[most].level, x.level, s.final)))
 	}
-	spreads := values(numbersOf(g, "", deviation))
+	spreads := values(numbersOf(g, "%s", deviation))
 	return []Part{
-		decided(first, numbersOf(g, "median at ", median), tests...),
-		judged(second, slices.Index(spreads, slices.Min(spreads)) == most, numbersOf(g, "deviation at ", deviation)),
+		decided(first, numbersOf(g, "median at %s", median), tests...),
+		judged(second, slices.Index(spreads, slices.Min(spreads)) == most, numbersOf(g, "standard deviation at %s", deviation)),
 	}
 }
 
@@ -751,7 +752,11 @@ func (e evidence) times() []Part {
 		}
 		return o.seconds
 	}
-	return []Part{decided(statement, nil, test{"time with the encoder to none frozen", s.paired(byFrozen, study.FreezeEncoder, study.FreezeNone, seconds), 1 - savedMost, 1 - savedLeast})}
+	ratios := s.paired(byFrozen, study.FreezeEncoder, study.FreezeNone, seconds)
+	if len(ratios) == 0 {
+		return []Part{unjudged(statement, "no training times of models with the encoder and with nothing frozen")}
+	}
+	return []Part{decided(statement, nil, test{"time with the encoder to none frozen", ratios, 1 - savedMost, 1 - savedLeast})}
 }
 
 // claimsJSON is the file of the findings.

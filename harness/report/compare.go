@@ -24,7 +24,8 @@ type Correlation struct {
 	Name string `json:"name"`
 	// Rho is nil where it is undefined: too few cells or no variation.
 	Rho *float64 `json:"rho"`
-	// Cells that both have; Missing of ours have no model yet.
+	// Cells that both have; in Missing ones of our rows and columns only the
+	// published series has models.
 	Cells   int `json:"cells"`
 	Missing int `json:"missing,omitempty"`
 }
@@ -48,8 +49,17 @@ func finiteOrNil(v float64) *float64 {
 }
 
 func correlate(name string, ours, published *Matrix) Correlation {
-	rho, n := spearman(ours.flat(ours), published.flat(ours))
-	return Correlation{name, finiteOrNil(rho), n, ours.missing()}
+	a, b := ours.flat(ours), published.flat(ours)
+	c := Correlation{Name: name}
+	var rho float64
+	rho, c.Cells = spearman(a, b)
+	c.Rho = finiteOrNil(rho)
+	for i := range a {
+		if math.IsNaN(a[i]) && !math.IsNaN(b[i]) {
+			c.Missing++
+		}
+	}
+	return c
 }
 
 func (c Correlation) String() string {
@@ -59,7 +69,7 @@ func (c Correlation) String() string {
 	}
 	s := fmt.Sprintf("%s: rank correlation with the published medians %s over %d cells", c.Name, corr(rho), c.Cells)
 	if c.Missing > 0 {
-		s += fmt.Sprintf(", %d of ours without a model", c.Missing)
+		s += fmt.Sprintf(", %d cells of ours have no model", c.Missing)
 	}
 	return s
 }
@@ -168,6 +178,7 @@ func (r Compared) PublishedText() string { return value(r.Published, r.Published
 // tally counts the outcomes of findings on our models.
 func tally(f []Finding) string {
 	const elsewhere = "are about other series"
+	singular := map[string]string{"hold": "holds", "do not hold": "does not hold", elsewhere: "is about another series"}
 	of := map[string][]string{}
 	for _, x := range f {
 		verb := map[string]string{Holds: "hold", Fails: "do not hold", Unjudged: "cannot be judged here"}[x.Ours.Outcome]
@@ -179,6 +190,9 @@ func tally(f []Finding) string {
 	var parts []string
 	for _, verb := range []string{"hold", "do not hold", "cannot be judged here", elsewhere} {
 		if n := of[verb]; len(n) > 0 {
+			if s, ok := singular[verb]; ok && len(n) == 1 {
+				verb = s
+			}
 			parts = append(parts, fmt.Sprintf("%d %s (%s)", len(n), verb, strings.Join(n, ", ")))
 		}
 	}

@@ -70,15 +70,6 @@ func (m *Matrix) flat(like *Matrix) []float64 {
 	return v
 }
 
-// missing counts the cells without a model.
-func (m *Matrix) missing() int {
-	n := 0
-	for _, row := range m.Values {
-		n += len(row) - len(finite(row))
-	}
-	return n
-}
-
 // transfers are the medians before and after transfer over all models. Before:
 // the best pretraining loss on every domain. After: the best transfer loss on the
 // target; the diagonal repeats the pretraining value.

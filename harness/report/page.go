@@ -20,6 +20,10 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		sheets = append(sheets, sheet{p.Caption, template.URL("data:image/png;base64," + base64.StdEncoding.EncodeToString(p.PNG))})
 	}
 	s := in.Plan.Study
+	var first *section // the figures to see before the findings
+	if len(sections) > 0 {
+		first, sections = &sections[0], sections[1:]
+	}
 	var elsewhere []Finding
 	for _, f := range c.Findings {
 		if !f.Ours.Applies() {
@@ -33,7 +37,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
 		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
-		"ResultsDigest": digest, "Elsewhere": elsewhere,
+		"ResultsDigest": digest, "Elsewhere": elsewhere, "First": first,
 	})
 	return []byte(b.String()), err
 }
@@ -50,7 +54,12 @@ var pageFuncs = template.FuncMap{
 		return strings.ToUpper(s[:1]) + s[1:] + "."
 	},
 	"value": func(v float64) string { return fmt.Sprintf("%.3g", v) },
-	"p":     func(v float64) string { return fmt.Sprintf("%.2g", v) },
+	"p": func(v float64) string {
+		if v < 1e-4 {
+			return "< 0.0001"
+		}
+		return fmt.Sprintf("= %.2g", v)
+	},
 }
 
 // pageTemplate is the whole report: it loads nothing from anywhere.
@@ -102,18 +111,26 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 {{with .Exported}}<li>The best model is in <a href="{{.}}">{{.}}</a>, certified; open it with ONNX Runtime, OpenCV, QuPath, deepImageJ, ….</li>
 {{end}}</ul>
 </div>
-{{with .Failures}}<div class="lead warn"><b class="head">Runs that failed</b><ul>{{range .}}<li>{{.}}</li>{{end}}</ul></div>
+{{with .Failures}}<div class="lead warn"><b class="head">What failed</b><ul>{{range .}}<li>{{.}}</li>{{end}}</ul></div>
 {{end}}{{define "judgement"}}<span class="{{class .Outcome}}">{{.Outcome}}</span>{{end -}}
 {{define "parts"}}{{range .Parts}}<div class="part"><p>{{with .Statement}}{{.}} {{end}}<span class="{{class .Outcome}}">{{.Outcome}}</span>{{with .Reason}}: {{.}}{{end}}</p>
-{{if .Numbers}}<p>{{range $i, $n := .Numbers}}{{if $i}}; {{end}}{{$n.Name}} {{value $n.Value}}{{with $n.Models}} ({{.}} models){{end}}{{end}}</p>
-{{end}}{{range .Effects}}<p>{{.Name}}: median ratio {{value .Ratio}}{{with .Interval}}, 95 % interval {{value (index . 0)}}–{{value (index . 1)}}{{end}}; below 1 in {{.Below}} of {{.Pairs}} matched configurations, sign test p = {{p .P}}</p>
+{{if .Numbers}}<p>{{range $i, $n := .Numbers}}{{if $i}}; {{end}}{{$n.Name}}: {{value $n.Value}}{{with $n.Models}} ({{.}} models){{end}}{{end}}</p>
+{{end}}{{range .Effects}}<p>{{.Name}}: median ratio {{value .Ratio}}{{with .Interval}}, 95 % interval {{value (index . 0)}}–{{value (index . 1)}}{{end}}; below 1 in {{.Below}} of {{.Pairs}} matched configurations, sign test p {{p .P}}</p>
 {{end}}</div>{{end}}{{end -}}
+{{define "section"}}<h2>{{.Title}}</h2>
+{{range .Text}}<p>{{.}}</p>
+{{end}}{{range .Rows}}<div class="row{{if gt (len .) 1}} two{{end}}">
+{{range .}}<figure>{{.SVG}}<figcaption>{{.Caption}}</figcaption></figure>
+{{end}}</div>
+{{end}}
+{{end -}}
 {{define "finding"}}<tr><th scope="row">{{.Number}}</th><td>{{.Text}}{{if ne .Ours.Outcome "holds"}}<span class="why">Ours: {{.Ours.Why}}</span>{{end}}
 <details><summary>the numbers</summary>
 {{with .Ours}}{{with .On}}<p class="part"><b>On {{.}}</b></p>{{end}}{{template "parts" .}}{{end}}
 {{with .Published}}{{with .On}}<p class="part"><b>On {{.}}</b></p>{{else}}<p class="part"><b>Published</b></p>{{end}}{{template "parts" .}}{{end}}
 </details></td><td>{{template "judgement" .Published}}</td><td>{{template "judgement" .Ours}}</td></tr>
 {{end -}}
+{{with .First}}{{template "section" .}}{{end -}}
 <h2 id="findings">The published findings</h2>
 <p>Each finding is checked by the same rule on the published table and on our models. Where a finding compares models that differ in one thing only, the sign test&#39;s interval of the median ratio decides; configurations that share a pretrained model are not independent, so that intervals are rather too narrow.</p>
 <div class="scroll"><table class="findings">
@@ -124,19 +141,14 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 <div class="scroll"><table class="findings"><tbody>
 {{range .}}{{template "finding" .}}{{end}}</tbody></table></div></details>
 {{end}}<p>{{.Attribution}}</p>
-{{if .Comparison.Rows}}<h2>Ours and published in numbers</h2>
+{{range .Sections}}{{template "section" .}}{{end}}{{if .Comparison.Rows}}<h2>Ours and published in numbers</h2>
 <p>Median over models of the best validation loss on the target, above its minimum; in brackets the number of models. {{.Comparison.Note}}</p>
 <div class="scroll"><table>
 <thead><tr><th scope="col">By</th><th scope="col"></th><th scope="col" class="n">Ours</th><th scope="col" class="n">Published</th></tr></thead>
 <tbody>
 {{range .Comparison.Rows}}<tr><td>{{.Group}}</td><td>{{.Name}}</td><td class="n">{{.OursText}}</td><td class="n">{{.PublishedText}}</td></tr>
 {{end}}</tbody></table></div>
-{{end}}{{range .Sections}}<h2>{{.Title}}</h2>
-{{range .Text}}<p>{{.}}</p>
-{{end}}{{range .Rows}}<div class="row{{if gt (len .) 1}} two{{end}}">
-{{range .}}<figure>{{.SVG}}<figcaption>{{.Caption}}</figcaption></figure>
-{{end}}</div>
-{{end}}{{end}}{{with .Sheets}}<h2>Images, labels and predictions</h2>
+{{end}}{{with .Sheets}}<h2>Images, labels and predictions</h2>
 {{range .}}<div class="row"><figure><img src="{{.URI}}" alt="{{.Caption}}"><figcaption>{{.Caption}}</figcaption></figure></div>
 {{end}}{{end}}{{with .Reduced}}<h2>What differs from the published study</h2>
 <ul>{{range .}}<li>{{.}}</li>
