@@ -177,7 +177,7 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 		perRow += c.inCols * c.depth
 		sources = append(sources, c)
 		uses = append(uses, c.u, out.grad)
-		p.add("data gradient", o, len(pan), []*buffer{c.u}, func(_, i int) {
+		p.add("data gradient", ops[len(ops)-1], len(pan), []*buffer{c.u}, func(_, i int) {
 			// [k/8][c][tap][k%8] to [tap reversed][k][c]
 			taps := c.kk * c.kk
 			for half := range pan[i].width / lanes {
@@ -202,7 +202,7 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 	if m != nil {
 		mask = p.masker(m, 0, st.count, d)
 	}
-	p.add("data gradient", ops[0], st.count, uses, func(w, i int) {
+	p.add("data gradient", ops[len(ops)-1], st.count, uses, func(w, i int) {
 		scratch := p.scratch[w]
 		x, y := cut(&scratch, offset), cut(&scratch, px)
 		n, y0, x0, rows, cols := st.at(i)

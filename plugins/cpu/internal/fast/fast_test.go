@@ -370,7 +370,7 @@ func TestStudyLoss(t *testing.T) {
 			q := math.Exp(p[1]) / (math.Exp(p[0]) + math.Exp(p[1]))
 			wantSlope := (q - float64(label)) * 2 * p[0] * p[1]
 			for _, c := range [][2]float64{{loss, want}, {slope, wantSlope}, {p0, p[0]}, {p1, p[1]}} {
-				if math.Abs(c[0]-c[1]) > 1e-13*math.Max(math.Abs(c[1]), 1e-3) {
+				if math.Abs(c[0]-c[1]) > 1e-9*math.Max(math.Abs(c[1]), 1e-6) {
 					t.Fatalf("difference %g, label %d: %v, want %v", d, label, c[0], c[1])
 				}
 			}

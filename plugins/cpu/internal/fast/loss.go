@@ -123,11 +123,11 @@ func (p *program) outputs(head *op) {
 // probabilities; without a label (−1) the loss is zero.
 //
 // With e the difference of the probabilities towards the label, the loss is
-// ln(1+exp(−e)) = ln 2 + ln cosh(e/2) − e/2. As |e| ≤ 1, Taylor series do: the
-// first terms left out are below 10⁻¹⁴.
+// ln(1+exp(−e)) = ln 2 + ln cosh(e/2) − e/2. As |e| ≤ 1, short Taylor series do:
+// the first terms left out are below 10⁻⁹, a hundredth of float32's rounding.
 func studyLoss(d float64, label int) (loss, derivative, p0, p1 float64) {
-	// Beyond ±700 the smaller probability is nought in float32 anyway.
-	x := pmath.Exp(-max(-700, min(700, d)))
+	// Beyond ±80 the smaller probability is nought in any sum.
+	x := exp(-max(-80, min(80, d)))
 	p1 = 1 / (1 + x)
 	p0 = x * p1
 	if label < 0 {
@@ -138,30 +138,43 @@ func studyLoss(d float64, label int) (loss, derivative, p0, p1 float64) {
 		e, sign = -e, -1
 	}
 	w := float64(e * e)
-	var th, lc float64
-	for i := len(tanhHalf) - 1; i >= 0; i-- {
-		th = float64(th*w) + tanhHalf[i]
-		lc = float64(lc*w) + logCoshHalf[i]
-	}
+	th, lc := polynomial(w, &tanhHalf), polynomial(w, &logCoshHalf)
 	loss = math.Ln2 + (float64(lc*w) - float64(e/2))
 	// The softmax of the probabilities gives the other class 1/2 − tanh(e/2)/2.
 	other := 0.5 - float64(0.5*float64(th*e))
 	return loss, -sign * 2 * float64(p0*p1) * other, p0, p1
 }
 
-// Taylor coefficients of tanh(e/2)/e and ln cosh(e/2)/e² in powers of e².
+// exp is eˣ for |x| ≤ 80 with a relative error below 10⁻⁹, several times faster
+// than pmath's. It keeps NaN.
+func exp(x float64) float64 {
+	k := math.Floor(float64(x*(1/math.Ln2)) + 0.5)
+	y := polynomial(x-float64(k*math.Ln2), &inverseFactorials)
+	return y * math.Float64frombits(uint64(int64(k)+1023)<<52)
+}
+
+// polynomial evaluates c₀ + c₁x + … + c₉x⁹ in pairs of pairs, whose products do
+// not wait for each other as Horner's do.
+func polynomial(x float64, c *[10]float64) float64 {
+	x2 := float64(x * x)
+	x4 := float64(x2 * x2)
+	a, b := c[0]+float64(c[1]*x), c[2]+float64(c[3]*x)
+	d, e := c[4]+float64(c[5]*x), c[6]+float64(c[7]*x)
+	f := c[8] + float64(c[9]*x)
+	return (a + float64(b*x2)) + float64(((d+float64(e*x2))+float64(f*x4))*x4)
+}
+
+// Taylor coefficients of eˣ, and of tanh(e/2)/e and ln cosh(e/2)/e² in powers
+// of e².
 var (
-	tanhHalf = [...]float64{
-		0.5, -0.041666666666666664, 0.004166666666666667, -0.00042162698412698415,
-		4.271384479717813e-05, -4.327751723585057e-06, 4.384921919644142e-07, -4.4428539643900096e-08,
-		4.501552131237686e-09, -4.5610258911810394e-10, 4.6212854179999594e-11, -4.682341084875683e-12,
-		4.74420340935259e-13, -4.806883048754506e-14,
+	inverseFactorials = [10]float64{1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880}
+	tanhHalf          = [10]float64{
+		0.5, -0.041666666666666664, 0.004166666666666667, -0.00042162698412698415, 4.271384479717813e-05,
+		-4.327751723585057e-06, 4.384921919644142e-07, -4.4428539643900096e-08, 4.501552131237686e-09, -4.5610258911810394e-10,
 	}
-	logCoshHalf = [...]float64{
-		0.125, -0.005208333333333333, 0.00034722222222222224, -2.635168650793651e-05,
-		2.1356922398589067e-06, -1.803229884827107e-07, 1.5660435427300506e-08, -1.388391863871878e-09,
-		1.250431147566024e-10, -1.1402564727952599e-11, 1.0502921404545363e-12, -9.754877260157674e-14,
-		9.123468094908828e-15, -8.583719729918761e-16,
+	logCoshHalf = [10]float64{
+		0.125, -0.005208333333333333, 0.00034722222222222224, -2.635168650793651e-05, 2.1356922398589067e-06,
+		-1.803229884827107e-07, 1.5660435427300506e-08, -1.388391863871878e-09, 1.250431147566024e-10, -1.1402564727952599e-11,
 	}
 )
 
