@@ -112,8 +112,7 @@ A first run:  refocus reproduce defocus --profile smoke`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
-		backendsCommand(), exportCommand(), predictCommand(), benchCommand(),
-
+		backendsCommand(), exportCommand(), predictCommand(), benchCommand(), crosscheckCommand(),
 		verifyCommand(), serveCommand(),
 	)
 	return root

@@ -155,3 +155,6 @@ func (n *Node) precision(b backend.Description) (string, error) {
 	}
 	return "", fmt.Errorf("run %s asks for precision %s, which backend %s lacks (it has %v); set training.precision_fallback to allow another", n.Run.ID, want, b.Name, b.Precisions)
 }
+
+// Count is the number of images of a domain's set.
+func (d *Data) Count(domain, split string) int { return d.sets[setKey{domain, split}].count }

@@ -1,0 +1,432 @@
+package crosscheck
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/plugins/cpu"
+	"github.com/refocus-em/refocus/plugins/gorgonia"
+)
+
+// planted is the CPU backend with one fault.
+type planted struct {
+	backend.Backend
+	graph   func(g *nn.Graph)        // changes what is executed
+	options func(o *backend.Options) // changes how
+	session func(f *faulty)          // changes answers
+}
+
+func (p planted) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
+	h := g.Clone()
+	if p.graph != nil {
+		p.graph(h)
+	}
+	if p.options != nil {
+		p.options(&o)
+	}
+	s, err := p.Backend.Open(ctx, h, o)
+	if err != nil || p.session == nil {
+		return s, err
+	}
+	f := &faulty{Session: s, b: p.Backend, g: h, o: o, sets: map[string][2]string{}}
+	p.session(f)
+	return f, nil
+}
+
+// faulty is a session with some methods replaced.
+type faulty struct {
+	backend.Session
+	b    backend.Backend
+	g    *nn.Graph
+	o    backend.Options
+	sets map[string][2]string
+
+	// Hooks; nil leaves the honest session's behaviour.
+	onState   func(name string, v []float32) // both ways
+	gradients func(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error)
+	rate      func(rate float64) float64
+	afterStep func(before, after map[string][]float32, b backend.Batch, frozen []string) // edits after
+	adam      func(a adamStep) float64                                                   // the update, before the rate
+}
+
+type adamStep struct {
+	m, v    float64 // new moments
+	step    int
+	c1, c2  float64 // 1−βᵗ
+	epsilon float64
+}
+
+func (f *faulty) LoadDataset(ctx context.Context, id, path, digest string) error {
+	f.sets[id] = [2]string{path, digest}
+	return f.Session.LoadDataset(ctx, id, path, digest)
+}
+
+// edit rewrites a state in float32.
+func edit(b []byte, step int, change func(values map[string][]float32)) ([]byte, error) {
+	file, err := safetensors.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	values := map[string][]float32{}
+	for _, t := range file.Tensors() {
+		if values[t.Name], err = file.Float32(t.Name); err != nil {
+			return nil, err
+		}
+	}
+	change(values)
+	var ts []safetensors.Tensor
+	for _, t := range file.Tensors() {
+		ts = append(ts, safetensors.Tensor{Name: t.Name, Shape: t.Shape, Data: values[t.Name]})
+	}
+	meta := map[string]string{}
+	for k, v := range file.Metadata {
+		meta[k] = v
+	}
+	if step > 0 {
+		meta["step"] = strconv.Itoa(step)
+	}
+	return safetensors.Encode(ts, meta)
+}
+
+func (f *faulty) State(ctx context.Context) ([]byte, error) {
+	b, err := f.Session.State(ctx)
+	if err != nil || f.onState == nil {
+		return b, err
+	}
+	return edit(b, 0, func(v map[string][]float32) {
+		for name, d := range v {
+			f.onState(name, d)
+		}
+	})
+}
+
+func (f *faulty) SetState(ctx context.Context, b []byte) error {
+	if f.onState != nil {
+		var err error
+		if b, err = edit(b, 0, func(v map[string][]float32) {
+			for name, d := range v {
+				f.onState(name, d)
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	return f.Session.SetState(ctx, b)
+}
+
+func (f *faulty) Gradients(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error) {
+	if f.gradients != nil {
+		return f.gradients(ctx, b, frozen)
+	}
+	l, ts, err := f.Session.Gradients(ctx, b, frozen)
+	if f.onState != nil {
+		for _, t := range ts {
+			f.onState(t.Name, t.F32)
+		}
+	}
+	return l, ts, err
+}
+
+func (f *faulty) Train(ctx context.Context, r backend.TrainRequest, progress func(backend.Step) error) error {
+	if f.rate != nil {
+		r.LearningRate = f.rate(r.LearningRate)
+	}
+	if f.afterStep == nil && f.adam == nil && f.gradients == nil {
+		return f.Session.Train(ctx, r, progress)
+	}
+	for i, b := range r.Batches {
+		before, err := f.Session.State(ctx)
+		if err != nil {
+			return err
+		}
+		var loss float64
+		frozen := r.Frozen
+		var grads []backend.NamedTensor
+		if f.adam != nil || f.gradients != nil {
+			if _, grads, err = f.Gradients(ctx, b, r.Frozen); err != nil {
+				return err
+			}
+			frozen = []string{nn.Encoder, nn.Decoder} // the honest session moves the statistics alone
+		}
+		err = f.Session.Train(ctx, backend.TrainRequest{Batches: r.Batches[i : i+1], LearningRate: r.LearningRate, Frozen: frozen},
+			func(s backend.Step) error { loss = s.Loss; return nil })
+		if err != nil {
+			return err
+		}
+		after, err := f.Session.State(ctx)
+		if err != nil {
+			return err
+		}
+		old, err := safetensors.Decode(before)
+		if err != nil {
+			return err
+		}
+		step, _ := strconv.Atoi(old.Metadata["step"])
+		changed, err := edit(after, step+1, func(v map[string][]float32) {
+			was := map[string][]float32{}
+			for name := range v {
+				was[name], _ = old.Float32(name)
+			}
+			for _, g := range grads {
+				f.update(v, was, g, step+1, r.LearningRate)
+			}
+			if f.afterStep != nil {
+				f.afterStep(was, v, b, r.Frozen)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if err := f.Session.SetState(ctx, changed); err != nil {
+			return err
+		}
+		if err := progress(backend.Step{Batch: i, Loss: loss}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// update takes an Adam step, the honest one where f.adam is nil.
+func (f *faulty) update(now, was map[string][]float32, g backend.NamedTensor, step int, rate float64) {
+	a := f.o.Adam
+	m, v, w := now["adam.m."+g.Name], now["adam.v."+g.Name], now[g.Name]
+	for i, d := range g.Float64s() {
+		s := adamStep{step: step, epsilon: a.Epsilon, c1: 1 - math.Pow(a.Beta1, float64(step)), c2: 1 - math.Pow(a.Beta2, float64(step))}
+		s.m = a.Beta1*float64(was["adam.m."+g.Name][i]) + (1-a.Beta1)*d
+		s.v = a.Beta2*float64(was["adam.v."+g.Name][i]) + (1-a.Beta2)*d*d
+		m[i], v[i] = float32(s.m), float32(s.v)
+		u := s.m / s.c1 / (math.Sqrt(s.v/s.c2) + s.epsilon)
+		if f.adam != nil {
+			u = f.adam(s)
+		}
+		w[i] = float32(float64(was[g.Name][i]) - rate*u)
+	}
+}
+
+func node(g *nn.Graph, name string) *nn.Node {
+	for _, n := range g.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	panic("no node " + name)
+}
+
+const (
+	flippedConv = "encoder.down2.unit1.conv1"
+	resized     = "decoder.up2.resize"
+	swapped     = "decoder.up2.concat"
+	cutShortcut = "encoder.down2.unit2.add"
+	movingConv  = "encoder.down1.unit2.conv1.weight"
+)
+
+// detached computes gradients in a graph in which one operand of a node is a
+// constant with the value it has for the batch: no gradient flows through it.
+func detached(f *faulty, name string, operand int) {
+	f.gradients = func(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error) {
+		h := f.g.Clone()
+		n := node(h, name)
+		ts, err := f.Session.Activations(ctx, b, []string{n.Inputs[operand]}, true)
+		if err != nil {
+			return 0, nil, err
+		}
+		h.Tensors = append(h.Tensors, &nn.Tensor{Name: "detached", Shape: ts[0].Shape, Data: ts[0].F32})
+		n.Inputs[operand] = "detached"
+		s, err := f.b.Open(ctx, h, f.o)
+		if err != nil {
+			return 0, nil, err
+		}
+		defer s.Close()
+		for id, set := range f.sets {
+			if err := s.LoadDataset(ctx, id, set[0], set[1]); err != nil {
+				return 0, nil, err
+			}
+		}
+		state, err := f.Session.State(ctx)
+		if err != nil {
+			return 0, nil, err
+		}
+		if err := s.SetState(ctx, state); err != nil {
+			return 0, nil, err
+		}
+		return s.Gradients(ctx, b, frozen)
+	}
+}
+
+// faults lists every planted fault with where the cross-check must find it.
+func faults() []struct {
+	name  string
+	fault planted
+	stage string
+	place string // contained in the place
+	note  string // contained in the note
+} {
+	honest := cpu.New("planted fault")
+	type row = struct {
+		name  string
+		fault planted
+		stage string
+		place string
+		note  string
+	}
+	adam := func(u func(s adamStep) float64) planted {
+		return planted{Backend: honest, session: func(f *faulty) { f.adam = u }}
+	}
+	return []row{
+		{"BN momentum 0.99 for 0.9", planted{Backend: honest, graph: func(g *nn.Graph) {
+			for _, n := range g.Nodes {
+				if n.Op == "BatchNormalization" {
+					n.Attrs["momentum"] = float32(0.99)
+				}
+			}
+		}}, Statistics, "encoder.init.bn.running_mean", "as with momentum 0.99"},
+		{"biased variance in the running statistics", planted{Backend: honest, session: func(f *faulty) {
+			f.afterStep = func(before, after map[string][]float32, b backend.Batch, _ []string) {
+				shapes, err := f.g.Shapes([]int{len(b), 1, 32, 32})
+				if err != nil {
+					panic(err)
+				}
+				for _, n := range f.g.Nodes {
+					if n.Op != "BatchNormalization" {
+						continue
+					}
+					s := shapes[n.Inputs[0]]
+					count := float64(s[0] * s[2] * s[3])
+					m := float64(n.Attrs.Float("momentum", 0.9))
+					was, now := before[n.Inputs[4]], after[n.Inputs[4]]
+					for c := range now {
+						unbiased := (float64(now[c]) - m*float64(was[c])) / (1 - m)
+						now[c] = float32(m*float64(was[c]) + (1-m)*unbiased*(count-1)/count)
+					}
+				}
+			}
+		}}, Statistics, "running_var", "biased variance"},
+		{"ε added under the root in Adam", adam(func(s adamStep) float64 { return s.m / s.c1 / math.Sqrt(s.v/s.c2+s.epsilon) }),
+			Optimiser, ".", "under the root"},
+		{"ε added before the bias correction in Adam", adam(func(s adamStep) float64 {
+			return s.m / s.c1 / ((math.Sqrt(s.v) + s.epsilon) / math.Sqrt(s.c2))
+		}), Optimiser, ".", "before the correction"},
+		{"no bias correction in Adam", adam(func(s adamStep) float64 { return s.m / (math.Sqrt(s.v) + s.epsilon) }),
+			Optimiser, ".", "not corrected for their bias"},
+		{"flipped kernel in " + flippedConv, planted{Backend: honest, graph: func(g *nn.Graph) {
+			flip(flippedConv+".weight", g.Tensor(flippedConv+".weight").Data)
+		}, session: func(f *faulty) { f.onState = flip }}, Forward, flippedConv, ""},
+		{"half-pixel upsampling in " + resized, planted{Backend: honest, graph: func(g *nn.Graph) {
+			node(g, resized).Attrs = nn.Attrs{"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+		}}, Forward, resized, ""},
+		{"loss without the inner softmax", planted{Backend: honest, options: func(o *backend.Options) { o.Loss = backend.LossOnLogits }},
+			Loss, "loss", "cross-entropy instead"},
+		{"dropped gradient of the shortcut into " + cutShortcut, planted{Backend: honest, session: func(f *faulty) { detached(f, cutShortcut, 1) }},
+			Gradients, "encoder.down2.unit1.conv2.weight", cutShortcut},
+		{"a frozen weight that moves, " + movingConv, planted{Backend: honest, session: func(f *faulty) {
+			f.afterStep = func(_, after map[string][]float32, _ backend.Batch, frozen []string) {
+				if slices.Contains(frozen, nn.Encoder) {
+					after[movingConv][5] = math.Nextafter32(after[movingConv][5], 1)
+				}
+			}
+		}}, Freezing, movingConv, "it should not"},
+		{"float16 arithmetic", planted{Backend: honest, options: func(o *backend.Options) {
+			if o.Precision == backend.Float32 {
+				o.Precision = backend.Mixed
+			}
+		}}, Forward, "encoder.init.conv", ""},
+		{"a learning rate one call late", planted{Backend: honest, session: func(f *faulty) {
+			last := 0.0
+			f.rate = func(rate float64) float64 {
+				use := last
+				if last = rate; use == 0 {
+					use = rate
+				}
+				return use
+			}
+		}}, Optimiser, ".", "that of the call before"},
+		{"swapped operands of " + swapped, planted{Backend: honest, graph: func(g *nn.Graph) {
+			n := node(g, swapped)
+			n.Inputs[0], n.Inputs[1] = n.Inputs[1], n.Inputs[0]
+		}}, Forward, swapped, ""},
+	}
+}
+
+// flip mirrors the kernels of one convolution, and its moments.
+func flip(name string, v []float32) {
+	if strings.TrimPrefix(strings.TrimPrefix(name, "adam.m."), "adam.v.") == flippedConv+".weight" {
+		for i := 0; i < len(v); i += 9 {
+			slices.Reverse(v[i : i+9])
+		}
+	}
+}
+
+// Every planted fault fails the cross-check, which names the place. The table in
+// README.md is what it said: REFOCUS_UPDATE=1 writes it anew.
+func TestFaults(t *testing.T) {
+	var table strings.Builder
+	table.WriteString("| planted fault | stage | place | what the cross-check said |\n|---|---|---|---|\n")
+	for _, f := range faults() {
+		f.fault.Backend = cpu.New("planted fault")
+		// A batch of one where a constant of the batch's shape stands in for a
+		// value: the sessions check shapes with single images.
+		o := Options{Steps: 2, Perturbations: 2, Threads: 2}
+		if strings.HasPrefix(f.name, "dropped") {
+			o.Batch = 1
+		}
+		c := check(t, f.fault, gorgonia.New("test"), o)
+		if c.Pass() {
+			t.Errorf("%s: passed", f.name)
+			continue
+		}
+		k := c.First
+		if k.Stage != f.stage || !strings.Contains(k.Place, f.place) || !strings.Contains(k.Note, f.note) {
+			t.Errorf("%s: found at %s, %s (%s); want %s, %s (%s)", f.name, k.Stage, k.Place, k.Note, f.stage, f.place, f.note)
+		}
+		fmt.Fprintf(&table, "| %s | %s | `%s` | %.1e where %.1e is the limit%s |\n", f.name, k.Stage, k.Place, k.A.Relative, k.Limit, prefix("; ", k.Note))
+	}
+	const file, begin, end = "README.md", "<!-- faults -->\n", "<!-- end -->\n"
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	i, j := strings.Index(text, begin), strings.Index(text, end)
+	if i < 0 || j < 0 {
+		t.Fatalf("%s has no place for the table", file)
+	}
+	if os.Getenv("REFOCUS_UPDATE") != "" {
+		if err := os.WriteFile(file, []byte(text[:i]+begin+table.String()+text[j:]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	// The distances may differ in the last digit between machines; what was found
+	// where may not.
+	if got, want := places(table.String()), places(text[i+len(begin):j]); got != want {
+		t.Errorf("the table in %s is out of date (REFOCUS_UPDATE=1 writes it):\n%s", file, table.String())
+	}
+}
+
+// places keeps a table's first three columns.
+func places(table string) string {
+	var b strings.Builder
+	for line := range strings.Lines(table) {
+		if f := strings.Split(line, "|"); len(f) > 4 {
+			b.WriteString(strings.Join(f[1:4], "|") + "\n")
+		}
+	}
+	return b.String()
+}
+
+func prefix(p, s string) string {
+	if s == "" {
+		return ""
+	}
+	return p + s
+}

@@ -1,0 +1,103 @@
+package crosscheck
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/safetensors"
+)
+
+// state is a session's state in float64.
+type state struct {
+	values map[string][]float64 // weights and statistics by name, moments as adam.m.NAME, adam.v.NAME
+	step   int
+}
+
+func decodeState(b []byte) (*state, error) {
+	f, err := safetensors.Decode(b)
+	if err != nil {
+		return nil, err
+	}
+	s := &state{values: map[string][]float64{}}
+	for _, t := range f.Tensors() {
+		switch t.DType {
+		case safetensors.F64:
+			if s.values[t.Name], err = f.Float64(t.Name); err != nil {
+				return nil, err
+			}
+		case safetensors.F32:
+			v, err := f.Float32(t.Name)
+			if err != nil {
+				return nil, err
+			}
+			d := make([]float64, len(v))
+			for i, x := range v {
+				d[i] = float64(x)
+			}
+			s.values[t.Name] = d
+		}
+	}
+	if t, ok := f.Metadata["step"]; ok {
+		if s.step, err = strconv.Atoi(t); err != nil {
+			return nil, fmt.Errorf("step %q: %w", t, err)
+		}
+	}
+	return s, nil
+}
+
+// encodeWeights writes the graph's weights and statistics of a state in float32,
+// which every backend takes and represents exactly.
+func encodeWeights(g *nn.Graph, s *state) ([]byte, error) {
+	var ts []safetensors.Tensor
+	for _, t := range g.Tensors {
+		if t.Role == nn.Constant {
+			continue
+		}
+		d := make([]float32, t.Len())
+		for i, v := range s.values[t.Name] {
+			d[i] = float32(v)
+		}
+		ts = append(ts, safetensors.Tensor{Name: t.Name, Shape: t.Shape, Data: d})
+	}
+	return safetensors.Encode(ts, nil)
+}
+
+// initial is the graph's own weights.
+func initial(g *nn.Graph) *state {
+	s := &state{values: map[string][]float64{}}
+	for _, t := range g.Tensors {
+		if t.Role != nn.Constant {
+			d := make([]float64, t.Len())
+			for i, v := range t.Data {
+				d[i] = float64(v)
+			}
+			s.values[t.Name] = d
+		}
+	}
+	return s
+}
+
+// perturbed moves every parameter up or down by one float32 spacing: what
+// rounding it once more could do.
+func (s *state) perturbed(g *nn.Graph, k uint64) *state {
+	p := &state{values: map[string][]float64{}, step: s.step}
+	for name, v := range s.values {
+		p.values[name] = v
+	}
+	for _, t := range g.Parameters() {
+		rng := random.Stream(0, "one rounding/"+t.Name, k)
+		d := append([]float64(nil), s.values[t.Name]...)
+		for i, v := range d {
+			toward := float32(math.MaxFloat32)
+			if rng.Uint64()&1 == 0 {
+				toward = -toward
+			}
+			d[i] = float64(math.Nextafter32(float32(v), toward))
+		}
+		p.values[t.Name] = d
+	}
+	return p
+}
