@@ -109,8 +109,8 @@ func Paper(crystalName string) Config {
 // particles have radii of 8–10 and 12–16 Å.
 //
 // Thinner particles reach the label's phase in fewer places than the study's, so
-// the label is cut at 0.07 instead of 0.1: at these radii it then covers 0.7 to 1.2
-// of every crystal's discs, as it does at the study's sizes with 0.1.
+// the label is cut at 0.07 instead of 0.1: at these radii it then covers 0.65 to
+// 1.17 of every crystal's discs.
 func Reduced(crystalName string) Config {
 	c := Paper(crystalName)
 	c.Cell = 51.2
