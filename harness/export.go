@@ -17,6 +17,7 @@ import (
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
 )
 
@@ -182,8 +183,13 @@ func best(st *store.Store, nodes []*reproduce.Node) (*model, error) {
 
 // export certifies the model with images of its target domain's validation set.
 func (m *model) export(ctx context.Context, st *store.Store, path string, o export.Options, c backend.Backend) ([]string, error) {
+	// The file computes in float32, also where training was in mixed precision.
+	options := sessionOptions(m.spec)
+	if options.Precision == study.Mixed {
+		options.Precision = study.Float32
+	}
 	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Image) (export.Image, error) {
-		s, err := c.Open(ctx, g, sessionOptions(m.spec))
+		s, err := c.Open(ctx, g, options)
 		if err != nil {
 			return export.Image{}, err
 		}
