@@ -255,19 +255,19 @@ func TestImageErrors(t *testing.T) {
 	ok := Conditions{Defocus: 10, DefocusStd: 15, Dose: 100}
 	for name, call := range map[string]func() error{
 		"length":    func() error { _, err := s.Image(ctx, sp, ok, s.stream(1, "test", ""), make([]float32, 5)); return err },
-		"dose":      func() error { return image(s, sp, Conditions{Dose: math.NaN()}, n) },
-		"huge dose": func() error { return image(s, sp, Conditions{Dose: 1e30}, n) },
-		"defocus":   func() error { return image(s, sp, Conditions{Dose: 1, Defocus: math.Inf(1)}, n) },
-		"no waves":  func() error { return image(s, &Specimen{}, ok, n) },
-		"waves":     func() error { return image(s, &Specimen{Waves: [][]complex64{sp.Waves[0][:7]}}, ok, n) },
-		"crop":      func() error { return image(s, &Specimen{Waves: sp.Waves, Info: Info{Crop: [2]int{40, 0}}}, ok, n) },
+		"dose":      func() error { return makeImage(s, sp, Conditions{Dose: math.NaN()}, n) },
+		"huge dose": func() error { return makeImage(s, sp, Conditions{Dose: 1e30}, n) },
+		"defocus":   func() error { return makeImage(s, sp, Conditions{Dose: 1, Defocus: math.Inf(1)}, n) },
+		"no waves":  func() error { return makeImage(s, &Specimen{}, ok, n) },
+		"waves":     func() error { return makeImage(s, &Specimen{Waves: [][]complex64{sp.Waves[0][:7]}}, ok, n) },
+		"crop":      func() error { return makeImage(s, &Specimen{Waves: sp.Waves, Info: Info{Crop: [2]int{40, 0}}}, ok, n) },
 		"index":     func() error { _, err := s.Specimen(ctx, 1, "train", -1); return err },
 	} {
 		if call() == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if err := image(s, sp, ok, n); err != nil {
+	if err := makeImage(s, sp, ok, n); err != nil {
 		t.Error(err)
 	}
 	cancelled, cancel := context.WithCancel(ctx)
@@ -277,7 +277,7 @@ func TestImageErrors(t *testing.T) {
 	}
 }
 
-func image(s *Simulator, sp *Specimen, c Conditions, n int) error {
+func makeImage(s *Simulator, sp *Specimen, c Conditions, n int) error {
 	_, err := s.Image(context.Background(), sp, c, s.stream(1, "test", ""), make([]float32, n*n))
 	return err
 }
@@ -292,7 +292,7 @@ func TestImagingLeavesTheSpecimen(t *testing.T) {
 	}
 	wave, label := slices.Clone(sp.Waves[1]), slices.Clone(sp.Label)
 	for _, c := range []Conditions{{Defocus: -200, Dose: 30}, {Defocus: 100, DefocusStd: 15, Dose: 600}} {
-		if err := image(s, sp, c, small().Crop); err != nil {
+		if err := makeImage(s, sp, c, small().Crop); err != nil {
 			t.Fatal(err)
 		}
 	}
