@@ -192,42 +192,84 @@ func transforms() {
 		dr, sr := Load(Param("dstRow"), GP64()), Load(Param("srcRow"), GP64())
 		dt, st := Load(Param("dstTile"), GP64()), Load(Param("srcTile"), GP64())
 		n := Load(Param("tiles"), GP64())
-		local := AllocLocal(32*6*6 + 64)
-		tmp := GP64()
-		LEAQ(local, tmp)
-		ADDQ(Imm(63), tmp)
-		ANDQ(I32(-64), tmp)
-		Label("tile")
-		// at walks a pointer through the elements in the order of use.
-		walker := func(base reg.Register, stride reg.Register, pixels bool, w int) func(i, j int) Mem {
-			p := GP64()
-			cur := -1
-			return func(i, j int) Mem {
-				want, disp := i*w+j, 0
-				if pixels {
-					want, disp = i, 32*j
-				}
-				if cur < 0 || want < cur {
-					MOVQ(base, p)
-					cur = 0
-				}
-				for ; cur < want; cur++ {
-					ADDQ(stride, p)
-				}
-				return Mem{Base: p, Disp: disp}
-			}
+		var from, to func(i, j int) Mem
+		tmp := reg.Register(nil)
+		if t.t.Element == nil {
+			local := AllocLocal(32*6*6 + 64)
+			tmp = GP64()
+			LEAQ(local, tmp)
+			ADDQ(Imm(63), tmp)
+			ANDQ(I32(-64), tmp)
+			Label("tile")
+			from, to = walk(src, sr, t.fromPixels, t.t.In), walk(dst, dr, t.toPixels, t.t.Out)
+		} else {
+			sr3, dr3 := GP64(), GP64()
+			LEAQ(Mem{Base: sr, Index: sr, Scale: 2}, sr3)
+			LEAQ(Mem{Base: dr, Index: dr, Scale: 2}, dr3)
+			Label("tile")
+			from, to = reach(src, sr, sr3, t.fromPixels, t.t.In), reach(dst, dr, dr3, t.toPixels, t.t.Out)
 		}
-		from, to := walker(src, sr, t.fromPixels, t.t.In), walker(dst, dr, t.toPixels, t.t.Out)
+		kept := func(i, j int) Mem { return Mem{Base: tmp, Disp: 32 * (6*i + j)} }
 		winograd.Square[vec](emit{}, t.t,
 			func(i, j int) vec { r := YMM(); VMOVUPS(from(i, j), r); return r },
-			func(i, j int, v vec) { VMOVUPS(v, Mem{Base: tmp, Disp: 32 * (6*i + j)}) },
-			func(i, j int) vec { r := YMM(); VMOVUPS(Mem{Base: tmp, Disp: 32 * (6*i + j)}, r); return r },
+			func(i, j int, v vec) { VMOVUPS(v, kept(i, j)) },
+			func(i, j int) vec { r := YMM(); VMOVUPS(kept(i, j), r); return r },
 			func(i, j int, v vec) { VMOVUPS(v, to(i, j)) })
 		ADDQ(dt, dst)
 		ADDQ(st, src)
 		DECQ(n)
 		JNE(LabelRef("tile"))
 		RET()
+	}
+}
+
+// walk returns the address of element (i, j) of a matrix of pixels or of points
+// w×w, moving a pointer on: elements should be taken in order.
+func walk(base, stride reg.Register, pixels bool, w int) func(i, j int) Mem {
+	p := GP64()
+	cur := -1
+	return func(i, j int) Mem {
+		want, disp := i*w+j, 0
+		if pixels {
+			want, disp = i, 32*j
+		}
+		if cur < 0 || want < cur {
+			MOVQ(base, p)
+			cur = 0
+		}
+		for ; cur < want; cur++ {
+			ADDQ(stride, p)
+		}
+		return Mem{Base: p, Disp: disp}
+	}
+}
+
+// reach is walk for matrices up to 4×4, whose elements are in reach of four
+// pointers: base + 4k·stride.
+func reach(base, stride, stride3 reg.Register, pixels bool, w int) func(i, j int) Mem {
+	var quad [4]reg.Register
+	quad[0] = base
+	if !pixels {
+		for k := 1; k < 4 && 4*k < w*w; k++ {
+			quad[k] = GP64()
+			LEAQ(Mem{Base: quad[k-1], Index: stride, Scale: 4}, quad[k])
+		}
+	}
+	return func(i, j int) Mem {
+		at, disp := i*w+j, 0
+		if pixels {
+			at, disp = i, 32*j
+		}
+		m := Mem{Base: quad[at/4], Disp: disp}
+		switch at % 4 {
+		case 1:
+			m.Index, m.Scale = stride, 1
+		case 2:
+			m.Index, m.Scale = stride, 2
+		case 3:
+			m.Index, m.Scale = stride3, 1
+		}
+		return m
 	}
 }
 

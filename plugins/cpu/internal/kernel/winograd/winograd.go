@@ -30,43 +30,85 @@ type Transform[V any] struct {
 	In, Out         int
 	SkipIn, SkipOut bool
 	Apply           func(o Arith[V], x []V) []V
+	// Element, if set, computes output i alone, with the roundings of Apply. It
+	// reads the few inputs it needs, so that Square need not hold a matrix
+	// between its two passes.
+	Element func(o Arith[V], i int, x func(int) V) V
+}
+
+// element completes a transform that is given by its elements.
+func element[V any](t Transform[V], f func(o Arith[V], i int, x func(int) V) V) Transform[V] {
+	t.Element = f
+	t.Apply = func(o Arith[V], x []V) []V {
+		r := make([]V, t.Out)
+		for i := range r {
+			if !(t.SkipOut && i == Dead) {
+				r[i] = f(o, i, func(k int) V { return x[k] })
+			}
+		}
+		return r
+	}
+	return t
 }
 
 // Input2 is Bᵀ of F(2,3).
 func Input2[V any]() Transform[V] {
-	return Transform[V]{In: 4, Out: 4, Apply: func(o Arith[V], d []V) []V {
-		return []V{o.Sub(d[0], d[2]), o.Add(d[1], d[2]), o.Sub(d[2], d[1]), o.Sub(d[1], d[3])}
-	}}
+	return element(Transform[V]{In: 4, Out: 4}, func(o Arith[V], i int, d func(int) V) V {
+		switch i {
+		case 0:
+			return o.Sub(d(0), d(2))
+		case 1:
+			return o.Add(d(1), d(2))
+		case 2:
+			return o.Sub(d(2), d(1))
+		}
+		return o.Sub(d(1), d(3))
+	})
 }
 
 // InputUp2 is Bᵀ of F(2,3) on [a b b c].
 func InputUp2[V any]() Transform[V] {
-	return Transform[V]{In: 3, Out: 4, SkipOut: true, Apply: func(o Arith[V], d []V) []V {
-		var dead V
-		return []V{o.Sub(d[0], d[1]), o.Add(d[1], d[1]), dead, o.Sub(d[1], d[2])}
-	}}
+	return element(Transform[V]{In: 3, Out: 4, SkipOut: true}, func(o Arith[V], i int, d func(int) V) V {
+		switch i {
+		case 0:
+			return o.Sub(d(0), d(1))
+		case 1:
+			return o.Add(d(1), d(1))
+		}
+		return o.Sub(d(1), d(2))
+	})
 }
 
 // Output2 is Aᵀ of F(2,3).
 func Output2[V any]() Transform[V] {
-	return Transform[V]{In: 4, Out: 2, Apply: func(o Arith[V], m []V) []V {
-		return []V{o.Add(o.Add(m[0], m[1]), m[2]), o.Sub(o.Sub(m[1], m[2]), m[3])}
-	}}
+	return element(Transform[V]{In: 4, Out: 2}, func(o Arith[V], i int, m func(int) V) V {
+		if i == 0 {
+			return o.Add(o.Add(m(0), m(1)), m(2))
+		}
+		return o.Sub(o.Sub(m(1), m(2)), m(3))
+	})
 }
 
 // OutputDown2 is the sum of the two outputs of F(2,3).
 func OutputDown2[V any]() Transform[V] {
-	return Transform[V]{In: 4, Out: 1, SkipIn: true, Apply: func(o Arith[V], m []V) []V {
-		return []V{o.Sub(o.FMA(2, m[1], m[0]), m[3])}
-	}}
+	return element(Transform[V]{In: 4, Out: 1, SkipIn: true}, func(o Arith[V], _ int, m func(int) V) V {
+		return o.Sub(o.FMA(2, m(1), m(0)), m(3))
+	})
 }
 
 // Weight2 is G of F(2,3).
 func Weight2[V any]() Transform[V] {
-	return Transform[V]{In: 3, Out: 4, Apply: func(o Arith[V], g []V) []V {
-		s := o.Add(g[0], g[2])
-		return []V{g[0], o.Mul(0.5, o.Add(s, g[1])), o.Mul(0.5, o.Sub(s, g[1])), g[2]}
-	}}
+	return element(Transform[V]{In: 3, Out: 4}, func(o Arith[V], i int, g func(int) V) V {
+		switch i {
+		case 0:
+			return g(0)
+		case 1:
+			return o.Mul(0.5, o.Add(o.Add(g(0), g(2)), g(1)))
+		case 2:
+			return o.Mul(0.5, o.Sub(o.Add(g(0), g(2)), g(1)))
+		}
+		return g(2)
+	})
 }
 
 // Input4 is Bᵀ of F(4,3).
@@ -133,6 +175,24 @@ func WeightGradientUp4[V any]() Transform[V] {
 // elements are never loaded, stored or kept.
 func Square[V any](o Arith[V], t Transform[V], load func(i, j int) V, keep func(i, j int, v V), kept func(i, j int) V, store func(i, j int, v V)) {
 	x := make([]V, t.In)
+	if t.Element != nil {
+		for i := range t.Out {
+			if t.SkipOut && i == Dead {
+				continue
+			}
+			for j := range t.In {
+				if !(t.SkipIn && j == Dead) {
+					x[j] = t.Element(o, i, func(k int) V { return load(k, j) })
+				}
+			}
+			for j, v := range t.Apply(o, x) {
+				if !(t.SkipOut && j == Dead) {
+					store(i, j, v)
+				}
+			}
+		}
+		return
+	}
 	for j := range t.In {
 		if t.SkipIn && j == Dead {
 			continue
