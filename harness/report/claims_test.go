@@ -59,6 +59,30 @@ func TestPublishedSpread(t *testing.T) {
 	}
 }
 
+// TestPublishedPretrainColumn pins what the README of the tables says about a
+// column that does not mean the same in all rows.
+func TestPublishedPretrainColumn(t *testing.T) {
+	d, err := readTable("defocus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range d.rows {
+		of := d.text(r, "pretrain_defocus")
+		if d.text(r, "N_tl_training_points") == "64" {
+			of = d.text(r, "transfer_defocus")
+		}
+		if d.text(r, "best_target_pretrain_performance") != d.text(r, "best_pretrain_val_"+of) {
+			t.Fatalf("row %v", r)
+		}
+		if d.text(r, "best_target_transfer_performance") != d.text(r, "best_transfer_performance_"+d.text(r, "transfer_defocus")) {
+			t.Fatalf("row %v", r)
+		}
+	}
+	if d.err != nil {
+		t.Fatal(d.err)
+	}
+}
+
 // TestFindingsOnPublished pins what the rules make of the published tables.
 func TestFindingsOnPublished(t *testing.T) {
 	want := map[string]string{

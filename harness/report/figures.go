@@ -89,12 +89,17 @@ func matrices(s, published *series) section {
 			{"after-crystals", "Ours. After transfer, sizes taken together.", heatMap(s, a, scale, "Ours: after transfer, by crystal", "pretrained on")},
 		})
 	}
+	var rows [][]figure
 	for k, stage := range []string{"before", "after"} {
-		sec.Rows = append(sec.Rows, pair(stage, strings.ToUpper(stage[:1])+stage[1:]+" transfer.", s, published, func(who string, s *series) *svg {
+		rows = append(rows, pair(stage, strings.ToUpper(stage[:1])+stage[1:]+" transfer.", s, published, func(who string, s *series) *svg {
 			b, a := s.transfers()
 			return heatMap(s, []*Matrix{b, a}[k], scaleOf(b, a), who+": "+stage+" transfer", "pretrained "+s.preposition())
 		}))
 	}
+	if published == nil && len(s.domains) <= 12 { // narrow enough for each other
+		rows = [][]figure{slices.Concat(rows...)}
+	}
+	sec.Rows = append(sec.Rows, rows...)
 	return sec
 }
 

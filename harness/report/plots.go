@@ -22,20 +22,24 @@ func longest(s *series, keys []string) float64 {
 // The rows say what they were trained on.
 func heatMap(s *series, m *Matrix, scale logScale, title, rows string) *svg {
 	cell, height, font := 44.0, 28.0, 11.0
-	if len(m.Columns) > 12 {
+	switch n := len(m.Columns); {
+	case n > 12:
 		cell, height, font = 38, 22, 10
+	case n < 7:
+		cell = 58
 	}
 	left := 38 + longest(s, m.Rows)
 	top := 54.0
-	turn := longest(s, m.Columns) > cell
+	turn := longest(s, m.Columns) > cell-6
 	if turn {
 		top = 44 + longest(s, m.Columns)
 	}
 	width := cell * float64(len(m.Columns))
 	bottom := top + height*float64(len(m.Rows))
-	d := newSVG(max(left+width+8, textWidth(title)+30), bottom+44, fmt.Sprintf("%s, %s: rows %s, columns evaluated %s", title, s.unit(), rows, s.preposition()))
+	across := "evaluated " + s.preposition() + " " + s.unit()
+	d := newSVG(max(left+width+8, left+(width+textWidth(across))/2+8, 1.15*textWidth(title)+16), bottom+44, fmt.Sprintf("%s, %s: rows %s, columns evaluated %s", title, s.unit(), rows, s.preposition()))
 	d.text(8, 16, "start", bold, title)
-	d.text(left+width/2, 34, "middle", faint, "evaluated "+s.preposition()+" "+s.unit())
+	d.text(left+width/2, 34, "middle", faint, across)
 	d.turned(16, (top+bottom)/2, "middle", faint, rows)
 	for j, c := range m.Columns {
 		x := left + cell*(float64(j)+0.5)
