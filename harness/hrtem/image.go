@@ -64,7 +64,11 @@ func (s *Simulator) Counts(ctx context.Context, sp *Specimen, c Conditions, rng 
 	electrons := c.Dose * px * px
 	for y := range crop {
 		for x := range crop {
-			mean := electrons * float64(intensity[(y+y0)*n+x+x0])
+			i := float64(intensity[(y+y0)*n+x+x0])
+			if !(i <= maxIntensity) {
+				return 0, fmt.Errorf("specimen %d of %q: intensity %v at pixel (%d, %d), its exit waves are damaged", sp.Info.Index, sp.Info.Split, i, x, y)
+			}
+			mean := float64(electrons * i)
 			dst[y*crop+x] = float32(optics.Poisson(rng, mean))
 		}
 	}
@@ -80,6 +84,8 @@ func (c Conditions) draw(rng *rand.Rand) float64 {
 const (
 	maxDose    = 1e5 // e⁻/Å²
 	maxDefocus = 1e5 // Å
+	// No wave that started as 1 interferes to more than a few times that.
+	maxIntensity = 1e3
 )
 
 // Image is Counts followed by the standardisation to mean 0 and variance 1.

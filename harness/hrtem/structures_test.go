@@ -261,6 +261,8 @@ func TestImageErrors(t *testing.T) {
 		"no waves":  func() error { return makeImage(s, &Specimen{}, ok, n) },
 		"waves":     func() error { return makeImage(s, &Specimen{Waves: [][]complex64{sp.Waves[0][:7]}}, ok, n) },
 		"crop":      func() error { return makeImage(s, &Specimen{Waves: sp.Waves, Info: Info{Crop: [2]int{40, 0}}}, ok, n) },
+		"NaN":       func() error { return makeImage(s, damaged(sp, math.NaN()), ok, n) },
+		"huge wave": func() error { return makeImage(s, damaged(sp, 1e30), ok, n) },
 		"index":     func() error { _, err := s.Specimen(ctx, 1, "train", -1); return err },
 	} {
 		if call() == nil {
@@ -275,6 +277,14 @@ func TestImageErrors(t *testing.T) {
 	if _, err := s.Specimen(cancelled, 1, "train", 0); err == nil {
 		t.Error("a cancelled simulation goes on")
 	}
+}
+
+// damaged returns a specimen with one wrong number in a wave.
+func damaged(sp *Specimen, v float64) *Specimen {
+	waves := slices.Clone(sp.Waves)
+	waves[0] = slices.Clone(waves[0])
+	waves[0][100] = complex(float32(v), 0)
+	return &Specimen{Info: sp.Info, Waves: waves}
 }
 
 func makeImage(s *Simulator, sp *Specimen, c Conditions, n int) error {
