@@ -29,10 +29,14 @@ type accelerator interface {
 	close() error
 }
 
-// A platform is a kind of device that this build can use.
+// A platform is the kind of device that this build uses: the processor, or CUDA
+// with -tags cuda. It is one or the other, because in such a build Gorgonia's
+// tape machine takes its own additions to the GPU, whoever asked for what.
 type platform struct {
-	devices  []backend.Device
-	note     string // why there are none, or what to know
-	numerics string
-	open     func(device string) (accelerator, error)
+	kind        string
+	devices     []backend.Device
+	numerics    string // what the bits depend on besides the code
+	determinism string
+	note        string
+	open        func(device string) (accelerator, error) // nil: the processor
 }

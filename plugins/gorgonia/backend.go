@@ -18,12 +18,9 @@ import (
 // Name of the backend, as in refocus-backend-gorgonia.
 const Name = "gorgonia"
 
-// numerics changes whenever the bits of a result may change; the kernels'
-// instruction set is appended, which they depend on too.
+// numerics changes whenever the bits of a result may change; what else they
+// depend on is appended.
 const numerics = "gorgonia-1"
-
-// processor is the name and the kind of the device that is always there.
-const processor = "cpu"
 
 // maxThreads bounds what a session may ask for.
 const maxThreads = 1024
@@ -34,32 +31,19 @@ func New(version string) backend.Backend { return engine{version} }
 type engine struct{ version string }
 
 func (e engine) Describe(context.Context) (backend.Description, error) {
+	p := here()
 	d := backend.Description{
 		Name:        Name,
 		Version:     e.version,
-		Numerics:    numerics + "-" + kernel.ISA(),
-		Determinism: backend.DeterminismThreads,
-		Devices:     []backend.Device{{Name: processor, Kind: processor, Info: fmt.Sprintf("%d threads, %s", runtime.GOMAXPROCS(0), kernel.ISA())}},
+		Numerics:    numerics + "-" + p.numerics,
+		Determinism: p.determinism,
+		Devices:     p.devices,
 		Precisions:  []string{backend.Float32},
 		Losses:      []string{backend.LossOnProbabilities, backend.LossOnLogits},
-	}
-	kinds := []string{processor}
-	c := cuda()
-	if len(c.devices) > 0 {
-		// A device, where there is one, is the default, and what the claims are
-		// about.
-		d.Devices = append(c.devices, d.Devices...)
-		d.Numerics = numerics + "-" + c.numerics
-		d.Determinism = backend.DeterminismNone
-		kinds = []string{c.devices[0].Kind, processor}
+		Notes:       []string{p.note},
 	}
 	for _, op := range slices.Sorted(maps.Keys(known)) {
-		for _, kind := range kinds {
-			d.Operators = append(d.Operators, backend.Operator{Type: op, Device: kind, Note: notes[op]})
-		}
-	}
-	if c.note != "" {
-		d.Notes = append(d.Notes, c.note)
+		d.Operators = append(d.Operators, backend.Operator{Type: op, Device: p.kind, Note: notes[op]})
 	}
 	return d, nil
 }
@@ -82,16 +66,12 @@ func (e engine) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend
 	if o.Loss != backend.LossOnProbabilities && o.Loss != backend.LossOnLogits {
 		return nil, fmt.Errorf("loss %q: %w", o.Loss, backend.ErrUnsupported)
 	}
-	c := cuda()
-	names := []string{processor}
-	for i, d := range c.devices {
-		names = slices.Insert(names, i, d.Name)
+	p := here()
+	if o.Device == "" && len(p.devices) > 0 {
+		o.Device = p.devices[0].Name
 	}
-	if o.Device == "" {
-		o.Device = names[0]
-	}
-	if !slices.Contains(names, o.Device) {
-		return nil, fmt.Errorf("device %q: %w here, only %q", o.Device, backend.ErrUnsupported, names)
+	if !slices.ContainsFunc(p.devices, func(d backend.Device) bool { return d.Name == o.Device }) {
+		return nil, fmt.Errorf("device %q: %w here; %s", o.Device, backend.ErrUnsupported, p.note)
 	}
 	if o.Threads < 0 || o.Threads > maxThreads {
 		return nil, fmt.Errorf("%d threads: must be from 0 (all processors) to %d", o.Threads, maxThreads)
@@ -119,10 +99,10 @@ func (e engine) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend
 	}
 	s.adam = &adam{Adam: o.Adam, workers: s.exec.workers}
 	s.adam.reset(s.net.Parameters())
-	if o.Device == processor {
+	if p.open == nil {
 		return s, nil
 	}
-	device, err := c.open(o.Device)
+	device, err := p.open(o.Device)
 	if err != nil {
 		return nil, fmt.Errorf("device %q: %w", o.Device, err)
 	}

@@ -30,12 +30,18 @@ var kernelNames = []string{"add", "relu", "relu_input", "upsample", "upsample_in
 
 const threadsPerBlock = 256
 
-// cuda lists the devices once.
-var cuda = sync.OnceValue(func() platform {
-	p := platform{numerics: "cuda", open: openDevice}
+// here lists the devices, once.
+var here = sync.OnceValue(func() platform {
+	p := platform{
+		kind:        "cuda",
+		numerics:    "cuda",
+		determinism: backend.DeterminismNone, // see conv.run
+		note:        "CUDA: exercised against a stand-in library, not yet run on a GPU",
+		open:        openDevice,
+	}
 	n, err := cu.NumDevices()
-	if err != nil {
-		p.note = fmt.Sprintf("CUDA: %v", err)
+	if err != nil || n == 0 {
+		p.note = fmt.Sprintf("CUDA: the driver finds %d devices (%v)", n, err)
 		return p
 	}
 	for i := range n {
@@ -46,10 +52,6 @@ var cuda = sync.OnceValue(func() platform {
 			info = fmt.Sprintf("%s, compute capability %d.%d, driver for CUDA %d.%d", name, major, minor, cu.Version()/1000, cu.Version()%1000/10)
 		}
 		p.devices = append(p.devices, backend.Device{Name: fmt.Sprintf("cuda:%d", i), Kind: "cuda", Info: info})
-	}
-	p.note = "CUDA: exercised against a stand-in library, not yet run on a GPU; two runs may differ in the last bits"
-	if n == 0 {
-		p.note = "CUDA: the driver finds no device"
 	}
 	return p
 })

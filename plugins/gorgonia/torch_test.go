@@ -99,32 +99,47 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer, lo
 	}
 
 	// A pre-activation within a rounding error of 0 sometimes falls on different
-	// sides in different programs; the deepest layers see only 18 pixels per
-	// channel here, so one such flip parts two trajectories by more than 1e-4,
-	// PyTorch's own in float32 and float64 among them. Hence the nearer of both.
-	err = s.Train(ctx, r, func(p backend.Step) error {
-		d := min(math.Abs(p.Loss-torch.Loss[p.Batch]), math.Abs(p.Loss-exact.Loss[p.Batch]))
-		if !(d <= 1e-4) {
-			t.Errorf("loss of step %d differs by %g", p.Batch, d)
+	// sides in different programs, PyTorch's own float32 and float64 among them.
+	// The deepest layers see only 18 pixels per channel here, so one such flip
+	// parts two trajectories for good: losses are held to 1e-4 of the nearer of
+	// both, statistics to 1e-5 after one step and to 2e-3 after ten.
+	train := func(from, to int) *safetensors.File {
+		part := r
+		part.Batches = r.Batches[from:to]
+		err := s.Train(ctx, part, func(p backend.Step) error {
+			i := from + p.Batch
+			d := min(math.Abs(p.Loss-torch.Loss[i]), math.Abs(p.Loss-exact.Loss[i]))
+			if !(d <= 1e-4) {
+				t.Errorf("loss of step %d differs by %g", i, d)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		f, err := safetensors.Decode(state(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
 	}
-	data, err := s.State(ctx)
-	if err != nil {
-		t.Fatal(err)
+	after := train(0, 1)
+	for _, p := range g.Statistics() {
+		got, err := after.Float32(p.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := exact.First[p.Name]
+		if d := torchtest.Distance(got, want); !(d <= 1e-5*max(1, torchtest.Norm(want))) {
+			t.Errorf("%s differs by %g after one step", p.Name, d)
+		}
 	}
-	state, err := safetensors.Decode(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	after = train(1, steps)
 	for _, p := range g.Tensors {
 		if p.Role == nn.Constant {
 			continue
 		}
-		got, err := state.Float32(p.Name)
+		got, err := after.Float32(p.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +147,7 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer, lo
 		case p.Role == nn.Statistic:
 			want := exact.State[p.Name]
 			d := min(torchtest.Distance(got, want), torchtest.Distance(got, torch.State[p.Name]))
-			if !(d <= 1e-4*max(1, torchtest.Norm(want))) {
+			if !(d <= 2e-3*max(1, torchtest.Norm(want))) {
 				t.Errorf("%s differs by %g", p.Name, d)
 			}
 			if torchtest.Largest(got, p.Data) == 0 {

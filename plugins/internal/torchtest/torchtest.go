@@ -41,6 +41,7 @@ type Result struct {
 	Output    []float64            // inference on the first batch before training
 	Loss      []float64            // of each step
 	Gradients map[string][]float64 // of the first step, without frozen groups
+	First     map[string][]float64 // running statistics after the first step
 	State     map[string][]float64 // after the last step; "adam.m.", "adam.v." + name too
 }
 
@@ -103,7 +104,7 @@ func read(t testing.TB, path string) Result {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	r := Result{Gradients: map[string][]float64{}, State: map[string][]float64{}}
+	r := Result{Gradients: map[string][]float64{}, First: map[string][]float64{}, State: map[string][]float64{}}
 	for _, i := range f.Tensors() {
 		v, err := f.Float64(i.Name)
 		if err != nil {
@@ -116,6 +117,8 @@ func read(t testing.TB, path string) Result {
 			r.Loss = v
 		case strings.HasPrefix(i.Name, "grad."):
 			r.Gradients[strings.TrimPrefix(i.Name, "grad.")] = v
+		case strings.HasPrefix(i.Name, "first."):
+			r.First[strings.TrimPrefix(i.Name, "first.")] = v
 		default:
 			r.State[i.Name] = v
 		}

@@ -10,7 +10,8 @@ and written by hand here, so that nothing but torch is needed.
 The input holds the network's state under refocus's names, "images" [S,N,1,H,W]
 and "labels" [S,N,H,W], a batch per step. The results are stored as F64:
 "output" (inference on the first batch before training), "loss" [S], "grad." +
-name of the first step, and the final state with Adam's moments.
+name of the first step, "first." + name of the running statistics after it, and
+the final state with Adam's moments.
 
 With numbers: takes one training step on random images for every line of
 standard input and prints its duration and its processor time in seconds.
@@ -159,6 +160,9 @@ def train(job, data, kind):
             for name, p in net.named_parameters():
                 if p.requires_grad:
                     out["grad." + name] = p.grad.clone()
+            for name, t in net.named_buffers():
+                if not name.endswith("num_batches_tracked"):
+                    out["first." + name] = t.clone()
         losses.append(loss.detach().double())
         optimiser.step()
     out["loss"] = torch.stack(losses)
