@@ -267,7 +267,7 @@ func TestBuild(t *testing.T) {
 		}
 		html := string(b)
 		for _, want := range append(c.text, "Rangel DaCosta", "CC BY 4.0", "smoke", "What to look at first", "made up &lt;1&gt;", "run x: a reason", "best.onnx",
-			"What differs from the published study", fmt.Sprintf("%d of %d models", len(in.Models), len(in.Models)), "prefers-color-scheme: dark") {
+			"What differs from the published study", fmt.Sprintf("%d of %d models", len(in.Models), len(in.Models)), "prefers-color-scheme: dark", "as a table") {
 			if !strings.Contains(html, want) {
 				t.Errorf("%s: the page lacks %q", c.series, want)
 			}
@@ -361,7 +361,7 @@ func TestBuildIsDeterministic(t *testing.T) {
 
 // TestUnfinished builds reports of what a store may hold halfway.
 func TestUnfinished(t *testing.T) {
-	for series, numbers := range map[string][]int{"defocus": {0, 1, 3}, "noise": {1}, "structure": {1}, "baseline": {0, 1}} {
+	for series, numbers := range map[string][]int{"defocus": {0, 1, 3}, "noise": {1}, "structure": {1}, "baseline": {0, 1}, "own-data": {0, 1}} {
 		for _, n := range numbers {
 			in := synthetic(t, series, "smoke")
 			in.Models = in.Models[:n]

@@ -19,6 +19,21 @@ type figure struct {
 	drawing *svg
 }
 
+// Table is the figure's values for those who do not see it, or copy them; nil
+// for a figure that is not of a matrix.
+func (f figure) Table() *grid { return f.drawing.table }
+
+// grid is a table of text with headings on two sides.
+type grid struct {
+	Columns []string
+	Rows    []gridRow
+}
+
+type gridRow struct {
+	Name  string
+	Cells []string
+}
+
 // SVG is the drawing for the page.
 func (f figure) SVG() template.HTML { return template.HTML(f.drawing.inline()) }
 

@@ -120,7 +120,10 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 {{define "section"}}<h2>{{.Title}}</h2>
 {{range .Text}}<p>{{.}}</p>
 {{end}}{{range .Rows}}<div class="row{{if gt (len .) 1}} two{{end}}">
-{{range .}}<figure>{{.SVG}}<figcaption>{{.Caption}}</figcaption></figure>
+{{range .}}<figure>{{.SVG}}<figcaption>{{.Caption}}{{with .Table}}
+<details><summary>as a table</summary><div class="scroll"><table><tr><td></td>{{range .Columns}}<th scope="col" class="n">{{.}}</th>{{end}}</tr>
+{{range .Rows}}<tr><th scope="row">{{.Name}}</th>{{range .Cells}}<td class="n">{{.}}</td>{{end}}</tr>
+{{end}}</table></div></details>{{end}}</figcaption></figure>
 {{end}}</div>
 {{end}}
 {{end -}}

@@ -49,7 +49,16 @@ func heatMap(s *series, m *Matrix, scale logScale, title, rows string) *svg {
 			d.text(x, top-6, "middle", "", s.label(c))
 		}
 	}
+	d.table = &grid{}
+	for _, c := range m.Columns {
+		d.table.Columns = append(d.table.Columns, s.name(c))
+	}
 	for i, r := range m.Rows {
+		row := gridRow{Name: s.name(r)}
+		for _, v := range m.Values[i] {
+			row.Cells = append(row.Cells, short(v))
+		}
+		d.table.Rows = append(d.table.Rows, row)
 		y := top + height*float64(i)
 		d.text(left-8, y+height/2+4, "end", "", s.label(r))
 		for j, c := range m.Columns {

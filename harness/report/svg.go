@@ -13,6 +13,8 @@ type svg struct {
 	b    strings.Builder
 	w, h float64
 	name string
+	// table has the drawn values, for a heat map.
+	table *grid
 }
 
 func newSVG(w, h float64, description string) *svg {
