@@ -179,7 +179,12 @@ func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o r
 	return reproduce.Train(ctx, st, nodes, o)
 }
 
-// sessionOptions opens a session to ask a trained model something.
+// sessionOptions opens a session to ask a trained model something. A model
+// trained in mixed precision has float32 weights and answers in float32.
 func sessionOptions(s train.Spec) backend.Options {
-	return backend.Options{Precision: s.Backend.Precision, Loss: s.Loss, Threads: runtime.NumCPU()}
+	precision := s.Backend.Precision
+	if precision == backend.Mixed {
+		precision = backend.Float32
+	}
+	return backend.Options{Precision: precision, Loss: s.Loss, Threads: runtime.NumCPU()}
 }

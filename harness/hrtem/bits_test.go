@@ -17,7 +17,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/internal/peers"
+	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/random"
 )
 

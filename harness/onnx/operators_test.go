@@ -11,11 +11,11 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/peers"
 	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/peers"
 	stream "github.com/refocus-em/refocus/harness/random"
 )
 

@@ -19,10 +19,10 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/peers"
 	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/random"
 )
 

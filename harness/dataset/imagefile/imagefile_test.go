@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/internal/peers"
+	"github.com/refocus-em/refocus/harness/peers"
 )
 
 // want is pixel (y, x) of image i in a file of testdata/make.py of a kind.

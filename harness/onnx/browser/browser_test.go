@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/peers"
 	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/predict"
 )
 
