@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/internal/progress"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx/browser"
 	"github.com/refocus-em/refocus/harness/onnx/export"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/safetensors"
@@ -283,4 +286,27 @@ func (m *model) exported(st *store.Store) (export.Model, error) {
 	}
 	e.Example = e.Holdout[0].Image
 	return e, nil
+}
+
+// browserPage writes a page that runs the exported model on images dropped into
+// it.
+func (m *model) browserPage(st *store.Store, onnxPath, path string) error {
+	runtime, err := browser.FindRuntime()
+	if err != nil {
+		return err
+	}
+	e, err := m.exported(st)
+	if err != nil {
+		return err
+	}
+	p := &browser.Page{Title: e.Title, Description: e.Description, PixelSize: e.PixelSize, Classes: e.ClassNames,
+		Example: &browser.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
+	if p.Model, err = os.ReadFile(onnxPath); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := p.Write(&b, runtime); err != nil {
+		return err
+	}
+	return store.WriteFile(path, b.Bytes())
 }

@@ -24,6 +24,7 @@ import (
 func reportCommand() *cobra.Command {
 	var c common
 	var b backendFlags
+	var tryPage bool
 	cmd := &cobra.Command{
 		Use:   "report SERIES|FILE",
 		Short: "Write the report of what the store holds of a study",
@@ -34,13 +35,14 @@ func reportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return r.report(cmd.Context(), nil, &b, out)
+			return r.report(cmd.Context(), nil, tryPage, &b, out)
 		},
 	}
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	b.register(cmd)
+	cmd.Flags().BoolVar(&tryPage, "browser", false, "also write a page that runs the best model on images dropped into it (needs npm's onnxruntime-web, see $REFOCUS_NODE_MODULES)")
 	return cmd
 }
 
@@ -141,8 +143,9 @@ func (r *resolved) particles() (map[string][]float64, error) {
 	return radii, nil
 }
 
-// report writes the study's report and exports its best model.
-func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, b *backendFlags, out *progress.Printer) error {
+// report writes the study's report and exports its best model, with a page to try
+// the model in a browser where tryPage asks for it.
+func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, tryPage bool, b *backendFlags, out *progress.Printer) error {
 	in, err := r.input(ctx, failures)
 	if err != nil {
 		return err
@@ -174,6 +177,11 @@ func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, b *
 			exportErr = fmt.Errorf("exporting the best model: %w", err)
 			in.Exported = ""
 			in.Failures = append(in.Failures, exportErr.Error())
+		} else if tryPage {
+			in.Browser = "try.html"
+			if err := m.browserPage(r.store, filepath.Join(dir, in.Exported), filepath.Join(dir, in.Browser)); err != nil {
+				return fmt.Errorf("writing the page that runs the model: %w", err)
+			}
 		}
 	}
 	sum, err := report.Build(ctx, in, dir)

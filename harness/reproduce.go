@@ -76,7 +76,7 @@ that share the store's file system, may work on one study at once.`,
 			if err != nil {
 				return err
 			}
-			if err := r.report(ctx, failures, &b, out); err != nil {
+			if err := r.report(ctx, failures, false, &b, out); err != nil {
 				return err
 			}
 			if len(failures) > 0 {

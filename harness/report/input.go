@@ -39,6 +39,9 @@ type Input struct {
 	// Exported is the path of the exported model, relative to the report; ""
 	// where there is none.
 	Exported string
+	// Browser is a page that runs the exported model on dropped images, relative
+	// to the report; "" where there is none.
+	Browser string
 }
 
 // Fact is a named line of text.

@@ -35,7 +35,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Title": s.Title, "Name": s.Name, "Profile": profile(s),
 		"Done": len(in.Models), "Models": in.Plan.Models(),
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
-		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported,
+		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Browser": in.Browser,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
 		"ResultsDigest": digest, "Elsewhere": elsewhere, "First": first,
 	})
@@ -109,6 +109,7 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 {{end}}{{with .Comparison.Note}}<li>{{.}}</li>
 {{end}}<li>The figures below show ours beside the published ones, where these exist. Every model's numbers are in <a href="results.csv">results.csv</a>, in the columns of the published table; where each lies in the store in <a href="models.csv">models.csv</a>; the findings in <a href="claims.json">claims.json</a>.</li>
 {{with .Exported}}<li>The best model is in <a href="{{.}}">{{.}}</a>, certified; open it with ONNX Runtime, OpenCV, QuPath, deepImageJ, ….</li>
+{{end}}{{with .Browser}}<li>Try it on your own images in this browser, on this machine: <a href="{{.}}">{{.}}</a>.</li>
 {{end}}</ul>
 </div>
 {{with .Failures}}<div class="lead warn"><b class="head">What failed</b><ul>{{range .}}<li>{{.}}</li>{{end}}</ul></div>
