@@ -1,0 +1,98 @@
+// Package fast executes and trains networks of the U-Net family on the CPU,
+// several times faster than PyTorch and with the same bits everywhere.
+//
+// Compile recognises the graph by pattern: convolutions and 2×2 pooling are the
+// only operators that write memory. Normalisation, ReLU, upsampling,
+// concatenation and residual sums are part of how a convolution reads its input
+// or writes its output. What it does not recognise wraps engine.ErrUnsupported.
+//
+// # Layout
+//
+// A tensor is [N][C/8][H][W][8]: one AVX2 register is eight channels of a pixel,
+// channels are padded with zeros to a multiple of eight, and a concatenation is
+// a list of blocks. What is stored is always the output of a convolution, before
+// its normalisation. Weights, gradients and moments share one packed layout,
+// [K/8][C][kH·kW][8], so that the optimiser is one pass over four arrays.
+//
+// # How a convolution runs
+//
+// A task takes a rectangle of an image, which stays in the caches from staging
+// to statistics:
+//
+//   - stage: rows of eight channels are normalised, clipped by the ReLU and
+//     padded with zeros while they are copied to the first-level cache;
+//   - transform: tiles go to the points of Winograd's algorithm;
+//   - multiply: one matrix product per point, 6×16 accumulators in registers;
+//   - transform back; then add the residual and sum up the statistics of the
+//     next normalisation, or, in the backward pass, mask by the ReLU and sum up
+//     the gradients of scale and shift.
+//
+// Where images are small and weights many (down 3, up 1), panels of output
+// channels are the tasks instead, each transforming its own weights in its own
+// cache, over the transformed tiles of the whole batch.
+//
+// 3×3 convolutions of stride 1, 92 % of the network's work, run as F(2×2,3×3)
+// forward and for the data gradient (4 multiplications for 9) and as
+// F(4×4,3×3) for the weight gradient (36 for 144). F(4×4) forward would be
+// faster still, but its rounding errors are three times those of a direct
+// convolution and pass through every layer that follows: gradients were then
+// two to four times further from float64 than PyTorch's own, against 1.0 as it
+// is. In the weight gradient the error stays where it is, and is lost in that of
+// the sum over pixels.
+//
+// The transform of a nearest-neighbour upsampled image vanishes at the point −1
+// (package winograd), so an upsampled input is read at its own resolution and
+// costs 9 products of 16, or 25 of 36; its data gradient comes out at that
+// resolution too. 7×7, 1×1 and strided convolutions are direct: products over
+// staged rows.
+//
+// # Determinism
+//
+// Every number is one chain of roundings that depends on the problem only: an
+// element of a product is one chain of fused multiply-adds over input channels
+// (over tiles for a weight gradient); statistics are summed in float32 within
+// the rectangle that a task stages, whose size follows from the layer, and in
+// float64 over rectangles in order. Threads take tasks in any order and write
+// disjoint memory. The choice between the two orders of loops changes no chain.
+//
+// # Memory
+//
+// A program (build.go) lists the phases of one kind of call for one size of
+// batch. Each buffer lives from its first phase to its last and gets a place in
+// one arena, so that gradients reuse the room of activations that are done
+// with; running a program allocates nothing. At width 64, 128×128, batch 16 the
+// process peaks at 0.5 of PyTorch's resident size.
+//
+// # Where the time goes
+//
+// One thread of a Zen 4 core held to AVX2, 91.8 GFLOPS by package kernel's
+// loop of multiply-adds; width 64, 64×64, batch 16; milliseconds of processor
+// time and effective GFLOPS (of the direct convolution) over the peak, by
+// REFOCUS_LAYERS=64,64,16 go test -v -run Layers:
+//
+//	layers                  forward      data gradient  weight gradient  limit
+//	init 7×7                 7.1  0.63      –             7.6  0.59      one input channel: 49 deep, rows of 7
+//	down 1 3×3 s2            7.6  0.87     9.2  0.78      9.0  0.73      9 short products per row of 16 pixels
+//	down 2 3×3 s2            7.9  0.83     9.1  0.80      8.8  0.75      same, 8 pixels
+//	down 3 3×3 s2            9.4  0.70     9.2  0.78      9.9  0.67      same, 4 pixels: two thirds of a register block
+//	shortcuts 1×1 s2 (3)     3.6  0.63      with 3×3      4.2  0.52      staging of pixels that are skipped
+//	down 1 3×3 (3)          23    1.70    24    1.66     17    2.29      F(2): 2.25 less 11 % transforms, 14 % cache misses
+//	down 2 3×3 (3)          23    1.74    24    1.67     16    2.44      same; F(4): 4 less transforms of weights
+//	down 3 3×3 (3)          27    1.48    31    1.28     18    2.24      weights: 9 MB per layer for 64 tiles
+//	up 1 conv 1             21    1.86    18    2.25     14    2.84      same; upsampled channels 4 (F(2)), 5.8 (F(4))
+//	up 2 conv 1             17    2.36    16    2.49     13    3.15      products
+//	up 3 conv 1             17    2.27    17    2.37     14    2.81      products
+//	up 4 conv 1             12    2.26    13    1.97     11    2.30      transforms: 64 channels
+//	up 1–3 conv 2           24    1.65    24    1.64     18    2.19      products, cache misses
+//	up 4 conv 2             12    1.06    13    1.00     11    1.25      transforms: 32 channels
+//	head, loss               5.2    –      1.1    –       3.0    –       scalar exponentials
+//	normalisation            1.3           4.4                           memory
+//	all                    208    1.64   205    1.65    184    1.85
+//
+// Together 600 ms, of which the products alone would take 390 at the peak.
+// Adam adds 15 ms: memory. What remains to be had at this width is F(2×4) for
+// the data gradient (a quarter fewer products, gradients 1.2 times as far from
+// float64 as PyTorch's) and a third of the transforms by staging gradients
+// straight from their affine map; at width 16 (66 ms, products 24) transforms
+// and the loss are half of the time.
+package fast
