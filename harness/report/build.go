@@ -14,9 +14,8 @@ import (
 
 // Summary is what a report found, for the terminal.
 type Summary struct {
-	Index    string // path of index.html
-	Lines    []string
-	Findings []Finding
+	Index string // path of index.html
+	Lines []string
 }
 
 // Build writes the report of the input into dir: index.html, the figures, the
@@ -49,7 +48,7 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	sum := &Summary{Index: filepath.Join(dir, "index.html"), Findings: c.Findings}
+	sum := &Summary{Index: filepath.Join(dir, "index.html")}
 	for _, r := range c.Correlations {
 		sum.Lines = append(sum.Lines, r.String())
 	}
