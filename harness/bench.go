@@ -5,17 +5,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
@@ -45,6 +49,17 @@ type benchResult struct {
 	GFLOPS     float64 `json:"gflops"`      // as if every convolution were computed directly
 	PeakGFLOPS float64 `json:"peak_gflops"` // of fused multiply-adds on as many threads, measured in this run
 	PeakRSSMiB float64 `json:"peak_rss_mib"`
+	// Layers are the passes of a step, by --layers.
+	Layers []benchLayer `json:"layers,omitempty"`
+}
+
+// benchLayer is one pass over one layer, and its share of the step.
+type benchLayer struct {
+	Layer  string  `json:"layer,omitempty"` // none: of the whole network
+	Pass   string  `json:"pass"`
+	MS     float64 `json:"ms"` // median
+	Share  float64 `json:"share"`
+	GFLOPS float64 `json:"gflops,omitempty"` // convolutions only
 }
 
 func benchMode(mode, short string) *cobra.Command {
@@ -52,6 +67,8 @@ func benchMode(mode, short string) *cobra.Command {
 	var b backendFlags
 	r := benchResult{Mode: mode}
 	var seconds float64
+	var layers bool
+	var save string
 	cmd := &cobra.Command{
 		Use:   mode,
 		Short: short,
@@ -70,16 +87,39 @@ each) and the fused multiply-add peak of the same cores in the same run.`,
 			if r.Threads == 0 {
 				r.Threads = runtime.NumCPU()
 			}
-			if err := r.measure(cmd.Context(), &b, time.Duration(seconds*float64(time.Second))); err != nil {
+			if layers && b.name != "cpu" {
+				return usagef(cmd, "--layers looks into the cpu backend, not %q", b.name)
+			}
+			g, err := nn.UNet(nn.UNetOptions{Width: r.Width, Classes: 2})
+			if err != nil {
 				return err
+			}
+			g.Initialize(1, 0)
+			if save != "" {
+				model, err := onnx.Marshal(g, onnx.MarshalOptions{})
+				if err != nil {
+					return err
+				}
+				if err := store.WriteFile(save, model); err != nil {
+					return err
+				}
+			}
+			length := time.Duration(seconds * float64(time.Second))
+			if err := r.measure(cmd.Context(), &b, g, length); err != nil {
+				return err
+			}
+			if layers {
+				if err := r.measureLayers(cmd.Context(), g, length); err != nil {
+					return err
+				}
 			}
 			if c.json {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s, width %d, %d×%d, batch %d, %d threads%s: %.1f ms/step (median of %d), %.1f images/s, %.1f of %.1f GFLOP/s peak (%.0f %%), %.0f MiB\n",
+			fmt.Fprintf(cmd.OutOrStdout(), "%s, %s, width %d, %d×%d, batch %d, %d threads%s: %.1f ms/step (median of %d), %.1f images/s, %.1f of %.1f GFLOP/s peak (%s %%), %.0f MiB\n",
 				r.Backend, r.Precision, r.Width, r.Size, r.Size, r.Batch, r.Threads, frozenText(r.Freeze), r.StepMS, r.Steps, r.ImagesPerS,
-				r.GFLOPS, r.PeakGFLOPS, 100*r.GFLOPS/r.PeakGFLOPS, r.PeakRSSMiB)
-			return nil
+				r.GFLOPS, r.PeakGFLOPS, r.ofPeak(r.GFLOPS), r.PeakRSSMiB)
+			return r.printLayers(cmd.OutOrStdout())
 		},
 	}
 	c.jsonFlag(cmd)
@@ -93,6 +133,9 @@ each) and the fused multiply-add peak of the same cores in the same run.`,
 	f.Float64Var(&seconds, "seconds", 5, "how long to measure")
 	if mode == "train" {
 		f.StringVar(&r.Freeze, "freeze", "", "freeze the encoder or the decoder")
+		f.BoolVar(&layers, "layers", false, "then time every pass over every layer, in this process, as long again")
+	} else {
+		f.StringVar(&save, "save", "", "also write the network, untrained, to this ONNX file, for a comparison")
 	}
 	return cmd
 }
@@ -104,14 +147,10 @@ func frozenText(group string) string {
 	return ", " + group + " frozen"
 }
 
-func (r *benchResult) measure(ctx context.Context, b *backendFlags, length time.Duration) error {
-	g, err := nn.UNet(nn.UNetOptions{Width: r.Width, Classes: 2})
-	if err != nil {
-		return err
-	}
-	g.Initialize(1, 0)
+func (r *benchResult) measure(ctx context.Context, b *backendFlags, g *nn.Graph, length time.Duration) error {
 	shape := []int{r.Batch, 1, r.Size, r.Size}
 	var macs int64
+	var err error
 	if r.Mode == "train" {
 		macs, err = g.TrainingMultiplyAdds(shape, r.frozen()...)
 	} else {
@@ -148,6 +187,79 @@ func (r *benchResult) measure(ctx context.Context, b *backendFlags, length time.
 	r.GFLOPS = 2 * float64(macs) / step / 1e9
 	r.PeakRSSMiB = peakRSS(c.PID())
 	return nil
+}
+
+// ofPeak is a rate in percent of the peak, which emulated multiply-adds have not.
+func (r *benchResult) ofPeak(gflops float64) string {
+	if r.PeakGFLOPS == 0 {
+		return "–"
+	}
+	return strconv.FormatFloat(100*gflops/r.PeakGFLOPS, 'f', 0, 64)
+}
+
+// measureLayers fills in Layers.
+func (r *benchResult) measureLayers(ctx context.Context, g *nn.Graph, length time.Duration) error {
+	o := backend.Options{Precision: r.Precision, Threads: r.Threads, Adam: backend.DefaultAdam}
+	rows, err := cpu.LayerTimes(ctx, g, o, r.Batch, r.Size, r.frozen(), length)
+	if err != nil {
+		return err
+	}
+	var total float64
+	for _, row := range rows {
+		total += row.Time.Seconds()
+	}
+	for _, row := range rows {
+		s := row.Time.Seconds()
+		l := benchLayer{Layer: row.Layer, Pass: row.Pass, MS: 1e3 * s, Share: s / total}
+		if row.MultiplyAdds > 0 {
+			l.GFLOPS = 2 * float64(row.MultiplyAdds) / s / 1e9
+		}
+		r.Layers = append(r.Layers, l)
+	}
+	return nil
+}
+
+// printLayers prints a line per layer, all its passes together, the passes'
+// shares of peak, and a line per pass over the whole network.
+func (r *benchResult) printLayers(out io.Writer) error {
+	if len(r.Layers) == 0 {
+		return nil
+	}
+	var names []string
+	byLayer := map[string][]benchLayer{}
+	for _, l := range r.Layers {
+		name := l.Layer
+		if name == "" {
+			name = "(" + l.Pass + ")"
+		}
+		if byLayer[name] == nil {
+			names = append(names, name)
+		}
+		byLayer[name] = append(byLayer[name], l)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "layer\tms\t% of step\tGFLOP/s\t% of peak:\tforward\tdata gradient\tweight gradient\t")
+	for _, name := range names {
+		var sum, share, work, busy float64
+		passes := map[string]string{}
+		for _, l := range byLayer[name] {
+			sum += l.MS
+			share += l.Share
+			if l.GFLOPS > 0 {
+				work += l.GFLOPS * l.MS
+				busy += l.MS
+				passes[l.Pass] = r.ofPeak(l.GFLOPS)
+			}
+		}
+		fmt.Fprintf(w, "%s\t%.2f\t%.1f\t", name, sum, 100*share)
+		if work > 0 {
+			fmt.Fprintf(w, "%.1f\t%s\t", work/busy, r.ofPeak(work/busy))
+		} else {
+			fmt.Fprint(w, "\t\t")
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t\n", passes["forward"], passes["data gradient"], passes["weight gradient"])
+	}
+	return w.Flush()
 }
 
 func (r *benchResult) frozen() []string {

@@ -1,0 +1,97 @@
+package cpu
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+)
+
+// LayerTime is what one pass over one layer takes of a training step. The
+// convolutions that read the same values have one data gradient together, which
+// stands under the last one's name, with the work of that one only.
+type LayerTime struct {
+	Layer        string // the node; "" for the whole network
+	Pass         string // "forward", "data gradient", "weight gradient", …
+	MultiplyAdds int64  // of the convolution computed directly; 0 for other work
+	Time         time.Duration
+}
+
+// LayerTimes takes training steps of a batch of square images of the given size
+// in this process until length has passed, three at least, and returns the
+// median time of each pass over each layer. The clock is the wall's. Of the
+// groups of parameters in frozen no gradient is computed.
+func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size int, frozen []string, length time.Duration) ([]LayerTime, error) {
+	opened, err := New("").Open(ctx, g, o)
+	if err != nil {
+		return nil, err
+	}
+	defer opened.Close()
+	s := opened.(*session)
+	p, ok := s.engine.(engine.Profiler)
+	if !ok {
+		return nil, errors.New("no times per layer: this precision or network runs on plain loops")
+	}
+	still := make([]bool, len(s.params))
+	for i, t := range s.params {
+		still[i] = slices.Contains(frozen, nn.Group(t.Name))
+	}
+	channels := g.Input.Shape[1]
+	b := engine.Batch{N: batch, H: size, W: size, Images: make([]float32, batch*channels*size*size), Labels: make([]uint8, batch*size*size)}
+	rng := random.Stream(1, "layers")
+	for i := range b.Images {
+		b.Images[i] = float32(rng.NormFloat64())
+	}
+	for i := range b.Labels {
+		b.Labels[i] = uint8(rng.IntN(2))
+	}
+
+	start := time.Now()
+	clock := func() time.Duration { return time.Since(start) }
+	type pass struct{ layer, name string }
+	index := map[pass]int{}
+	var layers []LayerTime
+	var times [][]time.Duration // per layer and pass
+	add := func(step int, ph engine.Phase) {
+		key := pass{ph.Layer, ph.Pass}
+		i, ok := index[key]
+		if !ok {
+			i = len(layers)
+			index[key] = i
+			layers = append(layers, LayerTime{Layer: ph.Layer, Pass: ph.Pass})
+			if ph.Pass != "loss" { // its phases name the last convolution
+				layers[i].MultiplyAdds = ph.MultiplyAdds
+			}
+			times = append(times, nil)
+		}
+		if len(times[i]) < step {
+			times[i] = append(times[i], 0)
+		}
+		times[i][step-1] += ph.Time
+	}
+	for step := 1; step <= 3 || clock() < length; step++ {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		phases, err := p.Profile(b, still, clock)
+		if err != nil {
+			return nil, err
+		}
+		for _, ph := range phases {
+			add(step, ph)
+		}
+		before := clock()
+		p.Adam(step, 1e-4, 1, still)
+		add(step, engine.Phase{Pass: "Adam", Time: clock() - before})
+	}
+	for i := range layers {
+		slices.Sort(times[i])
+		layers[i].Time = times[i][len(times[i])/2]
+	}
+	return layers, nil
+}
