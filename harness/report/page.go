@@ -37,7 +37,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
 		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Browser": in.Browser,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
-		"ResultsDigest": digest, "Elsewhere": elsewhere, "First": first,
+		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Training.Initialisations == 1, "First": first,
 	})
 	return []byte(b.String()), err
 }
@@ -136,7 +136,7 @@ footer { margin-top: 3rem; font-size: 0.85rem; opacity: 0.8; border-top: 1px sol
 {{end -}}
 {{with .First}}{{template "section" .}}{{end -}}
 <h2 id="findings">The published findings</h2>
-<p>Each finding is checked by the same rule on the published table and on our models. Where a finding compares models that differ in one thing only, the sign test&#39;s interval of the median ratio decides; configurations that share a pretrained model are not independent, so that intervals are rather too narrow.</p>
+<p>Each finding is checked by the same rule on the published table and on our models. Where a finding compares models that differ in one thing only, the sign test&#39;s interval of the median ratio decides; configurations that share a pretrained model are not independent, so that intervals are rather too narrow. Statements without an interval compare medians as they are{{if .Once}}; here each configuration was trained from one random initialisation only, so that these rest on few pretrained models{{end}}.</p>
 <div class="scroll"><table class="findings">
 <thead><tr><th scope="col">#</th><th scope="col">Finding</th><th scope="col">Published table</th><th scope="col">Ours</th></tr></thead>
 <tbody>
