@@ -54,7 +54,7 @@ var notes = map[string]string{
 	"MaxPool": "2-D, no dilation",
 	"Resize":  "nearest, asymmetric, floor, whole factors",
 	"Concat":  "channels",
-	"Softmax": "channels; the last operator",
+	"Softmax": "channels",
 	"Add":     "equal shapes",
 }
 

@@ -260,7 +260,6 @@ func TestRefusals(t *testing.T) {
 		{[]string{"decoder.up1.resize", "linear"}, change("decoder.up1.resize", func(n *nn.Node) { n.Attrs["mode"] = "linear" }), backend.Options{}, true},
 		{[]string{"softmax", "axis"}, change("softmax", func(n *nn.Node) { n.Attrs["axis"] = int64(2) }), backend.Options{}, true},
 		{[]string{"decoder.up1.concat", "axis"}, change("decoder.up1.concat", func(n *nn.Node) { n.Attrs["axis"] = int64(2) }), backend.Options{}, false},
-		{[]string{"probabilities"}, change("softmax", func(n *nn.Node) { n.Op = "Relu"; n.Attrs = nn.Attrs{} }), backend.Options{}, true},
 		{[]string{"float64"}, unet(t, 4), backend.Options{Precision: backend.Float64}, true},
 		{[]string{"mixed"}, unet(t, 4), backend.Options{Precision: backend.Mixed}, true},
 		{[]string{"hinge"}, unet(t, 4), backend.Options{Loss: "hinge"}, true},
@@ -282,6 +281,37 @@ func TestRefusals(t *testing.T) {
 		if errors.Is(err, backend.ErrUnsupported) != c.unsupported {
 			t.Errorf("%q: ErrUnsupported is not %v", err, c.unsupported)
 		}
+	}
+}
+
+// A network that ends in no Softmax predicts, but has no loss.
+func TestWithoutSoftmax(t *testing.T) {
+	ctx := context.Background()
+	g := unet(t, 4)
+	g.Nodes = g.Nodes[:len(g.Nodes)-1]
+	g.Output.Name = nn.Logits
+	s, whole := open(t, g, backend.Options{}), open(t, unet(t, 4), backend.Options{})
+	for _, s := range []backend.Session{s, whole} {
+		load(t, s, 2, 16, 16)
+	}
+	pixels, _ := disc(2, 16, 16)
+	z, err := s.Predict(ctx, backend.Tensor{Shape: []int{2, 1, 16, 16}, F32: pixels})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batches(1, 2, 2)
+	for i := range b[0] {
+		b[0][i].Dihedral = 0
+	}
+	want, err := whole.Activations(ctx, b[0], []string{nn.Logits}, false)
+	if err != nil || fmt.Sprint(z.F32) != fmt.Sprint(want[0].F32) {
+		t.Errorf("other logits than inside the whole network (%v)", err)
+	}
+	if err := s.Train(ctx, backend.TrainRequest{Batches: b}, noProgress); !errors.Is(err, backend.ErrUnsupported) {
+		t.Errorf("training: %v", err)
+	}
+	if _, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d"}); !errors.Is(err, backend.ErrUnsupported) {
+		t.Errorf("evaluation: %v", err)
 	}
 }
 

@@ -46,10 +46,6 @@ func check(g *nn.Graph) error {
 	if len(g.Input.Shape) != 4 || g.Input.Shape[1] < 1 {
 		return fmt.Errorf("input %q of shape %v: must be [N,C,H,W] with known channels", g.Input.Name, g.Input.Shape)
 	}
-	last := producer(g, g.Output.Name)
-	if last == nil || last.Op != "Softmax" {
-		return fmt.Errorf("output %q, which no Softmax computes: %w", g.Output.Name, backend.ErrUnsupported)
-	}
 	for _, n := range g.Nodes {
 		if err := checkNode(g, n); err != nil {
 			return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
@@ -186,6 +182,21 @@ func producer(g *nn.Graph, value string) *nn.Node {
 		}
 	}
 	return nil
+}
+
+// scored is the value that the loss is computed from: the network's softmax
+// output for the study's loss, its logits for the usual one. A network that
+// ends otherwise can be asked for predictions only.
+func scored(g *nn.Graph, loss string) (string, error) {
+	last := producer(g, g.Output.Name)
+	switch {
+	case last == nil || last.Op != "Softmax":
+		return "", fmt.Errorf("output %q, which no Softmax computes, has no loss: %w", g.Output.Name, backend.ErrUnsupported)
+	case loss == backend.LossOnProbabilities:
+		return g.Output.Name, nil
+	default:
+		return last.Inputs[0], nil
+	}
 }
 
 // ancestors are the values that the targets are computed from, and themselves.

@@ -32,7 +32,7 @@ type plan struct {
 type request struct {
 	shape    []int    // [N,C,H,W]
 	training bool     // batch statistics instead of running ones
-	loss     bool     // the loss, and its gradients
+	scored   string   // the value to compute a loss and its gradients from, or ""
 	frozen   []string // groups without a gradient
 	targets  []string // values to keep
 }
@@ -46,7 +46,7 @@ const maxFloats = 1 << 33
 var building sync.Mutex
 
 // newPlan builds, differentiates and compiles.
-func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, onProbabilities bool, r request) (p *plan, err error) {
+func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, r request) (p *plan, err error) {
 	// Gorgonia panics where its types or shapes do not fit; a session survives.
 	defer func() {
 		if v := recover(); v != nil {
@@ -65,7 +65,7 @@ func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, on
 		}
 		floats += n
 	}
-	if r.loss {
+	if r.scored != "" {
 		floats *= 2 // gradients
 	}
 	if floats > maxFloats {
@@ -76,7 +76,7 @@ func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, on
 	// Gorgonia merges nodes with equal 32-bit hashes. Two of a few hundred
 	// collide once in a hundred thousand graphs; then another salt does it.
 	for salt := range 8 {
-		p, distinct, err := buildPlan(net, exec, weights, onProbabilities, r, shapes, salt)
+		p, distinct, err := buildPlan(net, exec, weights, r, shapes, salt)
 		if err != nil || distinct {
 			return p, err
 		}
@@ -84,24 +84,20 @@ func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, on
 	return nil, fmt.Errorf("hashes of Gorgonia nodes keep colliding")
 }
 
-func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, onProbabilities bool, r request, shapes map[string][]int, salt int) (p *plan, distinct bool, err error) {
+func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, r request, shapes map[string][]int, salt int) (p *plan, distinct bool, err error) {
 	b := &builder{net: net, exec: exec, graph: G.NewGraph(), salt: salt, inputs: map[*op]G.Nodes{},
 		shapes: shapes, weights: weights, train: map[string]bool{}, training: r.training}
 	out := shapes[net.Output.Name]
 	p = &plan{exec: exec, classes: out[1], output: out, images: tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(r.shape...))}
-	if r.loss {
+	if r.scored != "" {
 		for _, t := range net.Parameters() {
 			b.train[t.Name] = !slices.Contains(r.frozen, nn.Group(t.Name))
 		}
 	}
 	image := G.NewTensor(b.graph, tensor.Float32, 4, G.WithShape(r.shape...), G.WithName(net.Input.Name), G.WithValue(p.images))
 	targets := r.targets
-	z := net.Output.Name
-	if !onProbabilities {
-		z = producer(net, z).Inputs[0]
-	}
-	if r.loss {
-		targets = append(slices.Clone(targets), z)
+	if r.scored != "" {
+		targets = append(slices.Clone(targets), r.scored)
 	}
 	if err := b.forward(image, targets...); err != nil {
 		return nil, false, err
@@ -110,8 +106,8 @@ func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, 
 	for _, t := range r.targets {
 		keep[b.values[t]] = true
 	}
-	if r.loss {
-		if err := p.addLoss(b, z); err != nil {
+	if r.scored != "" {
+		if err := p.addLoss(b, r.scored); err != nil {
 			return nil, false, err
 		}
 	}

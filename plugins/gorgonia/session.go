@@ -49,7 +49,7 @@ func (s *session) plan(r request) (*plan, error) {
 			return c.plan, nil
 		}
 	}
-	p, err := newPlan(s.net, s.exec, s.weights, s.options.Loss == backend.LossOnProbabilities, r)
+	p, err := newPlan(s.net, s.exec, s.weights, r)
 	if err != nil {
 		return nil, err
 	}
@@ -143,9 +143,13 @@ func (s *session) differentiate(ctx context.Context, b backend.Batch, frozen []s
 	if err != nil {
 		return nil, err
 	}
+	z, err := scored(s.net, s.options.Loss)
+	if err != nil {
+		return nil, err
+	}
 	frozen = slices.Clone(frozen)
 	slices.Sort(frozen)
-	p, err := s.plan(request{shape: shape, training: true, loss: true, frozen: slices.Compact(frozen)})
+	p, err := s.plan(request{shape: shape, training: true, scored: z, frozen: slices.Compact(frozen)})
 	if err != nil {
 		return nil, err
 	}
@@ -248,10 +252,9 @@ func (s *session) Evaluate(ctx context.Context, r backend.EvaluateRequest) (back
 		size = perRun(d.h, d.w)
 	}
 	output := s.net.Output.Name
-	logits := producer(s.net, output).Inputs[0]
-	z := output
-	if s.options.Loss == backend.LossOnLogits {
-		z = logits
+	z, err := scored(s.net, s.options.Loss)
+	if err != nil {
+		return e, err
 	}
 	for chunk := range slices.Chunk(indices, size) {
 		b := make([]backend.Sample, len(chunk))
