@@ -181,18 +181,16 @@ func TestNoLeak(t *testing.T) {
 	}
 }
 
+// A cancelled training ends within its step: a thousand would take minutes. That
+// it is within a second the conformance suite checks.
 func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := open(t, unet(t, 16), backend.Options{})
 	load(t, s, 16, 96, 96)
-	var stopped time.Time
-	time.AfterFunc(100*time.Millisecond, func() { stopped = time.Now(); cancel() })
+	time.AfterFunc(100*time.Millisecond, cancel)
 	err := s.Train(ctx, backend.TrainRequest{Batches: batches(1000, 16, 16), LearningRate: 1e-3}, noProgress)
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v", err)
-	}
-	if d := time.Since(stopped); d > time.Second {
-		t.Errorf("stopped %v after cancellation", d)
 	}
 	enough := errors.New("enough")
 	steps := 0

@@ -45,7 +45,9 @@ func BenchmarkStep(b *testing.B) {
 		return float64(times[i][len(times[i])/2])
 	}
 	b.ReportMetric(median(0)/1e6, "ms/step")
+	b.ReportMetric(median(1)/1e6, "cpu-ms/step")
 	b.ReportMetric(median(2)/1e6, "torch-ms/step")
+	b.ReportMetric(median(3)/1e6, "torch-cpu-ms/step")
 	b.ReportMetric(median(0)/median(2), "x-torch")
 	b.ReportMetric(median(1)/median(3), "x-torch-cpu")
 }

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Checks the CUDA build of the Gorgonia backend on a machine without a GPU.
 #
-#   check.sh link     vet it and link it against NVIDIA's cuBLAS and cuDNN
+#   check.sh link     vet it, link it against NVIDIA's cuBLAS and cuDNN, and see
+#                     that kernels.ptx is what kernels.cu compiles to
 #   check.sh standin  run its tests against the stand-in library (standin.cc)
-#   check.sh ptx      compile kernels.cu to kernels.ptx, and for some devices
+#   check.sh ptx      compile kernels.cu to kernels.ptx
 #
 # Headers and libraries come from NVIDIA's cu11 wheels on PyPI, about 1.2 GB,
 # once, into $REFOCUS_CUDA_CACHE (default ~/.cache/refocus/cuda). Needed besides
@@ -42,11 +43,21 @@ functions() {
 	echo "#include <$1>" | gcc $include -E -P - | tr '\n' ' ' | grep -oE '\b(cu[A-Z]|cudnn|cublas)[A-Za-z0-9_]* ?\(' | tr -d ' (' | sort -u
 }
 
+# ptx compiles the kernels to $1 and assembles that for some devices.
+ptx() {
+	LD_LIBRARY_PATH=$nvidia/cuda_nvrtc/lib python3 "$here/ptx.py" "$nvidia/cuda_nvrtc/lib/libnvrtc.so.11.2" "$1"
+	for device in sm_60 sm_70 sm_80 sm_90; do
+		"$nvidia/cuda_nvcc/bin/ptxas" -arch=$device "$1" -o /dev/null
+	done
+}
+
 export CGO_ENABLED=1 CGO_CFLAGS="$include -O2 -w" CGO_LDFLAGS="-L$work"
 cd "$here/.."
 
 case ${1:-} in
 link)
+	ptx "$work/kernels.ptx"
+	cmp "$work/kernels.ptx" "$here/kernels.ptx" || { echo "cuda-check: kernels.ptx is not what kernels.cu compiles to; run $0 ptx" >&2; exit 1; }
 	# The driver's library comes with the driver: an empty one stands for it.
 	functions cuda.h | sed 's/.*/void &(void) {}/' >"$work/driver.c"
 	gcc -shared -fPIC -w -fno-builtin -Wl,-soname,libcuda.so.1 -o "$work/libcuda.so" "$work/driver.c"
@@ -72,10 +83,7 @@ standin)
 	LD_LIBRARY_PATH=$work REFOCUS_STANDIN=on go test -tags cuda -count=1 -run "${2:-.}" .
 	;;
 ptx)
-	LD_LIBRARY_PATH=$nvidia/cuda_nvrtc/lib python3 "$here/ptx.py" "$nvidia/cuda_nvrtc/lib/libnvrtc.so.11.2"
-	for device in sm_60 sm_70 sm_80 sm_90; do
-		"$nvidia/cuda_nvcc/bin/ptxas" -arch=$device "$here/kernels.ptx" -o /dev/null
-	done
+	ptx "$here/kernels.ptx"
 	;;
 *)
 	echo "usage: check.sh link|standin|ptx" >&2

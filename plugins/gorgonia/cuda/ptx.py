@@ -1,6 +1,6 @@
 """Compiles kernels.cu to kernels.ptx with NVRTC, which needs no GPU.
 
-Usage: ptx.py LIBNVRTC, the path of libnvrtc.so.11.x of NVIDIA's PyPI wheels.
+Usage: ptx.py LIBNVRTC OUT, with libnvrtc.so.11.x of NVIDIA's PyPI wheels.
 """
 import ctypes
 import pathlib
@@ -30,4 +30,4 @@ size = ctypes.c_size_t()
 call("nvrtcGetPTXSize", program, ctypes.byref(size))
 ptx = ctypes.create_string_buffer(size.value)
 call("nvrtcGetPTX", program, ptx)
-(here / "kernels.ptx").write_text(ptx.value.decode())
+pathlib.Path(sys.argv[2]).write_text(ptx.value.decode())
