@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -12,7 +11,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,10 +24,7 @@ const asRefocus = "REFOCUS_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(asRefocus) != "" {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-		code := run(ctx, os.Args[1:])
-		stop()
-		os.Exit(code)
+		main()
 	}
 	os.Exit(m.Run())
 }

@@ -1,0 +1,319 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/peers"
+)
+
+// cluster is a Slurm cluster of one node on the loopback, for one test.
+type cluster struct {
+	t    *testing.T
+	dir  string // where jobs run and write what they print
+	conf string
+	env  []string
+}
+
+// startCluster starts slurmctld and slurmd as the current user, who need not be
+// root, without munge, systemd or control groups. The test's end stops them and
+// all jobs.
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	const hint = "Debian: slurm-wlm"
+	for _, p := range []string{"slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue"} {
+		peers.Program(t, p, hint)
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, _, _ = strings.Cut(host, ".")
+	dir := t.TempDir()
+	c := &cluster{t: t, dir: filepath.Join(dir, "jobs"), conf: filepath.Join(dir, "slurm.conf")}
+	bin := filepath.Join(dir, "bin")
+	for _, d := range []string{c.dir, bin, filepath.Join(dir, "state"), filepath.Join(dir, "spool")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// More CPUs than the machine may have, so that all tasks run at once.
+	conf := fmt.Sprintf(`ClusterName=refocus
+SlurmctldHost=%[1]s(127.0.0.1)
+SlurmUser=%[2]s
+SlurmdUser=%[2]s
+AuthType=auth/none
+CredType=cred/none
+SlurmctldPort=%[3]d
+SlurmdPort=%[4]d
+SlurmctldPidFile=%[5]s/slurmctld.pid
+SlurmdPidFile=%[5]s/slurmd.pid
+SlurmctldLogFile=%[5]s/slurmctld.log
+SlurmdLogFile=%[5]s/slurmd.log
+StateSaveLocation=%[5]s/state
+SlurmdSpoolDir=%[5]s/spool
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+MailProg=/bin/true
+ReturnToService=2
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+NodeName=%[1]s NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
+PartitionName=main Nodes=%[1]s Default=YES MaxTime=INFINITE State=UP
+`, host, me.Username, freePort(t), freePort(t), dir)
+	if err := os.WriteFile(c.conf, []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("#!/bin/sh\n%s=1 exec '%s' \"$@\"\n", asRefocus, self)
+	if err := os.WriteFile(filepath.Join(bin, "refocus"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.env = append(os.Environ(), "SLURM_CONF="+c.conf, "PATH="+bin+":"+os.Getenv("PATH"))
+
+	// Cleanups run in reverse: end the jobs, stop the daemons, look for processes
+	// that are left.
+	t.Cleanup(func() {
+		// A step's last process may need a moment.
+		for range 50 {
+			if len(c.processes()) == 0 {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		left := c.processes()
+		for _, pid := range left {
+			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		t.Errorf("Slurm left processes %v behind", left)
+	})
+	for _, daemon := range []string{"slurmctld", "slurmd"} {
+		cmd := exec.Command(daemon, "-D", "-f", c.conf)
+		cmd.Env = c.env
+		// Should the test be killed, its cluster goes with it.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if t.Failed() {
+				b, _ := os.ReadFile(filepath.Join(dir, daemon+".log"))
+				t.Logf("%s:\n%s", daemon, b)
+			}
+			cmd.Process.Signal(syscall.SIGTERM)
+			kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+			cmd.Wait()
+			kill.Stop()
+		})
+	}
+	t.Cleanup(func() {
+		c.command("scancel", "--user="+me.Username).Run()
+		for range 100 {
+			if out, err := c.command("squeue", "--noheader").Output(); err != nil || len(out) == 0 {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Error("Slurm did not end its jobs")
+	})
+	c.until("the node is idle", func() bool {
+		out, _ := c.command("sinfo", "--noheader", "--format=%T").Output()
+		return strings.TrimSpace(string(out)) == "idle"
+	})
+	return c
+}
+
+// freePort is a port that nothing listens on.
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func (c *cluster) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Env = c.dir, c.env
+	return cmd
+}
+
+// run runs a Slurm command and returns what it printed.
+func (c *cluster) run(name string, args ...string) string {
+	c.t.Helper()
+	out, err := c.command(name, args...).CombinedOutput()
+	if err != nil {
+		c.t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// processes are the cluster's daemons, steps and jobs: their environment names
+// its configuration.
+func (c *cluster) processes() []int {
+	var pids []int
+	files, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil || !bytes.Contains(b, []byte("SLURM_CONF="+c.conf+"\x00")) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// until waits for something.
+func (c *cluster) until(what string, is func() bool) {
+	c.t.Helper()
+	for end := time.Now().Add(90 * time.Second); !is(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(end) {
+			c.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// log is what an array task has printed.
+func (c *cluster) log(task int) string {
+	b, _ := os.ReadFile(filepath.Join(c.dir, fmt.Sprintf("%d.log", task)))
+	return string(b)
+}
+
+// task is what Slurm knows of one task of an array.
+func (c *cluster) task(array string, task int) string {
+	c.t.Helper()
+	return c.run("scontrol", "show", "job", "--oneliner", fmt.Sprintf("%s_%d", array, task))
+}
+
+// The documented batch script shares a study among the tasks of an array. A task
+// that is told to stop, as Slurm does before its time limit, stops at a
+// checkpoint and is queued again; a cancelled one is missed by nobody.
+func TestSlurmArray(t *testing.T) {
+	c := startCluster(t)
+	script, err := filepath.Abs("testdata/refocus.sbatch")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := longer(t)
+	quiet := t.TempDir()
+	if _, errs, code := output(t, "reproduce", spec, "--out", quiet); code != 0 {
+		t.Fatalf("exit %d\n%s", code, errs)
+	}
+
+	out := filepath.Join(c.dir, "artifacts")
+	submitted := c.run("sbatch", "--parsable", "--array=1-3", "--cpus-per-task=1", "--output=%a.log",
+		script, spec, "--out", out, "--json", "--jobs", "1", "--threads", "1")
+	array, _, _ := strings.Cut(strings.TrimSpace(submitted), ";")
+	t.Cleanup(func() {
+		for task := 1; t.Failed() && task <= 3; task++ {
+			t.Logf("task %d:\n%s", task, c.log(task))
+		}
+	})
+	c.until("tasks train", func() bool {
+		for task := 1; task <= 3; task++ {
+			if !strings.Contains(c.log(task), "runs at once") {
+				return false
+			}
+		}
+		checkpoints, _ := filepath.Glob(filepath.Join(out, "runs", ".work", "*", "checkpoint.safetensors"))
+		return len(checkpoints) > 0
+	})
+	c.run("scancel", "--signal=INT", array+"_1")
+	c.run("scancel", array+"_2")
+
+	c.until("the interrupted task is queued again", func() bool {
+		return strings.Contains(c.task(array, 1), "Restarts=1")
+	})
+	if said := c.log(1); !strings.Contains(said, "goes on from the last checkpoints") || !strings.Contains(said, "Exited with exit code 130") {
+		t.Error("the interrupted task did not stop as it should")
+	}
+	c.until("the cancelled task has ended", func() bool { return strings.Contains(c.task(array, 2), "JobState=CANCELLED") })
+	// Slurm leaves a job that was queued again alone for two minutes.
+	c.until("the interrupted task may start again", func() bool {
+		return c.command("scontrol", "update", "JobId="+array+"_1", "StartTime=now").Run() == nil
+	})
+	c.until("all tasks have ended", func() bool {
+		return strings.TrimSpace(c.run("squeue", "--noheader")) == ""
+	})
+	for task, state := range map[int]string{1: "COMPLETED", 2: "CANCELLED", 3: "COMPLETED"} {
+		if got := c.task(array, task); !strings.Contains(got, "JobState="+state+" ") {
+			t.Errorf("task %d, want %s: %s", task, state, got)
+		}
+	}
+
+	if fingerprint(t, out) != fingerprint(t, quiet) {
+		t.Error("the shared study has other results")
+	}
+	if _, said, code := output(t, "verify", "--out", out); code != 0 {
+		t.Errorf("verify: exit %d\n%s", code, said)
+	}
+	by := map[string]int{}
+	for task := 1; task <= 3; task++ {
+		n := 0
+		for _, digest := range trained(c.log(task)) {
+			by[digest]++
+			n++
+		}
+		t.Logf("task %d finished %d runs", task, n)
+	}
+	for digest, n := range by {
+		if n != 1 {
+			t.Errorf("run %.12s was trained %d times", digest, n)
+		}
+	}
+}
+
+// longer is the tiny study with more to train, so that there is a midst to be
+// interrupted in.
+func longer(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("testdata/tiny.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := strings.Replace(string(b), "epochs         = 3", "epochs         = 12", 1)
+	s = strings.Replace(s, "initialisations  = 1", "initialisations  = 3", 1)
+	path := filepath.Join(t.TempDir(), "longer.toml")
+	if err := os.WriteFile(path, []byte(s), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var runEvent = regexp.MustCompile(`"digest": ?"([0-9a-f]{64})"`)
+
+// trained lists the runs that a process which printed said (--json) has finished
+// itself.
+func trained(said string) []string {
+	var digests []string
+	for _, m := range runEvent.FindAllStringSubmatch(said, -1) {
+		digests = append(digests, m[1])
+	}
+	return digests
+}
