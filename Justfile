@@ -8,9 +8,18 @@ default:
 reproduce series *flags:
     go run ./harness reproduce {{series}} {{flags}}
 
+# Reproduce all four series in the smoke profile, then check the store: some minutes.
+smoke *flags: build
+    for series in defocus noise structure baseline; do plugins/bin/refocus reproduce $series --profile smoke {{flags}} || exit; done
+    plugins/bin/refocus verify {{flags}}
+
 # Run every test that this machine can run.
 test *flags:
     go test ./... {{flags}}
+
+# Fuzz one target for a while, for example `just fuzz ./harness/onnx FuzzUnmarshal -fuzztime 5m`.
+fuzz package target *flags="-fuzztime 1m":
+    go test {{package}} -run '^$' -fuzz '^{{target}}$' -fuzzminimizetime 10x {{flags}}
 
 # The check that a change must pass, outside programs included.
 ci:
@@ -18,14 +27,43 @@ ci:
 
 # Format, vet and lint.
 lint:
-    gofmt -l .
+    test -z "$(gofmt -l . | tee /dev/stderr)"
     go vet ./...
-    go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+    go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -checks inherit,-ST1005 ./...
 
-# Build the harness and the plugins into plugins/bin.
+# Build the harness and the backend plugins into plugins/bin.
 build:
-    go build -o plugins/bin/ ./harness ./plugins/...
+    go build -o plugins/bin/refocus ./harness
+    go build -o plugins/bin/ ./plugins/cpu/cmd/... ./plugins/gorgonia/cmd/...
 
 # Regenerate the protocol's Go code and the assembly kernels.
 generate:
     go generate ./...
+
+# Speed and memory next to PyTorch, ONNX Runtime and OpenCV; `just bench --help` says more.
+bench *flags:
+    go build -o plugins/bin/refocus ./harness
+    /usr/bin/python3 plugins/cpu/bench/compare.py {{flags}}
+
+# Where a training step's time goes, layer by layer, for example `just layers --width 16`.
+layers *flags:
+    go run ./harness bench train --layers {{flags}}
+
+# Certify a backend against another, by default gorgonia against cpu.
+crosscheck backend="gorgonia" against="cpu" *flags: build
+    plugins/bin/refocus crosscheck --backend {{backend}} --against {{against}} --allow-unlocked {{flags}}
+
+# Check the CUDA build of the Gorgonia backend where there is no GPU (1.2 GB once, from PyPI): link, standin or ptx.
+cuda-check *modes="link standin":
+    for mode in {{modes}}; do plugins/gorgonia/cuda/check.sh $mode || exit; done
+
+# Compare the image simulation with abTEM (from PyPI), in a folder that is kept.
+abtem folder="dist/abtem":
+    go run ./harness/hrtem/abtem {{folder}}
+    python3 -m venv {{folder}}/venv && {{folder}}/venv/bin/pip install -q abtem pyfftw
+    {{folder}}/venv/bin/python harness/hrtem/abtem/compare.py {{folder}}
+
+# Test an exported model package with bioimageio.core (from PyPI), for example `just bioimageio model.zip`.
+bioimageio package venv="dist/bioimageio":
+    python3 -m venv {{venv}} && {{venv}}/bin/pip install -q 'bioimageio.core[onnx]==0.11.0' 'pydantic<2.13'
+    {{venv}}/bin/bioimageio test {{package}}
