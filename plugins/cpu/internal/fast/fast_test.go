@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
@@ -224,16 +223,6 @@ func BenchmarkStep(b *testing.B) {
 			})
 		}
 	}
-}
-
-// cpuTime is what the process has used: on a busy machine, with one thread, a
-// better measure than the clock.
-func cpuTime() time.Duration {
-	var r syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
-		return 0
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
 // state is every array the engine keeps, after a few steps and an inference.
