@@ -29,6 +29,7 @@ type batchStatistics struct {
 	mean, variance []float64 // biased variance
 	count          int       // values per channel
 
+	//lint:ignore U1000 used with -tags cuda
 	device any // an accelerator's own statistics
 }
 

@@ -431,8 +431,10 @@ func TestBadRequests(t *testing.T) {
 	if !bytes.Equal(state(t, s), before) {
 		t.Error("weights alone do not restore the initial state")
 	}
-	if s.Close() != nil || s.Close() != nil {
-		t.Error("closing twice")
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Errorf("closing, and closing again: %v", err)
+		}
 	}
 	if _, err := s.State(ctx); err == nil {
 		t.Error("a closed session answers")
