@@ -386,7 +386,7 @@ func TestBioImage(t *testing.T) {
 	if err != nil || cover.Bounds().Dx() != 2*cover.Bounds().Dy() {
 		t.Errorf("cover %v, %v", cover.Bounds(), err)
 	}
-	if out := os.Getenv("REFOCUS_BIOIMAGE_OUT"); out != "" { // for `just bioimage`
+	if out := os.Getenv("REFOCUS_BIOIMAGE_OUT"); out != "" { // for `just bioimageio`
 		if err := os.WriteFile(out, bytes[0], 0o666); err != nil {
 			t.Fatal(err)
 		}
