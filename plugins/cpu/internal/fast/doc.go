@@ -40,6 +40,10 @@
 // is. In the weight gradient the error stays where it is, and is lost in that of
 // the sum over pixels.
 //
+// Measured per layer (TestErrorPerLayer, width 16): outputs are 0.89 to 1.06
+// times as far from float64 as those of plain float32 loops, weight gradients
+// 0.89 to 1.26 times.
+//
 // The transform of a nearest-neighbour upsampled image vanishes at the point −1
 // (package winograd), so an upsampled input is read at its own resolution and
 // costs 9 products of 16, or 25 of 36; its data gradient comes out at that

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"testing"
-	"time"
 
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"

@@ -225,3 +225,57 @@ func TestSetGet(t *testing.T) {
 		}
 	}
 }
+
+// Rounding per layer against float64: Winograd's forward pass stays within
+// twice plain float32's error in every value, and its weight gradients too.
+// -v prints the table.
+func TestErrorPerLayer(t *testing.T) {
+	g := unet(t, 16)
+	o := options(2)
+	e := compiled(t, g, o)
+	exact, err := plain.Compile[float64](g, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exact.Close()
+	single, err := plain.Compile[float32](g, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer single.Close()
+	b := batch(2, 32, 48)
+	var names []string
+	for _, n := range g.Nodes {
+		if n.Op == "Conv" && e.net.values[n.Outputs[0]] != nil || n.Op == "Add" {
+			names = append(names, n.Outputs[0])
+		}
+	}
+	values := func(e engine.Engine, b engine.Batch) map[string][]float64 {
+		v, err := e.Activations(b, names, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Gradients(b, groups(g, ""), 1, false); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range g.Parameters() {
+			if len(p.Shape) == 4 {
+				v[p.Name] = get(t, e, engine.Gradient, p.Name, p.Len())
+			}
+		}
+		return v
+	}
+	got, ref, want := values(e, b), values(single, b), values(exact, batch64(b))
+	for _, p := range g.Parameters() {
+		if len(p.Shape) == 4 {
+			names = append(names, p.Name)
+		}
+	}
+	for _, n := range names {
+		d, r := distance(got[n], want[n]), distance(ref[n], want[n])
+		t.Logf("%-36s %.2e, plain float32 %.2e, ratio %.2f", n, d, r, d/r)
+		if d > 2*r+1e-7 {
+			t.Errorf("%s is %g from float64, plain float32 %g", n, d, r)
+		}
+	}
+}
