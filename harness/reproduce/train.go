@@ -53,11 +53,12 @@ type Failure struct {
 }
 
 // Train trains every run that the store lacks. A failed run does not stop the
-// others; runs that depend on it are reported as failures too. The error is
-// that of ctx, or of a store that cannot be used.
+// others; runs that depend on it are reported as failures too. A store that
+// cannot be written to stops everything: training on would be in vain. The error
+// is that of ctx or of the store.
 func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) ([]Failure, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	q := newQueue(nodes)
 	// Whatever ends the context must wake the workers that wait for work.
 	defer context.AfterFunc(ctx, q.wake)()
@@ -66,7 +67,7 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := &worker{st: st, o: &o, q: q}
+			w := &worker{st: st, o: &o, q: q, giveUp: cancel}
 			defer w.stop()
 			for {
 				n := q.next(ctx)
@@ -78,10 +79,7 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 		}()
 	}
 	wg.Wait()
-	if err := ctx.Err(); err != nil {
-		return q.failures, err
-	}
-	return q.failures, nil
+	return q.failures, context.Cause(ctx)
 }
 
 // retry is how long a run that another process is working on is left alone.
@@ -175,11 +173,12 @@ func (q *queue) settle(n *Node, err error) {
 
 // worker trains one run after another in its own backend process.
 type worker struct {
-	st   *store.Store
-	o    *TrainOptions
-	q    *queue
-	proc Process
-	desc backend.Description
+	st     *store.Store
+	o      *TrainOptions
+	q      *queue
+	giveUp context.CancelCauseFunc // ends all workers
+	proc   Process
+	desc   backend.Description
 }
 
 func (w *worker) stop() {
@@ -214,6 +213,8 @@ func (w *worker) run(ctx context.Context, n *Node) {
 		call(w.o.Skipped, n)
 		err = nil
 	case errors.Is(err, store.ErrBusy):
+	case errors.As(err, new(*storeError)):
+		w.giveUp(fmt.Errorf("%s: %w", n.Run.ID, err))
 	case err != nil:
 		if ctx.Err() == nil && w.o.Failed != nil {
 			w.o.Failed(n, err)
@@ -237,8 +238,11 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		return store.ErrDone
 	}
 	claim, err := w.st.Claim(n.Digest)
-	if err != nil {
+	if errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrDone) {
 		return err
+	}
+	if err != nil {
+		return &storeError{err}
 	}
 	defer claim.Release()
 	call(w.o.Started, n)
@@ -273,7 +277,7 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim) (*tra
 			return nil, err
 		}
 	}
-	return train.Run(ctx, w.proc, job, claim, func(e train.Event) {
+	return train.Run(ctx, w.proc, job, keeper{claim}, func(e train.Event) {
 		if w.o.Progress != nil {
 			w.o.Progress(n, e)
 		}
@@ -307,10 +311,28 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	if len(w.desc.Devices) > 0 {
 		m.Backend.Device = w.desc.Devices[0].Name + ": " + w.desc.Devices[0].Info
 	}
-	return claim.Commit(m, map[string][]byte{
+	if err := claim.Commit(m, map[string][]byte{
 		store.HistoryFile: append(history, '\n'),
 		store.WeightsFile: r.Weights,
-	})
+	}); err != nil {
+		return &storeError{err}
+	}
+	return nil
+}
+
+// storeError is a failure to write to the store, which no other run would escape.
+type storeError struct{ error }
+
+func (e *storeError) Unwrap() error { return e.error }
+
+// keeper is a claim whose failures to write are known as the store's.
+type keeper struct{ *store.Claim }
+
+func (k keeper) SetCheckpoint(b []byte) error {
+	if err := k.Claim.SetCheckpoint(b); err != nil {
+		return &storeError{err}
+	}
+	return nil
 }
 
 func host() store.Host {

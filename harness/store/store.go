@@ -34,7 +34,7 @@ type Store struct{ root string }
 func Open(root string) (*Store, error) {
 	for _, d := range []string{"data", filepath.Join("runs", ".work"), "reports"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o777); err != nil {
-			return nil, fmt.Errorf("opening the store: %w", err)
+			return nil, fmt.Errorf("opening the store %s: %w", root, err)
 		}
 	}
 	return &Store{root}, nil
@@ -165,25 +165,32 @@ type Claim struct {
 // claim ends with Commit, Release or the death of the process.
 func (s *Store) Claim(digest string) (*Claim, error) {
 	dir := s.workDir(digest)
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
-	}
-	// The lock lies beside the work directory, which Commit removes.
-	l := flock.New(dir + ".lock")
+	l := lock(dir)
 	ok, err := l.TryLock()
 	if err != nil {
-		return nil, fmt.Errorf("locking run %.12s: %w", digest, err)
+		return nil, fmt.Errorf("locking run %.12s (the store's file system must allow writing and locks): %w", digest, err)
 	}
 	if !ok {
 		return nil, ErrBusy
 	}
 	c := &Claim{s, digest, l}
 	if s.HasRun(digest) {
+		os.RemoveAll(dir) // of a process that died after publishing
 		c.Release()
-		os.RemoveAll(dir)
 		return nil, ErrDone
 	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		c.Release()
+		return nil, fmt.Errorf("claiming run %.12s: %w", digest, err)
+	}
 	return c, nil
+}
+
+// lock is the lock of the run with the given work directory. It lies beside the
+// directory, which Commit removes, and is everybody's, as far as the umask
+// allows: several people may share a store.
+func lock(workDir string) *flock.Flock {
+	return flock.New(workDir+".lock", flock.SetPermissions(0o666))
 }
 
 // Checkpoint returns the run's last checkpoint, or nil if there is none.
@@ -202,13 +209,29 @@ func (c *Claim) SetCheckpoint(b []byte) error {
 }
 
 // Commit publishes the run: the files and the manifest appear in RunDir, whole.
-// It sets the manifest's Digest and Files, and ends the claim.
+// It sets the manifest's Digest and Files, and ends the claim. Where it fails
+// nothing is published, and the claim and the checkpoint remain.
 func (c *Claim) Commit(m *Manifest, files map[string][]byte) error {
-	tmp := filepath.Join(c.s.root, "runs", ".work", c.digest+".new")
-	if err := os.RemoveAll(tmp); err != nil {
+	tmp := c.s.workDir(c.digest) + ".new"
+	err := c.write(tmp, m, files)
+	if err == nil {
+		err = os.Rename(tmp, c.s.RunDir(c.digest))
+	}
+	if err != nil {
+		os.RemoveAll(tmp)
+		return fmt.Errorf("publishing run %.12s: %w", c.digest, err)
+	}
+	syncDir(filepath.Join(c.s.root, "runs"))
+	os.RemoveAll(c.s.workDir(c.digest)) // what should be left of it harms nobody
+	return c.Release()
+}
+
+// write makes a run's directory.
+func (c *Claim) write(dir string, m *Manifest, files map[string][]byte) error {
+	if err := os.RemoveAll(dir); err != nil { // of a process that died
 		return err
 	}
-	if err := os.MkdirAll(tmp, 0o777); err != nil {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
 	m.Format = ManifestFormat
@@ -217,7 +240,7 @@ func (c *Claim) Commit(m *Manifest, files map[string][]byte) error {
 	for name, b := range files {
 		sum := sha256.Sum256(b)
 		m.Files = append(m.Files, File{name, int64(len(b)), hex.EncodeToString(sum[:])})
-		if err := WriteFile(filepath.Join(tmp, name), b); err != nil {
+		if err := WriteFile(filepath.Join(dir, name), b); err != nil {
 			return err
 		}
 	}
@@ -226,17 +249,7 @@ func (c *Claim) Commit(m *Manifest, files map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	if err := WriteFile(filepath.Join(tmp, ManifestFile), append(b, '\n')); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, c.s.RunDir(c.digest)); err != nil {
-		return fmt.Errorf("publishing run %.12s: %w", c.digest, err)
-	}
-	syncDir(filepath.Join(c.s.root, "runs"))
-	if err := os.RemoveAll(c.s.workDir(c.digest)); err != nil {
-		return err
-	}
-	return c.Release()
+	return WriteFile(filepath.Join(dir, ManifestFile), append(b, '\n'))
 }
 
 // Release ends the claim and keeps the checkpoint. The lock file stays: were it
@@ -365,7 +378,7 @@ func (s *Store) State(digest string) (State, error) {
 	}
 	dir := s.workDir(digest)
 	if _, err := os.Stat(dir + ".lock"); err == nil {
-		l := flock.New(dir + ".lock")
+		l := lock(dir)
 		// A shared lock: two processes asking at once must not take each other
 		// for a worker.
 		ok, err := l.TryRLock()
