@@ -262,7 +262,8 @@ func (r *resolved) predictions(ctx context.Context, b backend.Backend, overall *
 	}, nil
 }
 
-// predicted is the first n images of a set with labels and a model's prediction.
+// predicted is the first n images of a set that show particles and ground, with
+// labels and a model's prediction; others fill up where there are too few.
 func predicted(ctx context.Context, b backend.Backend, m *model, ready dataset.Ready, n int) ([]sheet.Tile, error) {
 	images, err := ready.Open()
 	if err != nil {
@@ -274,9 +275,28 @@ func predicted(ctx context.Context, b backend.Backend, m *model, ready dataset.R
 		return nil, err
 	}
 	defer s.Close()
-	var tiles []sheet.Tile
 	size := ready.Height * ready.Width
-	for i := range min(n, ready.Count) {
+	var chosen, others []int
+	label := make([]uint8, size)
+	for i := range ready.Count {
+		if err := images.Label(i, label); err != nil {
+			return nil, err
+		}
+		particle := 0
+		for _, l := range label {
+			if l > 0 {
+				particle++
+			}
+		}
+		if particle > size/20 && particle < size-size/20 {
+			chosen = append(chosen, i)
+		} else {
+			others = append(others, i)
+		}
+	}
+	chosen = append(chosen, others...)
+	var tiles []sheet.Tile
+	for _, i := range chosen[:min(n, len(chosen))] {
 		t := sheet.Tile{H: ready.Height, W: ready.Width, Pixels: make([]float32, size), Label: make([]uint8, size), Prediction: make([]uint8, size)}
 		if err := images.Image(i, t.Pixels); err != nil {
 			return nil, err
