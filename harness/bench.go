@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,8 @@ type benchResult struct {
 	Threads    int     `json:"threads"`
 	Freeze     string  `json:"freeze,omitempty"`
 	Steps      int     `json:"steps"`
-	StepMS     float64 `json:"step_ms"` // median
+	StepMS     float64 `json:"step_ms"`          // median
+	CPUMS      float64 `json:"cpu_ms,omitempty"` // of all threads, mean: what a busy machine does not disturb
 	ImagesPerS float64 `json:"images_per_s"`
 	GFLOPS     float64 `json:"gflops"`      // as if every convolution were computed directly
 	PeakGFLOPS float64 `json:"peak_gflops"` // of fused multiply-adds on as many threads, measured in this run
@@ -175,7 +177,7 @@ func (r *benchResult) measure(ctx context.Context, b *backendFlags, g *nn.Graph,
 	}
 	defer s.Close()
 	r.PeakGFLOPS = cpu.PeakGFLOPS(r.Threads)
-	times, err := r.steps(ctx, s, length)
+	times, cpuTime, err := r.steps(ctx, s, c.PID(), length)
 	if err != nil {
 		return err
 	}
@@ -183,6 +185,7 @@ func (r *benchResult) measure(ctx context.Context, b *backendFlags, g *nn.Graph,
 	step := times[len(times)/2].Seconds()
 	r.Steps = len(times)
 	r.StepMS = step * 1e3
+	r.CPUMS = cpuTime.Seconds() * 1e3 / float64(len(times))
 	r.ImagesPerS = float64(r.Batch) / step
 	r.GFLOPS = 2 * float64(macs) / step / 1e9
 	r.PeakRSSMiB = peakRSS(c.PID())
@@ -269,8 +272,9 @@ func (r *benchResult) frozen() []string {
 	return []string{r.Freeze}
 }
 
-// steps times steps for the given length after two that warm up.
-func (r *benchResult) steps(ctx context.Context, s backend.Session, length time.Duration) ([]time.Duration, error) {
+// steps times steps for the given length after two that warm up. It also returns
+// the processor time that the backend's process took for them.
+func (r *benchResult) steps(ctx context.Context, s backend.Session, pid int, length time.Duration) (times []time.Duration, cpuTime time.Duration, err error) {
 	n := r.Batch * r.Size * r.Size
 	images, labels := make([]float32, n), make([]uint8, n)
 	rng := random.Stream(1, "bench")
@@ -279,22 +283,29 @@ func (r *benchResult) steps(ctx context.Context, s backend.Session, length time.
 		labels[i] = uint8(rng.IntN(2))
 	}
 	const warmUp = 2
-	var times []time.Duration
 	deadline := time.Now().Add(length)
-	enough := func() bool { return len(times) >= warmUp+3 && time.Now().After(deadline) }
-	if r.Mode == "predict" {
-		for !enough() {
-			start := time.Now()
-			if _, err := s.Predict(ctx, backend.Tensor{Shape: []int{r.Batch, 1, r.Size, r.Size}, F32: images}); err != nil {
-				return nil, err
-			}
-			times = append(times, time.Since(start))
+	last := time.Now()
+	// done counts a step and reports whether they are enough.
+	done := func() bool {
+		now := time.Now()
+		times = append(times, now.Sub(last))
+		if len(times) == warmUp {
+			cpuTime = processTime(pid)
 		}
-		return times[warmUp:], nil
+		last = now
+		return len(times) >= warmUp+3 && now.After(deadline)
+	}
+	if r.Mode == "predict" {
+		for enough := false; !enough; enough = done() {
+			if _, err := s.Predict(ctx, backend.Tensor{Shape: []int{r.Batch, 1, r.Size, r.Size}, F32: images}); err != nil {
+				return nil, 0, err
+			}
+		}
+		return times[warmUp:], processTime(pid) - cpuTime, nil
 	}
 	dir, err := os.MkdirTemp("", "refocus-bench-")
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "set.safetensors")
@@ -303,17 +314,17 @@ func (r *benchResult) steps(ctx context.Context, s backend.Session, length time.
 		{Name: "labels", Shape: []int{r.Batch, r.Size, r.Size}, Data: labels},
 	}, nil)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := store.WriteFile(path, set); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	sum, _, err := store.HashFile(path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if err := s.LoadDataset(ctx, "bench", path, sum); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	batch := make(backend.Batch, r.Batch)
 	for i := range batch {
@@ -323,20 +334,21 @@ func (r *benchResult) steps(ctx context.Context, s backend.Session, length time.
 	for i := range batches {
 		batches[i] = batch
 	}
-	last := time.Now()
+	last = time.Now()
 	err = s.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: 1e-3, Frozen: r.frozen()}, func(backend.Step) error {
-		now := time.Now()
-		times = append(times, now.Sub(last))
-		last = now
-		if enough() {
+		if done() {
+			cpuTime = processTime(pid) - cpuTime
 			return errEnough
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errEnough) {
-		return nil, err
+	if err == nil {
+		err = fmt.Errorf("%d steps took less than %v", len(times), length)
 	}
-	return times[min(warmUp, len(times)-1):], nil
+	if !errors.Is(err, errEnough) {
+		return nil, 0, err
+	}
+	return times[warmUp:], cpuTime, nil
 }
 
 var errEnough = errors.New("measured enough")
@@ -355,4 +367,21 @@ func peakRSS(pid int) float64 {
 		}
 	}
 	return 0
+}
+
+// processTime is the processor time a process has taken, to a hundredth of a
+// second, or 0 where /proc does not tell.
+func processTime(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// Fields 14 and 15; the second, the program's name, may hold anything.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 13 {
+		return 0
+	}
+	user, _ := strconv.ParseInt(f[11], 10, 64)
+	system, _ := strconv.ParseInt(f[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond
 }

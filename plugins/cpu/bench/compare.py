@@ -3,8 +3,10 @@
 
 The programs of one comparison take turns, each in a process of its own, and of
 each the fastest turn counts (a turn's figure is its median step), so that load
-from outside disturbs all alike. Columns "time" and "memory" are relative to the
-comparison's first line: 2.0 beside a peer says that refocus is twice as fast.
+from outside disturbs all alike. Columns "time", "CPU" and "memory" are relative to
+the comparison's first line: 2.0 beside a peer says that refocus is twice as fast.
+CPU is processor time of all threads; on a busy machine and with --threads 1 it says
+more than the clock.
 
     just bench                        all comparisons, some minutes
     just bench train --json           those whose name contains "train"
@@ -77,13 +79,16 @@ def measure(programs, rounds):
             r, old = turn(command), best.get(label)
             if old and "error" not in r and "error" not in old:
                 memory = max(r["peak_rss_mib"], old["peak_rss_mib"])
-                r = dict(min(r, old, key=lambda x: x["step_ms"]), peak_rss_mib=memory)
+                cpu = min(r.get("cpu_ms", 0), old.get("cpu_ms", 0))
+                r = dict(min(r, old, key=lambda x: x["step_ms"]), cpu_ms=cpu, peak_rss_mib=memory)
             best[label] = r
     first = next(iter(best.values()))
     for r in best.values():
         if "error" in r or "error" in first:
             continue
         r["time"] = r["step_ms"] / first["step_ms"]
+        if first.get("cpu_ms"):
+            r["cpu"] = r["cpu_ms"] / first["cpu_ms"]
         r["memory"] = r["peak_rss_mib"] / first["peak_rss_mib"]
         if "gflops" not in r:  # the same network and images
             r["images_per_s"] = first["images_per_s"] / r["time"]
@@ -93,7 +98,8 @@ def measure(programs, rounds):
 
 def show(name, best):
     first = next(iter(best.values()))
-    print(f"\n{name}\n{'':26}{'ms/step':>9}{'images/s':>10}{'GFLOP/s':>9}{'% of peak':>11}{'MiB':>7}{'time':>7}{'memory':>8}")
+    print(f"\n{name}\n{'':26}{'ms/step':>9}{'CPU ms':>9}{'images/s':>10}{'GFLOP/s':>9}{'% of peak':>11}{'MiB':>7}"
+          f"{'time':>7}{'CPU':>7}{'memory':>8}")
     for label, r in best.items():
         if "error" in r:
             print(f"  {label:24}not measured: {r['error']}")
@@ -101,8 +107,9 @@ def show(name, best):
             # The peak of as many threads as the line has.
             peak = r.get("peak_gflops", first["peak_gflops"])
             share = f"{100 * r['gflops'] / peak:.0f}" if peak else "–"
-            print(f"  {label:24}{r['step_ms']:9.1f}{r['images_per_s']:10.2f}{r['gflops']:9.1f}{share:>11}"
-                  f"{r['peak_rss_mib']:7.0f}{r['time']:7.2f}{r['memory']:8.2f}")
+            cpu = f"{r['cpu']:.2f}" if "cpu" in r else "–"
+            print(f"  {label:24}{r['step_ms']:9.1f}{r.get('cpu_ms', 0):9.1f}{r['images_per_s']:10.2f}{r['gflops']:9.1f}{share:>11}"
+                  f"{r['peak_rss_mib']:7.0f}{r['time']:7.2f}{cpu:>7}{r['memory']:8.2f}")
     sys.stdout.flush()
 
 

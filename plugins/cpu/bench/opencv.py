@@ -25,11 +25,13 @@ def step():
 
 
 step()
-begin, times = time.perf_counter(), []
+begin, cpu, times = time.perf_counter(), time.process_time(), []
 while len(times) < 3 or time.perf_counter() - begin < seconds:
     times.append(step())
+cpu = (time.process_time() - cpu) / len(times)
 print(json.dumps({
     "peer": "opencv " + cv2.__version__,
     "step_ms": sorted(times)[len(times) // 2] * 1e3,
+    "cpu_ms": cpu * 1e3,
     "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
 }))
