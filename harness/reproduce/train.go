@@ -43,7 +43,6 @@ type TrainOptions struct {
 	Skipped  func(*Node)                // finished before, or by another process
 	Failed   func(*Node, error)         // for good
 	Restart  func(*Node, error, int)    // the backend failed; trying again
-	Waiting  func(n int)                // n runs are with other processes
 }
 
 // Failure is a run that could not be trained.

@@ -262,6 +262,23 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// A store that cannot be written to ends the work: no other run is begun.
+func TestUnusableStore(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	o := options(files, nil)
+	o.Jobs = 1
+	begun := 0
+	o.Started = func(*Node) { begun++ }
+	o.Progress = func(n *Node, _ train.Event) { // nothing can be written where no folder is
+		os.RemoveAll(filepath.Join(st.Root(), "runs", ".work", n.Digest))
+	}
+	_, err := Train(context.Background(), st, nodes, o)
+	if err == nil || !strings.Contains(err.Error(), "a: writing the checkpoint") || begun != 1 {
+		t.Errorf("%d runs were begun; error %v", begun, err)
+	}
+}
+
 func TestReplacedBackendIsRefused(t *testing.T) {
 	nodes, files := small(t)
 	for _, n := range nodes {
