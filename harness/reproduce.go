@@ -145,10 +145,12 @@ func generate(ctx context.Context, st *store.Store, p *study.Plan, data *reprodu
 func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o reproduce.TrainOptions, out *progress.Printer) ([]reproduce.Failure, error) {
 	var total, already float64
 	todo := 0
+	before := map[*reproduce.Node]bool{}
 	for _, n := range nodes {
 		total += n.Spec.Work()
 		if st.HasRun(n.Digest) {
 			already += n.Spec.Work()
+			before[n] = true
 		} else {
 			todo++
 		}
@@ -162,6 +164,11 @@ func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o r
 	out.Begin("training", "image-steps", total, already)
 	defer out.End()
 	o.Progress = func(_ *reproduce.Node, e train.Event) { out.Add(e.Work) }
+	o.Skipped = func(n *reproduce.Node) {
+		if !before[n] { // another process has done it
+			out.Add(n.Spec.Work())
+		}
+	}
 	o.Finished = func(n *reproduce.Node, d time.Duration) {
 		h, err := st.History(n.Digest)
 		if err != nil {
