@@ -228,7 +228,7 @@ func TestSlurmArray(t *testing.T) {
 	array, _, _ := strings.Cut(strings.TrimSpace(submitted), ";")
 	t.Cleanup(func() {
 		for task := 1; t.Failed() && task <= 3; task++ {
-			t.Logf("task %d:\n%s", task, c.log(task))
+			t.Logf("task %d: %s\n%s", task, c.task(array, task), c.log(task))
 		}
 	})
 	c.until("tasks train", func() bool {
@@ -253,9 +253,11 @@ func TestSlurmArray(t *testing.T) {
 	}
 	c.until("the cancelled task has ended", func() bool { return strings.Contains(c.task(array, 2), "JobState=CANCELLED") })
 	c.until("all tasks have ended", func() bool {
-		// Slurm leaves a job that was queued again alone for two minutes.
-		if strings.Contains(c.task(array, 3), "Reason=BeginTime ") {
+		// Slurm leaves a job that was queued again alone for two minutes, which
+		// it sets only when the job has quite ended.
+		if strings.Contains(c.task(array, 3), "JobState=PENDING ") {
 			c.command("scontrol", "update", "JobId="+array+"_3", "StartTime=now").Run()
+			time.Sleep(time.Second)
 		}
 		return strings.TrimSpace(c.run("squeue", "--noheader")) == ""
 	})
