@@ -254,10 +254,11 @@ func TestSlurmArray(t *testing.T) {
 	c.until("the cancelled task has ended", func() bool { return strings.Contains(c.task(array, 2), "JobState=CANCELLED") })
 	c.until("all tasks have ended", func() bool {
 		// Slurm leaves a job that was queued again alone for two minutes, which
-		// it sets only when the job has quite ended.
+		// it sets only when the job has quite ended; but within the second of its
+		// end it would refuse the job's credential.
 		if strings.Contains(c.task(array, 3), "JobState=PENDING ") {
-			c.command("scontrol", "update", "JobId="+array+"_3", "StartTime=now").Run()
-			time.Sleep(time.Second)
+			c.command("scontrol", "update", "JobId="+array+"_3", "StartTime=now+2").Run()
+			time.Sleep(5 * time.Second)
 		}
 		return strings.TrimSpace(c.run("squeue", "--noheader")) == ""
 	})
