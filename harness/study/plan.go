@@ -20,18 +20,18 @@ type PlanOptions struct {
 
 // AssumedRate is the rate in FLOP/s, convolutions counted as if computed
 // directly, at which the CPU backend trains a network of some width on two
-// cores (Zen 3, 64 × 64 pixels): narrow networks keep the vector units less
-// busy.
+// cores (AMD EPYC with AVX2, 64 × 64 pixels; `just bench`, and for width 8 whole
+// quick runs): narrow networks keep the vector units less busy.
 func AssumedRate(width int) float64 {
 	switch {
 	case width >= 64:
-		return 200e9
+		return 260e9
 	case width >= 32:
-		return 130e9
+		return 200e9
 	case width >= 16:
-		return 90e9
+		return 145e9
 	}
-	return 40e9
+	return 80e9
 }
 
 // WritePlan describes a plan in words: what it trains, on what, and what that
