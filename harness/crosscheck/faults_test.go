@@ -51,11 +51,12 @@ type faulty struct {
 	sets map[string][2]string
 
 	// Hooks; nil leaves the honest session's behaviour.
-	onState   func(name string, v []float32) // both ways
-	gradients func(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error)
-	rate      func(rate float64) float64
-	afterStep func(before, after map[string][]float32, b backend.Batch, frozen []string) // edits after
-	adam      func(a adamStep) float64                                                   // the update, before the rate
+	onState     func(name string, v []float32) // both ways
+	gradients   func(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error)
+	rate        func(rate float64) float64
+	afterStep   func(before, after map[string][]float32, b backend.Batch, frozen []string) // edits after
+	activations func(values map[string][]float32)                                          // edits the values of all nodes
+	adam        func(a adamStep) float64                                                   // the update, before the rate
 }
 
 type adamStep struct {
@@ -134,6 +135,18 @@ func (f *faulty) Gradients(ctx context.Context, b backend.Batch, frozen []string
 		}
 	}
 	return l, ts, err
+}
+
+func (f *faulty) Activations(ctx context.Context, b backend.Batch, names []string, training bool) ([]backend.NamedTensor, error) {
+	ts, err := f.Session.Activations(ctx, b, names, training)
+	if err == nil && f.activations != nil {
+		values := map[string][]float32{}
+		for _, t := range ts {
+			values[t.Name] = t.F32
+		}
+		f.activations(values)
+	}
+	return ts, err
 }
 
 func (f *faulty) Train(ctx context.Context, r backend.TrainRequest, progress func(backend.Step) error) error {
@@ -226,6 +239,7 @@ const (
 	flippedConv = "encoder.down2.unit1.conv1"
 	resized     = "decoder.up2.resize"
 	swapped     = "decoder.up2.concat"
+	halfConv    = "decoder.up3.conv2"
 	cutShortcut = "encoder.down2.unit2.add"
 	movingConv  = "encoder.down1.unit2.conv1.weight"
 )
@@ -335,6 +349,12 @@ func faults() []struct {
 				}
 			}
 		}}, Freezing, movingConv, "it should not"},
+		{"float16 accumulation in " + halfConv, planted{Backend: honest, session: func(f *faulty) {
+			n := node(f.g, halfConv)
+			f.activations = func(values map[string][]float32) {
+				halfConvolution(values[n.Outputs[0]], values[n.Inputs[0]], f.g.Tensor(n.Inputs[1]))
+			}
+		}}, Forward, halfConv, ""},
 		{"float16 arithmetic", planted{Backend: honest, options: func(o *backend.Options) {
 			if o.Precision == backend.Float32 {
 				o.Precision = backend.Mixed
@@ -355,6 +375,38 @@ func faults() []struct {
 			n.Inputs[0], n.Inputs[1] = n.Inputs[1], n.Inputs[0]
 		}}, Forward, swapped, ""},
 	}
+}
+
+// halfConvolution computes a 3×3 convolution of stride 1 whose sums are rounded to
+// float16 after every addition, for all images of the batch.
+func halfConvolution(out, in []float32, w *nn.Tensor) {
+	const side = 16 // of decoder.up3's values for images of 32×32
+	const pixels = side * side
+	outC, inC := w.Shape[0], w.Shape[1]
+	for n := range len(in) / inC / pixels {
+		for o := range outC {
+			for y := range side {
+				for x := range side {
+					var sum float32
+					for c := range inC {
+						for k := range 9 {
+							v, u := y+k/3-1, x+k%3-1
+							if v >= 0 && v < side && u >= 0 && u < side {
+								sum = half(sum + in[(n*inC+c)*pixels+v*side+u]*w.Data[(o*inC+c)*9+k])
+							}
+						}
+					}
+					out[(n*outC+o)*pixels+y*side+x] = sum
+				}
+			}
+		}
+	}
+}
+
+// half rounds to the ten bits of a float16's mantissa.
+func half(v float32) float32 {
+	b := math.Float32bits(v)
+	return math.Float32frombits((b + 0xfff + b>>13&1) &^ 0x1fff)
 }
 
 // flip mirrors the kernels of one convolution, and its moments.
