@@ -1,36 +1,30 @@
 package cpu
 
 import (
-	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"sort"
-	"strings"
+	"slices"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/plugins/internal/torchtest"
 )
 
 // oracleCase is one training run that PyTorch repeats in float32 and float64.
 type oracleCase struct {
-	Name   string  `json:"name"`
-	Width  int     `json:"width"`
-	Loss   string  `json:"loss"`
-	Frozen string  `json:"frozen"`
-	Mixed  bool    `json:"mixed"`
-	Scale  float64 `json:"scale"`
-	Steps  int     `json:"steps"`
-	Batch  int     `json:"batch"`
-	Rate   float64 `json:"rate"`
+	name   string
+	width  int
+	seed   uint64 // of the weights
+	loss   string
+	frozen []string
+	mixed  bool
+	rate   float64
 
-	seed  uint64 // of the weights
-	graph *nn.Graph
+	graph  *nn.Graph
+	answer torchtest.Answer
 }
 
 // A gradient jumps where the input of a Relu changes sign, so two roundings of
@@ -41,62 +35,51 @@ type oracleCase struct {
 // bounds. They hold at 1e-5, where a jump moves the weights little; "steep"
 // takes longer steps in float64, where no sign changes.
 var oracleCases = []*oracleCase{
-	{Name: "all", Width: 8, seed: 217, Loss: backend.LossOnProbabilities, Scale: 1, Steps: 10, Batch: 3, Rate: 1e-5},
-	{Name: "encoder", Width: 8, seed: 217, Loss: backend.LossOnProbabilities, Frozen: "encoder", Scale: 1, Steps: 10, Batch: 3, Rate: 1e-5},
-	{Name: "decoder", Width: 12, seed: 413, Loss: backend.LossOnLogits, Frozen: "decoder", Scale: 1, Steps: 10, Batch: 3, Rate: 1e-5},
-	{Name: "logits", Width: 12, seed: 413, Loss: backend.LossOnLogits, Scale: 1, Steps: 10, Batch: 3, Rate: 1e-5},
-	{Name: "steep", Width: 8, seed: 217, Loss: backend.LossOnProbabilities, Scale: 1, Steps: 10, Batch: 3, Rate: 1e-3},
-	{Name: "mixed", Width: 8, seed: 217, Loss: backend.LossOnProbabilities, Mixed: true, Scale: 65536, Steps: 10, Batch: 3, Rate: 1e-5},
+	{name: "all", width: 8, seed: 217, loss: backend.LossOnProbabilities, rate: 1e-5},
+	{name: "encoder", width: 8, seed: 217, loss: backend.LossOnProbabilities, frozen: []string{nn.Encoder}, rate: 1e-5},
+	{name: "decoder", width: 12, seed: 413, loss: backend.LossOnLogits, frozen: []string{nn.Decoder}, rate: 1e-5},
+	{name: "logits", width: 12, seed: 413, loss: backend.LossOnLogits, rate: 1e-5},
+	{name: "steep", width: 8, seed: 217, loss: backend.LossOnProbabilities, rate: 1e-3},
+	{name: "mixed", width: 8, seed: 217, loss: backend.LossOnProbabilities, mixed: true, rate: 1e-5},
 }
 
-// Height and width of the oracle's images, and how many there are.
-const oracleN, oracleH, oracleW = 7, 32, 48
+// The oracle's batches: step i takes the samples that follow those of step i−1,
+// round and round the data set.
+const oracleSteps, oracleBatch, oracleN, oracleH, oracleW = 10, 3, 7, 32, 48
 
-// oracle runs PyTorch on all the cases and returns the folder of its results.
-func oracle(t *testing.T) (dir, path, digest string, images []float32) {
-	python := peers.Python(t, "torch")
-	path, digest, images, _ = writeDataset(t, oracleN, oracleH, oracleW)
-	dir = filepath.Dir(path)
+func oracleIndex(step, i int) int { return (step*oracleBatch + i) % oracleN }
+
+// oracle runs PyTorch on all the cases. It returns the data set, and a network
+// of width 16 as PyTorch initialises it.
+func oracle(t *testing.T) (path, digest string, images []float32, initial map[string][]float64) {
+	path, digest, images, labels := writeDataset(t, oracleN, oracleH, oracleW)
+	const size = oracleH * oracleW
+	var x []float32
+	var y []uint8
+	for step := range oracleSteps {
+		for i := range oracleBatch {
+			at := oracleIndex(step, i) * size
+			x = append(x, images[at:at+size]...)
+			y = append(y, labels[at:at+size]...)
+		}
+	}
+	var jobs []torchtest.Job
 	for _, c := range oracleCases {
-		c.graph = unetSeed(t, c.Width, c.seed)
-		var ts []safetensors.Tensor
-		for _, p := range c.graph.Tensors {
-			if p.Role != nn.Constant {
-				ts = append(ts, safetensors.Tensor{Name: p.Name, Shape: p.Shape, Data: p.Data})
-			}
+		c.graph = unetSeed(t, c.width, c.seed)
+		j := torchtest.Job{Width: c.width, Graph: c.graph, N: oracleBatch, H: oracleH, W: oracleW, Images: x, Labels: y,
+			Loss: c.loss, LearningRate: c.rate, Frozen: c.frozen, Mixed: c.mixed}
+		if c.mixed {
+			j.Scale = 65536
 		}
-		if err := os.WriteFile(filepath.Join(dir, c.Name+".in.safetensors"), encode(t, ts, nil), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		jobs = append(jobs, j)
 	}
-	list, err := json.Marshal(oracleCases)
-	if err != nil {
-		t.Fatal(err)
+	jobs = append(jobs, torchtest.Job{Width: 16, Graph: unetSeed(t, 16, 1), N: 1, H: oracleH, W: oracleW, Images: x[:size], Labels: y[:size],
+		Loss: backend.LossOnProbabilities, LearningRate: 1e-5})
+	answers := torchtest.Train(t, jobs...)
+	for i, c := range oracleCases {
+		c.answer = answers[i]
 	}
-	if err := os.WriteFile(filepath.Join(dir, "cases.json"), list, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(python, "testdata/oracle.py", dir).CombinedOutput(); err != nil {
-		t.Fatalf("oracle.py: %v\n%s", err, out)
-	}
-	return dir, path, digest, images
-}
-
-// results reads one file of the oracle's.
-func results(t *testing.T, path string) map[string][]float64 {
-	t.Helper()
-	f, err := safetensors.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r := map[string][]float64{}
-	for _, i := range f.Tensors() {
-		if r[i.Name], err = f.Float64(i.Name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return r
+	return path, digest, images, answers[len(oracleCases)].Float32.Initial
 }
 
 // TestPyTorch compares every engine with PyTorch from the same weights and
@@ -106,9 +89,9 @@ func results(t *testing.T, path string) map[string][]float64 {
 // floor of 1e-7 of the whole gradient's norm for tensors whose true gradient
 // vanishes. In float64 both sides do the same arithmetic in another order.
 func TestPyTorch(t *testing.T) {
-	dir, path, digest, images := oracle(t)
-	t.Run("mixed", func(t *testing.T) { compareMixed(t, dir, path, digest, images) })
-	t.Run("initialisation", func(t *testing.T) { compareInitialisation(t, dir) })
+	path, digest, images, initial := oracle(t)
+	t.Run("mixed", func(t *testing.T) { compareMixed(t, path, digest, images) })
+	t.Run("initialisation", func(t *testing.T) { compareInitialisation(t, initial) })
 	type bounds struct{ output, loss, losses, statistics float64 }
 	for _, e := range []struct {
 		engine, precision string
@@ -119,62 +102,66 @@ func TestPyTorch(t *testing.T) {
 		{"plain", backend.Float64, bounds{1e-12, 1e-12, 1e-10, 1e-10}},
 	} {
 		for _, c := range oracleCases {
-			if c.Mixed || c.Name == "steep" && e.precision == backend.Float32 {
+			if c.mixed || c.name == "steep" && e.precision == backend.Float32 {
 				continue
 			}
-			t.Run(fmt.Sprintf("%s-%s/%s", e.engine, e.precision, c.Name), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s-%s/%s", e.engine, e.precision, c.name), func(t *testing.T) {
 				t.Setenv(EngineVariable, e.engine)
-				want := results(t, filepath.Join(dir, c.Name+".float64.safetensors"))
-				peer := results(t, filepath.Join(dir, c.Name+".float32.safetensors"))
+				want, peer := c.answer.Float64, c.answer.Float32
 				got := ours(t, c, e.precision, path, digest, images)
 
-				check := func(name string, bound float64) {
+				worst := map[string]float64{}
+				check := func(kind, name string, got, want, peer []float64, bound float64) {
 					t.Helper()
-					if d := farthest(got[name], want[name]); !(d <= bound) {
-						t.Errorf("%s is off by %.3g, at most %.3g is allowed (PyTorch's float32: %.3g)", name, d, bound, farthest(peer[name], want[name]))
+					d := farthest(got, want)
+					worst[kind] = max(worst[kind], d)
+					if !(d <= bound) {
+						t.Errorf("%s is off by %.3g, at most %.3g is allowed (PyTorch's float32: %.3g)", name, d, bound, farthest(peer, want))
 					}
 				}
-				check("output", e.output)
-				check("losses", e.losses)
-				if d := math.Abs(got["losses"][0] - want["losses"][0]); !(d <= e.loss) {
+				check("output", "output", got.Output, want.Output, peer.Output, e.output)
+				check("losses", "losses", got.Loss, want.Loss, peer.Loss, e.losses)
+				if d := math.Abs(got.Loss[0] - want.Loss[0]); !(d <= e.loss) {
 					t.Errorf("loss is off by %.3g, at most %.3g is allowed", d, e.loss)
 				}
-				var total float64
-				names := make([]string, 0, len(want))
-				for name, w := range want {
-					names = append(names, name)
-					if strings.HasPrefix(name, "grad.") {
-						total = math.Hypot(total, distance(w, nil))
-					}
+				for _, st := range c.graph.Statistics() {
+					check("statistics", st.Name, got.State[st.Name], want.State[st.Name], peer.State[st.Name], e.statistics)
 				}
-				sort.Strings(names)
-				worst, moved := 0.0, 0.0
-				for _, name := range names {
-					if strings.HasPrefix(name, "stat.") {
-						check(name, e.statistics)
-						moved = max(moved, farthest(got[name], want[name]))
-					}
-					if !strings.HasPrefix(name, "grad.") {
-						continue
-					}
-					d, p, floor := distance(got[name], want[name]), distance(peer[name], want[name]), 1e-7*total
+				whole := total(want.Gradients)
+				for _, name := range names(t, got.Gradients, want.Gradients) {
+					g, w := got.Gradients[name], want.Gradients[name]
+					d, p, floor := torchtest.Distance(g, w), torchtest.Distance(peer.Gradients[name], w), 1e-7*whole
 					if e.precision == backend.Float64 {
-						p, floor = 1e-11*distance(want[name], nil), 1e-14*total
+						p, floor = 1e-11*torchtest.Norm(w), 1e-14*whole
 					}
-					worst = max(worst, d/(2*p+floor))
+					worst["gradient"] = max(worst["gradient"], d/(2*p+floor))
 					if !(d <= 2*p+floor) {
-						t.Errorf("%s is off by %.3g, PyTorch's float32 by %.3g, its size is %.3g", name, d, p, distance(want[name], nil))
+						t.Errorf("gradient of %s is off by %.3g, PyTorch's float32 by %.3g, its size is %.3g", name, d, p, torchtest.Norm(w))
 					}
 				}
-				for name := range got {
-					if want[name] == nil {
-						t.Errorf("%s: PyTorch has none", name)
-					}
-				}
-				t.Logf("output %.2g, losses %.2g, statistics %.2g, worst gradient %.2f of its bound", farthest(got["output"], want["output"]), farthest(got["losses"], want["losses"]), moved, worst)
+				t.Logf("output %.2g, losses %.2g, statistics %.2g, worst gradient %.2f of its bound", worst["output"], worst["losses"], worst["statistics"], worst["gradient"])
 			})
 		}
 	}
+}
+
+// names are the tensors of want, which those of got must be too.
+func names(t *testing.T, got, want map[string][]float64) []string {
+	t.Helper()
+	names := slices.Sorted(maps.Keys(want))
+	if own := slices.Sorted(maps.Keys(got)); !slices.Equal(own, names) {
+		t.Errorf("gradients of %q, PyTorch's of %q", own, names)
+	}
+	return names
+}
+
+// total is the Euclidean norm of all the tensors together.
+func total(m map[string][]float64) float64 {
+	var s float64
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		s = math.Hypot(s, torchtest.Norm(m[name]))
+	}
+	return s
 }
 
 // compareMixed compares mixed precision with PyTorch rounding at the same
@@ -184,37 +171,34 @@ func TestPyTorch(t *testing.T) {
 // gradient may be off by four times what PyTorch's is, and the whole one between
 // half and 1.5 times: less would mean that something is not rounded. 3e-4 and 1e-4 are a few
 // times the deviations of PyTorch's output and losses.
-func compareMixed(t *testing.T, dir, path, digest string, images []float32) {
+func compareMixed(t *testing.T, path, digest string, images []float32) {
 	for _, e := range []string{"fast", "plain"} {
 		for _, c := range oracleCases {
-			if !c.Mixed {
+			if !c.mixed {
 				continue
 			}
 			t.Setenv(EngineVariable, e)
-			want := results(t, filepath.Join(dir, c.Name+".float64.safetensors"))
-			peer := results(t, filepath.Join(dir, c.Name+".float32.safetensors"))
+			want, peer := c.answer.Float64, c.answer.Float32
 			got := ours(t, c, backend.Mixed, path, digest, images)
-			worst, total, peerTotal := 0.0, 0.0, 0.0
-			for name, w := range want {
-				if !strings.HasPrefix(name, "grad.") {
-					continue
-				}
-				d, p := distance(got[name], w), distance(peer[name], w)
+			worst, whole, peerWhole := 0.0, 0.0, 0.0
+			for _, name := range names(t, got.Gradients, want.Gradients) {
+				w := want.Gradients[name]
+				d, p := torchtest.Distance(got.Gradients[name], w), torchtest.Distance(peer.Gradients[name], w)
 				worst = max(worst, d/(4*p))
-				total, peerTotal = math.Hypot(total, d), math.Hypot(peerTotal, p)
+				whole, peerWhole = math.Hypot(whole, d), math.Hypot(peerWhole, p)
 				if !(d <= 4*p) {
-					t.Errorf("%s: %s is off by %.3g, PyTorch's by %.3g, its size is %.3g", e, name, d, p, distance(w, nil))
+					t.Errorf("%s: gradient of %s is off by %.3g, PyTorch's by %.3g, its size is %.3g", e, name, d, p, torchtest.Norm(w))
 				}
 			}
-			if !(total > peerTotal/2 && total < 1.5*peerTotal) {
-				t.Errorf("%s: the gradient is off by %.3g, PyTorch's by %.3g", e, total, peerTotal)
+			if !(whole > peerWhole/2 && whole < 1.5*peerWhole) {
+				t.Errorf("%s: the gradient is off by %.3g, PyTorch's by %.3g", e, whole, peerWhole)
 			}
-			output, losses := farthest(got["output"], want["output"]), farthest(got["losses"], want["losses"])
+			output, losses := farthest(got.Output, want.Output), farthest(got.Loss, want.Loss)
 			if !(output <= 3e-4 && losses <= 1e-4) {
 				t.Errorf("%s: output is off by %.3g, losses by %.3g", e, output, losses)
 			}
 			t.Logf("%s: output %.2g (PyTorch %.2g), losses %.2g (%.2g), whole gradient %.2g (%.2g), worst gradient %.2f of its bound", e,
-				output, farthest(peer["output"], want["output"]), losses, farthest(peer["losses"], want["losses"]), total, peerTotal, worst)
+				output, farthest(peer.Output, want.Output), losses, farthest(peer.Loss, want.Loss), whole, peerWhole, worst)
 		}
 	}
 }
@@ -222,13 +206,12 @@ func compareMixed(t *testing.T, dir, path, digest string, images []float32) {
 // compareInitialisation compares the distribution of each initial weight tensor
 // with what PyTorch's layers draw by default: the two-sample
 // Kolmogorov-Smirnov statistic at a significance of 10⁻⁴.
-func compareInitialisation(t *testing.T, dir string) {
+func compareInitialisation(t *testing.T, want map[string][]float64) {
 	g, err := nn.UNet(nn.UNetOptions{Width: 16, Classes: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.Initialize(1, 0)
-	want := results(t, filepath.Join(dir, "init.safetensors"))
 	for _, p := range g.Parameters() {
 		w := want[p.Name]
 		if len(w) != p.Len() {
@@ -243,8 +226,8 @@ func compareInitialisation(t *testing.T, dir string) {
 			}
 			continue
 		}
-		sort.Float64s(x)
-		sort.Float64s(w)
+		slices.Sort(x)
+		slices.Sort(w)
 		d, j := 0.0, 0
 		for i, v := range x {
 			for j < len(w) && w[j] <= v {
@@ -258,40 +241,36 @@ func compareInitialisation(t *testing.T, dir string) {
 	}
 }
 
-// ours runs a case through a session, naming the results as the oracle does.
-func ours(t *testing.T, c *oracleCase, precision, path, digest string, images []float32) map[string][]float64 {
+// ours runs a case through a session. Of the state it reads the statistics.
+func ours(t *testing.T, c *oracleCase, precision, path, digest string, images []float32) torchtest.Result {
 	t.Helper()
-	s := open(t, c.graph, backend.Options{Precision: precision, Loss: c.Loss, Threads: 2}, path, digest)
-	got := map[string][]float64{}
-	p, err := s.Predict(ctx, backend.Tensor{Shape: []int{c.Batch, 1, oracleH, oracleW}, F32: images[:c.Batch*oracleH*oracleW]})
+	s := open(t, c.graph, backend.Options{Precision: precision, Loss: c.loss, Threads: 2}, path, digest)
+	got := torchtest.Result{Gradients: map[string][]float64{}, State: map[string][]float64{}}
+	p, err := s.Predict(ctx, backend.Tensor{Shape: []int{oracleBatch, 1, oracleH, oracleW}, F32: images[:oracleBatch*oracleH*oracleW]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got["output"] = p.Float64s()
-	var frozen []string
-	if c.Frozen != "" {
-		frozen = []string{c.Frozen}
-	}
-	r := backend.TrainRequest{LearningRate: c.Rate, Frozen: frozen}
-	for i := range c.Steps {
+	got.Output = p.Float64s()
+	r := backend.TrainRequest{LearningRate: c.rate, Frozen: c.frozen}
+	for step := range oracleSteps {
 		var b backend.Batch
-		for j := range c.Batch {
-			b = append(b, backend.Sample{Dataset: "d", Index: (i*c.Batch + j) % oracleN})
+		for i := range oracleBatch {
+			b = append(b, backend.Sample{Dataset: "d", Index: oracleIndex(step, i)})
 		}
 		r.Batches = append(r.Batches, b)
 	}
-	_, grads, err := s.Gradients(ctx, r.Batches[0], frozen)
+	_, grads, err := s.Gradients(ctx, r.Batches[0], c.frozen)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, g := range grads {
-		got["grad."+g.Name] = g.Float64s()
+		got.Gradients[g.Name] = g.Float64s()
 	}
 	if err := s.Train(ctx, r, func(st backend.Step) error {
 		if st.Skipped {
 			return fmt.Errorf("step %d was skipped", st.Batch)
 		}
-		got["losses"] = append(got["losses"], st.Loss)
+		got.Loss = append(got.Loss, st.Loss)
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -301,7 +280,7 @@ func ours(t *testing.T, c *oracleCase, precision, path, digest string, images []
 		t.Fatal(err)
 	}
 	for _, st := range c.graph.Statistics() {
-		if got["stat."+st.Name], err = read(f, st.Name, st.Shape); err != nil {
+		if got.State[st.Name], err = read(f, st.Name, st.Shape); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -321,19 +300,4 @@ func farthest(a, b []float64) float64 {
 		}
 	}
 	return m
-}
-
-// distance is the Euclidean distance; b nil is the origin.
-func distance(a, b []float64) float64 {
-	if b != nil && len(a) != len(b) {
-		return math.Inf(1)
-	}
-	var s float64
-	for i, x := range a {
-		if b != nil {
-			x -= b[i]
-		}
-		s += x * x
-	}
-	return math.Sqrt(s)
 }

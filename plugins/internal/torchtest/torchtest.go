@@ -26,23 +26,26 @@ var script []byte
 
 // Job is a training run: len(Labels)/(N·H·W) steps from the graph's weights.
 type Job struct {
-	Width           int
-	Graph           *nn.Graph // of nn.UNet with this width and two classes
-	N, H, W         int       // of each batch
-	Images          []float32 // [steps,N,1,H,W]
-	Labels          []uint8   // [steps,N,H,W]
-	OnProbabilities bool      // the study's loss instead of the usual one
-	LearningRate    float64
-	Frozen          []string
+	Width        int
+	Graph        *nn.Graph // of nn.UNet with this width and two classes
+	N, H, W      int       // of each batch
+	Images       []float32 // [steps,N,1,H,W]
+	Labels       []uint8   // [steps,N,H,W]
+	Loss         string    // backend.LossOnProbabilities or backend.LossOnLogits
+	LearningRate float64
+	Frozen       []string
+	Mixed        bool    // the float32 network rounds to half precision
+	Scale        float64 // of the loss in the backward pass, 0 means 1
 }
 
 // Result is what PyTorch computed.
 type Result struct {
+	Initial   map[string][]float64 // parameters drawn by PyTorch, which the graph's replaced
 	Output    []float64            // inference on the first batch before training
 	Loss      []float64            // of each step
 	Gradients map[string][]float64 // of the first step, without frozen groups
 	First     map[string][]float64 // running statistics after the first step
-	State     map[string][]float64 // after the last step; "adam.m.", "adam.v." + name too
+	State     map[string][]float64 // parameters and statistics after the last step
 }
 
 // Answer is a job's result in both precisions. Float64 is the judge; how far
@@ -79,8 +82,11 @@ func Train(t testing.TB, jobs ...Job) []Answer {
 		}
 		data, err := safetensors.Encode(in, nil)
 		write(fmt.Sprintf("%d.in", i), data, err)
-		list = append(list, map[string]any{"width": j.Width, "on_probabilities": j.OnProbabilities,
-			"learning_rate": j.LearningRate, "frozen": append([]string{}, j.Frozen...)})
+		if j.Scale == 0 {
+			j.Scale = 1
+		}
+		list = append(list, map[string]any{"width": j.Width, "loss": j.Loss, "learning_rate": j.LearningRate,
+			"scale": j.Scale, "frozen": append([]string{}, j.Frozen...), "mixed": j.Mixed})
 	}
 	data, err := json.Marshal(list)
 	write("jobs.json", data, err)
@@ -104,21 +110,24 @@ func read(t testing.TB, path string) Result {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	r := Result{Gradients: map[string][]float64{}, First: map[string][]float64{}, State: map[string][]float64{}}
+	r := Result{Initial: map[string][]float64{}, Gradients: map[string][]float64{}, First: map[string][]float64{}, State: map[string][]float64{}}
 	for _, i := range f.Tensors() {
 		v, err := f.Float64(i.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		switch {
-		case i.Name == "output":
+		of, name, _ := strings.Cut(i.Name, ".")
+		switch of {
+		case "initial":
+			r.Initial[name] = v
+		case "output":
 			r.Output = v
-		case i.Name == "loss":
+		case "loss":
 			r.Loss = v
-		case strings.HasPrefix(i.Name, "grad."):
-			r.Gradients[strings.TrimPrefix(i.Name, "grad.")] = v
-		case strings.HasPrefix(i.Name, "first."):
-			r.First[strings.TrimPrefix(i.Name, "first.")] = v
+		case "grad":
+			r.Gradients[name] = v
+		case "first":
+			r.First[name] = v
 		default:
 			r.State[i.Name] = v
 		}
@@ -161,8 +170,11 @@ func Clock(t testing.TB, width, n, h, w, threads int) (step func() (wall, cpu ti
 	}
 }
 
-// Distance is the Euclidean norm of a−b.
+// Distance is the Euclidean norm of a−b, infinite where their lengths differ.
 func Distance[A, B float32 | float64](a []A, b []B) float64 {
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
 	var s float64
 	for i := range a {
 		d := float64(a[i]) - float64(b[i])
@@ -174,8 +186,11 @@ func Distance[A, B float32 | float64](a []A, b []B) float64 {
 // Norm is the Euclidean norm of a.
 func Norm(a []float64) float64 { return Distance(a, make([]float64, len(a))) }
 
-// Largest is the largest |a−b|.
+// Largest is the largest |a−b|, infinite where their lengths differ.
 func Largest[A, B float32 | float64](a []A, b []B) float64 {
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
 	var s float64
 	for i := range a {
 		s = max(s, math.Abs(float64(a[i])-float64(b[i])))

@@ -7,11 +7,15 @@ safetensors file FOLDER/i.in and writes FOLDER/i.torch.float32 and
 FOLDER/i.torch.float64, its results in either precision. Safetensors are read
 and written by hand here, so that nothing but torch is needed.
 
-The input holds the network's state under refocus's names, "images" [S,N,1,H,W]
-and "labels" [S,N,H,W], a batch per step. The results are stored as F64:
+A job is {width, loss, learning_rate, scale, frozen, mixed}. Its input holds the
+network's state under refocus's names, "images" [S,N,1,H,W] and "labels"
+[S,N,H,W], a batch per step. The results are stored as F64: "initial." + name (the
+parameters as PyTorch's layers draw them, before the input's replace them),
 "output" (inference on the first batch before training), "loss" [S], "grad." +
 name of the first step, "first." + name of the running statistics after it, and
-the final state with Adam's moments.
+the final state. The loss is multiplied by the scale before the backward pass and
+the gradients are divided by it. In a mixed job the float32 network rounds to half
+precision where the backends' documentation says so; the float64 one never does.
 
 With numbers: takes one training step on random images for every line of
 standard input and prints its duration and its processor time in seconds.
@@ -52,52 +56,96 @@ def write(path, tensors):
         f.write(struct.pack("<Q", len(head)) + head + body)
 
 
-class Unit(nn.Module):
-    def __init__(self, cin, cout, stride):
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(cin)
-        self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(cout)
-        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
-        if stride == 2:
-            self.shortcut = nn.Conv2d(cin, cout, 1, 2, bias=False)
-        self.stride = stride
+class Rounded(torch.autograd.Function):
+    """Rounds a value, and its gradient on the way back, to half precision."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.half().float()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g.half().float()
+
+
+class RoundedWeight(torch.autograd.Function):
+    """Rounds a weight to half precision; its gradient stays in float32."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.half().float()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+def same(x):
+    return x
+
+
+class Conv(nn.Conv2d):
+    weights = staticmethod(same)
 
     def forward(self, x):
-        a = F.relu(self.bn1(x))
-        s = self.shortcut(a) if self.stride == 2 else x
-        return self.conv2(F.relu(self.bn2(self.conv1(a)))) + s
+        return self._conv_forward(x, self.weights(self.weight), self.bias)
+
+
+def conv(cin, cout, kernel, stride=1, bias=False):
+    return Conv(cin, cout, kernel, stride, kernel // 2, bias=bias)
+
+
+class Unit(nn.Module):
+    """A pre-activation residual unit. r rounds each result, as in all of the network."""
+
+    def __init__(self, cin, cout, stride, r):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(cin), conv(cin, cout, 3, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(cout), conv(cout, cout, 3)
+        if stride == 2:
+            self.shortcut = conv(cin, cout, 1, 2)
+        self.stride, self.r = stride, r
+
+    def forward(self, x):
+        r = self.r
+        a = r(F.relu(r(self.bn1(x))))
+        s = r(self.shortcut(a)) if self.stride == 2 else x
+        y = r(self.conv1(a))
+        y = r(self.conv2(r(F.relu(r(self.bn2(y))))))
+        return r(y + s)
 
 
 class Up(nn.Module):
-    def __init__(self, cin, cout):
+    def __init__(self, cin, cout, r):
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(cin)
-        self.conv1 = nn.Conv2d(cin, cout, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(cout)
-        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
+        self.bn1, self.conv1 = nn.BatchNorm2d(cin), conv(cin, cout, 3)
+        self.bn2, self.conv2 = nn.BatchNorm2d(cout), conv(cout, cout, 3)
+        self.r = r
 
     def forward(self, x, skip=None):
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        r = self.r
+        x = r(F.interpolate(x, scale_factor=2, mode="nearest"))
         if skip is not None:
-            x = torch.cat([x, skip], 1)
-        return self.conv2(F.relu(self.bn2(self.conv1(F.relu(self.bn1(x))))))
+            x = r(torch.cat([x, skip], 1))
+        y = r(self.conv1(r(F.relu(r(self.bn1(x))))))
+        return r(self.conv2(r(F.relu(r(self.bn2(y))))))
 
 
 class Encoder(nn.Module):
-    def __init__(self, w):
+    def __init__(self, w, r):
         super().__init__()
         self.init = nn.Module()
-        self.init.conv = nn.Conv2d(1, w, 7, 1, 3, bias=False)
-        self.init.bn = nn.BatchNorm2d(w)
+        self.init.conv, self.init.bn = conv(1, w, 7), nn.BatchNorm2d(w)
         for i in (1, 2, 3):
             down = nn.Module()
-            down.unit1 = Unit(w << i - 1, w << i, 2)
-            down.unit2 = Unit(w << i, w << i, 1)
+            down.unit1 = Unit(w << i - 1, w << i, 2, r)
+            down.unit2 = Unit(w << i, w << i, 1, r)
             setattr(self, f"down{i}", down)
+        self.r = r
 
     def forward(self, x):
-        x = F.max_pool2d(F.relu(self.init.bn(self.init.conv(x))), 2)
+        r = self.r
+        x = r(F.max_pool2d(r(F.relu(r(self.init.bn(r(self.init.conv(r(x))))))), 2))
         skips = [x]
         for down in (self.down1, self.down2, self.down3):
             x = down.unit2(down.unit1(x))
@@ -106,26 +154,34 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, w, classes):
+    def __init__(self, w, r):
         super().__init__()
-        self.up1 = Up(8 * w + 4 * w, 4 * w)
-        self.up2 = Up(4 * w + 2 * w, 2 * w)
-        self.up3 = Up(2 * w + w, w)
-        self.up4 = Up(w, w // 2)
-        self.head = nn.Conv2d(w // 2, classes, 1)
+        self.up1 = Up(8 * w + 4 * w, 4 * w, r)
+        self.up2 = Up(4 * w + 2 * w, 2 * w, r)
+        self.up3 = Up(2 * w + w, w, r)
+        self.up4 = Up(w, w // 2, r)
+        self.head = conv(w // 2, 2, 1, bias=True)
+        self.r = r
 
     def forward(self, skips):
         x = self.up1(skips[3], skips[2])
         x = self.up2(x, skips[1])
         x = self.up3(x, skips[0])
-        return self.head(self.up4(x))
+        return self.r(self.head(self.up4(x)))
 
 
 class UNet(nn.Module):
-    def __init__(self, w, classes=2):
+    """The network; mixed rounds every value and weight to half precision."""
+
+    def __init__(self, w, mixed=False):
         super().__init__()
-        self.encoder = Encoder(w)
-        self.decoder = Decoder(w, classes)
+        r = Rounded.apply if mixed else same
+        self.encoder = Encoder(w, r)
+        self.decoder = Decoder(w, r)
+        if mixed:
+            for m in self.modules():
+                if isinstance(m, Conv):
+                    m.weights = RoundedWeight.apply
 
     def forward(self, x):
         return self.decoder(self.encoder(x))
@@ -133,17 +189,14 @@ class UNet(nn.Module):
 
 def train(job, data, kind):
     torch.manual_seed(0)
-    net = UNet(job["width"]).to(kind)
-    own = net.state_dict()
-    for name in own:
+    net = UNet(job["width"], job["mixed"] and kind == torch.float32)
+    out = {"initial." + name: p.detach().clone() for name, p in net.named_parameters()}
+    net.to(kind)
+    for name, t in net.state_dict().items():
         if not name.endswith("num_batches_tracked"):
-            own[name].copy_(data[name])
+            t.copy_(data[name])
     images, labels = data["images"].to(kind), data["labels"].long()
 
-    def loss_of(z, y):
-        return F.cross_entropy(torch.softmax(z, 1) if job["on_probabilities"] else z, y)
-
-    out = {}
     net.eval()
     with torch.no_grad():
         out["output"] = torch.softmax(net(images[0]), 1)
@@ -154,8 +207,14 @@ def train(job, data, kind):
     losses = []
     for x, y in zip(images, labels):
         optimiser.zero_grad(set_to_none=True)
-        loss = loss_of(net(x), y)
-        loss.backward()
+        z = net(x)
+        if job["loss"] == "cross-entropy-on-probabilities":
+            z = torch.softmax(z, 1)
+        loss = F.cross_entropy(z, y)
+        (loss * job["scale"]).backward()
+        for p in net.parameters():
+            if p.requires_grad:
+                p.grad /= job["scale"]
         if not losses:
             for name, p in net.named_parameters():
                 if p.requires_grad:
@@ -169,10 +228,6 @@ def train(job, data, kind):
     for name, t in net.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             out[name] = t
-    for name, p in net.named_parameters():
-        s = optimiser.state.get(p)
-        if s:
-            out["adam.m." + name], out["adam.v." + name] = s["exp_avg"], s["exp_avg_sq"]
     return out
 
 
