@@ -105,8 +105,11 @@ func (o *op) depth() int {
 	return o.inBlocks * lanes
 }
 
-// winograd reports whether the convolution runs as F(2,3).
-func (o *op) winograd() bool { return o.kernel == 3 && o.stride == 1 && !o.image }
+// winograd reports whether the convolution runs as F(2,3). From eight channels
+// to eight, transforms would take longer than what they save.
+func (o *op) winograd() bool {
+	return o.kernel == 3 && o.stride == 1 && !o.image && (o.inBlocks > 1 || blocks(o.outChannels) > 1 || o.parts[0].up)
+}
 
 // value is what a name of the graph stands for.
 type value struct {

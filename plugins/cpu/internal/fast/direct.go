@@ -122,9 +122,9 @@ func (p *program) forwardDirect(o *op) {
 		inCols := (cols-1)*s + kk
 		p.stageInput(o, in, x, n, y0*s-o.pad, x0*s-o.pad, (rows-1)*s+kk, inCols)
 		for j, pn := range pan {
-			gemm := k.Gemm16
+			conv := k.Conv16
 			if pn.width == 8 {
-				gemm = k.Gemm8
+				conv = k.Conv8
 			}
 			for r := range rows {
 				c := y[r*cols*pn.width:]
@@ -133,9 +133,7 @@ func (p *program) forwardDirect(o *op) {
 						copy(c[q*lanes:][:lanes], bias)
 					}
 				}
-				for dy := range kk {
-					gemm(c, pn.width, x[(r*s+dy)*inCols*depth:], s*depth, 1, u.data[j*size*16+dy*kk*depth*pn.width:], pn.width, cols, kk*depth, dy > 0 || bias != nil)
-				}
+				conv(c, pn.width, x[r*s*inCols*depth:], s*depth, 1, inCols*depth, u.data[j*size*16:], pn.width, kk*depth*pn.width, cols, kk*depth, kk, bias != nil)
 			}
 			for half := range pn.width / lanes {
 				write(i, n, pn.first+half, y0, x0, rows, cols, kernel.Block{Data: y[half*lanes:], Row: cols * pn.width, Col: pn.width})
@@ -220,6 +218,17 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 			for _, c := range sources {
 				inCols := cols/s + 2*c.halo + 1
 				first := floorDiv(y0+c.o.pad-(c.kk-1), s)
+				if s == 1 {
+					conv := k.Conv16
+					if pn.width == 8 {
+						conv = k.Conv8
+					}
+					for r := range rows {
+						conv(y[r*cols*pn.width:], pn.width, x[c.offset+(r*inCols+c.o.pad)*c.depth:], c.depth, 1, inCols*c.depth,
+							c.u.data[j*c.size*16:], pn.width, c.kk*c.depth*pn.width, cols, c.kk*c.depth, c.kk, true)
+					}
+					continue
+				}
 				for r := range rows {
 					for dy := range c.kk {
 						oy := y0 + r + c.o.pad - dy

@@ -365,27 +365,6 @@ func TestMixed(t *testing.T) {
 	}
 }
 
-// The closed form for two classes against the definition.
-func TestStudyLoss(t *testing.T) {
-	for d := -40.0; d <= 40; d += 0.37 {
-		for label := range 2 {
-			loss, slope, p0, p1 := studyLoss(d, label)
-			p := []float64{1 / (1 + math.Exp(d)), 1 / (1 + math.Exp(-d))}
-			want := math.Log(math.Exp(p[0])+math.Exp(p[1])) - p[label]
-			q := math.Exp(p[1]) / (math.Exp(p[0]) + math.Exp(p[1]))
-			wantSlope := (q - float64(label)) * 2 * p[0] * p[1]
-			for _, c := range [][2]float64{{loss, want}, {slope, wantSlope}, {p0, p[0]}, {p1, p[1]}} {
-				if math.Abs(c[0]-c[1]) > 1e-9*math.Max(math.Abs(c[1]), 1e-6) {
-					t.Fatalf("difference %g, label %d: %v, want %v", d, label, c[0], c[1])
-				}
-			}
-		}
-	}
-	if loss, _, _, _ := studyLoss(math.NaN(), 1); loss == loss {
-		t.Error("the loss of no number is a number")
-	}
-}
-
 func BenchmarkForward(b *testing.B) {
 	const width, size = 64, 512
 	g := unet(b, width)

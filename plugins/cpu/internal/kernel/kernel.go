@@ -36,6 +36,10 @@ type (
 // chain of fused multiply-adds over k, starting from zero or, with acc, from c.
 type Gemm func(c []float32, crs int, a []float32, ars, ads int, b []float32, bds, rows, depth int, acc bool)
 
+// Conv is Gemm with outer steps: Σₒ aₒ·bₒ, where aₒ starts at a[o*aos] and bₒ at
+// b[o*bos]. Each element of c is one chain over o and, within, over k.
+type Conv func(c []float32, crs int, a []float32, ars, ads, aos int, b []float32, bds, bos, rows, depth, outer int, acc bool)
+
 // Transform applies a two-dimensional Winograd transform to tiles. Vectors of
 // eight lanes are addressed, in floats, as
 //
@@ -53,6 +57,7 @@ type Set struct {
 	Name string // portable or avx2
 
 	Gemm16, Gemm8 Gemm
+	Conv16, Conv8 Conv
 
 	// F(2,3): pixels to points, also of an image to be upsampled; points to
 	// pixels, also summed 2×2; weights to points.
@@ -96,6 +101,11 @@ type Set struct {
 	// can and to no end: the yardstick of benchmarks. It is nil where multiply-adds
 	// are emulated.
 	Peak func(n int)
+
+	// The loops of the methods Softmax2 and Loss2, over four pixels at a time; g
+	// may be nil, twice is twice the unit.
+	softmax2 func(p0, p1 []float64, z []float32, quads int)
+	loss2    func(g []float32, twice float64, z []float32, labels []uint8, quads int) lossSums
 
 	// Adam updates weights w and moments m and v with gradients g; all lengths
 	// are equal multiples of 8.

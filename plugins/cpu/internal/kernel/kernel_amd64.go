@@ -16,6 +16,8 @@ var avx2 = Set{
 	Name:              "avx2",
 	Gemm16:            gemm(gemm16AVX2, 16),
 	Gemm8:             gemm(gemm8AVX2, 8),
+	Conv16:            conv(conv16AVX2, 16),
+	Conv8:             conv(conv8AVX2, 8),
 	Input2:            transform(input2AVX2, pixels(4, 4), points(16)),
 	InputUp2:          transform(inputUp2AVX2, pixels(3, 3), points(16)),
 	Output2:           transform(output2AVX2, points(16), pixels(2, 2)),
@@ -85,6 +87,20 @@ var avx2 = Set{
 			transpose8AVX2(&dst[0], 4*dstRow, 4*dstBlock, &src[0], 4*srcRow, 4*srcBlock, count)
 		}
 	},
+	softmax2: func(p0, p1 []float64, z []float32, quads int) {
+		_, _, _ = p0[4*quads-1], p1[4*quads-1], z[4*quads*Lanes-1]
+		softmax2AVX2(&p0[0], &p1[0], &z[0], quads)
+	},
+	loss2: func(g []float32, twice float64, z []float32, labels []uint8, quads int) (sums lossSums) {
+		_, _ = z[4*quads*Lanes-1], labels[4*quads-1]
+		if g == nil {
+			loss2AVX2(&z[0], &labels[0], quads, &sums[0])
+		} else {
+			_ = g[4*quads*Lanes-1]
+			lossGradient2AVX2(&g[0], twice, &z[0], &labels[0], quads, &sums[0])
+		}
+		return sums
+	},
 	Peak: peakAVX2,
 	Adam: func(w, m, v, g []float32, a *Adam) {
 		if n := len(w) / Lanes; n > 0 {
@@ -130,6 +146,22 @@ func gemm(f func(c *float32, crs int, a *float32, ars, ads int, b *float32, bds,
 			flag = 1
 		}
 		f(&c[0], 4*crs, &a[0], 4*ars, 4*ads, &b[0], 4*bds, rows, depth, flag)
+	}
+}
+
+func conv(f func(c *float32, crs int, a *float32, ars, ads, askip int, b *float32, bds, bskip int, rows, depth, outer, acc int), columns int) Conv {
+	return func(c []float32, crs int, a []float32, ars, ads, aos int, b []float32, bds, bos, rows, depth, outer int, acc bool) {
+		if rows <= 0 || depth <= 0 || outer <= 0 {
+			panic("kernel: empty convolution")
+		}
+		_ = c[(rows-1)*crs+columns-1]
+		_ = a[(rows-1)*ars+(depth-1)*ads+(outer-1)*aos]
+		_ = b[(depth-1)*bds+(outer-1)*bos+columns-1]
+		flag := 0
+		if acc {
+			flag = 1
+		}
+		f(&c[0], 4*crs, &a[0], 4*ars, 4*ads, 4*(aos-depth*ads), &b[0], 4*bds, 4*(bos-depth*bds), rows, depth, outer, flag)
 	}
 }
 

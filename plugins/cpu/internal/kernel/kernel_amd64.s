@@ -760,6 +760,1529 @@ depth6:
 done:
 	RET
 
+// func conv16AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+// Requires: AVX, FMA3
+TEXT ·conv16AVX2(SB), NOSPLIT, $0-104
+	MOVQ c+0(FP), AX
+	MOVQ a+16(FP), CX
+	MOVQ ars+24(FP), DX
+	MOVQ ads+32(FP), BX
+	MOVQ bds+56(FP), SI
+	MOVQ rows+72(FP), DI
+	LEAQ (DX)(DX*2), R8
+	LEAQ (DX)(DX*4), R9
+
+next:
+	CMPQ DI, $0x0c
+	JAE  rows6
+	MOVQ DI, R10
+	CMPQ DI, $0x06
+	JBE  pick
+	INCQ R10
+	SHRQ $0x01, R10
+
+pick:
+	CMPQ   R10, $0x06
+	JE     rows6
+	CMPQ   R10, $0x05
+	JE     rows5
+	CMPQ   R10, $0x04
+	JE     rows4
+	CMPQ   R10, $0x03
+	JE     rows3
+	CMPQ   R10, $0x02
+	JE     rows2
+	CMPQ   acc+96(FP), $0x00
+	JNE    load1
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	JMP    start1
+
+load1:
+	MOVQ    crs+8(FP), R10
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+
+start1:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer1:
+	MOVQ depth+80(FP), R12
+
+depth1:
+	VMOVUPS      (R11), Y2
+	VMOVUPS      32(R11), Y3
+	VBROADCASTSS (R10), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth1
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer1
+	MOVQ         crs+8(FP), R10
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	VMOVUPS      Y1, 32(R10)
+	SUBQ         $0x01, DI
+	JE           done
+	IMUL3Q       $0x01, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x01, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows2:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load2
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    start2
+
+load2:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+
+start2:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer2:
+	MOVQ depth+80(FP), R12
+
+depth2:
+	VMOVUPS      (R11), Y4
+	VMOVUPS      32(R11), Y5
+	VBROADCASTSS (R10), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (R10)(DX*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth2
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer2
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	VMOVUPS      Y1, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      Y3, 32(R10)
+	SUBQ         $0x02, DI
+	JE           done
+	IMUL3Q       $0x02, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x02, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows3:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	JMP    start3
+
+load3:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	VMOVUPS 32(R10), Y5
+
+start3:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer3:
+	MOVQ depth+80(FP), R12
+
+depth3:
+	VMOVUPS      (R11), Y6
+	VMOVUPS      32(R11), Y7
+	VBROADCASTSS (R10), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (R10)(DX*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (R10)(DX*2), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth3
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer3
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	VMOVUPS      Y1, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      Y3, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	VMOVUPS      Y5, 32(R10)
+	SUBQ         $0x03, DI
+	JE           done
+	IMUL3Q       $0x03, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x03, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows4:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load4
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    start4
+
+load4:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	VMOVUPS 32(R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	VMOVUPS 32(R10), Y7
+
+start4:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer4:
+	MOVQ depth+80(FP), R12
+
+depth4:
+	VMOVUPS      (R11), Y8
+	VMOVUPS      32(R11), Y9
+	VBROADCASTSS (R10), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (R10)(DX*1), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (R10)(DX*2), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R10)(R8*1), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth4
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer4
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	VMOVUPS      Y1, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      Y3, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	VMOVUPS      Y5, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	VMOVUPS      Y7, 32(R10)
+	SUBQ         $0x04, DI
+	JE           done
+	IMUL3Q       $0x04, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x04, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows5:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load5
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	JMP    start5
+
+load5:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	VMOVUPS 32(R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	VMOVUPS 32(R10), Y7
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y8
+	VMOVUPS 32(R10), Y9
+
+start5:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer5:
+	MOVQ depth+80(FP), R12
+
+depth5:
+	VMOVUPS      (R11), Y10
+	VMOVUPS      32(R11), Y11
+	VBROADCASTSS (R10), Y12
+	VFMADD231PS  Y10, Y12, Y0
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (R10)(DX*1), Y12
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (R10)(DX*2), Y12
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (R10)(R8*1), Y12
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (R10)(DX*4), Y12
+	VFMADD231PS  Y10, Y12, Y8
+	VFMADD231PS  Y11, Y12, Y9
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth5
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer5
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	VMOVUPS      Y1, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      Y3, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	VMOVUPS      Y5, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	VMOVUPS      Y7, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y8, (R10)
+	VMOVUPS      Y9, 32(R10)
+	SUBQ         $0x05, DI
+	JE           done
+	IMUL3Q       $0x05, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x05, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows6:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load6
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	JMP    start6
+
+load6:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	VMOVUPS 32(R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	VMOVUPS 32(R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	VMOVUPS 32(R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	VMOVUPS 32(R10), Y7
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y8
+	VMOVUPS 32(R10), Y9
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y10
+	VMOVUPS 32(R10), Y11
+
+start6:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer6:
+	MOVQ depth+80(FP), R12
+
+depth6:
+	VMOVUPS      (R11), Y12
+	VMOVUPS      32(R11), Y13
+	VBROADCASTSS (R10), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (R10)(DX*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (R10)(DX*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (R10)(R8*1), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (R10)(DX*4), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (R10)(R9*1), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth6
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer6
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	VMOVUPS      Y1, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	VMOVUPS      Y3, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	VMOVUPS      Y5, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	VMOVUPS      Y7, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y8, (R10)
+	VMOVUPS      Y9, 32(R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y10, (R10)
+	VMOVUPS      Y11, 32(R10)
+	SUBQ         $0x06, DI
+	JE           done
+	IMUL3Q       $0x06, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x06, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+done:
+	RET
+
+// func conv8AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+// Requires: AVX, FMA3
+TEXT ·conv8AVX2(SB), NOSPLIT, $0-104
+	MOVQ c+0(FP), AX
+	MOVQ a+16(FP), CX
+	MOVQ ars+24(FP), DX
+	MOVQ ads+32(FP), BX
+	MOVQ bds+56(FP), SI
+	MOVQ rows+72(FP), DI
+	LEAQ (DX)(DX*2), R8
+	LEAQ (DX)(DX*4), R9
+
+next:
+	CMPQ DI, $0x18
+	JAE  rows12
+	MOVQ DI, R10
+	CMPQ DI, $0x0c
+	JBE  pick
+	INCQ R10
+	SHRQ $0x01, R10
+
+pick:
+	CMPQ   R10, $0x0c
+	JE     rows12
+	CMPQ   R10, $0x0b
+	JE     rows11
+	CMPQ   R10, $0x0a
+	JE     rows10
+	CMPQ   R10, $0x09
+	JE     rows9
+	CMPQ   R10, $0x08
+	JE     rows8
+	CMPQ   R10, $0x07
+	JE     rows7
+	CMPQ   R10, $0x06
+	JE     rows6
+	CMPQ   R10, $0x05
+	JE     rows5
+	CMPQ   R10, $0x04
+	JE     rows4
+	CMPQ   R10, $0x03
+	JE     rows3
+	CMPQ   R10, $0x02
+	JE     rows2
+	CMPQ   acc+96(FP), $0x00
+	JNE    load1
+	VXORPS Y0, Y0, Y0
+	JMP    start1
+
+load1:
+	MOVQ    crs+8(FP), R10
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+
+start1:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer1:
+	MOVQ depth+80(FP), R12
+
+depth1:
+	VMOVUPS      (R11), Y1
+	VBROADCASTSS (R10), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth1
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer1
+	MOVQ         crs+8(FP), R10
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	SUBQ         $0x01, DI
+	JE           done
+	IMUL3Q       $0x01, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x01, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows2:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load2
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	JMP    start2
+
+load2:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+
+start2:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer2:
+	MOVQ depth+80(FP), R12
+
+depth2:
+	VMOVUPS      (R11), Y2
+	VBROADCASTSS (R10), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (R10)(DX*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth2
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer2
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	SUBQ         $0x02, DI
+	JE           done
+	IMUL3Q       $0x02, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x02, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows3:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	JMP    start3
+
+load3:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+
+start3:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer3:
+	MOVQ depth+80(FP), R12
+
+depth3:
+	VMOVUPS      (R11), Y3
+	VBROADCASTSS (R10), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (R10)(DX*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (R10)(DX*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth3
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer3
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	SUBQ         $0x03, DI
+	JE           done
+	IMUL3Q       $0x03, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x03, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows4:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load4
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    start4
+
+load4:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+
+start4:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer4:
+	MOVQ depth+80(FP), R12
+
+depth4:
+	VMOVUPS      (R11), Y4
+	VBROADCASTSS (R10), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (R10)(DX*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (R10)(DX*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (R10)(R8*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth4
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer4
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	SUBQ         $0x04, DI
+	JE           done
+	IMUL3Q       $0x04, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x04, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows5:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load5
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    start5
+
+load5:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+
+start5:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer5:
+	MOVQ depth+80(FP), R12
+
+depth5:
+	VMOVUPS      (R11), Y5
+	VBROADCASTSS (R10), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (R10)(DX*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (R10)(DX*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (R10)(R8*1), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (R10)(DX*4), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth5
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer5
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	SUBQ         $0x05, DI
+	JE           done
+	IMUL3Q       $0x05, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x05, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows6:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load6
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	JMP    start6
+
+load6:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y5
+
+start6:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R11
+	MOVQ outer+88(FP), R13
+
+outer6:
+	MOVQ depth+80(FP), R12
+
+depth6:
+	VMOVUPS      (R11), Y6
+	VBROADCASTSS (R10), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (R10)(DX*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (R10)(DX*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (R10)(R8*1), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (R10)(DX*4), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (R10)(R9*1), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	ADDQ         BX, R10
+	ADDQ         SI, R11
+	DECQ         R12
+	JNE          depth6
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R11
+	DECQ         R13
+	JNE          outer6
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y5, (R10)
+	SUBQ         $0x06, DI
+	JE           done
+	IMUL3Q       $0x06, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x06, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows7:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load7
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	JMP    start7
+
+load7:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+
+start7:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer7:
+	MOVQ depth+80(FP), R13
+	LEAQ (R10)(R8*2), R11
+
+depth7:
+	VMOVUPS      (R12), Y7
+	VBROADCASTSS (R10), Y8
+	VFMADD231PS  Y7, Y8, Y0
+	VBROADCASTSS (R10)(DX*1), Y8
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (R10)(DX*2), Y8
+	VFMADD231PS  Y7, Y8, Y2
+	VBROADCASTSS (R10)(R8*1), Y8
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (R10)(DX*4), Y8
+	VFMADD231PS  Y7, Y8, Y4
+	VBROADCASTSS (R10)(R9*1), Y8
+	VFMADD231PS  Y7, Y8, Y5
+	VBROADCASTSS (R11), Y8
+	VFMADD231PS  Y7, Y8, Y6
+	ADDQ         BX, R10
+	ADDQ         BX, R11
+	ADDQ         SI, R12
+	DECQ         R13
+	JNE          depth7
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
+	JNE          outer7
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y5, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	SUBQ         $0x07, DI
+	JE           done
+	IMUL3Q       $0x07, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x07, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows8:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    start8
+
+load8:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y7
+
+start8:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer8:
+	MOVQ depth+80(FP), R13
+	LEAQ (R10)(R8*2), R11
+
+depth8:
+	VMOVUPS      (R12), Y8
+	VBROADCASTSS (R10), Y9
+	VFMADD231PS  Y8, Y9, Y0
+	VBROADCASTSS (R10)(DX*1), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VBROADCASTSS (R10)(DX*2), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VBROADCASTSS (R10)(R8*1), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VBROADCASTSS (R10)(DX*4), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS (R10)(R9*1), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VBROADCASTSS (R11), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS (R11)(DX*1), Y9
+	VFMADD231PS  Y8, Y9, Y7
+	ADDQ         BX, R10
+	ADDQ         BX, R11
+	ADDQ         SI, R12
+	DECQ         R13
+	JNE          depth8
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
+	JNE          outer8
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y5, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y7, (R10)
+	SUBQ         $0x08, DI
+	JE           done
+	IMUL3Q       $0x08, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x08, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows9:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	JMP    start9
+
+load9:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y7
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y8
+
+start9:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer9:
+	MOVQ depth+80(FP), R13
+	LEAQ (R10)(R8*2), R11
+
+depth9:
+	VMOVUPS      (R12), Y9
+	VBROADCASTSS (R10), Y10
+	VFMADD231PS  Y9, Y10, Y0
+	VBROADCASTSS (R10)(DX*1), Y10
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (R10)(DX*2), Y10
+	VFMADD231PS  Y9, Y10, Y2
+	VBROADCASTSS (R10)(R8*1), Y10
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (R10)(DX*4), Y10
+	VFMADD231PS  Y9, Y10, Y4
+	VBROADCASTSS (R10)(R9*1), Y10
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R11), Y10
+	VFMADD231PS  Y9, Y10, Y6
+	VBROADCASTSS (R11)(DX*1), Y10
+	VFMADD231PS  Y9, Y10, Y7
+	VBROADCASTSS (R11)(DX*2), Y10
+	VFMADD231PS  Y9, Y10, Y8
+	ADDQ         BX, R10
+	ADDQ         BX, R11
+	ADDQ         SI, R12
+	DECQ         R13
+	JNE          depth9
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
+	JNE          outer9
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y5, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y7, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y8, (R10)
+	SUBQ         $0x09, DI
+	JE           done
+	IMUL3Q       $0x09, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x09, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows10:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load10
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	JMP    start10
+
+load10:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y7
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y8
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y9
+
+start10:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer10:
+	MOVQ depth+80(FP), R13
+	LEAQ (R10)(R8*2), R11
+
+depth10:
+	VMOVUPS      (R12), Y10
+	VBROADCASTSS (R10), Y11
+	VFMADD231PS  Y10, Y11, Y0
+	VBROADCASTSS (R10)(DX*1), Y11
+	VFMADD231PS  Y10, Y11, Y1
+	VBROADCASTSS (R10)(DX*2), Y11
+	VFMADD231PS  Y10, Y11, Y2
+	VBROADCASTSS (R10)(R8*1), Y11
+	VFMADD231PS  Y10, Y11, Y3
+	VBROADCASTSS (R10)(DX*4), Y11
+	VFMADD231PS  Y10, Y11, Y4
+	VBROADCASTSS (R10)(R9*1), Y11
+	VFMADD231PS  Y10, Y11, Y5
+	VBROADCASTSS (R11), Y11
+	VFMADD231PS  Y10, Y11, Y6
+	VBROADCASTSS (R11)(DX*1), Y11
+	VFMADD231PS  Y10, Y11, Y7
+	VBROADCASTSS (R11)(DX*2), Y11
+	VFMADD231PS  Y10, Y11, Y8
+	VBROADCASTSS (R11)(R8*1), Y11
+	VFMADD231PS  Y10, Y11, Y9
+	ADDQ         BX, R10
+	ADDQ         BX, R11
+	ADDQ         SI, R12
+	DECQ         R13
+	JNE          depth10
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
+	JNE          outer10
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y5, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y7, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y8, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y9, (R10)
+	SUBQ         $0x0a, DI
+	JE           done
+	IMUL3Q       $0x0a, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x0a, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows11:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load11
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	JMP    start11
+
+load11:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y7
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y8
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y9
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y10
+
+start11:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer11:
+	MOVQ depth+80(FP), R13
+	LEAQ (R10)(R8*2), R11
+
+depth11:
+	VMOVUPS      (R12), Y11
+	VBROADCASTSS (R10), Y12
+	VFMADD231PS  Y11, Y12, Y0
+	VBROADCASTSS (R10)(DX*1), Y12
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (R10)(DX*2), Y12
+	VFMADD231PS  Y11, Y12, Y2
+	VBROADCASTSS (R10)(R8*1), Y12
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (R10)(DX*4), Y12
+	VFMADD231PS  Y11, Y12, Y4
+	VBROADCASTSS (R10)(R9*1), Y12
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (R11), Y12
+	VFMADD231PS  Y11, Y12, Y6
+	VBROADCASTSS (R11)(DX*1), Y12
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (R11)(DX*2), Y12
+	VFMADD231PS  Y11, Y12, Y8
+	VBROADCASTSS (R11)(R8*1), Y12
+	VFMADD231PS  Y11, Y12, Y9
+	VBROADCASTSS (R11)(DX*4), Y12
+	VFMADD231PS  Y11, Y12, Y10
+	ADDQ         BX, R10
+	ADDQ         BX, R11
+	ADDQ         SI, R12
+	DECQ         R13
+	JNE          depth11
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
+	JNE          outer11
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y5, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y7, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y8, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y9, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y10, (R10)
+	SUBQ         $0x0b, DI
+	JE           done
+	IMUL3Q       $0x0b, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x0b, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+rows12:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load12
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	JMP    start12
+
+load12:
+	MOVQ    crs+8(FP), R11
+	MOVQ    AX, R10
+	VMOVUPS (R10), Y0
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y1
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y2
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y3
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y4
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y5
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y6
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y7
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y8
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y9
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y10
+	ADDQ    R11, R10
+	VMOVUPS (R10), Y11
+
+start12:
+	MOVQ CX, R10
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer12:
+	MOVQ depth+80(FP), R13
+	LEAQ (R10)(R8*2), R11
+
+depth12:
+	VMOVUPS      (R12), Y12
+	VBROADCASTSS (R10), Y13
+	VFMADD231PS  Y12, Y13, Y0
+	VBROADCASTSS (R10)(DX*1), Y13
+	VFMADD231PS  Y12, Y13, Y1
+	VBROADCASTSS (R10)(DX*2), Y13
+	VFMADD231PS  Y12, Y13, Y2
+	VBROADCASTSS (R10)(R8*1), Y13
+	VFMADD231PS  Y12, Y13, Y3
+	VBROADCASTSS (R10)(DX*4), Y13
+	VFMADD231PS  Y12, Y13, Y4
+	VBROADCASTSS (R10)(R9*1), Y13
+	VFMADD231PS  Y12, Y13, Y5
+	VBROADCASTSS (R11), Y13
+	VFMADD231PS  Y12, Y13, Y6
+	VBROADCASTSS (R11)(DX*1), Y13
+	VFMADD231PS  Y12, Y13, Y7
+	VBROADCASTSS (R11)(DX*2), Y13
+	VFMADD231PS  Y12, Y13, Y8
+	VBROADCASTSS (R11)(R8*1), Y13
+	VFMADD231PS  Y12, Y13, Y9
+	VBROADCASTSS (R11)(DX*4), Y13
+	VFMADD231PS  Y12, Y13, Y10
+	VBROADCASTSS (R11)(R9*1), Y13
+	VFMADD231PS  Y12, Y13, Y11
+	ADDQ         BX, R10
+	ADDQ         BX, R11
+	ADDQ         SI, R12
+	DECQ         R13
+	JNE          depth12
+	ADDQ         askip+40(FP), R10
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
+	JNE          outer12
+	MOVQ         crs+8(FP), R11
+	MOVQ         AX, R10
+	VMOVUPS      Y0, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y1, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y2, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y4, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y5, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y6, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y7, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y8, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y9, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y10, (R10)
+	ADDQ         R11, R10
+	VMOVUPS      Y11, (R10)
+	SUBQ         $0x0c, DI
+	JE           done
+	IMUL3Q       $0x0c, DX, R10
+	ADDQ         R10, CX
+	MOVQ         crs+8(FP), R10
+	IMUL3Q       $0x0c, R10, R10
+	ADDQ         R10, AX
+	JMP          next
+
+done:
+	RET
+
 // func input2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
 // Requires: AVX
 TEXT ·input2AVX2(SB), $0-56
@@ -4137,6 +5660,598 @@ loop:
 	ADDQ        $0x20, BX
 	DECQ        SI
 	JNE         loop
+	RET
+
+// func softmax2AVX2(p0 *float64, p1 *float64, z *float32, quads int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·softmax2AVX2(SB), NOSPLIT, $0-32
+	MOVQ p0+0(FP), AX
+	MOVQ p1+8(FP), CX
+	MOVQ z+16(FP), DX
+	MOVQ quads+24(FP), BX
+
+loop:
+	VMOVSD      (DX), X0
+	VMOVHPS     32(DX), X0, X0
+	VMOVSD      64(DX), X1
+	VMOVHPS     96(DX), X1, X1
+	VSHUFPS     $0x88, X1, X0, X2
+	VSHUFPS     $0xdd, X1, X0, X0
+	VCVTPS2PD   X2, Y1
+	VCVTPS2PD   X0, Y0
+	VSUBPD      Y1, Y0, Y0
+	ADDQ        $0x80, DX
+	VMOVUPD     double4054000000000000<>+0(SB), Y1
+	VMINPD      Y0, Y1, Y0
+	VMOVUPD     doublec054000000000000<>+0(SB), Y1
+	VMAXPD      Y0, Y1, Y0
+	VMOVUPD     double4338000000000000<>+0(SB), Y1
+	VMOVAPD     Y1, Y1
+	VFMADD231PD doublebff71547652b82fe<>+0(SB), Y0, Y1
+	VMOVUPD     double4338000000000000<>+0(SB), Y2
+	VSUBPD      Y2, Y1, Y2
+	VMOVUPD     double0000000000000000<>+0(SB), Y3
+	VSUBPD      Y0, Y3, Y0
+	VMOVAPD     Y0, Y0
+	VFMADD231PD doublebfe62e42fefa39ef<>+0(SB), Y2, Y0
+	VMULPD      Y0, Y0, Y2
+	VMULPD      Y2, Y2, Y3
+	VMOVUPD     double3efa01a01a01a01a<>+0(SB), Y4
+	VMOVAPD     Y4, Y4
+	VFMADD231PD double3ec71de3a556c734<>+0(SB), Y0, Y4
+	VMOVUPD     double3f56c16c16c16c17<>+0(SB), Y5
+	VMOVAPD     Y5, Y5
+	VFMADD231PD double3f2a01a01a01a01a<>+0(SB), Y0, Y5
+	VMOVUPD     double3fa5555555555555<>+0(SB), Y6
+	VMOVAPD     Y6, Y6
+	VFMADD231PD double3f81111111111111<>+0(SB), Y0, Y6
+	VMOVAPD     Y6, Y6
+	VFMADD231PD Y2, Y5, Y6
+	VMOVAPD     Y6, Y5
+	VFMADD231PD Y3, Y4, Y5
+	VMOVUPD     double3fe0000000000000<>+0(SB), Y4
+	VMOVAPD     Y4, Y4
+	VFMADD231PD double3fc5555555555555<>+0(SB), Y0, Y4
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y6
+	VMOVAPD     Y6, Y6
+	VFMADD231PD double3ff0000000000000<>+0(SB), Y0, Y6
+	VMOVAPD     Y6, Y0
+	VFMADD231PD Y2, Y4, Y0
+	VMOVAPD     Y0, Y0
+	VFMADD231PD Y3, Y5, Y0
+	VPSLLQ      $0x34, Y1, Y1
+	VPADDQ      double3ff0000000000000<>+0(SB), Y1, Y1
+	VMULPD      Y0, Y1, Y1
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y0
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y2
+	VADDPD      Y1, Y2, Y2
+	VDIVPD      Y2, Y0, Y0
+	VMULPD      Y0, Y1, Y1
+	VCVTPD2PSY  Y1, X1
+	VCVTPS2PD   X1, Y1
+	VMOVUPD     Y1, (AX)
+	ADDQ        $0x20, AX
+	VCVTPD2PSY  Y0, X0
+	VCVTPS2PD   X0, Y0
+	VMOVUPD     Y0, (CX)
+	ADDQ        $0x20, CX
+	DECQ        BX
+	JNE         loop
+	RET
+
+DATA double4054000000000000<>+0(SB)/8, $0x4054000000000000
+DATA double4054000000000000<>+8(SB)/8, $0x4054000000000000
+DATA double4054000000000000<>+16(SB)/8, $0x4054000000000000
+DATA double4054000000000000<>+24(SB)/8, $0x4054000000000000
+GLOBL double4054000000000000<>(SB), RODATA|NOPTR, $32
+
+DATA doublec054000000000000<>+0(SB)/8, $0xc054000000000000
+DATA doublec054000000000000<>+8(SB)/8, $0xc054000000000000
+DATA doublec054000000000000<>+16(SB)/8, $0xc054000000000000
+DATA doublec054000000000000<>+24(SB)/8, $0xc054000000000000
+GLOBL doublec054000000000000<>(SB), RODATA|NOPTR, $32
+
+DATA double4338000000000000<>+0(SB)/8, $0x4338000000000000
+DATA double4338000000000000<>+8(SB)/8, $0x4338000000000000
+DATA double4338000000000000<>+16(SB)/8, $0x4338000000000000
+DATA double4338000000000000<>+24(SB)/8, $0x4338000000000000
+GLOBL double4338000000000000<>(SB), RODATA|NOPTR, $32
+
+DATA doublebff71547652b82fe<>+0(SB)/8, $0xbff71547652b82fe
+DATA doublebff71547652b82fe<>+8(SB)/8, $0xbff71547652b82fe
+DATA doublebff71547652b82fe<>+16(SB)/8, $0xbff71547652b82fe
+DATA doublebff71547652b82fe<>+24(SB)/8, $0xbff71547652b82fe
+GLOBL doublebff71547652b82fe<>(SB), RODATA|NOPTR, $32
+
+DATA double0000000000000000<>+0(SB)/8, $0x0000000000000000
+DATA double0000000000000000<>+8(SB)/8, $0x0000000000000000
+DATA double0000000000000000<>+16(SB)/8, $0x0000000000000000
+DATA double0000000000000000<>+24(SB)/8, $0x0000000000000000
+GLOBL double0000000000000000<>(SB), RODATA|NOPTR, $32
+
+DATA doublebfe62e42fefa39ef<>+0(SB)/8, $0xbfe62e42fefa39ef
+DATA doublebfe62e42fefa39ef<>+8(SB)/8, $0xbfe62e42fefa39ef
+DATA doublebfe62e42fefa39ef<>+16(SB)/8, $0xbfe62e42fefa39ef
+DATA doublebfe62e42fefa39ef<>+24(SB)/8, $0xbfe62e42fefa39ef
+GLOBL doublebfe62e42fefa39ef<>(SB), RODATA|NOPTR, $32
+
+DATA double3efa01a01a01a01a<>+0(SB)/8, $0x3efa01a01a01a01a
+DATA double3efa01a01a01a01a<>+8(SB)/8, $0x3efa01a01a01a01a
+DATA double3efa01a01a01a01a<>+16(SB)/8, $0x3efa01a01a01a01a
+DATA double3efa01a01a01a01a<>+24(SB)/8, $0x3efa01a01a01a01a
+GLOBL double3efa01a01a01a01a<>(SB), RODATA|NOPTR, $32
+
+DATA double3ec71de3a556c734<>+0(SB)/8, $0x3ec71de3a556c734
+DATA double3ec71de3a556c734<>+8(SB)/8, $0x3ec71de3a556c734
+DATA double3ec71de3a556c734<>+16(SB)/8, $0x3ec71de3a556c734
+DATA double3ec71de3a556c734<>+24(SB)/8, $0x3ec71de3a556c734
+GLOBL double3ec71de3a556c734<>(SB), RODATA|NOPTR, $32
+
+DATA double3f56c16c16c16c17<>+0(SB)/8, $0x3f56c16c16c16c17
+DATA double3f56c16c16c16c17<>+8(SB)/8, $0x3f56c16c16c16c17
+DATA double3f56c16c16c16c17<>+16(SB)/8, $0x3f56c16c16c16c17
+DATA double3f56c16c16c16c17<>+24(SB)/8, $0x3f56c16c16c16c17
+GLOBL double3f56c16c16c16c17<>(SB), RODATA|NOPTR, $32
+
+DATA double3f2a01a01a01a01a<>+0(SB)/8, $0x3f2a01a01a01a01a
+DATA double3f2a01a01a01a01a<>+8(SB)/8, $0x3f2a01a01a01a01a
+DATA double3f2a01a01a01a01a<>+16(SB)/8, $0x3f2a01a01a01a01a
+DATA double3f2a01a01a01a01a<>+24(SB)/8, $0x3f2a01a01a01a01a
+GLOBL double3f2a01a01a01a01a<>(SB), RODATA|NOPTR, $32
+
+DATA double3fa5555555555555<>+0(SB)/8, $0x3fa5555555555555
+DATA double3fa5555555555555<>+8(SB)/8, $0x3fa5555555555555
+DATA double3fa5555555555555<>+16(SB)/8, $0x3fa5555555555555
+DATA double3fa5555555555555<>+24(SB)/8, $0x3fa5555555555555
+GLOBL double3fa5555555555555<>(SB), RODATA|NOPTR, $32
+
+DATA double3f81111111111111<>+0(SB)/8, $0x3f81111111111111
+DATA double3f81111111111111<>+8(SB)/8, $0x3f81111111111111
+DATA double3f81111111111111<>+16(SB)/8, $0x3f81111111111111
+DATA double3f81111111111111<>+24(SB)/8, $0x3f81111111111111
+GLOBL double3f81111111111111<>(SB), RODATA|NOPTR, $32
+
+DATA double3fe0000000000000<>+0(SB)/8, $0x3fe0000000000000
+DATA double3fe0000000000000<>+8(SB)/8, $0x3fe0000000000000
+DATA double3fe0000000000000<>+16(SB)/8, $0x3fe0000000000000
+DATA double3fe0000000000000<>+24(SB)/8, $0x3fe0000000000000
+GLOBL double3fe0000000000000<>(SB), RODATA|NOPTR, $32
+
+DATA double3fc5555555555555<>+0(SB)/8, $0x3fc5555555555555
+DATA double3fc5555555555555<>+8(SB)/8, $0x3fc5555555555555
+DATA double3fc5555555555555<>+16(SB)/8, $0x3fc5555555555555
+DATA double3fc5555555555555<>+24(SB)/8, $0x3fc5555555555555
+GLOBL double3fc5555555555555<>(SB), RODATA|NOPTR, $32
+
+DATA double3ff0000000000000<>+0(SB)/8, $0x3ff0000000000000
+DATA double3ff0000000000000<>+8(SB)/8, $0x3ff0000000000000
+DATA double3ff0000000000000<>+16(SB)/8, $0x3ff0000000000000
+DATA double3ff0000000000000<>+24(SB)/8, $0x3ff0000000000000
+GLOBL double3ff0000000000000<>(SB), RODATA|NOPTR, $32
+
+// func loss2AVX2(z *float32, labels *uint8, quads int, sums *float64)
+// Requires: AVX, AVX2, FMA3
+TEXT ·loss2AVX2(SB), NOSPLIT, $0-32
+	MOVQ   z+0(FP), AX
+	MOVQ   labels+8(FP), CX
+	MOVQ   quads+16(FP), DX
+	VXORPD Y0, Y0, Y0
+
+loop:
+	VMOVSD      (AX), X1
+	VMOVHPS     32(AX), X1, X1
+	VMOVSD      64(AX), X2
+	VMOVHPS     96(AX), X2, X2
+	VSHUFPS     $0x88, X2, X1, X3
+	VSHUFPS     $0xdd, X2, X1, X1
+	VCVTPS2PD   X3, Y2
+	VCVTPS2PD   X1, Y1
+	VSUBPD      Y2, Y1, Y1
+	ADDQ        $0x80, AX
+	VPMOVZXBQ   (CX), Y2
+	ADDQ        $0x04, CX
+	VMOVUPD     double4054000000000000<>+0(SB), Y3
+	VMINPD      Y1, Y3, Y1
+	VMOVUPD     doublec054000000000000<>+0(SB), Y3
+	VMAXPD      Y1, Y3, Y1
+	VMOVUPD     double4338000000000000<>+0(SB), Y3
+	VMOVAPD     Y3, Y3
+	VFMADD231PD doublebff71547652b82fe<>+0(SB), Y1, Y3
+	VMOVUPD     double4338000000000000<>+0(SB), Y4
+	VSUBPD      Y4, Y3, Y4
+	VMOVUPD     double0000000000000000<>+0(SB), Y5
+	VSUBPD      Y1, Y5, Y1
+	VMOVAPD     Y1, Y1
+	VFMADD231PD doublebfe62e42fefa39ef<>+0(SB), Y4, Y1
+	VMULPD      Y1, Y1, Y4
+	VMULPD      Y4, Y4, Y5
+	VMOVUPD     double3efa01a01a01a01a<>+0(SB), Y6
+	VMOVAPD     Y6, Y6
+	VFMADD231PD double3ec71de3a556c734<>+0(SB), Y1, Y6
+	VMOVUPD     double3f56c16c16c16c17<>+0(SB), Y7
+	VMOVAPD     Y7, Y7
+	VFMADD231PD double3f2a01a01a01a01a<>+0(SB), Y1, Y7
+	VMOVUPD     double3fa5555555555555<>+0(SB), Y8
+	VMOVAPD     Y8, Y8
+	VFMADD231PD double3f81111111111111<>+0(SB), Y1, Y8
+	VMOVAPD     Y8, Y8
+	VFMADD231PD Y4, Y7, Y8
+	VMOVAPD     Y8, Y7
+	VFMADD231PD Y5, Y6, Y7
+	VMOVUPD     double3fe0000000000000<>+0(SB), Y6
+	VMOVAPD     Y6, Y6
+	VFMADD231PD double3fc5555555555555<>+0(SB), Y1, Y6
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y8
+	VMOVAPD     Y8, Y8
+	VFMADD231PD double3ff0000000000000<>+0(SB), Y1, Y8
+	VMOVAPD     Y8, Y1
+	VFMADD231PD Y4, Y6, Y1
+	VMOVAPD     Y1, Y1
+	VFMADD231PD Y5, Y7, Y1
+	VPSLLQ      $0x34, Y3, Y3
+	VPADDQ      double3ff0000000000000<>+0(SB), Y3, Y3
+	VMULPD      Y1, Y3, Y3
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y1
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y4
+	VADDPD      Y3, Y4, Y4
+	VDIVPD      Y4, Y1, Y1
+	VMULPD      Y1, Y3, Y3
+	VSUBPD      Y1, Y3, Y4
+	VPSLLQ      $0x3f, Y2, Y5
+	VXORPD      Y4, Y5, Y5
+	VMULPD      Y5, Y5, Y4
+	VMULPD      Y4, Y4, Y6
+	VMULPD      Y6, Y6, Y7
+	VMOVUPD     double3de12f9040030676<>+0(SB), Y8
+	VMOVAPD     Y8, Y8
+	VFMADD231PD doublebda91312c2a411ea<>+0(SB), Y4, Y8
+	VMOVUPD     double3e50d0b52c9e9112<>+0(SB), Y9
+	VMOVAPD     Y9, Y9
+	VFMADD231PD doublebe17da36452b75e3<>+0(SB), Y4, Y9
+	VMOVUPD     double3ec1ea5d39bcda62<>+0(SB), Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD doublebe8833d9c7de5851<>+0(SB), Y4, Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD Y6, Y9, Y10
+	VMOVAPD     Y10, Y9
+	VFMADD231PD Y7, Y8, Y9
+	VMOVUPD     double3f36c16c16c16c17<>+0(SB), Y8
+	VMOVAPD     Y8, Y8
+	VFMADD231PD doublebefba1ba1ba1ba1c<>+0(SB), Y4, Y8
+	VMOVUPD     double3fc0000000000000<>+0(SB), Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD doublebf75555555555555<>+0(SB), Y4, Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD Y6, Y8, Y10
+	VMOVAPD     Y10, Y6
+	VFMADD231PD Y7, Y9, Y6
+	VMOVUPD     double3fe62e42fefa39ef<>+0(SB), Y7
+	VMOVAPD     Y7, Y7
+	VFMADD231PD doublebfe0000000000000<>+0(SB), Y5, Y7
+	VMOVAPD     Y7, Y7
+	VFMADD231PD Y4, Y6, Y7
+	VMULPD      Y4, Y4, Y6
+	VMULPD      Y6, Y6, Y8
+	VMOVUPD     double3e33558248036744<>+0(SB), Y9
+	VMOVAPD     Y9, Y9
+	VFMADD231PD doublebdff57d7734d1664<>+0(SB), Y4, Y9
+	VMOVUPD     double3e9d6d3d0e157de0<>+0(SB), Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD doublebe67da36452b75e3<>+0(SB), Y4, Y10
+	VMOVUPD     double3f0664f4882c10fa<>+0(SB), Y11
+	VMOVAPD     Y11, Y11
+	VFMADD231PD doublebed226e355e6c23d<>+0(SB), Y4, Y11
+	VMOVAPD     Y11, Y11
+	VFMADD231PD Y6, Y10, Y11
+	VMOVAPD     Y11, Y10
+	VFMADD231PD Y8, Y9, Y10
+	VMOVUPD     double3f71111111111111<>+0(SB), Y9
+	VMOVAPD     Y9, Y9
+	VFMADD231PD doublebf3ba1ba1ba1ba1c<>+0(SB), Y4, Y9
+	VMOVUPD     double3fe0000000000000<>+0(SB), Y11
+	VMOVAPD     Y11, Y11
+	VFMADD231PD doublebfa5555555555555<>+0(SB), Y4, Y11
+	VMOVAPD     Y11, Y4
+	VFMADD231PD Y6, Y9, Y4
+	VMOVAPD     Y4, Y4
+	VFMADD231PD Y8, Y10, Y4
+	VMULPD      Y5, Y4, Y4
+	VMOVUPD     double3fe0000000000000<>+0(SB), Y5
+	VMOVAPD     Y5, Y5
+	VFMADD231PD doublebfe0000000000000<>+0(SB), Y4, Y5
+	VMULPD      Y1, Y3, Y1
+	VMULPD      Y5, Y1, Y1
+	VPSLLQ      $0x3f, Y2, Y2
+	VXORPD      Y1, Y2, Y2
+	VADDPD      Y7, Y0, Y0
+	DECQ        DX
+	JNE         loop
+	MOVQ        sums+24(FP), AX
+	VMOVUPD     Y0, (AX)
+	RET
+
+DATA double3de12f9040030676<>+0(SB)/8, $0x3de12f9040030676
+DATA double3de12f9040030676<>+8(SB)/8, $0x3de12f9040030676
+DATA double3de12f9040030676<>+16(SB)/8, $0x3de12f9040030676
+DATA double3de12f9040030676<>+24(SB)/8, $0x3de12f9040030676
+GLOBL double3de12f9040030676<>(SB), RODATA|NOPTR, $32
+
+DATA doublebda91312c2a411ea<>+0(SB)/8, $0xbda91312c2a411ea
+DATA doublebda91312c2a411ea<>+8(SB)/8, $0xbda91312c2a411ea
+DATA doublebda91312c2a411ea<>+16(SB)/8, $0xbda91312c2a411ea
+DATA doublebda91312c2a411ea<>+24(SB)/8, $0xbda91312c2a411ea
+GLOBL doublebda91312c2a411ea<>(SB), RODATA|NOPTR, $32
+
+DATA double3e50d0b52c9e9112<>+0(SB)/8, $0x3e50d0b52c9e9112
+DATA double3e50d0b52c9e9112<>+8(SB)/8, $0x3e50d0b52c9e9112
+DATA double3e50d0b52c9e9112<>+16(SB)/8, $0x3e50d0b52c9e9112
+DATA double3e50d0b52c9e9112<>+24(SB)/8, $0x3e50d0b52c9e9112
+GLOBL double3e50d0b52c9e9112<>(SB), RODATA|NOPTR, $32
+
+DATA doublebe17da36452b75e3<>+0(SB)/8, $0xbe17da36452b75e3
+DATA doublebe17da36452b75e3<>+8(SB)/8, $0xbe17da36452b75e3
+DATA doublebe17da36452b75e3<>+16(SB)/8, $0xbe17da36452b75e3
+DATA doublebe17da36452b75e3<>+24(SB)/8, $0xbe17da36452b75e3
+GLOBL doublebe17da36452b75e3<>(SB), RODATA|NOPTR, $32
+
+DATA double3ec1ea5d39bcda62<>+0(SB)/8, $0x3ec1ea5d39bcda62
+DATA double3ec1ea5d39bcda62<>+8(SB)/8, $0x3ec1ea5d39bcda62
+DATA double3ec1ea5d39bcda62<>+16(SB)/8, $0x3ec1ea5d39bcda62
+DATA double3ec1ea5d39bcda62<>+24(SB)/8, $0x3ec1ea5d39bcda62
+GLOBL double3ec1ea5d39bcda62<>(SB), RODATA|NOPTR, $32
+
+DATA doublebe8833d9c7de5851<>+0(SB)/8, $0xbe8833d9c7de5851
+DATA doublebe8833d9c7de5851<>+8(SB)/8, $0xbe8833d9c7de5851
+DATA doublebe8833d9c7de5851<>+16(SB)/8, $0xbe8833d9c7de5851
+DATA doublebe8833d9c7de5851<>+24(SB)/8, $0xbe8833d9c7de5851
+GLOBL doublebe8833d9c7de5851<>(SB), RODATA|NOPTR, $32
+
+DATA double3f36c16c16c16c17<>+0(SB)/8, $0x3f36c16c16c16c17
+DATA double3f36c16c16c16c17<>+8(SB)/8, $0x3f36c16c16c16c17
+DATA double3f36c16c16c16c17<>+16(SB)/8, $0x3f36c16c16c16c17
+DATA double3f36c16c16c16c17<>+24(SB)/8, $0x3f36c16c16c16c17
+GLOBL double3f36c16c16c16c17<>(SB), RODATA|NOPTR, $32
+
+DATA doublebefba1ba1ba1ba1c<>+0(SB)/8, $0xbefba1ba1ba1ba1c
+DATA doublebefba1ba1ba1ba1c<>+8(SB)/8, $0xbefba1ba1ba1ba1c
+DATA doublebefba1ba1ba1ba1c<>+16(SB)/8, $0xbefba1ba1ba1ba1c
+DATA doublebefba1ba1ba1ba1c<>+24(SB)/8, $0xbefba1ba1ba1ba1c
+GLOBL doublebefba1ba1ba1ba1c<>(SB), RODATA|NOPTR, $32
+
+DATA double3fc0000000000000<>+0(SB)/8, $0x3fc0000000000000
+DATA double3fc0000000000000<>+8(SB)/8, $0x3fc0000000000000
+DATA double3fc0000000000000<>+16(SB)/8, $0x3fc0000000000000
+DATA double3fc0000000000000<>+24(SB)/8, $0x3fc0000000000000
+GLOBL double3fc0000000000000<>(SB), RODATA|NOPTR, $32
+
+DATA doublebf75555555555555<>+0(SB)/8, $0xbf75555555555555
+DATA doublebf75555555555555<>+8(SB)/8, $0xbf75555555555555
+DATA doublebf75555555555555<>+16(SB)/8, $0xbf75555555555555
+DATA doublebf75555555555555<>+24(SB)/8, $0xbf75555555555555
+GLOBL doublebf75555555555555<>(SB), RODATA|NOPTR, $32
+
+DATA double3fe62e42fefa39ef<>+0(SB)/8, $0x3fe62e42fefa39ef
+DATA double3fe62e42fefa39ef<>+8(SB)/8, $0x3fe62e42fefa39ef
+DATA double3fe62e42fefa39ef<>+16(SB)/8, $0x3fe62e42fefa39ef
+DATA double3fe62e42fefa39ef<>+24(SB)/8, $0x3fe62e42fefa39ef
+GLOBL double3fe62e42fefa39ef<>(SB), RODATA|NOPTR, $32
+
+DATA doublebfe0000000000000<>+0(SB)/8, $0xbfe0000000000000
+DATA doublebfe0000000000000<>+8(SB)/8, $0xbfe0000000000000
+DATA doublebfe0000000000000<>+16(SB)/8, $0xbfe0000000000000
+DATA doublebfe0000000000000<>+24(SB)/8, $0xbfe0000000000000
+GLOBL doublebfe0000000000000<>(SB), RODATA|NOPTR, $32
+
+DATA double3e33558248036744<>+0(SB)/8, $0x3e33558248036744
+DATA double3e33558248036744<>+8(SB)/8, $0x3e33558248036744
+DATA double3e33558248036744<>+16(SB)/8, $0x3e33558248036744
+DATA double3e33558248036744<>+24(SB)/8, $0x3e33558248036744
+GLOBL double3e33558248036744<>(SB), RODATA|NOPTR, $32
+
+DATA doublebdff57d7734d1664<>+0(SB)/8, $0xbdff57d7734d1664
+DATA doublebdff57d7734d1664<>+8(SB)/8, $0xbdff57d7734d1664
+DATA doublebdff57d7734d1664<>+16(SB)/8, $0xbdff57d7734d1664
+DATA doublebdff57d7734d1664<>+24(SB)/8, $0xbdff57d7734d1664
+GLOBL doublebdff57d7734d1664<>(SB), RODATA|NOPTR, $32
+
+DATA double3e9d6d3d0e157de0<>+0(SB)/8, $0x3e9d6d3d0e157de0
+DATA double3e9d6d3d0e157de0<>+8(SB)/8, $0x3e9d6d3d0e157de0
+DATA double3e9d6d3d0e157de0<>+16(SB)/8, $0x3e9d6d3d0e157de0
+DATA double3e9d6d3d0e157de0<>+24(SB)/8, $0x3e9d6d3d0e157de0
+GLOBL double3e9d6d3d0e157de0<>(SB), RODATA|NOPTR, $32
+
+DATA doublebe67da36452b75e3<>+0(SB)/8, $0xbe67da36452b75e3
+DATA doublebe67da36452b75e3<>+8(SB)/8, $0xbe67da36452b75e3
+DATA doublebe67da36452b75e3<>+16(SB)/8, $0xbe67da36452b75e3
+DATA doublebe67da36452b75e3<>+24(SB)/8, $0xbe67da36452b75e3
+GLOBL doublebe67da36452b75e3<>(SB), RODATA|NOPTR, $32
+
+DATA double3f0664f4882c10fa<>+0(SB)/8, $0x3f0664f4882c10fa
+DATA double3f0664f4882c10fa<>+8(SB)/8, $0x3f0664f4882c10fa
+DATA double3f0664f4882c10fa<>+16(SB)/8, $0x3f0664f4882c10fa
+DATA double3f0664f4882c10fa<>+24(SB)/8, $0x3f0664f4882c10fa
+GLOBL double3f0664f4882c10fa<>(SB), RODATA|NOPTR, $32
+
+DATA doublebed226e355e6c23d<>+0(SB)/8, $0xbed226e355e6c23d
+DATA doublebed226e355e6c23d<>+8(SB)/8, $0xbed226e355e6c23d
+DATA doublebed226e355e6c23d<>+16(SB)/8, $0xbed226e355e6c23d
+DATA doublebed226e355e6c23d<>+24(SB)/8, $0xbed226e355e6c23d
+GLOBL doublebed226e355e6c23d<>(SB), RODATA|NOPTR, $32
+
+DATA double3f71111111111111<>+0(SB)/8, $0x3f71111111111111
+DATA double3f71111111111111<>+8(SB)/8, $0x3f71111111111111
+DATA double3f71111111111111<>+16(SB)/8, $0x3f71111111111111
+DATA double3f71111111111111<>+24(SB)/8, $0x3f71111111111111
+GLOBL double3f71111111111111<>(SB), RODATA|NOPTR, $32
+
+DATA doublebf3ba1ba1ba1ba1c<>+0(SB)/8, $0xbf3ba1ba1ba1ba1c
+DATA doublebf3ba1ba1ba1ba1c<>+8(SB)/8, $0xbf3ba1ba1ba1ba1c
+DATA doublebf3ba1ba1ba1ba1c<>+16(SB)/8, $0xbf3ba1ba1ba1ba1c
+DATA doublebf3ba1ba1ba1ba1c<>+24(SB)/8, $0xbf3ba1ba1ba1ba1c
+GLOBL doublebf3ba1ba1ba1ba1c<>(SB), RODATA|NOPTR, $32
+
+DATA doublebfa5555555555555<>+0(SB)/8, $0xbfa5555555555555
+DATA doublebfa5555555555555<>+8(SB)/8, $0xbfa5555555555555
+DATA doublebfa5555555555555<>+16(SB)/8, $0xbfa5555555555555
+DATA doublebfa5555555555555<>+24(SB)/8, $0xbfa5555555555555
+GLOBL doublebfa5555555555555<>(SB), RODATA|NOPTR, $32
+
+// func lossGradient2AVX2(grad *float32, unit float64, z *float32, labels *uint8, quads int, sums *float64)
+// Requires: AVX, AVX2, FMA3
+TEXT ·lossGradient2AVX2(SB), NOSPLIT, $0-48
+	MOVQ         z+16(FP), AX
+	MOVQ         labels+24(FP), CX
+	MOVQ         quads+32(FP), DX
+	MOVQ         grad+0(FP), BX
+	VBROADCASTSD unit+8(FP), Y1
+	VXORPD       Y0, Y0, Y0
+
+loop:
+	VMOVSD      (AX), X2
+	VMOVHPS     32(AX), X2, X2
+	VMOVSD      64(AX), X3
+	VMOVHPS     96(AX), X3, X3
+	VSHUFPS     $0x88, X3, X2, X4
+	VSHUFPS     $0xdd, X3, X2, X2
+	VCVTPS2PD   X4, Y3
+	VCVTPS2PD   X2, Y2
+	VSUBPD      Y3, Y2, Y2
+	ADDQ        $0x80, AX
+	VPMOVZXBQ   (CX), Y3
+	ADDQ        $0x04, CX
+	VMOVUPD     double4054000000000000<>+0(SB), Y5
+	VMINPD      Y2, Y5, Y2
+	VMOVUPD     doublec054000000000000<>+0(SB), Y5
+	VMAXPD      Y2, Y5, Y2
+	VMOVUPD     double4338000000000000<>+0(SB), Y5
+	VMOVAPD     Y5, Y5
+	VFMADD231PD doublebff71547652b82fe<>+0(SB), Y2, Y5
+	VMOVUPD     double4338000000000000<>+0(SB), Y6
+	VSUBPD      Y6, Y5, Y6
+	VMOVUPD     double0000000000000000<>+0(SB), Y7
+	VSUBPD      Y2, Y7, Y2
+	VMOVAPD     Y2, Y2
+	VFMADD231PD doublebfe62e42fefa39ef<>+0(SB), Y6, Y2
+	VMULPD      Y2, Y2, Y6
+	VMULPD      Y6, Y6, Y7
+	VMOVUPD     double3efa01a01a01a01a<>+0(SB), Y8
+	VMOVAPD     Y8, Y8
+	VFMADD231PD double3ec71de3a556c734<>+0(SB), Y2, Y8
+	VMOVUPD     double3f56c16c16c16c17<>+0(SB), Y9
+	VMOVAPD     Y9, Y9
+	VFMADD231PD double3f2a01a01a01a01a<>+0(SB), Y2, Y9
+	VMOVUPD     double3fa5555555555555<>+0(SB), Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD double3f81111111111111<>+0(SB), Y2, Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD Y6, Y9, Y10
+	VMOVAPD     Y10, Y9
+	VFMADD231PD Y7, Y8, Y9
+	VMOVUPD     double3fe0000000000000<>+0(SB), Y8
+	VMOVAPD     Y8, Y8
+	VFMADD231PD double3fc5555555555555<>+0(SB), Y2, Y8
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD double3ff0000000000000<>+0(SB), Y2, Y10
+	VMOVAPD     Y10, Y2
+	VFMADD231PD Y6, Y8, Y2
+	VMOVAPD     Y2, Y2
+	VFMADD231PD Y7, Y9, Y2
+	VPSLLQ      $0x34, Y5, Y5
+	VPADDQ      double3ff0000000000000<>+0(SB), Y5, Y5
+	VMULPD      Y2, Y5, Y5
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y2
+	VMOVUPD     double3ff0000000000000<>+0(SB), Y6
+	VADDPD      Y5, Y6, Y6
+	VDIVPD      Y6, Y2, Y2
+	VMULPD      Y2, Y5, Y5
+	VSUBPD      Y2, Y5, Y6
+	VPSLLQ      $0x3f, Y3, Y7
+	VXORPD      Y6, Y7, Y7
+	VMULPD      Y7, Y7, Y6
+	VMULPD      Y6, Y6, Y8
+	VMULPD      Y8, Y8, Y9
+	VMOVUPD     double3de12f9040030676<>+0(SB), Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD doublebda91312c2a411ea<>+0(SB), Y6, Y10
+	VMOVUPD     double3e50d0b52c9e9112<>+0(SB), Y11
+	VMOVAPD     Y11, Y11
+	VFMADD231PD doublebe17da36452b75e3<>+0(SB), Y6, Y11
+	VMOVUPD     double3ec1ea5d39bcda62<>+0(SB), Y12
+	VMOVAPD     Y12, Y12
+	VFMADD231PD doublebe8833d9c7de5851<>+0(SB), Y6, Y12
+	VMOVAPD     Y12, Y12
+	VFMADD231PD Y8, Y11, Y12
+	VMOVAPD     Y12, Y11
+	VFMADD231PD Y9, Y10, Y11
+	VMOVUPD     double3f36c16c16c16c17<>+0(SB), Y10
+	VMOVAPD     Y10, Y10
+	VFMADD231PD doublebefba1ba1ba1ba1c<>+0(SB), Y6, Y10
+	VMOVUPD     double3fc0000000000000<>+0(SB), Y12
+	VMOVAPD     Y12, Y12
+	VFMADD231PD doublebf75555555555555<>+0(SB), Y6, Y12
+	VMOVAPD     Y12, Y12
+	VFMADD231PD Y8, Y10, Y12
+	VMOVAPD     Y12, Y8
+	VFMADD231PD Y9, Y11, Y8
+	VMOVUPD     double3fe62e42fefa39ef<>+0(SB), Y9
+	VMOVAPD     Y9, Y9
+	VFMADD231PD doublebfe0000000000000<>+0(SB), Y7, Y9
+	VMOVAPD     Y9, Y9
+	VFMADD231PD Y6, Y8, Y9
+	VMULPD      Y6, Y6, Y8
+	VMULPD      Y8, Y8, Y10
+	VMOVUPD     double3e33558248036744<>+0(SB), Y11
+	VMOVAPD     Y11, Y11
+	VFMADD231PD doublebdff57d7734d1664<>+0(SB), Y6, Y11
+	VMOVUPD     double3e9d6d3d0e157de0<>+0(SB), Y12
+	VMOVAPD     Y12, Y12
+	VFMADD231PD doublebe67da36452b75e3<>+0(SB), Y6, Y12
+	VMOVUPD     double3f0664f4882c10fa<>+0(SB), Y13
+	VMOVAPD     Y13, Y13
+	VFMADD231PD doublebed226e355e6c23d<>+0(SB), Y6, Y13
+	VMOVAPD     Y13, Y13
+	VFMADD231PD Y8, Y12, Y13
+	VMOVAPD     Y13, Y12
+	VFMADD231PD Y10, Y11, Y12
+	VMOVUPD     double3f71111111111111<>+0(SB), Y11
+	VMOVAPD     Y11, Y11
+	VFMADD231PD doublebf3ba1ba1ba1ba1c<>+0(SB), Y6, Y11
+	VMOVUPD     double3fe0000000000000<>+0(SB), Y13
+	VMOVAPD     Y13, Y13
+	VFMADD231PD doublebfa5555555555555<>+0(SB), Y6, Y13
+	VMOVAPD     Y13, Y6
+	VFMADD231PD Y8, Y11, Y6
+	VMOVAPD     Y6, Y6
+	VFMADD231PD Y10, Y12, Y6
+	VMULPD      Y7, Y6, Y6
+	VMOVUPD     double3fe0000000000000<>+0(SB), Y7
+	VMOVAPD     Y7, Y7
+	VFMADD231PD doublebfe0000000000000<>+0(SB), Y6, Y7
+	VMULPD      Y2, Y5, Y2
+	VMULPD      Y7, Y2, Y2
+	VPSLLQ      $0x3f, Y3, Y3
+	VXORPD      Y2, Y3, Y3
+	VADDPD      Y9, Y0, Y0
+	VMULPD      Y1, Y3, Y2
+	VCVTPD2PSY  Y2, X2
+	VXORPS      X3, X3, X3
+	VSUBPS      X2, X3, X3
+	VUNPCKLPS   X2, X3, X5
+	VMOVQ       X5, X4
+	VMOVUPS     Y4, (BX)
+	VPSRLDQ     $0x08, X5, X4
+	VMOVUPS     Y4, 32(BX)
+	VUNPCKHPS   X2, X3, X2
+	VMOVQ       X2, X4
+	VMOVUPS     Y4, 64(BX)
+	VPSRLDQ     $0x08, X2, X4
+	VMOVUPS     Y4, 96(BX)
+	ADDQ        $0x80, BX
+	DECQ        DX
+	JNE         loop
+	MOVQ        sums+40(FP), AX
+	VMOVUPD     Y0, (AX)
 	RET
 
 // func peakAVX2(n int)

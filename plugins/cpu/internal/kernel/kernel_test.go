@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel/series"
 )
 
 // arena hands out guarded buffers of random numbers.
@@ -81,6 +83,103 @@ func TestGemmTwins(t *testing.T) {
 			native(c, crs, x, ars, ads, b, bds, rows, depth, acc)
 			same(t, "gemm", c, want)
 		}
+	}
+}
+
+func TestConvTwins(t *testing.T) {
+	s := needNative(t)
+	a := arena{t, rand.New(rand.NewPCG(21, 22))}
+	for range 400 {
+		rows, depth, outer, acc := 1+a.r.IntN(40), 1+a.r.IntN(20), 1+a.r.IntN(4), a.r.IntN(2) == 1
+		for _, columns := range []int{8, 16} {
+			native, twin := s.Conv8, portable.Conv8
+			if columns == 16 {
+				native, twin = s.Conv16, portable.Conv16
+			}
+			crs, bds := columns+8*a.r.IntN(3), columns+a.r.IntN(3)
+			bos := depth*bds + a.r.IntN(40)
+			ars, ads := 1+a.r.IntN(depth+4), 1
+			if a.r.IntN(2) == 1 {
+				ars, ads = 1+a.r.IntN(3), 1+a.r.IntN(3*rows)
+			}
+			aos := a.r.IntN(2*depth*ads + 3)
+			c := a.random((rows-1)*crs + columns)
+			x := a.random((rows-1)*ars + (depth-1)*ads + (outer-1)*aos + 1)
+			b := a.random((depth-1)*bds + (outer-1)*bos + columns)
+			want := clone(c)
+			twin(want, crs, x, ars, ads, aos, b, bds, bos, rows, depth, outer, acc)
+			native(c, crs, x, ars, ads, aos, b, bds, bos, rows, depth, outer, acc)
+			same(t, "conv", c, want)
+		}
+	}
+}
+
+func TestLossTwins(t *testing.T) {
+	s := needNative(t)
+	a := arena{t, rand.New(rand.NewPCG(23, 24))}
+	for n := 1; n < 40; n++ {
+		z, g := a.random(n*Lanes), a.random(n*Lanes)
+		for i := range n {
+			z[i*Lanes] *= float32(math.Exp(3 * a.r.NormFloat64()))
+		}
+		if n%3 == 0 {
+			z[0], z[a.r.IntN(n)*Lanes+1] = float32(math.Inf(n%2*2-1)), float32(math.NaN())
+		}
+		labels := make([]uint8, n)
+		for i := range labels {
+			labels[i] = uint8(a.r.IntN(2))
+		}
+		equal := func(what string, got, want float64) {
+			t.Helper()
+			if got != want && (got == got || want == want) {
+				t.Fatalf("%s of %d pixels: %x, the portable kernel gives %x", what, n, got, want)
+			}
+		}
+		const unit = 1. / 77
+		want := clone(g)
+		loss := portable.Loss2(want, z, labels, unit)
+		equal("loss", s.Loss2(g, z, labels, unit), loss)
+		for i := range g {
+			equal("gradient", float64(g[i]), float64(want[i]))
+		}
+		equal("loss alone", s.Loss2(nil, z, labels, unit), loss)
+		var p [4][]float64
+		for i := range p {
+			p[i] = make([]float64, n)
+		}
+		portable.Softmax2(p[0], p[1], z)
+		s.Softmax2(p[2], p[3], z)
+		for i := range n {
+			equal("p0", p[2][i], p[0][i])
+			equal("p1", p[3][i], p[1][i])
+		}
+	}
+}
+
+// The closed form for two classes against the definition.
+func TestStudyLoss(t *testing.T) {
+	for d := -90.0; d <= 90; d += 0.37 {
+		for label := range 2 {
+			p0, p1 := series.Softmax[float64](scalar{}, d)
+			loss, half := series.Loss[float64](scalar{}, d, math.Float64frombits(uint64(label)))
+			p := []float64{1 / (1 + math.Exp(d)), 1 / (1 + math.Exp(-d))}
+			want := math.Log(math.Exp(p[0])+math.Exp(p[1])) - p[label]
+			q := math.Exp(p[1]) / (math.Exp(p[0]) + math.Exp(p[1]))
+			slope := (q - float64(label)) * 2 * p[0] * p[1]
+			for _, c := range [][2]float64{{loss, want}, {2 * half, slope}, {p0, p[0]}, {p1, p[1]}} {
+				if math.Abs(c[0]-c[1]) > 1e-9*math.Max(math.Abs(c[1]), 1e-6) {
+					t.Fatalf("difference %g, label %d: %v, want %v", d, label, c[0], c[1])
+				}
+			}
+		}
+	}
+	if loss, _ := series.Loss[float64](scalar{}, math.NaN(), 0); loss == loss {
+		t.Error("the loss of no number is a number")
+	}
+	g := make([]float32, Lanes)
+	portable.Loss2(g, []float32{1, 3, 0, 0, 0, 0, 0, 0}, []uint8{1}, 4)
+	if _, half := series.Loss[float64](scalar{}, 2, math.Float64frombits(1)); g[1] != float32(8*half) || g[0] != -g[1] || g[1] >= 0 {
+		t.Errorf("gradient %v of a loss that falls by %v", g, half)
 	}
 }
 
@@ -279,6 +378,28 @@ func BenchmarkGemm(b *testing.B) {
 			b.ReportMetric(float64(2*16*size.rows*size.depth)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOPS")
 		})
 	}
+}
+
+func BenchmarkConv8(b *testing.B) {
+	s := needNative(b)
+	for _, size := range []struct{ rows, depth, outer int }{{64, 24, 3}, {16, 24, 3}, {24, 64, 8}} {
+		b.Run("", func(b *testing.B) {
+			x, y, c := make([]float32, 8*size.rows*(size.outer+1)+8*size.depth), make([]float32, size.outer*size.depth*8), make([]float32, size.rows*8)
+			for range b.N {
+				s.Conv8(c, 8, x, 8, 1, 8*size.rows, y, 8, size.depth*8, size.rows, size.depth, size.outer, false)
+			}
+			b.ReportMetric(float64(2*8*size.rows*size.depth*size.outer)*float64(b.N)/float64(b.Elapsed().Nanoseconds()), "GFLOPS")
+		})
+	}
+}
+
+func BenchmarkLoss2(b *testing.B) {
+	s := needNative(b)
+	z, g, labels := make([]float32, 1024*Lanes), make([]float32, 1024*Lanes), make([]uint8, 1024)
+	for b.Loop() {
+		s.Loss2(g, z, labels, 1)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1024, "ns/pixel")
 }
 
 func BenchmarkTransform(b *testing.B) {

@@ -15,6 +15,8 @@ var portable = Set{
 	Name:              "portable",
 	Gemm16:            portableGemm(16),
 	Gemm8:             portableGemm(8),
+	Conv16:            portableConv(16),
+	Conv8:             portableConv(8),
 	Input2:            portableTransform(winograd.Input2[vec](), true),
 	InputUp2:          portableTransform(winograd.InputUp2[vec](), true),
 	Output2:           portableTransform(winograd.Output2[vec](), false),
@@ -92,6 +94,8 @@ var portable = Set{
 			}
 		}
 	},
+	softmax2: portableSoftmax2,
+	loss2:    portableLoss2,
 	Adam: func(w, m, v, g []float32, a *Adam) {
 		for i := range w {
 			d := float32(g[i] * a.InvScale)
@@ -205,6 +209,15 @@ func portableGemm(columns int) Gemm {
 					out[j] = fma(x, y, out[j])
 				}
 			}
+		}
+	}
+}
+
+func portableConv(columns int) Conv {
+	gemm := portableGemm(columns)
+	return func(c []float32, crs int, a []float32, ars, ads, aos int, b []float32, bds, bos, rows, depth, outer int, acc bool) {
+		for o := range outer {
+			gemm(c, crs, a[o*aos:], ars, ads, b[o*bos:], bds, rows, depth, acc || o > 0)
 		}
 	}
 }

@@ -12,6 +12,18 @@ func gemm16AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, b
 //go:noescape
 func gemm8AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
 
+// conv16AVX2 is Set.Conv16; strides are in bytes, a skip leads from the end of one outer step
+// to the next, acc is 0 or 1.
+//
+//go:noescape
+func conv16AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+
+// conv8AVX2 is Set.Conv8; strides are in bytes, a skip leads from the end of one outer step
+// to the next, acc is 0 or 1.
+//
+//go:noescape
+func conv8AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+
 // input2AVX2 transforms tiles; strides are in bytes, a Row stride is that of a pixel row or of a point.
 //
 //go:noescape
@@ -121,6 +133,21 @@ func transpose8AVX2(dst *float32, dstRow int, dstBlock int, src *float32, srcRow
 //
 //go:noescape
 func adamAVX2(w *float32, m *float32, v *float32, grad *float32, n int, k *float32)
+
+// softmax2AVX2 is Set.softmax2.
+//
+//go:noescape
+func softmax2AVX2(p0 *float64, p1 *float64, z *float32, quads int)
+
+// loss2AVX2 is Set.loss2, without or with gradients.
+//
+//go:noescape
+func loss2AVX2(z *float32, labels *uint8, quads int, sums *float64)
+
+// lossGradient2AVX2 is Set.loss2, without or with gradients.
+//
+//go:noescape
+func lossGradient2AVX2(grad *float32, unit float64, z *float32, labels *uint8, quads int, sums *float64)
 
 // peakAVX2 is Set.Peak.
 //

@@ -16,11 +16,14 @@ import (
 func main() {
 	gemm(2)
 	gemm(1)
+	conv(2)
+	conv(1)
 	transforms()
 	rows()
 	pool()
 	transpose()
 	adam()
+	loss()
 	peak()
 	Generate()
 }
