@@ -47,6 +47,21 @@ func (p *program) stageRows(dst []float32, in []reader, n, y0, x0, rows, cols in
 // stageImage is stageRows for the image, which has no padding of its channels.
 func (p *program) stageImage(dst []float32, n, y0, x0, rows, cols int) {
 	c := p.e.net.inputs
+	if c == 1 && !p.mixed {
+		xa, xb := max(0, -x0), min(cols, p.w-x0)
+		for i := range rows {
+			to := dst[i*cols : (i+1)*cols]
+			y := y0 + i
+			if y < 0 || y >= p.h || xa >= xb {
+				clear(to)
+				continue
+			}
+			clear(to[:xa])
+			copy(to[xa:xb], p.images[(n*p.h+y)*p.w+x0+xa:])
+			clear(to[xb:])
+		}
+		return
+	}
 	for i := range rows {
 		for j := range cols {
 			for k := range c {
@@ -272,9 +287,91 @@ func floorDiv(a, b int) int {
 	return a / b
 }
 
+// partialBudget is how many floats the weights may have whose gradient every
+// task sums up on its own.
+const partialBudget = 8 << 10
+
 // weightDirect appends the gradient of a convolution's weights: products over
-// the pixels of a row, row after row of the batch.
+// pixels. Where the weights are few, each task takes a rectangle of an image and
+// its sums are added up in order; where they are many, tasks are ranges of the
+// weights, over all pixels of the batch.
 func (p *program) weightDirect(o *op) {
+	if o.taps()*o.depth()*blocks(o.outChannels)*lanes <= partialBudget {
+		p.weightByPixels(o)
+	} else {
+		p.weightByRanges(o)
+	}
+}
+
+func (p *program) weightByPixels(o *op) {
+	out, k := p.tensors[o.out], p.e.kernels
+	in, uses := p.inputs(o)
+	depth, kk, s := o.depth(), o.kernel, o.stride
+	pan := panels(0, out.blocks, 0, false)
+	const rows = 16
+	st := newStrips(p.n, out.h, out.w, rows, maxCols)
+	// Sums lie as [panel][dy][dx][c][8 or 16].
+	row := kk * depth
+	size := kk * row * out.blocks * lanes
+	partial := p.buffer(st.count * size)
+	total := p.buffer(size)
+	inRows, inCols := (st.rows-1)*s+kk, (st.cols-1)*s+kk
+	stage, pairs := inRows*inCols*depth, st.rows*st.cols*2*lanes
+	p.need(stage + pairs + 64)
+	uses = append(uses, partial, out.grad)
+	p.add("weight gradient", o, st.count, uses, func(w, i int) {
+		scratch := p.scratch[w]
+		x, pair := cut(&scratch, stage), cut(&scratch, pairs)
+		n, y0, x0, rows, cols := st.at(i)
+		inCols := (cols-1)*s + kk
+		p.stageInput(o, in, x, n, y0*s-o.pad, x0*s-o.pad, (rows-1)*s+kk, inCols)
+		sum := partial.data[i*size:]
+		for _, pn := range pan {
+			conv, g, bos := k.Conv8, out.plane(out.grad.data, n, pn.first)[(y0*out.w+x0)*lanes:], out.w*lanes
+			if pn.width == 16 {
+				conv, bos = k.Conv16, cols*16
+				for half := range 2 {
+					plane := out.plane(out.grad.data, n, pn.first+half)[(y0*out.w+x0)*lanes:]
+					k.Copy(kernel.Block{Data: pair[half*lanes:], Row: bos, Col: 16}, kernel.Block{Data: plane, Row: out.w * lanes, Col: lanes}, rows, cols)
+				}
+				g = pair
+			}
+			for dy := range kk {
+				conv(sum, pn.width, x[dy*inCols*depth:], 1, s*depth, s*inCols*depth, g, pn.width, bos, row, cols, rows, false)
+				sum = sum[row*pn.width:]
+			}
+		}
+	})
+	const perTask = 1 << 10
+	one := []float32{1}
+	p.add("weight gradient", o, (size+perTask-1)/perTask, []*buffer{partial, total}, func(_, i int) {
+		for j := i * perTask; j < min((i+1)*perTask, size); j += lanes {
+			k.Gemm8(total.data[j:], lanes, one, 0, 0, partial.data[j:], size, 1, st.count, false)
+		}
+	})
+	dw := p.e.slice(p.e.grads, o.weight)
+	p.add("weight gradient", o, 1, []*buffer{total}, func(_, _ int) {
+		sum := total.data
+		for _, pn := range pan {
+			for dy := range kk {
+				p.unpackRow(o, dw, sum, pn, dy)
+				sum = sum[row*pn.width:]
+			}
+		}
+	})
+}
+
+// unpackRow takes the gradients of a row of the kernel from [dx][c][8 or 16] to
+// [c][dy][dx][8].
+func (p *program) unpackRow(o *op, dw, sum []float32, pn panel, dy int) {
+	kk, depth := o.kernel, o.depth()
+	for half := range pn.width / lanes {
+		p.e.kernels.Copy(kernel.Block{Data: dw[(pn.first+half)*kk*kk*depth*lanes+dy*kk*lanes:], Row: lanes, Col: kk * kk * lanes},
+			kernel.Block{Data: sum[half*lanes:], Row: depth * pn.width, Col: pn.width}, kk, depth)
+	}
+}
+
+func (p *program) weightByRanges(o *op) {
 	out, k := p.tensors[o.out], p.e.kernels
 	in, uses := p.inputs(o)
 	grads := p.gradReaders(out)
@@ -310,25 +407,20 @@ func (p *program) weightDirect(o *op) {
 			}
 		})
 		p.add("weight gradient", o, len(pan)*kk, uses, func(_, i int) {
-			pn, dy := i/kk, i%kk
-			gemm := k.Gemm16
-			if pan[pn].width == 8 {
-				gemm = k.Gemm8
+			pn, dy := pan[i/kk], i%kk
+			conv := k.Conv16
+			if pn.width == 8 {
+				conv = k.Conv8
 			}
 			acc := sum.data[i*row:]
 			for n := range images {
-				for oy := range out.h {
-					gemm(acc, 16, x.data[(n*inRows+oy*s+dy)*inCols*depth:], 1, s*depth, y.data[((pn*chunk+n)*out.h+oy)*out.w*16:], 16, kk*depth, out.w, first > 0 || n > 0 || oy > 0)
-				}
+				conv(acc, pn.width, x.data[(n*inRows+dy)*inCols*depth:], 1, s*depth, s*inCols*depth,
+					y.data[(i/kk*chunk+n)*out.h*out.w*16:], 16, out.w*16, kk*depth, out.w, out.h, first > 0 || n > 0)
 			}
 			if first+images < p.n {
 				return
 			}
-			// [dx][c][16] to [c][dy][dx][8]
-			for half := range pan[pn].width / lanes {
-				k.Copy(kernel.Block{Data: dw[(pan[pn].first+half)*kk*kk*depth*lanes+dy*kk*lanes:], Row: lanes, Col: kk * kk * lanes},
-					kernel.Block{Data: acc[half*lanes:], Row: depth * 16, Col: 16}, kk, depth)
-			}
+			p.unpackRow(o, dw, acc, pn, dy)
 		})
 	}
 }
