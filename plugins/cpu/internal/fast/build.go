@@ -23,6 +23,8 @@ func (e *Engine) build(k key, frozen []bool) (*program, error) {
 		switch {
 		case o.kind == pooling:
 			p.forwardPool(o)
+		case o.upsampled():
+			p.forwardUpsampled(o)
 		case o.winograd():
 			p.forwardWinograd(o)
 		default:
@@ -81,9 +83,12 @@ func (p *program) backward(frozen []bool) error {
 			r.grad = out.grad
 		}
 		if o.kind == convolution && trained(o.weight) {
-			if o.winograd() {
+			switch {
+			case o.upsampled():
+				p.weightUpsampled(o)
+			case o.winograd():
 				p.weightWinograd(o)
-			} else {
+			default:
 				p.weightDirect(o)
 			}
 		}
@@ -109,6 +114,8 @@ func (p *program) backward(frozen []bool) error {
 		switch {
 		case o.kind == pooling:
 			p.backwardPool(o, d[0])
+		case o.upsampled():
+			p.backwardUpsampled(o, d[0])
 		case o.winograd():
 			p.backwardWinograd(o, d)
 		default:

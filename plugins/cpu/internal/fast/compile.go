@@ -105,10 +105,11 @@ func (o *op) depth() int {
 	return o.inBlocks * lanes
 }
 
-// winograd reports whether the convolution runs as F(2,3). From eight channels
-// to eight, transforms would take longer than what they save.
+// winograd reports whether the convolution runs as F(2,3). With few channels,
+// transforms would take longer than what they save.
 func (o *op) winograd() bool {
-	return o.kernel == 3 && o.stride == 1 && !o.image && (o.inBlocks > 1 || blocks(o.outChannels) > 1 || o.parts[0].up)
+	few := o.inBlocks == 1 && o.outChannels <= lanes && !o.parts[0].up
+	return o.kernel == 3 && o.stride == 1 && !o.image && !few && !o.upsampled()
 }
 
 // value is what a name of the graph stands for.
@@ -334,7 +335,7 @@ func (c *compiler) conv(n *nn.Node, x *value) (*value, error) {
 		o.inBlocks += blocks(p.t.channels)
 	}
 	if len(x.parts) > 1 || x.parts[0].up {
-		if !o.winograd() || x.norm == nil {
+		if !o.winograd() && !o.upsampled() || x.norm == nil {
 			return nil, unsupported(n, "a concatenated or upsampled input needs a normalised 3×3 convolution of stride 1")
 		}
 	}
@@ -401,7 +402,7 @@ func (n *network) check() error {
 		}
 		if len(m.readers) > 1 {
 			for _, o := range m.readers {
-				if o.kind != convolution || o.winograd() || o.stride != m.readers[0].stride {
+				if o.kind != convolution || o.winograd() || o.upsampled() || o.stride != m.readers[0].stride {
 					return unsupported(m.node, "its readers cannot be combined")
 				}
 			}

@@ -313,19 +313,18 @@ func (p *program) weightByPixels(o *op) {
 	// Sums lie as [panel][dy][dx][c][8 or 16].
 	row := kk * depth
 	size := kk * row * out.blocks * lanes
-	partial := p.buffer(st.count * size)
-	total := p.buffer(size)
+	part := p.newPartial(st.count, size)
 	inRows, inCols := (st.rows-1)*s+kk, (st.cols-1)*s+kk
 	stage, pairs := inRows*inCols*depth, st.rows*st.cols*2*lanes
 	p.need(stage + pairs + 64)
-	uses = append(uses, partial, out.grad)
+	uses = append(uses, part.each, out.grad)
 	p.add("weight gradient", o, st.count, uses, func(w, i int) {
 		scratch := p.scratch[w]
 		x, pair := cut(&scratch, stage), cut(&scratch, pairs)
 		n, y0, x0, rows, cols := st.at(i)
 		inCols := (cols-1)*s + kk
 		p.stageInput(o, in, x, n, y0*s-o.pad, x0*s-o.pad, (rows-1)*s+kk, inCols)
-		sum := partial.data[i*size:]
+		sum := part.each.data[i*size:]
 		for _, pn := range pan {
 			conv, g, bos := k.Conv8, out.plane(out.grad.data, n, pn.first)[(y0*out.w+x0)*lanes:], out.w*lanes
 			if pn.width == 16 {
@@ -342,21 +341,36 @@ func (p *program) weightByPixels(o *op) {
 			}
 		}
 	})
-	const perTask = 1 << 10
-	one := []float32{1}
-	p.add("weight gradient", o, (size+perTask-1)/perTask, []*buffer{partial, total}, func(_, i int) {
-		for j := i * perTask; j < min((i+1)*perTask, size); j += lanes {
-			k.Gemm8(total.data[j:], lanes, one, 0, 0, partial.data[j:], size, 1, st.count, false)
-		}
-	})
+	p.addPartial(o, part)
 	dw := p.e.slice(p.e.grads, o.weight)
-	p.add("weight gradient", o, 1, []*buffer{total}, func(_, _ int) {
-		sum := total.data
+	p.add("weight gradient", o, 1, []*buffer{part.total}, func(_, _ int) {
+		sum := part.total.data
 		for _, pn := range pan {
 			for dy := range kk {
 				p.unpackRow(o, dw, sum, pn, dy)
 				sum = sum[row*pn.width:]
 			}
+		}
+	})
+}
+
+// partial holds the sums of tasks, size floats of each, and their total.
+type partial struct {
+	each, total *buffer
+	tasks, size int
+}
+
+func (p *program) newPartial(tasks, size int) partial {
+	return partial{p.buffer(tasks * size), p.buffer(size), tasks, size}
+}
+
+// addPartial appends the sum over tasks, in order.
+func (p *program) addPartial(o *op, s partial) {
+	const perTask = 1 << 10
+	one := []float32{1}
+	p.add("weight gradient", o, (s.size+perTask-1)/perTask, []*buffer{s.each, s.total}, func(_, i int) {
+		for j := i * perTask; j < min((i+1)*perTask, s.size); j += lanes {
+			p.e.kernels.Gemm8(s.total.data[j:], lanes, one, 0, 0, s.each.data[j:], s.size, 1, s.tasks, false)
 		}
 	})
 }
