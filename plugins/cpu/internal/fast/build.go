@@ -23,6 +23,8 @@ func (e *Engine) build(k key, frozen []bool) (*program, error) {
 		switch {
 		case o.kind == pooling:
 			p.forwardPool(o)
+		case o.bias != nil:
+			p.forwardHead(o)
 		case o.upsampled():
 			p.forwardUpsampled(o)
 		case o.winograd():
@@ -101,7 +103,7 @@ func (p *program) backward(frozen []bool) error {
 		if o.norm == nil { // the head
 			s := p.tensors[o.parts[0].t]
 			s.grad = room(s.t)
-			p.backwardDirect([]*op{o}, nil, s.grad)
+			p.backwardHead(o, s.grad)
 			continue
 		}
 		if o != o.norm.readers[0] {

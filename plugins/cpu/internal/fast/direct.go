@@ -126,10 +126,6 @@ func (p *program) forwardDirect(o *op) {
 		uses = append(uses, p.tensors[o.residual].value)
 	}
 	write := p.writer(o, st.count)
-	var bias []float32
-	if o.bias != nil {
-		bias = p.e.slice(p.e.values, o.bias)
-	}
 	p.add("forward", o, st.count, uses, func(w, i int) {
 		scratch := p.scratch[w]
 		x, y := cut(&scratch, stage), cut(&scratch, px)
@@ -142,13 +138,7 @@ func (p *program) forwardDirect(o *op) {
 				conv = k.Conv8
 			}
 			for r := range rows {
-				c := y[r*cols*pn.width:]
-				if bias != nil {
-					for q := range cols {
-						copy(c[q*lanes:][:lanes], bias)
-					}
-				}
-				conv(c, pn.width, x[r*s*inCols*depth:], s*depth, 1, inCols*depth, u.data[j*size*16:], pn.width, kk*depth*pn.width, cols, kk*depth, kk, bias != nil)
+				conv(y[r*cols*pn.width:], pn.width, x[r*s*inCols*depth:], s*depth, 1, inCols*depth, u.data[j*size*16:], pn.width, kk*depth*pn.width, cols, kk*depth, kk, false)
 			}
 			for half := range pn.width / lanes {
 				write(i, n, pn.first+half, y0, x0, rows, cols, kernel.Block{Data: y[half*lanes:], Row: cols * pn.width, Col: pn.width})
@@ -158,8 +148,7 @@ func (p *program) forwardDirect(o *op) {
 }
 
 // backwardDirect appends the gradient with respect to an activation that the
-// convolutions ops read, all of one stride, masked by the ReLU of m; without m
-// (the head) it is stored as it is.
+// convolutions ops read, all of one stride, masked by the ReLU of m.
 func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 	k := p.e.kernels
 	in := p.tensors[ops[0].parts[0].t]
@@ -211,10 +200,7 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 	}
 	px := st.rows * cols * 16
 	p.need(offset + px + 64)
-	var mask func(unit, n, block, y, x, rows, cols int, px kernel.Block)
-	if m != nil {
-		mask = p.masker(m, 0, st.count, d)
-	}
+	mask := p.masker(m, 0, st.count, d)
 	p.add("data gradient", ops[len(ops)-1], st.count, uses, func(w, i int) {
 		scratch := p.scratch[w]
 		x, y := cut(&scratch, offset), cut(&scratch, px)
@@ -268,12 +254,7 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 				}
 			}
 			for half := range pn.width / lanes {
-				b := kernel.Block{Data: y[half*lanes:], Row: cols * pn.width, Col: pn.width}
-				if mask != nil {
-					mask(i, n, pn.first+half, y0, x0, rows, cols, b)
-				} else {
-					k.Copy(kernel.Block{Data: in.plane(d.data, n, pn.first+half)[(y0*in.w+x0)*lanes:], Row: in.w * lanes, Col: lanes}, b, rows, cols)
-				}
+				mask(i, n, pn.first+half, y0, x0, rows, cols, kernel.Block{Data: y[half*lanes:], Row: cols * pn.width, Col: pn.width})
 			}
 		}
 	})

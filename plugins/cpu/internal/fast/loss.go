@@ -4,15 +4,12 @@ import (
 	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
 )
 
-// lossRows is how many rows of an image a task of the loss takes.
-const lossRows = 16
-
 // outputs appends softmax, loss and, in training, the gradient of the logits.
 func (p *program) outputs(head *op) {
 	s := p.tensors[head.out]
 	classes := p.e.net.classes
-	perImage := (s.h + lossRows - 1) / lossRows
-	partial := make([]float64, p.n*perImage)
+	tasks, at := p.headStrips(s)
+	partial := make([]float64, tasks)
 	uses := []*buffer{s.value}
 	if p.training {
 		s.grad = p.buffer(s.value.size)
@@ -21,9 +18,8 @@ func (p *program) outputs(head *op) {
 	onProbabilities := p.e.options.OnProbabilities
 	two := onProbabilities && classes == 2
 	k := p.e.kernels
-	p.add("loss", head, len(partial), uses, func(_, task int) {
-		n, y0 := task/perImage, task%perImage*lossRows
-		y1 := min(y0+lossRows, s.h)
+	p.add("loss", head, tasks, uses, func(_, task int) {
+		n, first, pixels := at(task)
 		z := s.plane(s.value.data, n, 0)
 		var g []float32
 		if p.training {
@@ -32,7 +28,7 @@ func (p *program) outputs(head *op) {
 		unit := float64(p.scale) / float64(p.n*s.h*s.w)
 		var sum float64
 		if two {
-			a, b := y0*s.w, y1*s.w
+			a, b := first, first+pixels
 			if p.out != nil {
 				o := p.out[2*n*s.h*s.w:]
 				k.Softmax2(o[a:b], o[s.h*s.w:][a:b], z[a*lanes:b*lanes])
@@ -46,7 +42,7 @@ func (p *program) outputs(head *op) {
 			partial[task] = sum
 			return
 		}
-		for i := y0 * s.w; i < y1*s.w; i++ {
+		for i := first; i < first+pixels; i++ {
 			var prob, again [lanes]float64
 			logits := z[i*lanes : i*lanes+lanes]
 			for k := range classes {
@@ -97,6 +93,7 @@ func (p *program) outputs(head *op) {
 		}
 		partial[task] = sum
 	})
+	perImage := tasks / p.n
 	pixels := float64(s.h * s.w)
 	p.add("loss", head, 1, nil, func(_, _ int) {
 		p.loss = 0
@@ -130,28 +127,4 @@ func softmax(x []float64) (m, logSum float64) {
 		x[i] /= sum
 	}
 	return m, pmath.Log(sum)
-}
-
-// biasGradient appends the gradient of the head's bias: the sum over pixels, in
-// float32 within strips and in float64 over strips in order.
-func (p *program) biasGradient(head *op) {
-	s := p.tensors[head.out]
-	perImage := (s.h + lossRows - 1) / lossRows
-	partial := make([][lanes]float32, p.n*perImage)
-	one := []float32{1}
-	p.add("weight gradient", head, len(partial), []*buffer{s.grad}, func(_, task int) {
-		n, y0 := task/perImage, task%perImage*lossRows
-		pixels := min(lossRows, s.h-y0) * s.w
-		p.e.kernels.Gemm8(partial[task][:], lanes, one, 0, 0, s.plane(s.grad.data, n, 0)[y0*s.w*lanes:], lanes, 1, pixels, false)
-	})
-	db := p.e.slice(p.e.grads, head.bias)
-	p.add("weight gradient", head, 1, nil, func(_, _ int) {
-		for l := range lanes {
-			sum := 0.0
-			for i := range partial {
-				sum += float64(partial[i][l])
-			}
-			db[l] = float32(sum)
-		}
-	})
 }
