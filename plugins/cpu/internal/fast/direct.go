@@ -125,7 +125,7 @@ func (p *program) forwardDirect(o *op) {
 	if o.residual != nil {
 		uses = append(uses, p.tensors[o.residual].value)
 	}
-	write := p.writer(o, st.count)
+	write, plain := p.writer(o, st.count), p.plain(o)
 	p.add("forward", o, st.count, uses, func(w, i int) {
 		scratch := p.scratch[w]
 		x, y := cut(&scratch, stage), cut(&scratch, px)
@@ -137,8 +137,17 @@ func (p *program) forwardDirect(o *op) {
 			if pn.width == 8 {
 				conv = k.Conv8
 			}
+			to, row := y, cols*pn.width
+			place := plain && pn.width == lanes
+			if place {
+				b := out.at(out.value, n, pn.first, y0, x0)
+				to, row = b.Data, b.Row
+			}
 			for r := range rows {
-				conv(y[r*cols*pn.width:], pn.width, x[r*s*inCols*depth:], s*depth, 1, inCols*depth, u.data[j*size*16:], pn.width, kk*depth*pn.width, cols, kk*depth, kk, false)
+				conv(to[r*row:], pn.width, x[r*s*inCols*depth:], s*depth, 1, inCols*depth, u.data[j*size*16:], pn.width, kk*depth*pn.width, cols, kk*depth, kk, false)
+			}
+			if place {
+				continue
 			}
 			for half := range pn.width / lanes {
 				write(i, n, pn.first+half, y0, x0, rows, cols, kernel.Block{Data: y[half*lanes:], Row: cols * pn.width, Col: pn.width})

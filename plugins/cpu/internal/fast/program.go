@@ -3,6 +3,8 @@ package fast
 import (
 	"sort"
 	"unsafe"
+
+	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
 )
 
 // phase is a set of tasks that may run at the same time; phases run in order.
@@ -63,6 +65,12 @@ type stored struct {
 func (s *stored) plane(data []float32, n, b int) []float32 {
 	size := s.h * s.w * lanes
 	return data[(n*s.blocks+b)*size:][:size]
+}
+
+// at is the block of image n from pixel (y, x) on, in one of the tensor's
+// buffers.
+func (s *stored) at(b *buffer, n, block, y, x int) kernel.Block {
+	return kernel.Block{Data: s.plane(b.data, n, block)[(y*s.w+x)*lanes:], Row: s.w * lanes, Col: lanes}
 }
 
 func (p *program) buffer(size int) *buffer {

@@ -59,20 +59,26 @@ func (p *program) forwardUpsampled(o *op) {
 	st := p.sourceStrips(p.tensors[o.parts[0].t])
 	stage, px := (st.rows+2)*(st.cols+2)*depth, 4*st.rows*st.cols*lanes
 	p.need(stage + px + 64)
-	write := p.writer(o, st.count)
+	write, plain := p.writer(o, st.count), p.plain(o)
 	p.add("forward", o, st.count, append(uses, u, out.value), func(w, i int) {
 		scratch := p.scratch[w]
 		x, y := cut(&scratch, stage), cut(&scratch, px)
 		n, y0, x0, rows, cols := st.at(i)
 		inCols := cols + 2
 		p.stageRows(x, in, n, y0-1, x0-1, rows+2, inCols)
+		to := kernel.Block{Data: y, Row: 2 * cols * lanes, Col: lanes}
+		if plain {
+			to = out.at(out.value, n, 0, 2*y0, 2*x0)
+		}
 		for r := range 2 * rows {
 			for c := range 2 {
-				k.Conv8(y[(r*2*cols+c)*lanes:], 2*lanes, x[((r/2+r%2)*inCols+c)*depth:], depth, 1, inCols*depth,
+				k.Conv8(to.Data[r*to.Row+c*lanes:], 2*lanes, x[((r/2+r%2)*inCols+c)*depth:], depth, 1, inCols*depth,
 					u.data[(r%2*2+c)*4*depth*lanes:], lanes, 2*depth*lanes, cols, 2*depth, 2, false)
 			}
 		}
-		write(i, n, 0, 2*y0, 2*x0, 2*rows, 2*cols, kernel.Block{Data: y, Row: 2 * cols * lanes, Col: lanes})
+		if !plain {
+			write(i, n, 0, 2*y0, 2*x0, 2*rows, 2*cols, to)
+		}
 	})
 }
 

@@ -180,6 +180,8 @@ type contraction struct {
 	pack    func(scratch, dst []float32, pn panel, row int, from, to int)
 	scratch int // floats for pack
 	finish  func(s segment, pn panel, block int, px kernel.Block)
+	// place, if set, gives the memory where finish would only copy a segment to.
+	place func(s segment, block int) (kernel.Block, bool)
 }
 
 // Sizes in bytes that choose between the two orders of loops: they do not
@@ -253,11 +255,19 @@ func (p *program) contract(c contraction) {
 			for i := first; i < last; i++ {
 				s := g.segment(i)
 				out := kernel.Block{Data: px, Row: step * s.cols * lanes, Col: lanes}
+				placed := false
+				if c.place != nil {
+					if to, ok := c.place(s, pn.first+half); ok {
+						out, placed = to, true
+					}
+				}
 				for r := range s.rows {
-					f(px[r*step*out.Row:], out.Row, step*lanes, m[t*pn.width+half*lanes:], mPoint, pn.width, s.cols)
+					f(out.Data[r*step*out.Row:], out.Row, step*lanes, m[t*pn.width+half*lanes:], mPoint, pn.width, s.cols)
 					t += s.cols
 				}
-				c.finish(s, pn, pn.first+half, out)
+				if !placed {
+					c.finish(s, pn, pn.first+half, out)
+				}
 			}
 		}
 	}
@@ -330,7 +340,17 @@ func (p *program) forwardWinograd(o *op) {
 	c.finish = func(s segment, _ panel, block int, px kernel.Block) {
 		write(s.index, s.n, block, 2*s.ty, 2*s.tx, 2*s.rows, 2*s.cols, px)
 	}
+	if p.plain(o) {
+		c.place = func(s segment, block int) (kernel.Block, bool) {
+			return out.at(out.value, s.n, block, 2*s.ty, 2*s.tx), 2*(s.ty+s.rows) <= out.h && 2*(s.tx+s.cols) <= out.w
+		}
+	}
 	p.contract(c)
+}
+
+// plain reports whether a convolution's output is stored as it is computed.
+func (p *program) plain(o *op) bool {
+	return !(o.out.measured && p.training) && o.residual == nil && !p.mixed
 }
 
 // writer returns the function that stores a rectangle of a convolution's output
@@ -341,19 +361,15 @@ func (p *program) writer(o *op, units int) func(unit, n, block, y, x, rows, cols
 	if o.residual != nil {
 		res = p.tensors[o.residual]
 	}
-	measured := o.out.measured && p.training
 	var sums []kernel.Sums
-	if measured || res != nil {
+	if o.out.measured && p.training || res != nil {
 		sums = make([]kernel.Sums, units*out.blocks)
-	}
-	if measured {
 		out.measure = &measure{sums, units}
 	}
 	return func(unit, n, block, y, x, rows, cols int, px kernel.Block) {
 		rows, cols = min(rows, out.h-y), min(cols, out.w-x)
 		p.round(px, rows, cols)
-		at := (y*out.w + x) * lanes
-		dst := kernel.Block{Data: out.plane(out.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}
+		dst := out.at(out.value, n, block, y, x)
 		if sums == nil {
 			k.Copy(dst, px, rows, cols)
 			return
@@ -364,7 +380,7 @@ func (p *program) writer(o *op, units int) func(unit, n, block, y, x, rows, cols
 			k.Stats(dst, px, rows, cols, s)
 			return
 		}
-		other := kernel.Block{Data: res.plane(res.value.data, n, block)[at:], Row: out.w * lanes, Col: lanes}
+		other := res.at(res.value, n, block, y, x)
 		if !p.mixed {
 			k.AddStats(dst, px, other, rows, cols, s)
 			return
@@ -391,14 +407,13 @@ func (p *program) masker(m *norm, part int, units int, d *buffer) func(unit, n, 
 	return func(unit, n, block, y, x, rows, cols int, px kernel.Block) {
 		rows, cols = min(rows, s.h-y), min(cols, s.w-x)
 		p.round(px, rows, cols)
-		at := (y*s.w + x) * lanes
 		dst := px
 		if d != nil {
-			dst = kernel.Block{Data: s.plane(d.data, n, block)[at:], Row: s.w * lanes, Col: lanes}
+			dst = s.at(d, n, block, y, x)
 		}
 		q := &sums[unit*s.blocks+block]
 		*q = kernel.Sums{}
-		k.Mask(dst, px, kernel.Block{Data: s.plane(s.value.data, n, block)[at:], Row: s.w * lanes, Col: lanes}, rows, cols, &st.params[first+block], q)
+		k.Mask(dst, px, s.at(s.value, n, block, y, x), rows, cols, &st.params[first+block], q)
 	}
 }
 
