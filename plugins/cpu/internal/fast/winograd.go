@@ -193,7 +193,7 @@ const (
 )
 
 func gridFor(n, h, w, m, depth int) grid {
-	return newGrid(n, h, w, m, min(max(tileBudget/(4*(m+2)*(m+2)*depth), 8), 128))
+	return newGrid(n, h, w, m, min(max(tileBudget/(4*(m+2)*(m+2)*depth), 8), 48))
 }
 
 // contract appends a contraction's phases. The sums over input channels are
@@ -454,7 +454,7 @@ func (p *program) backwardWinograd(o *op, d []*buffer) {
 
 // gradientBudget is how many bytes of transformed tiles one chunk of a weight
 // gradient may take.
-const gradientBudget = 6 << 20
+const gradientBudget = 3 << 20
 
 // weightWinograd appends the gradient of the weights of a 3×3 convolution of
 // stride 1 as F(4,3): per point a product over all tiles of the batch, in

@@ -25,8 +25,8 @@ import (
 // with a decision to change the backend's bits, together with its numeric
 // version.
 var Digests = map[string]string{
-	"fast":        "01b9b614ad3cf0fdea89891c9a12a63d2e089cab9dd36ad039fc2ed09f62bf90",
-	"fast-mixed":  "762b33706640afd0f6216a29d287383f3201c839659740fe9e8f9ca1fe985fcb",
+	"fast":        "f7c08447af6dec6cceb97974969201a98e093d301aef424f69fb49819015b7a2",
+	"fast-mixed":  "a9e4a56e4352087e8ac5a0656ef5f6ccf93bf3e8ff9517e3b4770bf2feffafb7",
 	"plain":       "b83ba3833a63079b0ba4788bd477c4c7baa3111c1fca4f69cf001f20ec53416d",
 	"plain-mixed": "8f48006b8848fa661ddaafb746d246f694cfd181ad1a2c664215dbb43b9f9e41",
 }
