@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
+	"unsafe"
 
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
 )
@@ -26,17 +28,43 @@ func tensorToWire(t Tensor) (*pb.Tensor, error) {
 	}
 	if t.F64 != nil {
 		w.Dtype = pb.DType_DTYPE_FLOAT64
-		w.Data = make([]byte, 8*len(t.F64))
-		for i, v := range t.F64 {
-			binary.LittleEndian.PutUint64(w.Data[8*i:], math.Float64bits(v))
-		}
-		return w, nil
-	}
-	w.Data = make([]byte, 4*len(t.F32))
-	for i, v := range t.F32 {
-		binary.LittleEndian.PutUint32(w.Data[4*i:], math.Float32bits(v))
+		w.Data = littleEndian(t.F64)
+	} else {
+		w.Data = littleEndian(t.F32)
 	}
 	return w, nil
+}
+
+// littleEndian copies numbers to bytes.
+func littleEndian[T float32 | float64](x []T) []byte {
+	data := make([]byte, len(x)*int(unsafe.Sizeof(T(0))))
+	copy(data, memory(x))
+	swap(data, int(unsafe.Sizeof(T(0))))
+	return data
+}
+
+// numbers copies bytes to n numbers.
+func numbers[T float32 | float64](data []byte, n uint64) []T {
+	x := make([]T, n)
+	copy(memory(x), data)
+	swap(memory(x), int(unsafe.Sizeof(T(0))))
+	return x
+}
+
+// memory is a slice's memory, in the machine's order of bytes.
+func memory[T float32 | float64](x []T) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), len(x)*int(unsafe.Sizeof(T(0))))
+}
+
+// swap turns numbers of size bytes between little-endian and the machine's
+// order: on nearly all machines there is nothing to do.
+func swap(data []byte, size int) {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return
+	}
+	for i := 0; i+size <= len(data); i += size {
+		slices.Reverse(data[i : i+size])
+	}
 }
 
 func tensorFromWire(w *pb.Tensor) (Tensor, error) {
@@ -63,15 +91,9 @@ func tensorFromWire(w *pb.Tensor) (Tensor, error) {
 		return t, fmt.Errorf("%d bytes do not fill shape %v of %d-byte numbers", len(data), t.Shape, size)
 	}
 	if size == 8 {
-		t.F64 = make([]float64, n)
-		for i := range t.F64 {
-			t.F64[i] = math.Float64frombits(binary.LittleEndian.Uint64(data[8*i:]))
-		}
-		return t, nil
-	}
-	t.F32 = make([]float32, n)
-	for i := range t.F32 {
-		t.F32[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+		t.F64 = numbers[float64](data, n)
+	} else {
+		t.F32 = numbers[float32](data, n)
 	}
 	return t, nil
 }
