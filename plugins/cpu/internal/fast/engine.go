@@ -305,7 +305,9 @@ func (e *Engine) Forward(b engine.Batch, out []float64) ([]float64, error) {
 		losses = make([]float64, b.N)
 	}
 	p.losses = losses
-	return losses, e.run(p, b)
+	err = e.run(p, b)
+	e.pool.rest()
+	return losses, err
 }
 
 // Close implements engine.Engine.
