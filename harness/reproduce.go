@@ -182,6 +182,9 @@ func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o r
 	o.Restart = func(n *reproduce.Node, err error, k int) {
 		out.Printf("%s: %v\n%s: restarting the backend, going on from the last checkpoint (%d of %d)", n.Run.ID, err, n.Run.ID, k, o.Restarts)
 	}
+	o.Damaged = func(n *reproduce.Node, path string, err error) {
+		out.Printf("%s: warning: its checkpoint is damaged: %v\n%s: starting from its beginning, which gives the same result; the damaged file is kept as %s until the run is done", n.Run.ID, err, n.Run.ID, path)
+	}
 	o.Failed = func(n *reproduce.Node, err error) { out.Printf("%s failed: %v", n.Run.ID, err) }
 	return reproduce.Train(ctx, st, nodes, o)
 }
