@@ -20,6 +20,7 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/internal/npy"
 	"github.com/refocus-em/refocus/harness/internal/testnet"
+	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/peers"
@@ -324,7 +325,7 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(one, func(b *bytes.Buffer) error { return WriteTIFF(b, im, 0.5) })
+	write(one, func(b *bytes.Buffer) error { return tiff.Write(b, im.H, im.W, 0.5, im.Pixels) })
 	write(two, func(b *bytes.Buffer) error {
 		return npy.Write(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
 	})
@@ -430,8 +431,8 @@ func TestPython(t *testing.T) {
 	dir := t.TempDir()
 	im, _ := discs(7, 11)
 	for name, f := range map[string]func(b *bytes.Buffer) error{
-		"a.tif": func(b *bytes.Buffer) error { return WriteTIFF(b, im, 0.2) },
-		"b.tif": func(b *bytes.Buffer) error { return WriteTIFF(b, im, 0) },
+		"a.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0.2, im.Pixels) },
+		"b.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0, im.Pixels) },
 		"c.npy": func(b *bytes.Buffer) error { return npy.Write(b, []int{7, 11}, im.Pixels) },
 	} {
 		var b bytes.Buffer
