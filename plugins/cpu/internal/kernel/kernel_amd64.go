@@ -2,14 +2,20 @@ package kernel
 
 import "golang.org/x/sys/cpu"
 
-// native is nil where the processor lacks an instruction the kernels use.
-var native = func() *Set {
+// native lists the sets that the processor and the system have, best first.
+var native = func() []*Set {
+	var s []*Set
+	x := &cpu.X86
 	// x/sys/cpu does not report F16C, which every processor with AVX2 has
 	// (Intel since Haswell, AMD since Excavator).
-	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
+	if !x.HasAVX2 || !x.HasFMA {
 		return nil
 	}
-	return &avx2
+	// Every processor with AVX-512 but the Xeon Phi has these four.
+	if x.HasAVX512F && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512BW {
+		s = append(s, &avx512)
+	}
+	return append(s, &avx2)
 }()
 
 var avx2 = Set{
@@ -94,6 +100,22 @@ var avx2 = Set{
 	},
 }
 
+// avx512 is avx2 but for the kernels that wider or more registers speed up; the
+// package's comment says why the others are not among them.
+var avx512 = func() Set {
+	s := avx2
+	s.Name = "avx512"
+	s.Gemm16 = gemm(gemm16AVX512, 16)
+	s.Gemm8 = gemm(gemm8AVX512, 8)
+	s.Input4 = pairs(input4AVX512, s.Input4, pixels(6, 6), points(36))
+	s.InputUp4 = pairs(inputUp4AVX512, s.InputUp4, pixels(4, 4), points(36))
+	s.Gradient4 = pairs(gradient4AVX512, s.Gradient4, pixels(4, 4), points(36))
+	s.WeightGradient4 = pairs(weightGradient4AVX512, s.WeightGradient4, points(36), pixels(3, 3))
+	s.WeightGradientUp4 = pairs(weightGradientUp4AVX512, s.WeightGradientUp4, points(36), pixels(3, 3))
+	s.Peak = peakAVX512
+	return s
+}()
+
 // check reports whether there is anything to do, and panics if a block is too
 // short.
 func check(rows, cols int, bs ...Block) bool {
@@ -149,6 +171,21 @@ func transform(f func(dst *float32, dstRow, dstTile int, src *float32, srcRow, s
 			to.extent(dst, dstRow, dstTile, tiles)
 			from.extent(src, srcRow, srcTile, tiles)
 			f(&dst[0], 4*dstRow, 4*dstTile, &src[0], 4*srcRow, 4*srcTile, tiles)
+		}
+	}
+}
+
+// pairs is a Transform of tiles two by two, and by one for the last of an odd
+// number.
+func pairs(two func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile, pairs int), one Transform, from, to shape) Transform {
+	even := transform(func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile, tiles int) {
+		two(dst, dstRow, dstTile, src, srcRow, srcTile, tiles/2)
+	}, from, to)
+	return func(dst []float32, dstRow, dstTile int, src []float32, srcRow, srcTile, tiles int) {
+		n := tiles &^ 1
+		even(dst, dstRow, dstTile, src, srcRow, srcTile, n)
+		if n < tiles {
+			one(dst[n*dstTile:], dstRow, dstTile, src[n*srcTile:], srcRow, srcTile, 1)
 		}
 	}
 }

@@ -12,6 +12,16 @@ func gemm16AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, b
 //go:noescape
 func gemm8AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
 
+// gemm16AVX512 is Set.Gemm16; strides are in bytes, acc is 0 or 1.
+//
+//go:noescape
+func gemm16AVX512(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
+
+// gemm8AVX512 is Set.Gemm8; strides are in bytes, acc is 0 or 1.
+//
+//go:noescape
+func gemm8AVX512(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
+
 // input2AVX2 transforms tiles; strides are in bytes, a Row stride is that of a pixel row or of a point.
 //
 //go:noescape
@@ -61,6 +71,31 @@ func weightGradient4AVX2(dst *float32, dstRow int, dstTile int, src *float32, sr
 //
 //go:noescape
 func weightGradientUp4AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
+
+// input4AVX512 is input4AVX2 for pairs of tiles.
+//
+//go:noescape
+func input4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// inputUp4AVX512 is inputUp4AVX2 for pairs of tiles.
+//
+//go:noescape
+func inputUp4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// gradient4AVX512 is gradient4AVX2 for pairs of tiles.
+//
+//go:noescape
+func gradient4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// weightGradient4AVX512 is weightGradient4AVX2 for pairs of tiles.
+//
+//go:noescape
+func weightGradient4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// weightGradientUp4AVX512 is weightGradientUp4AVX2 for pairs of tiles.
+//
+//go:noescape
+func weightGradientUp4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
 
 // copyAVX2 is Set.copy; strides are in bytes, a Skip leads from the end of a row to the next.
 //
@@ -126,3 +161,8 @@ func adamAVX2(w *float32, m *float32, v *float32, grad *float32, n int, k *float
 //
 //go:noescape
 func peakAVX2(n int)
+
+// peakAVX512 is Set.Peak.
+//
+//go:noescape
+func peakAVX512(n int)
