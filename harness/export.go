@@ -37,7 +37,11 @@ func exportCommand() *cobra.Command {
 or the best one of a series, the one with the lowest validation loss on its target. The
 file is certified before it gets its name: read back, compared bit by bit, and
 its predictions compared with the backend's and, where they are installed, with
-those of ONNX Runtime and OpenCV. The certificate is written beside it.`,
+those of ONNX Runtime and OpenCV. The certificate is written beside it.
+
+For these programs it looks for npm's onnxruntime-node and @opencvjs/web in
+$REFOCUS_NODE_MODULES or ./node_modules, and for Python's cv2 and onnx in
+$REFOCUS_PYTHON, /usr/bin/python3 or python3.`,
 		Args: exactly(1, "a run or the word best"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output == "" {
@@ -72,12 +76,12 @@ those of ONNX Runtime and OpenCV. The certificate is written beside it.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&output, "output", "o", "", "file to write")
-	f.StringVar(&series, "series", "defocus", "series or spec file whose best model is meant")
+	f.StringVarP(&output, "output", "o", "", "`FILE` to write")
+	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose best model is meant")
 	f.StringVar(&o.Format, "format", export.ONNX, `"onnx" or "bioimageio"`)
 	f.StringVar(&o.Precision, "precision", export.Float32, `of the stored weights: "float32" or "float16"`)
-	f.StringArrayVar(&authors, "author", nil, "name of an author of the BioImage Model Zoo package; may be repeated")
-	f.StringArrayVar(&maintainers, "maintainer", nil, "name on GitHub of a maintainer of the package, whom the zoo asks for; may be repeated")
+	f.StringArrayVar(&authors, "author", nil, "`NAME` of an author of the BioImage Model Zoo package; may be repeated")
+	f.StringArrayVar(&maintainers, "maintainer", nil, "`NAME` on GitHub of a maintainer of the package, whom the zoo asks for; may be repeated")
 	f.BoolVar(&o.Standardize, "standardize", false, "write a second model that takes raw images and standardises them itself")
 	return cmd
 }
@@ -98,7 +102,7 @@ func (c *common) model(ctx context.Context, arg, series string, b *backendFlags,
 	}
 	m, err := best(r.store, r.nodes)
 	if err == nil && m == nil {
-		err = fmt.Errorf("the store at %s has no finished model of %s, profile %s, and backend %s; run 'refocus reproduce' first", c.out, series, profileName(r.plan), r.desc.Name)
+		err = r.noModel()
 	}
 	return m, r.store, err
 }

@@ -29,7 +29,11 @@ func reproduceCommand() *cobra.Command {
 are missing, trains the runs that are missing, writes the report and exports the
 best model as ONNX. Interrupted at any moment, the same command goes on where it
 stopped and ends with the same bits. Several processes, also on several machines
-that share the store's file system, may work on one study at once.`,
+that share the store's file system, may work on one study at once.
+
+The profile smoke is a first contact of about a minute, quick, which is the default,
+a miniature of some minutes, and paper the study as published, which takes a
+cluster; 'refocus plan' says more.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()

@@ -607,3 +607,15 @@ func TestTilesOfOthers(t *testing.T) {
 		}
 	}
 }
+
+func TestLoadRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.zip")
+	for content, want := range map[string]string{"PK\x03\x04": "weights.onnx", "text": "ONNX model"} {
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+			t.Errorf("a file with %q: error %v does not say %q", content, err, want)
+		}
+	}
+}
