@@ -76,7 +76,7 @@ func TestGemmTwins(t *testing.T) { eachNative(t, testGemmTwins) }
 func testGemmTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(1, 2))}
 	for range 300 {
-		rows, depth, acc := 1+a.r.IntN(60), a.r.IntN(40), a.r.IntN(2) == 1
+		rows, depth, acc := 1+a.r.IntN(40), a.r.IntN(40), a.r.IntN(2) == 1
 		for _, columns := range []int{8, 16} {
 			native, twin := s.Gemm8, portable.Gemm8
 			if columns == 16 {
