@@ -92,9 +92,10 @@ func backendsCommand() *cobra.Command {
 beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH and in the user's
 data folder. An executable other than the built-in cpu backend is started only
 if ` + backend.LockName + ` pins it ('refocus backends lock NAME'), or with
---allow-unlocked.`,
+--allow-unlocked. The lock file is the nearest one upwards from the current
+directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
 	}
-	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error) {
+	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error) (*cobra.Command, *backendFlags) {
 		var b backendFlags
 		var c common
 		s := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
@@ -103,15 +104,15 @@ if ` + backend.LockName + ` pins it ('refocus backends lock NAME'), or with
 			}
 			return run(cmd.Context(), &b, cmd.OutOrStdout(), c.printer())
 		}}
-		b.registerTrust(s)
 		cmd.AddCommand(s)
+		return s, &b
 	}
 	name := exactly(1, "the name of a backend")
 	sub("list", "List the backends and whether the lock file pins them", exactly(0, "no arguments"),
 		func(_ context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
 			return b.plugins(out).PrintList(w)
 		})
-	sub("info NAME", "Say what a backend is and can do", name,
+	info, b := sub("info NAME", "Say what a backend is and can do", name,
 		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
 			p := b.plugins(out)
 			f, err := p.Find(b.name)
@@ -125,7 +126,8 @@ if ` + backend.LockName + ` pins it ('refocus backends lock NAME'), or with
 			trust, _, _ := p.Trust(f) // describe has acted on a refusal
 			return backend.PrintInfo(w, f, trust, d)
 		})
-	sub("verify NAME", "Run a backend through the conformance suite", name,
+	b.registerTrust(info)
+	verify, b := sub("verify NAME", "Run a backend through the conformance suite", name,
 		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
 			c, err := b.launch(ctx, out)
 			if err != nil {
@@ -139,6 +141,7 @@ if ` + backend.LockName + ` pins it ('refocus backends lock NAME'), or with
 			}
 			return ctx.Err()
 		})
+	b.registerTrust(verify)
 	sub("lock NAME", "Pin a backend's executable as it is now", name,
 		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
 			pin, err := b.plugins(out).Lock(ctx, b.name)

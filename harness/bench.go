@@ -29,8 +29,12 @@ import (
 
 func benchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure how fast a backend trains or predicts"}
-	cmd.AddCommand(benchMode("train", "Measure training steps: forward, backward and Adam"),
-		benchMode("predict", "Measure inference"))
+	cmd.AddCommand(
+		benchMode("train", "Measure training steps: forward, backward and Adam", `Measures training steps of the study's U-Net, through the plugin's process and with
+everything that a step of a study has: reading the samples, the protocol, forward and
+backward pass, the optimiser.`),
+		benchMode("predict", "Measure inference", `Measures predictions of the study's U-Net, through the plugin's process, which is sent
+the images and sends back the probabilities.`))
 	return cmd
 }
 
@@ -64,7 +68,7 @@ type benchLayer struct {
 	GFLOPS float64 `json:"gflops,omitempty"` // convolutions only
 }
 
-func benchMode(mode, short string) *cobra.Command {
+func benchMode(mode, short, long string) *cobra.Command {
 	var c common
 	var b backendFlags
 	r := benchResult{Mode: mode}
@@ -74,10 +78,10 @@ func benchMode(mode, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   mode,
 		Short: short,
-		Long: short + `, through the plugin's process and with everything a study's
-step has: reading the samples, the protocol, the optimiser. Prints the median
-step, the effective rate (multiply-adds of direct convolution, two operations
-each) and the fused multiply-add peak of the same cores in the same run.`,
+		Long: long + `
+
+Prints the median, the effective rate (multiply-adds of direct convolution, two
+operations each) and the fused multiply-add peak of the same cores in the same run.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if r.Size%16 != 0 || r.Size < 16 || r.Batch < 1 {
@@ -131,10 +135,10 @@ each) and the fused multiply-add peak of the same cores in the same run.`,
 	f.IntVar(&r.Size, "size", 64, "height and width of the images")
 	f.IntVar(&r.Batch, "batch", 16, "images per step")
 	f.IntVar(&r.Threads, "threads", 0, "threads (default: all cores)")
-	f.StringVar(&r.Precision, "precision", backend.Float32, "precision of the session")
+	f.StringVar(&r.Precision, "precision", backend.Float32, `"float32", "mixed" or "float64", as far as the backend has it`)
 	f.Float64Var(&seconds, "seconds", 5, "how long to measure")
 	if mode == "train" {
-		f.StringVar(&r.Freeze, "freeze", "", "freeze the encoder or the decoder")
+		f.StringVar(&r.Freeze, "freeze", "", `"encoder" or "decoder": a part that is not trained`)
 		f.BoolVar(&layers, "layers", false, "then time every pass over every layer, in this process, as long again")
 	} else {
 		f.StringVar(&save, "save", "", "also write the network, untrained, to this ONNX file, for a comparison")

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -30,8 +29,7 @@ report shows the same with figures.`,
 				return err
 			}
 			if len(in.Models) == 0 {
-				return fmt.Errorf("the store in %s holds no model of %s, profile %s, by backend %s: run 'refocus reproduce' first",
-					c.out, r.plan.Study.Name, profileName(r.plan), r.desc.Name)
+				return r.noModel()
 			}
 			compared, err := report.Compare(in)
 			if err != nil {

@@ -20,7 +20,7 @@ func crosscheckCommand() *cobra.Command {
 	var against, series string
 	var o crosscheck.Options
 	cmd := &cobra.Command{
-		Use:   "crosscheck --backend A --against B",
+		Use:   "crosscheck --backend A [--against B]",
 		Short: "Certify how far two backends differ, and why that is acceptable",
 		Long: `Gives two backends the same weights and batches of a series, compares both with the
 cpu backend in float64, and judges backend A: every layer forward, running
@@ -38,25 +38,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			data, err := reproduce.NewData(ctx, st, p)
-			if err != nil {
-				return err
-			}
-			files, err := generate(ctx, st, p, data, runtime.NumCPU(), out)
-			if err != nil {
-				return err
-			}
 			in := crosscheck.Input{Loss: p.Study.Training.Loss, Options: o}
-			first := p.Runs[0]
-			domain := first.Mixture[0].Domain
-			set := func(split string, f train.File) crosscheck.File {
-				return crosscheck.File{Path: f.Path, SHA256: f.SHA256, Count: data.Count(domain.Key, split)}
-			}
-			in.Train, in.Validation = set(dataset.Train, files[domain.Key].Train), set(dataset.Validation, files[domain.Key].Validation)
-			spec := train.Spec{Network: train.Network{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
-			if in.Graph, err = spec.Graph(); err != nil {
-				return err
-			}
 			for _, x := range []struct {
 				name string
 				to   *crosscheck.Subject
@@ -71,6 +53,24 @@ fails, and names the first place where the two part.`,
 				if x.to.SHA256, err = flags.digest(); err != nil {
 					return err
 				}
+			}
+			data, err := reproduce.NewData(ctx, st, p)
+			if err != nil {
+				return err
+			}
+			files, err := generate(ctx, st, p, data, runtime.NumCPU(), out)
+			if err != nil {
+				return err
+			}
+			first := p.Runs[0]
+			domain := first.Mixture[0].Domain
+			set := func(split string, f train.File) crosscheck.File {
+				return crosscheck.File{Path: f.Path, SHA256: f.SHA256, Count: data.Count(domain.Key, split)}
+			}
+			in.Train, in.Validation = set(dataset.Train, files[domain.Key].Train), set(dataset.Validation, files[domain.Key].Validation)
+			spec := train.Spec{Network: train.Network{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
+			if in.Graph, err = spec.Graph(); err != nil {
+				return err
 			}
 			cert, err := crosscheck.Run(ctx, in)
 			if err != nil {
@@ -92,8 +92,8 @@ fails, and names the first place where the two part.`,
 	c.outFlag(cmd)
 	b.register(cmd)
 	f := cmd.Flags()
-	f.StringVar(&against, "against", "cpu", "backend to compare with")
-	f.StringVar(&series, "series", "defocus", "series or spec file whose network and images are used")
+	f.StringVar(&against, "against", "cpu", "backend to compare with, named likewise")
+	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose network and images are used")
 	f.IntVar(&o.Batch, "batch", 0, "images per step (default 4)")
 	f.IntVar(&o.Steps, "steps", 0, "steps of the trajectory (default 20)")
 	f.Float64Var(&o.Factor, "factor", 0, "how many times the yardstick's distance a distance may be (default 8)")

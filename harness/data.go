@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image/png"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,7 +23,7 @@ func dataCommand() *cobra.Command {
 	var workers int
 	cmd := &cobra.Command{
 		Use:   "data SERIES|FILE",
-		Short: "Simulate a study's data sets, list, show and check them",
+		Short: "Simulate a study's data sets, list and draw them",
 		Long: `Makes the data sets a study needs that the store lacks, and lists them. Exit waves
 are simulated once per structure and serve every defocus and dose. Interrupted, the
 same command goes on where it stopped; the bytes are the same either way.`,
@@ -108,8 +110,10 @@ parameters of every image's structure instead.`,
 				ready, err := dataset.Find(st.Root(), src.Digest())
 				if err != nil { // perhaps only validated on
 					src = reproduce.Source(p.Study, d, dataset.Validation)
-					if ready, err = dataset.Find(st.Root(), src.Digest()); err != nil {
-						return fmt.Errorf("the images of %s are not in the store yet (run 'refocus data %s' first): %w", d.Name, args[0], err)
+					if ready, err = dataset.Find(st.Root(), src.Digest()); errors.Is(err, fs.ErrNotExist) {
+						return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, profileName(p), c.out)
+					} else if err != nil {
+						return err
 					}
 				}
 				if structures {
@@ -143,7 +147,7 @@ parameters of every image's structure instead.`,
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
 	cmd.Flags().IntVar(&n, "images", 12, "images per sheet")
-	cmd.Flags().StringVarP(&dir, "output", "o", "", "directory of the sheets (default: in the store's reports)")
+	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the sheets (default: in the store's reports)")
 	cmd.Flags().BoolVar(&structures, "structures", false, "print the structures' parameters instead of drawing")
 	return cmd
 }

@@ -28,6 +28,7 @@ func exportCommand() *cobra.Command {
 	var c common
 	var b backendFlags
 	var series, output string
+	var authors, maintainers []string
 	var o export.Options
 	cmd := &cobra.Command{
 		Use:   "export RUN|best -o FILE",
@@ -36,17 +37,25 @@ func exportCommand() *cobra.Command {
 or the best one of a series, the one with the lowest validation loss on its target. The
 file is certified before it gets its name: read back, compared bit by bit, and
 its predictions compared with the backend's and, where they are installed, with
-those of ONNX Runtime and OpenCV. The certificate is written beside it.`,
+those of ONNX Runtime and OpenCV. The certificate is written beside it.
+
+For these programs it looks for npm's onnxruntime-node and @opencvjs/web in
+$REFOCUS_NODE_MODULES or ./node_modules, and for Python's cv2 and onnx in
+$REFOCUS_PYTHON, /usr/bin/python3 or python3.`,
 		Args: exactly(1, "a run or the word best"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output == "" {
 				return usagef(cmd, "say with -o which file to write")
+			}
+			if len(authors)+len(maintainers) > 0 && o.Format != export.BioImageIO {
+				return usagef(cmd, "--author and --maintainer are for --format %s", export.BioImageIO)
 			}
 			ctx, out := cmd.Context(), c.printer()
 			m, st, err := c.model(ctx, args[0], series, &b, out)
 			if err != nil {
 				return err
 			}
+			m.authors, m.maintainers = authors, maintainers
 			client, err := b.launch(ctx, out)
 			if err != nil {
 				return err
@@ -67,10 +76,12 @@ those of ONNX Runtime and OpenCV. The certificate is written beside it.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&output, "output", "o", "", "file to write")
-	f.StringVar(&series, "series", "defocus", "series or spec file whose best model is meant")
+	f.StringVarP(&output, "output", "o", "", "`FILE` to write")
+	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose best model is meant")
 	f.StringVar(&o.Format, "format", export.ONNX, `"onnx" or "bioimageio"`)
 	f.StringVar(&o.Precision, "precision", export.Float32, `of the stored weights: "float32" or "float16"`)
+	f.StringArrayVar(&authors, "author", nil, "`NAME` of an author of the BioImage Model Zoo package; may be repeated")
+	f.StringArrayVar(&maintainers, "maintainer", nil, "`NAME` on GitHub of a maintainer of the package, whom the zoo asks for; may be repeated")
 	f.BoolVar(&o.Standardize, "standardize", false, "write a second model that takes raw images and standardises them itself")
 	return cmd
 }
@@ -91,7 +102,7 @@ func (c *common) model(ctx context.Context, arg, series string, b *backendFlags,
 	}
 	m, err := best(r.store, r.nodes)
 	if err == nil && m == nil {
-		err = fmt.Errorf("the store at %s has no finished model of %s, profile %s, and backend %s; run 'refocus reproduce' first", c.out, series, profileName(r.plan), r.desc.Name)
+		err = r.noModel()
 	}
 	return m, r.store, err
 }
@@ -103,6 +114,9 @@ type model struct {
 	spec     train.Spec
 	history  *store.History
 	graph    *nn.Graph
+
+	// of a package; the first are "The refocus developers" where there are none
+	authors, maintainers []string
 }
 
 // loss is the lowest validation loss on the target, without the offset of the
@@ -234,13 +248,15 @@ func (m *model) exported(st *store.Store) (export.Model, error) {
 		return export.Model{}, err
 	}
 	what := "domain " + target.Name
+	short := what
 	if set.Config != nil {
+		short = fmt.Sprintf("%s, %g nm, %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
 		what = fmt.Sprintf("%s, defocus %g nm, dose %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
 	}
 	score := m.history.Epochs[m.history.Best-1].Validation[m.spec.Target]
 	e := export.Model{
 		Graph: m.graph,
-		Title: "Nanoparticle segmentation in HRTEM, " + what,
+		Title: "HRTEM nanoparticle segmentation, " + short,
 		Description: fmt.Sprintf("U-Net of width %d with a ResNet encoder, trained by refocus on %s (%s stage, run %s of study %s). "+
 			"Input: one image of zero mean and unit variance; output: the probabilities of background and nanoparticle.",
 			m.spec.Network.Width, what, m.spec.Stage, m.manifest.ID, m.manifest.Study),
@@ -252,7 +268,8 @@ func (m *model) exported(st *store.Store) (export.Model, error) {
 		ValidationLoss: m.loss(),
 		ClassNames:     []string{"background", "nanoparticle"},
 		License:        "CC-BY-4.0",
-		Authors:        []string{"The refocus developers"},
+		Authors:        m.authors,
+		Maintainers:    m.maintainers,
 		Cite: []export.Citation{{
 			Text: "L. Rangel DaCosta, H. Oill, M. C. Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks. Elemental Microscopy (2025)",
 			DOI:  "10.69761/kjte5358",
@@ -261,6 +278,9 @@ func (m *model) exported(st *store.Store) (export.Model, error) {
 		Version:  m.manifest.Harness,
 		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %.4g above its minimum and the Dice coefficient %.4f.",
 			target.Images, m.loss(), score.Dice),
+	}
+	if len(e.Authors) == 0 {
+		e.Authors = []string{"The refocus developers"}
 	}
 	for _, f := range m.manifest.Files {
 		if f.Name == store.WeightsFile {

@@ -48,6 +48,7 @@ func run(ctx context.Context, args []string) int {
 	}
 	var usage *usageError
 	var spec *study.Error
+	var name *study.NameError
 	var fail *failure
 	switch {
 	case ctx.Err() != nil:
@@ -55,6 +56,9 @@ func run(ctx context.Context, args []string) int {
 		return exitInterrupted
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "refocus: %v\n%s\n", err, usage.hint)
+		return exitUsage
+	case errors.As(err, &name):
+		fmt.Fprintf(os.Stderr, "refocus: %v\n", err)
 		return exitUsage
 	case errors.As(err, &spec):
 		fmt.Fprintln(os.Stderr, err)
@@ -92,7 +96,15 @@ func newRoot() *cobra.Command {
 a backend plugin, compares the outcome with the published tables and exports
 the trained networks to ONNX.
 
-A first run:  refocus reproduce defocus --profile smoke`,
+A first run:  refocus reproduce defocus --profile smoke
+
+Where a command takes SERIES|FILE, SERIES is the name of a spec that comes with
+the program (` + strings.Join(study.Series(), ", ") + `), FILE the path of
+one, such as ./mine.toml. Results go to the directory artifacts below the current
+one unless --out names another.
+
+Exit codes: 0 done, 1 failed, 2 the command line or the spec is wrong, 130
+interrupted.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

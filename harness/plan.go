@@ -19,8 +19,8 @@ func planCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan SERIES|FILE",
 		Short: "Say what a study would train, on what, and what that costs",
-		Long: `Expands a spec without running anything. SERIES is a shipped spec (defocus,
-noise, structure, baseline, …), FILE the path of a TOML file.`,
+		Long: `Expands a spec without running anything: what varies, how many networks are
+trained and in how many steps, and estimates of the time and the space.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := c.plan(args[0])

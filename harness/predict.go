@@ -24,7 +24,8 @@ refocus exported, or another ONNX U-Net with one input channel. Each image is
 standardised as a whole and predicted in overlapping tiles, so that the result is
 that of the whole image and memory stays bounded. Writes for every image the
 probability map, a mask, a label image, a table of the particles with areas and
-diameters, and an overlay.`,
+diameters, and an overlay. The exported best model of a study that was reproduced is
+artifacts/reports/STUDY-PROFILE/best.onnx.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usagef(cmd, "predict takes a model and at least one image")
@@ -81,7 +82,7 @@ diameters, and an overlay.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&dir, "output", "o", "", "directory to write into")
+	f.StringVarP(&dir, "output", "o", "", "`DIR` to write into")
 	f.IntVar(&o.Tile, "tile", predict.DefaultTile, "side of a tile in pixels, overlap included")
 	f.IntVar(&o.MinArea, "min-area", 0, "leave out particles of fewer pixels")
 	f.Float64Var(&o.PixelSize, "pixel-size", 0, "of the images in Å (default: as the image says, else as the model says)")

@@ -28,12 +28,22 @@ func reportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report SERIES|FILE",
 		Short: "Write the report of what the store holds of a study",
-		Args:  exactly(1, "a series or a file"),
+		Long: `Writes the report that 'refocus reproduce' ends with, of as much of the study as is
+finished: index.html, which needs no network, the figures, results.csv with the
+columns of the published tables, and the best model so far as best.onnx.`,
+		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := c.printer()
 			r, err := c.resolve(cmd.Context(), args[0], &b, out)
 			if err != nil {
 				return err
+			}
+			models, err := report.Load(r.store, addressed(r.nodes))
+			if err != nil {
+				return err
+			}
+			if len(models) == 0 {
+				return r.noModel()
 			}
 			return r.report(cmd.Context(), nil, tryPage, &b, out)
 		},
@@ -42,8 +52,14 @@ func reportCommand() *cobra.Command {
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	b.register(cmd)
-	cmd.Flags().BoolVar(&tryPage, "browser", false, "also write a page that runs the best model on images dropped into it (needs npm's onnxruntime-web, see $REFOCUS_NODE_MODULES)")
+	cmd.Flags().BoolVar(&tryPage, "browser", false, "also write try.html, a page that runs the best model on images dropped into it (needs npm's onnxruntime-web, see $REFOCUS_NODE_MODULES)")
 	return cmd
+}
+
+// noModel says that the store holds nothing that could be reported.
+func (r *resolved) noModel() error {
+	return fmt.Errorf("the store at %s has no finished model of %s, profile %s, and backend %s; run 'refocus reproduce' first",
+		r.store.Root(), r.plan.Study.Name, profileName(r.plan), r.desc.Name)
 }
 
 // input gathers what a report shows, without pictures.

@@ -29,7 +29,11 @@ func reproduceCommand() *cobra.Command {
 are missing, trains the runs that are missing, writes the report and exports the
 best model as ONNX. Interrupted at any moment, the same command goes on where it
 stopped and ends with the same bits. Several processes, also on several machines
-that share the store's file system, may work on one study at once.`,
+that share the store's file system, may work on one study at once.
+
+The profile smoke is a first contact of about a minute, quick, which is the default,
+a miniature of some minutes, and paper the study as published, which takes a
+cluster; 'refocus plan' says more.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -181,6 +185,9 @@ func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o r
 	}
 	o.Restart = func(n *reproduce.Node, err error, k int) {
 		out.Printf("%s: %v\n%s: restarting the backend, going on from the last checkpoint (%d of %d)", n.Run.ID, err, n.Run.ID, k, o.Restarts)
+	}
+	o.Damaged = func(n *reproduce.Node, path string, err error) {
+		out.Printf("%s: warning: its checkpoint is damaged: %v\n%s: starting from its beginning, which gives the same result; the damaged file is kept as %s until the run is done", n.Run.ID, err, n.Run.ID, path)
 	}
 	o.Failed = func(n *reproduce.Node, err error) { out.Printf("%s failed: %v", n.Run.ID, err) }
 	return reproduce.Train(ctx, st, nodes, o)

@@ -15,7 +15,9 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status SERIES|FILE",
 		Short: "Say how much of a study the store holds",
-		Args:  exactly(1, "a series or a file"),
+		Long: `Counts the study's runs by their state: finished, running in some process now, begun
+and waiting at a checkpoint to be gone on with, and untouched.`,
+		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := c.resolve(cmd.Context(), args[0], &b, c.printer())
 			if err != nil {

@@ -18,7 +18,10 @@ func verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Re-hash everything in the store and name what is damaged",
-		Args:  exactly(0, "no arguments"),
+		Long: `Compares the SHA-256 of every file of every data set and run with what was recorded
+when it was made. What is damaged is listed on standard output; where its directory
+is removed, 'refocus reproduce' makes it again.`,
+		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := os.Stat(c.out); errors.Is(err, fs.ErrNotExist) {
 				return fmt.Errorf("there is no store at %s", c.out)

@@ -305,6 +305,7 @@ func (p Plugins) PrintList(w io.Writer) error {
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "NAME\tTRUST\tVERSION\tWHERE\tFILE")
+	hidden := false
 	for _, f := range p.List() {
 		trust, _, err := p.Trust(f)
 		var unlocked *UnlockedError
@@ -320,12 +321,16 @@ func (p Plugins) PrintList(w io.Writer) error {
 		}
 		name := f.Name
 		if f.Hidden {
+			hidden = true
 			name = "(" + name + ")"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", name, trust, version, f.Where, file)
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if hidden {
+		fmt.Fprint(w, "\nIn brackets: found after another of that name, so that only its path starts it.\n")
 	}
 	if exists {
 		_, err = fmt.Fprintf(w, "\nLock file: %s\n", p.lockFile())
@@ -335,10 +340,19 @@ func (p Plugins) PrintList(w io.Writer) error {
 	return err
 }
 
+// determinismText says what a determinism claim means.
+var determinismText = map[string]string{
+	DeterminismNone:    "two runs may differ",
+	DeterminismRun:     "the same bits from every run on one machine with the same settings",
+	DeterminismThreads: "the same bits from every run on one machine, whatever the number of threads",
+	DeterminismMachine: "the same bits from every run, whatever the number of threads and the machine",
+}
+
 // PrintInfo writes what a backend says about itself.
 func PrintInfo(w io.Writer, f Found, trust Trust, d Description) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "name\t%s\nversion\t%s\nprotocol\t%d\nnumerics\t%s\ndeterminism\t%s\n", d.Name, d.Version, ProtocolVersion, d.Numerics, d.Determinism)
+	fmt.Fprintf(t, "name\t%s\nversion\t%s\nprotocol\t%d\nnumerics\t%s\ndeterminism\t%s: %s\n",
+		d.Name, d.Version, ProtocolVersion, d.Numerics, d.Determinism, determinismText[d.Determinism])
 	if f.Builtin {
 		fmt.Fprintf(t, "from\tthis program\n")
 	} else {

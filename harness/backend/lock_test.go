@@ -69,6 +69,11 @@ func TestFind(t *testing.T) {
 	if want := "cpu built in|fake first|cpu second hidden|fake second hidden"; strings.Join(got, "|") != want {
 		t.Errorf("found %q, want %q", got, want)
 	}
+	p.LockFile = filepath.Join(dir, "missing", LockName)
+	var list strings.Builder
+	if err := p.PrintList(&list); err != nil || !strings.Contains(list.String(), "(fake)") || !strings.Contains(list.String(), "In brackets:") {
+		t.Errorf("the list does not tell of hidden backends: %v\n%s", err, &list)
+	}
 	if f, err := p.Find("cpu"); err != nil || !f.Builtin || f.Args[1] != "cpu" {
 		t.Errorf("cpu is %+v, %v", f, err)
 	}

@@ -137,6 +137,12 @@ func refusals() []refusal {
 	second := func(op string, inputs []string, attrs ...[]byte) func(b *builder) {
 		return func(b *builder) { b.nodes[1] = rawNodeBytes("second", op, inputs, []string{"y"}, attrs...) }
 	}
+	transposed := func(attrs ...[]byte) func(b *builder) {
+		return func(b *builder) {
+			second("ConvTranspose", []string{"c", "t"}, attrs...)(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "t", Shape: []int{2, 2, 1, 1}, Data: make([]float32, 4)}))
+		}
+	}
 	weight := func(tensor []byte) func(b *builder) {
 		return func(b *builder) { b.tensors[0] = tensor }
 	}
@@ -220,6 +226,16 @@ func refusals() []refusal {
 		{"groups that do not divide", conv(intAttr("group", 3)), []string{`"conv"`, "channels"}},
 		{"kernel_shape of another kernel", conv(attr("kernel_shape", attrInts, 8, varints([]int64{5, 5}))), []string{`"conv"`, `"kernel_shape"`}},
 		{"auto_pad unknown", conv(attr("auto_pad", attrString, 4, []byte("SAME"))), []string{`"conv"`, `"auto_pad"`, "SAME"}},
+		{"auto_pad beside pads", conv(attr("auto_pad", attrString, 4, []byte("VALID")), attr("pads", attrInts, 8, varints([]int64{0, 1, 0, 1}))), []string{`"conv"`, `"auto_pad"`, `"pads"`, "contradicts"}},
+		{"auto_pad beside pads of a transposed convolution", transposed(attr("auto_pad", attrString, 4, []byte("VALID")), attr("pads", attrInts, 8, varints([]int64{0, 1, 0, 1}))), []string{`"second"`, `"auto_pad"`, `"pads"`, "contradicts"}},
+		{"giant output_padding", transposed(attr("output_padding", attrInts, 8, varints([]int64{1, 0}))), []string{`"second"`, "ConvTranspose", `"output_padding"`}},
+		{"too many inputs", second("Relu", []string{"c", "b"}), []string{`"second"`, "Relu", "2 inputs"}},
+		{"too few inputs", second("BatchNormalization", []string{"c", "b"}), []string{`"second"`, "BatchNormalization", "2 inputs"}},
+		{"omitted input", second("Add", []string{"", "c"}), []string{`"second"`, "Add", "input 0"}},
+		{"constant of another type", func(b *builder) {
+			second("Add", []string{"c", "one"})(b)
+			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("one", "Constant", nil, []string{"one"}, intAttr("value_float", 1)))
+		}, []string{`"one"`, "Constant", `"value_float"`, "float32"}},
 		{"softmax over flattened axes", func(b *builder) { b.opset = 12; second("Softmax", []string{"c"}, intAttr("axis", 1))(b) }, []string{`"second"`, "Softmax", `"axis"`}},
 		{"softmax default axis before 13", func(b *builder) { b.opset = 11; second("Softmax", []string{"c"})(b) }, []string{`"second"`, "Softmax", `"axis"`}},
 		{"softmax axis", second("Softmax", []string{"c"}, intAttr("axis", 4)), []string{`"second"`, "Softmax", `"axis"`}},

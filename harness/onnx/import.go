@@ -141,8 +141,16 @@ func (im *importer) operator(o *operator) error {
 			return fmt.Errorf("output %d (%q) is not supported", i+1, out)
 		}
 	}
+	if n := len(o.inputs); n < r.least || n > r.most {
+		return fmt.Errorf("has %d inputs, needs %d to %d", n, r.least, r.most)
+	}
+	for i := range r.least {
+		if im.input(o, i) == nil {
+			return fmt.Errorf("input %d is missing", i)
+		}
+	}
 	a := &attributes{o: o, seen: map[string]bool{}}
-	if err := r(im, o, a); err != nil {
+	if err := r.apply(im, o, a); err != nil {
 		return err
 	}
 	return a.err()
@@ -237,14 +245,6 @@ func (im *importer) input(o *operator, i int) *value {
 		return nil
 	}
 	return im.values[o.inputs[i]]
-}
-
-// arity checks the number of inputs.
-func (o *operator) arity(least, most int) error {
-	if n := len(o.inputs); n < least || n > most {
-		return fmt.Errorf("has %d inputs, needs %d to %d", n, least, most)
-	}
-	return nil
 }
 
 // image returns the operator's i-th input, which must be an image.

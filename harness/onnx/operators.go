@@ -9,44 +9,59 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
-// rule states one operator in the form of package nn, or follows its
-// computation. An attribute that it does not ask for is refused.
-type rule func(im *importer, o *operator, a *attributes) error
+// rule says how an operator is stated in the form of package nn, or how its
+// computation is followed. It has from least to most inputs, of which the first
+// least may not be omitted. An attribute that it does not ask for is refused.
+type rule struct {
+	least, most int
+	apply       func(im *importer, o *operator, a *attributes) error
+}
 
 var rules = map[string]rule{
-	"Conv":                  (*importer).conv,
-	"ConvTranspose":         (*importer).convTranspose,
-	"BatchNormalization":    (*importer).batchNormalization,
-	"InstanceNormalization": (*importer).instanceNormalization,
-	"MaxPool":               (*importer).maxPool,
-	"AveragePool":           (*importer).averagePool,
-	"Resize":                (*importer).resize,
-	"Pad":                   (*importer).pad,
-	"Relu":                  (*importer).activation,
-	"LeakyRelu":             (*importer).activation,
-	"Sigmoid":               (*importer).activation,
-	"Softmax":               (*importer).softmax,
-	"Add":                   (*importer).arithmetic,
-	"Sub":                   (*importer).arithmetic,
-	"Mul":                   (*importer).arithmetic,
-	"Div":                   (*importer).arithmetic,
-	"Concat":                (*importer).concat,
-	"Transpose":             (*importer).transpose,
-	"Identity":              (*importer).identity,
-	"Dropout":               (*importer).dropout,
-	"Cast":                  (*importer).cast,
+	"Conv":                  {2, 3, onImage((*importer).conv)},
+	"ConvTranspose":         {2, 3, onImage((*importer).convTranspose)},
+	"BatchNormalization":    {5, 5, onImage((*importer).normalization)},
+	"InstanceNormalization": {3, 3, onImage((*importer).normalization)},
+	"MaxPool":               {1, 1, onImage((*importer).maxPool)},
+	"AveragePool":           {1, 1, onImage((*importer).averagePool)},
+	"Resize":                {1, 4, onImage((*importer).resize)},
+	"Pad":                   {2, 3, onImage((*importer).pad)},
+	"Relu":                  {1, 1, onImage((*importer).activation)},
+	"LeakyRelu":             {1, 1, onImage((*importer).activation)},
+	"Sigmoid":               {1, 1, onImage((*importer).activation)},
+	"Dropout":               {1, 3, onImage((*importer).dropout)},
+	"Softmax":               {1, 1, (*importer).softmax},
+	"Add":                   {2, 2, (*importer).arithmetic},
+	"Sub":                   {2, 2, (*importer).arithmetic},
+	"Mul":                   {2, 2, (*importer).arithmetic},
+	"Div":                   {2, 2, (*importer).arithmetic},
+	"Concat":                {1, maxChannel, (*importer).concat},
+	"Transpose":             {1, 1, (*importer).transpose},
+	"Identity":              {1, 1, (*importer).identity},
+	"Cast":                  {1, 1, (*importer).cast},
 
 	// computations with sizes
-	"Constant":        (*importer).constantNode,
-	"Shape":           (*importer).shapeOf,
-	"Gather":          (*importer).gather,
-	"Unsqueeze":       (*importer).unsqueeze,
-	"Squeeze":         (*importer).squeeze,
-	"Slice":           (*importer).slice,
-	"Reshape":         (*importer).reshape,
-	"ConstantOfShape": (*importer).constantOfShape,
-	"Floor":           (*importer).round,
-	"Ceil":            (*importer).round,
+	"Constant":        {0, 0, (*importer).constantNode},
+	"Shape":           {1, 1, (*importer).shapeOf},
+	"Gather":          {2, 2, (*importer).gather},
+	"Unsqueeze":       {1, 2, (*importer).unsqueeze},
+	"Squeeze":         {1, 2, (*importer).squeeze},
+	"Slice":           {3, 5, (*importer).slice},
+	"Reshape":         {2, 2, (*importer).reshape},
+	"ConstantOfShape": {1, 1, (*importer).constantOfShape},
+	"Floor":           {1, 1, (*importer).round},
+	"Ceil":            {1, 1, (*importer).round},
+}
+
+// onImage hands a rule the image that its operator's first input must be.
+func onImage(f func(im *importer, o *operator, a *attributes, x *value) error) func(*importer, *operator, *attributes) error {
+	return func(im *importer, o *operator, a *attributes) error {
+		x, err := im.image(o, 0)
+		if err != nil {
+			return err
+		}
+		return f(im, o, a, x)
+	}
 }
 
 // Bounds of attributes. They are far beyond any U-Net's and keep every product
@@ -59,24 +74,28 @@ const (
 // window is a sliding window's geometry along one axis.
 type window struct{ kernel, stride, dilation, begin, end int }
 
-// windows reads the attributes of a sliding window. auto_pad becomes explicit.
-func (im *importer) windows(a *attributes, x []form, kernel []int64, attrs nn.Attrs) ([2]window, error) {
-	var w [2]window
+// windows reads the attributes of sliding windows with kernels of the given
+// size. The first choice of auto_pad is "NOTSET".
+func (a *attributes) windows(kernel []int64, autoPad ...string) (w [2]window, auto string) {
 	strides := a.ints("strides", []int64{1, 1}, 2, 1, maxWindow)
 	dilations := a.ints("dilations", []int64{1, 1}, 2, 1, maxWindow)
 	pads := a.ints("pads", []int64{0, 0, 0, 0}, 4, 0, maxWindow)
-	auto := a.oneOf("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
-	if a.first != nil {
-		return w, a.first
-	}
+	auto = a.oneOf("auto_pad", autoPad...)
 	if auto != "NOTSET" && slices.ContainsFunc(pads, func(p int64) bool { return p != 0 }) {
-		return w, fmt.Errorf("attribute %q = %v contradicts \"auto_pad\" = %q", "pads", pads, auto)
+		a.fail("attribute \"pads\" = %v contradicts \"auto_pad\" = %q", pads, auto)
 	}
 	for i := range w {
 		w[i] = window{int(kernel[i]), int(strides[i]), int(dilations[i]), int(pads[i]), int(pads[i+2])}
-		if auto != "SAME_UPPER" && auto != "SAME_LOWER" {
-			continue
-		}
+	}
+	return w, auto
+}
+
+// padded makes auto_pad explicit, in the attributes too.
+func (im *importer) padded(w [2]window, auto string, x []form, attrs nn.Attrs) ([2]window, error) {
+	if auto != "SAME_UPPER" && auto != "SAME_LOWER" {
+		return w, nil
+	}
+	for i := range w {
 		// the output has ⌈in/stride⌉ elements
 		in := x[2+i]
 		q, err := floorDiv(in.add(constant(w[i].stride-1)), w[i].stride)
@@ -98,9 +117,7 @@ func (im *importer) windows(a *attributes, x []form, kernel []int64, attrs nn.At
 		}
 		w[i].end = total - w[i].begin
 	}
-	if auto == "SAME_UPPER" || auto == "SAME_LOWER" {
-		attrs["pads"] = []int64{int64(w[0].begin), int64(w[1].begin), int64(w[0].end), int64(w[1].end)}
-	}
+	attrs["pads"] = []int64{int64(w[0].begin), int64(w[1].begin), int64(w[0].end), int64(w[1].end)}
 	return w, nil
 }
 
@@ -113,183 +130,140 @@ func (w window) output(in form) (form, error) {
 	return q.add(constant(1)), err
 }
 
-func (im *importer) conv(o *operator, a *attributes) error {
-	if err := o.arity(2, 3); err != nil {
-		return err
+// convolution is what Conv and ConvTranspose have in common.
+type convolution struct {
+	inputs   []string // image, weight and, if there is one, bias
+	channels int      // of the output
+	kernel   []int64
+}
+
+// convolution reads the inputs and the attributes of the kernel. channels gives
+// the numbers of channels that a weight of some shape takes and makes.
+func (im *importer) convolution(o *operator, a *attributes, x *value, channels func(shape []int, group int) (in, out int)) (c convolution, err error) {
+	weight, w, err := im.weight(o, 1, -1, -1, -1, -1)
+	if err != nil {
+		return c, err
 	}
-	x, err := im.image(o, 0)
+	group := int(a.int("group", 1, 1, maxChannel))
+	c.kernel = a.ints("kernel_shape", []int64{int64(w.shape[2]), int64(w.shape[3])}, 2, 1, maxWindow)
+	if a.first != nil {
+		return c, a.first
+	}
+	in, out := channels(w.shape, group)
+	if int(c.kernel[0]) != w.shape[2] || int(c.kernel[1]) != w.shape[3] || out == 0 {
+		return c, fmt.Errorf("attribute \"kernel_shape\" = %v does not fit the weight's shape %v", c.kernel, w.shape)
+	}
+	if k, ok := x.dims[1].integer(); !ok || k != in || w.shape[0]%group != 0 {
+		return c, fmt.Errorf("weight of shape %v with \"group\" = %d does not fit %v channels", w.shape, group, x.dims[1])
+	}
+	c.inputs, c.channels = []string{x.image, weight}, out
+	if im.input(o, 2) != nil {
+		bias, _, err := im.weight(o, 2, out)
+		if err != nil {
+			return c, err
+		}
+		c.inputs = append(c.inputs, bias)
+	}
+	return c, nil
+}
+
+func (im *importer) conv(o *operator, a *attributes, x *value) error {
+	c, err := im.convolution(o, a, x, func(shape []int, group int) (in, out int) { return shape[1] * group, shape[0] })
 	if err != nil {
 		return err
 	}
-	wName, w, err := im.weight(o, 1, -1, -1, -1, -1)
-	if err != nil {
-		return err
-	}
-	group := a.int("group", 1, 1, maxChannel)
-	kernel := a.ints("kernel_shape", []int64{int64(w.shape[2]), int64(w.shape[3])}, 2, 1, maxWindow)
+	w, auto := a.windows(c.kernel, "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 	if a.first != nil {
 		return a.first
 	}
-	if int(kernel[0]) != w.shape[2] || int(kernel[1]) != w.shape[3] || w.shape[0] == 0 {
-		return fmt.Errorf("attribute \"kernel_shape\" = %v does not fit the weight's shape %v", kernel, w.shape)
-	}
-	if c, ok := x.dims[1].integer(); !ok || c != w.shape[1]*int(group) || w.shape[0]%int(group) != 0 {
-		return fmt.Errorf("weight of shape %v with \"group\" = %d does not fit %v channels", w.shape, group, x.dims[1])
-	}
-	inputs := []string{x.image, wName}
-	if im.input(o, 2) != nil {
-		b, _, err := im.weight(o, 2, w.shape[0])
-		if err != nil {
-			return err
-		}
-		inputs = append(inputs, b)
-	}
 	attrs := a.keep("kernel_shape", "strides", "pads", "dilations", "group")
-	win, err := im.windows(a, x.dims, kernel, attrs)
-	if err != nil {
+	if w, err = im.padded(w, auto, x.dims, attrs); err != nil {
 		return err
 	}
-	dims := []form{x.dims[0], constant(w.shape[0]), {}, {}}
-	for i := range win {
-		if dims[2+i], err = win[i].output(x.dims[2+i]); err != nil {
+	dims := []form{x.dims[0], constant(c.channels), {}, {}}
+	for i := range w {
+		if dims[2+i], err = w[i].output(x.dims[2+i]); err != nil {
 			return err
 		}
 	}
-	return im.emit(o, "Conv", inputs, attrs, dims)
+	return im.emit(o, "Conv", c.inputs, attrs, dims)
 }
 
-func (im *importer) convTranspose(o *operator, a *attributes) error {
-	if err := o.arity(2, 3); err != nil {
-		return err
-	}
-	x, err := im.image(o, 0)
+func (im *importer) convTranspose(o *operator, a *attributes, x *value) error {
+	c, err := im.convolution(o, a, x, func(shape []int, group int) (in, out int) { return shape[0], shape[1] * group })
 	if err != nil {
 		return err
 	}
-	wName, w, err := im.weight(o, 1, -1, -1, -1, -1)
-	if err != nil {
-		return err
-	}
-	group := a.int("group", 1, 1, maxChannel)
-	kernel := a.ints("kernel_shape", []int64{int64(w.shape[2]), int64(w.shape[3])}, 2, 1, maxWindow)
-	strides := a.ints("strides", []int64{1, 1}, 2, 1, maxWindow)
-	dilations := a.ints("dilations", []int64{1, 1}, 2, 1, maxWindow)
-	pads := a.ints("pads", []int64{0, 0, 0, 0}, 4, 0, maxWindow)
+	w, _ := a.windows(c.kernel, "NOTSET", "VALID")
 	extra := a.ints("output_padding", []int64{0, 0}, 2, 0, maxWindow)
-	a.oneOf("auto_pad", "NOTSET", "VALID")
 	if a.first != nil {
 		return a.first
 	}
 	if a.get("output_shape") != nil {
 		return errors.New("attribute \"output_shape\" is not supported; explicit pads are")
 	}
-	if int(kernel[0]) != w.shape[2] || int(kernel[1]) != w.shape[3] || w.shape[1] == 0 {
-		return fmt.Errorf("attribute \"kernel_shape\" = %v does not fit the weight's shape %v", kernel, w.shape)
-	}
-	if c, ok := x.dims[1].integer(); !ok || c != w.shape[0] || c%int(group) != 0 {
-		return fmt.Errorf("weight of shape %v with \"group\" = %d does not fit %v channels", w.shape, group, x.dims[1])
-	}
-	channels := w.shape[1] * int(group)
-	inputs := []string{x.image, wName}
-	if im.input(o, 2) != nil {
-		b, _, err := im.weight(o, 2, channels)
-		if err != nil {
-			return err
-		}
-		inputs = append(inputs, b)
-	}
-	dims := []form{x.dims[0], constant(channels), {}, {}}
-	for i := range 2 {
-		if extra[i] > 0 && extra[i] >= max(strides[i], dilations[i]) {
+	dims := []form{x.dims[0], constant(c.channels), {}, {}}
+	for i, w := range w {
+		more := int(extra[i])
+		if more > 0 && more >= max(w.stride, w.dilation) {
 			return fmt.Errorf("attribute \"output_padding\" = %v must be smaller than the stride or the dilation", extra)
 		}
-		reach := dilations[i]*(kernel[i]-1) + 1 - strides[i] + extra[i] - pads[i] - pads[i+2]
-		dims[2+i] = x.dims[2+i].scale(float64(strides[i])).add(constant(int(reach)))
+		dims[2+i] = x.dims[2+i].scale(float64(w.stride)).add(constant(w.extent() - w.stride + more - w.begin - w.end))
 	}
-	return im.emit(o, "ConvTranspose", inputs, a.keep("kernel_shape", "strides", "pads", "dilations", "group", "output_padding"), dims)
+	return im.emit(o, "ConvTranspose", c.inputs, a.keep("kernel_shape", "strides", "pads", "dilations", "group", "output_padding"), dims)
 }
 
-func (im *importer) batchNormalization(o *operator, a *attributes) error {
-	if err := o.arity(5, 5); err != nil {
-		return err
-	}
-	x, err := im.image(o, 0)
-	if err != nil {
-		return err
-	}
+// normalization is BatchNormalization or InstanceNormalization: all inputs but
+// the image are vectors of a number per channel.
+func (im *importer) normalization(o *operator, a *attributes, x *value) error {
 	c, _ := x.dims[1].integer()
 	inputs := []string{x.image}
-	for i := 1; i < 5; i++ {
+	for i := 1; i < len(o.inputs); i++ {
 		name, _, err := im.weight(o, i, c)
 		if err != nil {
 			return err
 		}
 		inputs = append(inputs, name)
 	}
-	a.int("training_mode", 0, 0, 0) // opset 14
+	keep := []string{"epsilon"}
 	if e := lookup(a, "epsilon", float32(1e-5)); !(e > 0) || e > 1 {
 		a.fail("attribute \"epsilon\" = %g is not supported (more than 0, at most 1 is)", e)
 	}
-	if m := lookup(a, "momentum", float32(0.9)); !(m >= 0) || m > 1 {
-		a.fail("attribute \"momentum\" = %g is not supported (from 0 to 1 is)", m)
-	}
-	return im.emit(o, "BatchNormalization", inputs, a.keep("epsilon", "momentum"), x.dims)
-}
-
-func (im *importer) instanceNormalization(o *operator, a *attributes) error {
-	if err := o.arity(3, 3); err != nil {
-		return err
-	}
-	x, err := im.image(o, 0)
-	if err != nil {
-		return err
-	}
-	c, _ := x.dims[1].integer()
-	inputs := []string{x.image}
-	for i := 1; i < 3; i++ {
-		name, _, err := im.weight(o, i, c)
-		if err != nil {
-			return err
+	if o.op == "BatchNormalization" {
+		keep = append(keep, "momentum")
+		if m := lookup(a, "momentum", float32(0.9)); !(m >= 0) || m > 1 {
+			a.fail("attribute \"momentum\" = %g is not supported (from 0 to 1 is)", m)
 		}
-		inputs = append(inputs, name)
+		a.int("training_mode", 0, 0, 0) // opset 14
 	}
-	if e := lookup(a, "epsilon", float32(1e-5)); !(e > 0) || e > 1 {
-		a.fail("attribute \"epsilon\" = %g is not supported (more than 0, at most 1 is)", e)
-	}
-	return im.emit(o, "InstanceNormalization", inputs, a.keep("epsilon"), x.dims)
+	return im.emit(o, o.op, inputs, a.keep(keep...), x.dims)
 }
 
-func (im *importer) maxPool(o *operator, a *attributes) error {
+func (im *importer) maxPool(o *operator, a *attributes, x *value) error {
 	a.int("storage_order", 0, 0, 0) // concerns the second output only
-	return im.pool(o, a, "kernel_shape", "strides", "pads", "dilations")
+	return im.pool(o, a, x, "kernel_shape", "strides", "pads", "dilations")
 }
 
-func (im *importer) averagePool(o *operator, a *attributes) error {
+func (im *importer) averagePool(o *operator, a *attributes, x *value) error {
 	a.int("count_include_pad", 0, 0, 1)
-	if a.o.values["dilations"] != nil { // opset 19
+	if a.get("dilations") != nil { // opset 19
 		return errors.New("attribute \"dilations\" is not supported")
 	}
-	return im.pool(o, a, "kernel_shape", "strides", "pads", "count_include_pad")
+	return im.pool(o, a, x, "kernel_shape", "strides", "pads", "count_include_pad")
 }
 
-func (im *importer) pool(o *operator, a *attributes, keep ...string) error {
-	if err := o.arity(1, 1); err != nil {
-		return err
+func (im *importer) pool(o *operator, a *attributes, x *value, keep ...string) error {
+	if a.get("kernel_shape") == nil {
+		return errors.New("attribute \"kernel_shape\" is missing")
 	}
-	x, err := im.image(o, 0)
-	if err != nil {
-		return err
-	}
-	kernel := a.ints("kernel_shape", nil, 2, 1, maxWindow)
+	kernel := a.ints("kernel_shape", []int64{1, 1}, 2, 1, maxWindow)
 	ceil := a.int("ceil_mode", 0, 0, 1)
+	win, auto := a.windows(kernel, "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
 	if a.first != nil {
 		return a.first
 	}
-	if kernel == nil {
-		return errors.New("attribute \"kernel_shape\" is missing")
-	}
 	attrs := a.keep(keep...)
-	win, err := im.windows(a, x.dims, kernel, attrs)
+	win, err := im.padded(win, auto, x.dims, attrs)
 	if err != nil {
 		return err
 	}
@@ -333,14 +307,7 @@ func (im *importer) pool(o *operator, a *attributes, keep ...string) error {
 	return im.emit(o, o.op, []string{x.image}, attrs, dims)
 }
 
-func (im *importer) resize(o *operator, a *attributes) error {
-	if err := o.arity(2, 4); err != nil {
-		return err
-	}
-	x, err := im.image(o, 0)
-	if err != nil {
-		return err
-	}
+func (im *importer) resize(o *operator, a *attributes, x *value) error {
 	mode := a.oneOf("mode", "nearest", "linear")
 	transform := a.oneOf("coordinate_transformation_mode", "half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel")
 	rounding := a.oneOf("nearest_mode", "round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
@@ -355,39 +322,33 @@ func (im *importer) resize(o *operator, a *attributes) error {
 	if scales != nil && scales.array != nil && scales.array.len() == 0 {
 		scales = nil // opset 11 has no omitted inputs
 	}
-	var factor [4]int
-	switch {
-	case scales != nil && sizes == nil:
-		if c, err := scales.computed(); err != nil {
-			return fmt.Errorf("scales: %w", err)
-		} else if len(c.forms) != 4 {
-			return fmt.Errorf("%d scales, needs 4", len(c.forms))
-		} else {
-			for i, s := range c.forms {
-				k, ok := s.integer()
-				if !ok {
-					return fmt.Errorf("scale %v of dimension %d is not supported; whole numbers are", s, i)
-				}
-				factor[i] = k
-			}
-		}
-	case sizes != nil && scales == nil:
-		if c, err := sizes.computed(); err != nil {
-			return fmt.Errorf("sizes: %w", err)
-		} else if len(c.forms) != 4 {
-			return fmt.Errorf("%d sizes, needs 4", len(c.forms))
-		} else {
-			for i, s := range c.forms {
-				k, ok := s.ratio(x.dims[i])
-				if !ok {
-					return fmt.Errorf("size %v of dimension %d is no whole multiple of %v, which is not supported", s, i, x.dims[i])
-				}
-				factor[i] = k
-				im.decided(s)
-			}
-		}
-	default:
+	if (scales == nil) == (sizes == nil) {
 		return errors.New("needs either scales or sizes")
+	}
+	var factor [4]int
+	given, what := scales, "scale"
+	if scales == nil {
+		given, what = sizes, "size"
+	}
+	c, err := given.computed()
+	if err != nil {
+		return fmt.Errorf("%ss: %w", what, err)
+	}
+	if len(c.forms) != 4 {
+		return fmt.Errorf("%d %ss, needs 4", len(c.forms), what)
+	}
+	for i, s := range c.forms {
+		var ok bool
+		if scales != nil {
+			if factor[i], ok = s.integer(); !ok {
+				return fmt.Errorf("scale %v of dimension %d is not supported; whole numbers are", s, i)
+			}
+			continue
+		}
+		if factor[i], ok = s.ratio(x.dims[i]); !ok {
+			return fmt.Errorf("size %v of dimension %d is no whole multiple of %v, which is not supported", s, i, x.dims[i])
+		}
+		im.decided(s)
 	}
 	dims := slices.Clone(x.dims)
 	for i, k := range factor {
@@ -451,19 +412,9 @@ func repeats(transform, rounding string, k int) bool {
 
 // pad follows the padding that exporters insert to match sizes; it must come
 // out as none.
-func (im *importer) pad(o *operator, a *attributes) error {
-	if err := o.arity(2, 3); err != nil {
-		return err
-	}
+func (im *importer) pad(o *operator, a *attributes, x *value) error {
 	a.oneOf("mode", "constant", "reflect", "edge")
-	x, err := im.image(o, 0)
-	if err != nil {
-		return err
-	}
 	pads := im.input(o, 1)
-	if pads == nil {
-		return errors.New("pads are missing")
-	}
 	c, err := pads.computed()
 	if err != nil {
 		return fmt.Errorf("pads: %w", err)
@@ -482,14 +433,7 @@ func (im *importer) pad(o *operator, a *attributes) error {
 	return im.set(o, x)
 }
 
-func (im *importer) activation(o *operator, a *attributes) error {
-	if err := o.arity(1, 1); err != nil {
-		return err
-	}
-	x, err := im.image(o, 0)
-	if err != nil {
-		return err
-	}
+func (im *importer) activation(o *operator, a *attributes, x *value) error {
 	attrs := nn.Attrs{}
 	if o.op == "LeakyRelu" {
 		if v := lookup(a, "alpha", float32(0.01)); v != v || math.IsInf(float64(v), 0) {
@@ -503,11 +447,8 @@ func (im *importer) activation(o *operator, a *attributes) error {
 // softmax also takes a transposed image, the form in which PyTorch writes the
 // channel softmax at opset 11 and 12.
 func (im *importer) softmax(o *operator, a *attributes) error {
-	if err := o.arity(1, 1); err != nil {
-		return err
-	}
 	x := im.input(o, 0)
-	if x == nil || x.image == "" {
+	if x.image == "" {
 		return errors.New("input 0 is no image computed from the network's input")
 	}
 	def := int64(-1)
@@ -538,13 +479,7 @@ func (im *importer) softmax(o *operator, a *attributes) error {
 }
 
 func (im *importer) transpose(o *operator, a *attributes) error {
-	if err := o.arity(1, 1); err != nil {
-		return err
-	}
 	x := im.input(o, 0)
-	if x == nil {
-		return errors.New("input 0 is missing")
-	}
 	rank := 4
 	var c *value
 	if x.image == "" {
@@ -592,13 +527,7 @@ func (im *importer) transpose(o *operator, a *attributes) error {
 // arithmetic is an operator on two images of one shape, or on computed
 // numbers.
 func (im *importer) arithmetic(o *operator, a *attributes) error {
-	if err := o.arity(2, 2); err != nil {
-		return err
-	}
 	x, y := im.input(o, 0), im.input(o, 1)
-	if x == nil || y == nil {
-		return errors.New("an input is missing")
-	}
 	if x.image == "" && y.image == "" {
 		return im.set(o, combine(o.op, x, y))
 	}
@@ -625,13 +554,7 @@ func (im *importer) arithmetic(o *operator, a *attributes) error {
 }
 
 func (im *importer) concat(o *operator, a *attributes) error {
-	if err := o.arity(1, maxChannel); err != nil {
-		return err
-	}
 	first := im.input(o, 0)
-	if first == nil {
-		return errors.New("input 0 is missing")
-	}
 	if first.image == "" {
 		return im.concatComputed(o, a)
 	}
@@ -661,26 +584,12 @@ func (im *importer) concat(o *operator, a *attributes) error {
 }
 
 func (im *importer) identity(o *operator, a *attributes) error {
-	if err := o.arity(1, 1); err != nil {
-		return err
-	}
-	x := im.input(o, 0)
-	if x == nil {
-		return errors.New("input 0 is missing")
-	}
-	return im.set(o, x)
+	return im.set(o, im.input(o, 0))
 }
 
 // dropout does nothing outside training; during training refocus does not
 // drop.
-func (im *importer) dropout(o *operator, a *attributes) error {
-	if err := o.arity(1, 3); err != nil {
-		return err
-	}
-	x, err := im.image(o, 0)
-	if err != nil {
-		return err
-	}
+func (im *importer) dropout(o *operator, a *attributes, x *value) error {
 	a.keep("ratio", "seed")
 	if len(o.inputs) == 3 {
 		return errors.New("a training mode given as an input is not supported")

@@ -1,6 +1,7 @@
 package predict
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -39,6 +40,9 @@ func Load(path string) (*Model, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
+	}
+	if bytes.HasPrefix(data, []byte("PK\x03\x04")) {
+		return nil, fmt.Errorf("%s is a ZIP file, no ONNX file; of a BioImage Model Zoo package give weights.onnx, which is in it", path)
 	}
 	m, err := Decode(data)
 	if err != nil {

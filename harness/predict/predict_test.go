@@ -20,6 +20,7 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/internal/npy"
 	"github.com/refocus-em/refocus/harness/internal/testnet"
+	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/peers"
@@ -324,7 +325,7 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(one, func(b *bytes.Buffer) error { return WriteTIFF(b, im, 0.5) })
+	write(one, func(b *bytes.Buffer) error { return tiff.Write(b, im.H, im.W, 0.5, im.Pixels) })
 	write(two, func(b *bytes.Buffer) error {
 		return npy.Write(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
 	})
@@ -430,8 +431,8 @@ func TestPython(t *testing.T) {
 	dir := t.TempDir()
 	im, _ := discs(7, 11)
 	for name, f := range map[string]func(b *bytes.Buffer) error{
-		"a.tif": func(b *bytes.Buffer) error { return WriteTIFF(b, im, 0.2) },
-		"b.tif": func(b *bytes.Buffer) error { return WriteTIFF(b, im, 0) },
+		"a.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0.2, im.Pixels) },
+		"b.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0, im.Pixels) },
 		"c.npy": func(b *bytes.Buffer) error { return npy.Write(b, []int{7, 11}, im.Pixels) },
 	} {
 		var b bytes.Buffer
@@ -603,6 +604,18 @@ func TestTilesOfOthers(t *testing.T) {
 	for i, p := range whole.Probability {
 		if d := math.Abs(float64(p - tiled.Probability[i])); d > 1e-6 {
 			t.Fatalf("pixel (%d, %d): %g in tiles, %g whole", i/im.W, i%im.W, tiled.Probability[i], p)
+		}
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.zip")
+	for content, want := range map[string]string{"PK\x03\x04": "weights.onnx", "text": "ONNX model"} {
+		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+			t.Errorf("a file with %q: error %v does not say %q", content, err, want)
 		}
 	}
 }

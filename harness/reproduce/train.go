@@ -43,6 +43,7 @@ type TrainOptions struct {
 	Skipped  func(*Node)                // finished before, or by another process
 	Failed   func(*Node, error)         // for good
 	Restart  func(*Node, error, int)    // the backend failed; trying again
+	Damaged  func(*Node, string, error) // the checkpoint, now in this file; beginning again
 }
 
 // Failure is a run that could not be trained.
@@ -276,7 +277,7 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim) (*tra
 			return nil, err
 		}
 	}
-	return train.Run(ctx, w.proc, job, keeper{claim}, func(e train.Event) {
+	return train.Run(ctx, w.proc, job, keeper{claim, n, w.o.Damaged}, func(e train.Event) {
 		if w.o.Progress != nil {
 			w.o.Progress(n, e)
 		}
@@ -324,12 +325,27 @@ type storeError struct{ error }
 
 func (e *storeError) Unwrap() error { return e.error }
 
-// keeper is a claim whose failures to write are known as the store's.
-type keeper struct{ *store.Claim }
+// keeper is a node's claim whose failures to write are known as the store's.
+type keeper struct {
+	*store.Claim
+	node    *Node
+	damaged func(*Node, string, error)
+}
 
 func (k keeper) SetCheckpoint(b []byte) error {
 	if err := k.Claim.SetCheckpoint(b); err != nil {
 		return &storeError{err}
+	}
+	return nil
+}
+
+func (k keeper) Damaged(damage error) error {
+	path, err := k.SetAside()
+	if err != nil {
+		return &storeError{err}
+	}
+	if k.damaged != nil {
+		k.damaged(k.node, path, damage)
 	}
 	return nil
 }

@@ -171,6 +171,44 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// A damaged checkpoint costs time and nothing else.
+func TestDamagedCheckpoint(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	if failures, err := Train(context.Background(), st, nodes, options(files, nil)); err != nil || len(failures) > 0 {
+		t.Fatal(err, failures)
+	}
+	want := results(t, st, nodes)
+
+	st = openStore(t)
+	claim, err := st.Claim(nodes[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := claim.SetCheckpoint([]byte("rubbish, long enough")); err != nil {
+		t.Fatal(err)
+	}
+	claim.Release()
+	o := options(files, nil)
+	told := 0
+	o.Damaged = func(n *Node, path string, err error) {
+		told++
+		if b, e := os.ReadFile(path); e != nil || string(b) != "rubbish, long enough" || n != nodes[0] || err == nil {
+			t.Errorf("told %v of %s, %s: %q, %v", err, n.Run.ID, path, b, e)
+		}
+	}
+	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 || told != 1 {
+		t.Fatal(err, failures, told)
+	}
+	if !equal(results(t, st, nodes), want) {
+		t.Error("beginning again gave other results")
+	}
+	left, err := filepath.Glob(filepath.Join(st.Root(), "runs", ".work", nodes[0].Digest, "*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+}
+
 // A run that fails for good takes its dependents with it, and no other.
 func TestFailureIsContained(t *testing.T) {
 	nodes, files := small(t)

@@ -3,7 +3,7 @@
 //	artifacts/
 //	  data/<digest>/       exit waves, images and labels (package dataset)
 //	  runs/<digest>/       manifest.json · history.json · weights.safetensors
-//	  runs/.work/<digest>/ an unfinished run: its lock and its last checkpoint
+//	  runs/.work/<digest>/ an unfinished run's last checkpoint; its lock lies beside
 //	  reports/<name>/      reports, figures and exported models
 //
 // A digest hashes everything that determines a run's content (see Digest) and

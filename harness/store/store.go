@@ -23,8 +23,11 @@ const (
 	WeightsFile  = "weights.safetensors"
 )
 
-// checkpointFile holds an unfinished run's last checkpoint.
-const checkpointFile = "checkpoint.safetensors"
+// An unfinished run's files.
+const (
+	checkpointFile = "checkpoint.safetensors" // the last one
+	damagedFile    = "damaged.safetensors"    // one that could not be read
+)
 
 // Store is a directory of artifacts. Its methods may be called concurrently,
 // also from several processes.
@@ -94,7 +97,7 @@ func (s *Store) Runs() ([]string, error) {
 // Manifest reads a finished run's manifest.
 func (s *Store) Manifest(digest string) (*Manifest, error) {
 	var m Manifest
-	if err := readJSON(filepath.Join(s.RunDir(digest), ManifestFile), &m); err != nil {
+	if err := s.readJSON(digest, ManifestFile, &m); err != nil {
 		return nil, err
 	}
 	if m.Digest != digest {
@@ -106,7 +109,7 @@ func (s *Store) Manifest(digest string) (*Manifest, error) {
 // History reads a finished run's history.
 func (s *Store) History(digest string) (*History, error) {
 	var h History
-	if err := readJSON(filepath.Join(s.RunDir(digest), HistoryFile), &h); err != nil {
+	if err := s.readJSON(digest, HistoryFile, &h); err != nil {
 		return nil, err
 	}
 	if len(h.Epochs) == 0 || h.Best < 1 || h.Best > len(h.Epochs) {
@@ -129,7 +132,7 @@ func (s *Store) Weights(digest string) ([]byte, error) {
 	for _, f := range m.Files {
 		if f.Name == WeightsFile {
 			if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != f.SHA256 {
-				return nil, fmt.Errorf("%s is damaged: its SHA-256 differs from the manifest's (remove %s and reproduce again)", path, s.RunDir(digest))
+				return nil, s.damaged(digest, WeightsFile, errors.New("its SHA-256 differs from the manifest's"))
 			}
 			return b, nil
 		}
@@ -137,15 +140,22 @@ func (s *Store) Weights(digest string) ([]byte, error) {
 	return nil, fmt.Errorf("%s: the manifest does not list %s", s.RunDir(digest), WeightsFile)
 }
 
-func readJSON(path string, v any) error {
-	b, err := os.ReadFile(path)
+// readJSON reads a file of a finished run.
+func (s *Store) readJSON(digest, name string, v any) error {
+	b, err := os.ReadFile(filepath.Join(s.RunDir(digest), name))
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s is damaged: %w", path, err)
+		return s.damaged(digest, name, err)
 	}
 	return nil
+}
+
+// damaged says which file of a finished run is damaged and what to do.
+func (s *Store) damaged(digest, name string, err error) error {
+	dir := s.RunDir(digest)
+	return fmt.Errorf("%s is damaged (remove %s and reproduce again): %w", filepath.Join(dir, name), dir, err)
 }
 
 // ErrBusy says that another process holds the claim.
@@ -195,7 +205,7 @@ func lock(workDir string) *flock.Flock {
 
 // Checkpoint returns the run's last checkpoint, or nil if there is none.
 func (c *Claim) Checkpoint() ([]byte, error) {
-	b, err := os.ReadFile(filepath.Join(c.s.workDir(c.digest), checkpointFile))
+	b, err := os.ReadFile(c.CheckpointPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -205,7 +215,19 @@ func (c *Claim) Checkpoint() ([]byte, error) {
 // SetCheckpoint replaces the run's checkpoint; after a crash at any moment
 // either the old or the new one is there, whole.
 func (c *Claim) SetCheckpoint(b []byte) error {
-	return WriteFile(filepath.Join(c.s.workDir(c.digest), checkpointFile), b)
+	return WriteFile(c.CheckpointPath(), b)
+}
+
+// CheckpointPath is the file of the run's checkpoint.
+func (c *Claim) CheckpointPath() string {
+	return filepath.Join(c.s.workDir(c.digest), checkpointFile)
+}
+
+// SetAside renames the run's checkpoint, which is damaged, and returns its new
+// path. It stays there until the run is finished.
+func (c *Claim) SetAside() (string, error) {
+	path := filepath.Join(c.s.workDir(c.digest), damagedFile)
+	return path, os.Rename(c.CheckpointPath(), path)
 }
 
 // Commit publishes the run: the files and the manifest appear in RunDir, whole.

@@ -95,8 +95,14 @@ func TestWeightsAreChecked(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.RunDir(digest), WeightsFile), []byte("weightz"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Weights(digest); err == nil || !strings.Contains(err.Error(), "damaged") {
+	if _, err := s.Weights(digest); err == nil || !strings.Contains(err.Error(), "damaged (remove "+s.RunDir(digest)) {
 		t.Errorf("reading damaged weights: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(s.RunDir(digest), HistoryFile), []byte("{"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.History(digest); err == nil || !strings.Contains(err.Error(), "damaged (remove "+s.RunDir(digest)) {
+		t.Errorf("reading a damaged history: %v", err)
 	}
 }
 
@@ -124,6 +130,16 @@ func TestClaimIsExclusive(t *testing.T) {
 	}
 	if got, err := b.Checkpoint(); err != nil || string(got) != "1" {
 		t.Errorf("checkpoint %q, %v", got, err)
+	}
+	aside, err := b.SetAside()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(aside); err != nil || string(got) != "1" {
+		t.Errorf("set aside %q, %v", got, err)
+	}
+	if got, err := b.Checkpoint(); err != nil || got != nil {
+		t.Errorf("checkpoint %q, %v after it was set aside", got, err)
 	}
 	b.Release()
 }

@@ -17,6 +17,15 @@ import (
 // DefaultProfile is the one that File.Study applies where none is named.
 const DefaultProfile = "quick"
 
+// NameError says that no series or no profile has the name asked for.
+type NameError struct{ text string }
+
+func (e *NameError) Error() string { return e.text }
+
+func nameErrorf(format string, args ...any) error {
+	return &NameError{fmt.Sprintf(format, args...)}
+}
+
 // File is a spec file whose every profile has been checked.
 type File struct {
 	// Path is where the file was read, or "specs/NAME.toml" for a shipped one.
@@ -33,7 +42,7 @@ func Find(name string) (*File, error) {
 		data, err := specs.FS.ReadFile(name + ".toml")
 		if err != nil {
 			best, _ := nearest(name, Series())
-			return nil, fmt.Errorf("no series is called %q; nearest: %s; for a file write its path, such as ./%s.toml", name, best, name)
+			return nil, nameErrorf("no series is called %q; nearest: %s; for a file write its path, such as ./%s.toml", name, best, name)
 		}
 		return Parse("specs/"+name+".toml", data)
 	}
@@ -171,10 +180,10 @@ func (f *File) Study(profile string) (*Study, error) {
 	s, ok := f.profiles[profile]
 	if !ok {
 		if len(f.profiles) == 0 {
-			return nil, fmt.Errorf("%s has no profiles, so not %q either", f.Path, profile)
+			return nil, nameErrorf("%s has no profiles, so not %q either", f.Path, profile)
 		}
 		best, _ := nearest(profile, f.Profiles())
-		return nil, fmt.Errorf("%s has no profile %q; nearest: %s", f.Path, profile, best)
+		return nil, nameErrorf("%s has no profile %q; nearest: %s", f.Path, profile, best)
 	}
 	return s, nil
 }

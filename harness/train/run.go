@@ -2,7 +2,10 @@ package train
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,10 +32,14 @@ type Job struct {
 	Threads int
 }
 
-// Checkpoints keeps an unfinished run's last checkpoint; *store.Claim does.
+// Checkpoints keeps an unfinished run's last checkpoint.
 type Checkpoints interface {
-	Checkpoint() ([]byte, error)
+	Checkpoint() ([]byte, error) // nil where there is none
 	SetCheckpoint([]byte) error
+	CheckpointPath() string // for error messages
+	// Damaged is told that the checkpoint is damaged, and how. It takes it out
+	// of the way; the run starts from its beginning, which costs time only.
+	Damaged(err error) error
 }
 
 // Event reports progress: after every optimiser step and every validation set,
@@ -58,7 +65,7 @@ type Seconds struct {
 }
 
 // Run trains the job on a new session of b, from its last checkpoint where
-// there is one. The result does not depend on interruptions.
+// there is one that is whole. The result does not depend on interruptions.
 func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, report func(Event)) (*Result, error) {
 	s := job.Spec
 	if err := s.Check(); err != nil {
@@ -84,16 +91,20 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 	r := &runner{spec: s, parts: parts, sess: sess, graph: g, report: report}
 	c, err := keep.Checkpoint()
 	if err != nil {
-		return nil, fmt.Errorf("reading the checkpoint: %w", err)
+		return nil, fmt.Errorf("reading the checkpoint (where it is removed, the run starts from its beginning): %w", err)
+	}
+	var state []byte
+	if c != nil {
+		if state, err = r.restore(c); err != nil {
+			if err := keep.Damaged(err); err != nil {
+				return nil, fmt.Errorf("the checkpoint %s is damaged (remove it, and the run starts from its beginning): %w", keep.CheckpointPath(), err)
+			}
+		}
 	}
 	switch {
-	case c != nil:
-		state, err := r.restore(c)
-		if err != nil {
-			return nil, fmt.Errorf("the checkpoint is damaged: %w", err)
-		}
+	case state != nil:
 		if err := sess.SetState(ctx, state); err != nil {
-			return nil, fmt.Errorf("restoring the checkpoint: %w", err)
+			return nil, fmt.Errorf("restoring the checkpoint %s (where it is removed, the run starts from its beginning): %w", keep.CheckpointPath(), err)
 		}
 		n := len(r.result.History.Epochs)
 		report(Event{Epoch: n, Work: s.epochWork() * float64(n), Resumed: true})
@@ -236,7 +247,8 @@ func weights(state []byte, g *nn.Graph) ([]byte, error) {
 }
 
 // A checkpoint is one safetensors file, so that it is replaced atomically: the
-// session's state and the best weights as bytes, the history as metadata.
+// session's state and the best weights as bytes, the history and a checksum of
+// it all as metadata.
 func (r *runner) checkpoint(state []byte) ([]byte, error) {
 	h, err := json.Marshal(r.result.History)
 	if err != nil {
@@ -249,9 +261,20 @@ func (r *runner) checkpoint(state []byte) ([]byte, error) {
 	return safetensors.Encode([]safetensors.Tensor{
 		{Name: "state", Shape: []int{len(state)}, Data: state},
 		{Name: "best", Shape: []int{len(r.result.Weights)}, Data: r.result.Weights},
-	}, map[string]string{"history": string(h), "seconds": string(sec)})
+	}, map[string]string{"history": string(h), "seconds": string(sec), "sha256": checksum(state, r.result.Weights, h, sec)})
 }
 
+func checksum(parts ...[]byte) string {
+	h := sha256.New()
+	for _, p := range parts {
+		fmt.Fprintf(h, "%d\n", len(p))
+		h.Write(p)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// restore reads a checkpoint into the result so far and returns the session's
+// state, or changes nothing.
 func (r *runner) restore(c []byte) (state []byte, err error) {
 	f, err := safetensors.Decode(c)
 	if err != nil {
@@ -268,18 +291,24 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 	if state, err = read("state"); err != nil {
 		return nil, err
 	}
-	if r.result.Weights, err = read("best"); err != nil {
+	var res Result
+	if res.Weights, err = read("best"); err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal([]byte(f.Metadata["history"]), &r.result.History); err != nil {
+	history, seconds := []byte(f.Metadata["history"]), []byte(f.Metadata["seconds"])
+	if f.Metadata["sha256"] != checksum(state, res.Weights, history, seconds) {
+		return nil, errors.New("its content does not match its checksum")
+	}
+	if err := json.Unmarshal(history, &res.History); err != nil {
 		return nil, fmt.Errorf("history: %w", err)
 	}
-	if err := json.Unmarshal([]byte(f.Metadata["seconds"]), &r.result.Seconds); err != nil {
+	if err := json.Unmarshal(seconds, &res.Seconds); err != nil {
 		return nil, fmt.Errorf("seconds: %w", err)
 	}
-	if h := r.result.History; len(h.Epochs) == 0 || len(h.Epochs) > r.spec.Epochs || h.Best < 1 || h.Best > len(h.Epochs) {
+	if h := res.History; len(h.Epochs) == 0 || len(h.Epochs) > r.spec.Epochs || h.Best < 1 || h.Best > len(h.Epochs) {
 		return nil, fmt.Errorf("%d epochs of %d, best %d", len(h.Epochs), r.spec.Epochs, h.Best)
 	}
+	r.result = res
 	return state, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -15,14 +16,25 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/internal/fakebackend"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
 // memory keeps a checkpoint in memory.
-type memory struct{ b []byte }
+type memory struct {
+	b       []byte
+	fails   error // what Checkpoint returns
+	damaged []error
+}
 
-func (m *memory) Checkpoint() ([]byte, error)  { return m.b, nil }
+func (m *memory) Checkpoint() ([]byte, error)  { return m.b, m.fails }
 func (m *memory) SetCheckpoint(b []byte) error { m.b = b; return nil }
+func (m *memory) CheckpointPath() string       { return "the/file" }
+func (m *memory) Damaged(err error) error {
+	m.damaged = append(m.damaged, err)
+	m.b = nil
+	return nil
+}
 
 // job is a small run over sets of blank images.
 func job(t *testing.T) Job {
@@ -160,13 +172,78 @@ func TestResumeGivesTheSameBits(t *testing.T) {
 	}
 }
 
-func TestDamagedCheckpointIsNamed(t *testing.T) {
+// A run whose checkpoint is damaged, wherever it is, says so and begins again
+// with the same result.
+func TestDamagedCheckpoint(t *testing.T) {
 	j := job(t)
-	_, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{[]byte("rubbish, long enough")}, func(Event) {})
-	if err == nil || !strings.Contains(err.Error(), "checkpoint is damaged") {
-		t.Errorf("error %v", err)
+	keep := &memory{}
+	want, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(Event) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := keep.b
+	damages := map[string][]byte{"empty": {}, "rubbish": []byte("rubbish, long enough")}
+	for i := 0; i < len(whole); i += len(whole)/100 + 1 {
+		flipped := bytes.Clone(whole)
+		flipped[i] ^= 1
+		damages[fmt.Sprintf("bit in byte %d", i)] = flipped
+		damages[fmt.Sprintf("cut to %d bytes", i)] = whole[:i]
+	}
+	for name, b := range damages {
+		keep := &memory{b: b}
+		var work float64
+		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(e Event) { work += e.Work })
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if len(keep.damaged) != 1 {
+			t.Errorf("%s: told %v", name, keep.damaged)
+		}
+		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
+			t.Errorf("%s: the result differs", name)
+		}
+		if work != j.Spec.Work() {
+			t.Errorf("%s: reported work %g of %g", name, work, j.Spec.Work())
+		}
 	}
 }
+
+// An error about a checkpoint says where it is and what can be done.
+func TestCheckpointErrors(t *testing.T) {
+	j := job(t)
+	keep := &memory{}
+	if _, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(Event) {}); err != nil {
+		t.Fatal(err)
+	}
+	trouble := errors.New("read the/file: input/output error")
+	for name, c := range map[string]struct {
+		keep *memory
+		b    backend.Backend
+		want []string
+	}{
+		"unreadable": {&memory{fails: trouble}, &fakebackend.Backend{}, []string{"the/file", "input/output", "removed"}},
+		"refused":    {keep, refusing{&fakebackend.Backend{}}, []string{"the/file", "no such tensor", "removed"}},
+	} {
+		_, err := Run(context.Background(), c.b, j, c.keep, func(Event) {})
+		for _, w := range c.want {
+			if err == nil || !strings.Contains(err.Error(), w) {
+				t.Errorf("%s: error %v does not say %q", name, err, w)
+			}
+		}
+	}
+}
+
+// refusing is a backend that accepts no state.
+type refusing struct{ backend.Backend }
+
+func (r refusing) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
+	s, err := r.Backend.Open(ctx, g, o)
+	return refusingSession{s}, err
+}
+
+type refusingSession struct{ backend.Session }
+
+func (refusingSession) SetState(context.Context, []byte) error { return errors.New("no such tensor") }
 
 func TestSpecDigest(t *testing.T) {
 	s := job(t).Spec

@@ -20,6 +20,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/internal/testnet"
+	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/predict"
@@ -112,8 +113,8 @@ func TestPage(t *testing.T) {
 		t.Errorf("title %q", title)
 	}
 	// a file dropped as a person would: a TIFF and something else
-	var tiff bytes.Buffer
-	if err := predict.WriteTIFF(&tiff, predict.Image{H: 90, W: 130, Pixels: x.F32}, 0.2); err != nil {
+	var image bytes.Buffer
+	if err := tiff.Write(&image, 90, 130, 0.2, x.F32); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -122,7 +123,7 @@ func TestPage(t *testing.T) {
 		want    string
 	}{
 		{"b.txt", []byte("hello"), "b.txt: not an image that this page reads"},
-		{"a.tif", tiff.Bytes(), "a.tif: done in"},
+		{"a.tif", image.Bytes(), "a.tif: done in"},
 	} {
 		tab.eval(t, fmt.Sprintf(`(() => {
 			const data = new DataTransfer();

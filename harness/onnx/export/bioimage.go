@@ -11,11 +11,13 @@ import (
 	"image/png"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/refocus-em/refocus/harness/internal/npy"
+	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -27,9 +29,9 @@ const formatVersion = "0.5.4"
 const preprocessEpsilon = 1e-6
 
 // bioImage wraps the ONNX model in a BioImage Model Zoo package: a zip of the
-// description, the weights, a test input with its output, a cover image and a
-// README. Nothing is compressed, so that the bytes do not depend on a
-// compressor's version.
+// description, the weights, a test input with its output, the same two as images
+// that people can open, a cover image and a README. Nothing is compressed, so that
+// the bytes do not depend on a compressor's version.
 func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, error) {
 	field, err := m.Graph.Field()
 	if err != nil {
@@ -48,28 +50,36 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 	if err != nil {
 		return nil, fmt.Errorf("predicting with the backend: %w", err)
 	}
-	files := []struct {
+	type file struct {
 		name string
 		data []byte
-	}{{"weights.onnx", model}, {"test_input.npy", nil}, {"test_output.npy", nil}, {"cover.png", nil}, {"README.md", []byte(p.readme())}}
-	for i, x := range []Image{input, output} {
-		var b bytes.Buffer
-		if err := npy.Write(&b, x.Shape, x.Data); err != nil {
+	}
+	files := []file{{"weights.onnx", model}}
+	for _, x := range []struct {
+		name string
+		Image
+	}{{"input", input}, {"output", output}} {
+		var test, sample bytes.Buffer
+		if err := npy.Write(&test, x.Shape, x.Data); err != nil {
 			return nil, err
 		}
-		files[1+i].data = b.Bytes()
+		h, w := x.Shape[2], x.Shape[3]
+		pages := slices.Collect(slices.Chunk(x.Data, h*w)) // the channels
+		if err := tiff.Write(&sample, h, w, m.PixelSize, pages...); err != nil {
+			return nil, err
+		}
+		files = append(files, file{"test_" + x.name + ".npy", test.Bytes()}, file{"sample_" + x.name + ".tif", sample.Bytes()})
 	}
-	if files[3].data, err = cover(standard, output); err != nil {
+	picture, err := cover(standard, output)
+	if err != nil {
 		return nil, err
 	}
+	files = append(files, file{"cover.png", picture}, file{"README.md", []byte(p.readme())})
 	sum := map[string]string{}
 	for _, f := range files {
 		sum[f.name] = fmt.Sprintf("%x", sha256.Sum256(f.data))
 	}
-	files = append(files, struct {
-		name string
-		data []byte
-	}{"bioimageio.yaml", []byte(p.description(sum))})
+	files = append(files, file{"bioimageio.yaml", []byte(p.description(sum))})
 
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
@@ -169,6 +179,12 @@ func (p *bioPackage) description(sum map[string]string) string {
 	for _, a := range m.Authors {
 		line("  - name: %s", strconv.Quote(a))
 	}
+	if len(m.Maintainers) > 0 {
+		line("maintainers:")
+	}
+	for _, u := range m.Maintainers {
+		line("  - github_user: %s", strconv.Quote(u))
+	}
 	line("cite:")
 	for _, c := range m.Cite {
 		line("  - text: %s", strconv.Quote(c.Text))
@@ -195,6 +211,7 @@ func (p *bioPackage) description(sum map[string]string) string {
 	}
 	line("    data: {type: float32}")
 	file("    ", "test_tensor", "test_input.npy")
+	file("    ", "sample_tensor", "sample_input.tif")
 	line("    preprocessing:")
 	line("      - id: ensure_dtype")
 	line("        kwargs: {dtype: float32}")
@@ -217,6 +234,7 @@ func (p *bioPackage) description(sum map[string]string) string {
 	}
 	line("    data: {type: float32, range: [0.0, 1.0]}")
 	file("    ", "test_tensor", "test_output.npy")
+	file("    ", "sample_tensor", "sample_output.tif")
 	line("weights:")
 	line("  onnx:")
 	line("    source: weights.onnx")
@@ -231,17 +249,21 @@ func (p *bioPackage) description(sum map[string]string) string {
 	return b.String()
 }
 
-var unnameable = regexp.MustCompile(`[^A-Za-z0-9 _+().-]+`)
+var unnameable = regexp.MustCompile(`[^A-Za-z0-9 _+()-]+`)
 
-// name keeps to the characters that the zoo allows in a model's name, at most
-// 128 of them.
+// name keeps to the characters that the zoo allows in a model's name, and to
+// whole words, at most 64 characters as it recommends.
 func name(title string) string {
-	s := strings.NewReplacer("−", "-", "–", "-", "—", "-", ",", "", "/", "-").Replace(title)
-	s = strings.TrimSpace(unnameable.ReplaceAllString(s, " "))
-	if len(s) > 128 {
-		s = s[:128]
+	s := strings.NewReplacer("−", "-", "–", "-", "—", "-", ",", "", "e⁻/Å²", "e per A2", "Å", "A", "/", "-", ".", "_").Replace(title)
+	s = strings.Join(strings.Fields(unnameable.ReplaceAllString(s, " ")), " ")
+	const most = 64
+	if len(s) <= most {
+		return s
 	}
-	return s
+	if i := strings.LastIndexByte(s[:most+1], ' '); i > 0 {
+		return s[:i]
+	}
+	return s[:most]
 }
 
 var notIdentifier = regexp.MustCompile(`[^a-z0-9]+`)
@@ -271,7 +293,7 @@ func (p *bioPackage) readme() string {
 	line("An image of another pixel size should be resampled first: the network knows atoms and particles")
 	line("by their size in pixels.\n")
 	line("## Training\n")
-	line("Trained by refocus %s for the study %q on the domain %q. Validation loss %s.\n", m.Version, m.Study, m.Domain, decimal(m.ValidationLoss))
+	line("Trained by refocus %s for the study %q on the domain %q. Validation loss %.4g.\n", m.Version, m.Study, m.Domain, m.ValidationLoss)
 	line("| digest | SHA-256 |\n|---|---|\n| specification | `%s` |\n| run | `%s` |\n| weights | `%s` |\n", m.SpecDigest, m.RunDigest, m.WeightsDigest)
 	line("# Validation\n")
 	v := m.Validation
@@ -279,7 +301,8 @@ func (p *bioPackage) readme() string {
 		v = "The validation loss above is the mean over images of structures that the network has not seen."
 	}
 	line("%s\n\nThe package's test output was computed by the backend that trained the network;", v)
-	line("`bioimageio test` runs the ONNX weights on the test input and compares.\n")
+	line("`bioimageio test` runs the ONNX weights on the test input and compares. The sample images")
+	line("hold the same two as TIFF, the output's classes one after the other.\n")
 	line("## Licence and citation\n\n%s.\n", m.License)
 	for _, c := range m.Cite {
 		line("- %s https://doi.org/%s", c.Text, c.DOI)

@@ -22,7 +22,7 @@ import (
 type Model struct {
 	Graph *nn.Graph // with its weights; the input is a standardised image
 
-	Title          string // a line: "Nanoparticle segmentation, CdSe, −5 nm defocus"
+	Title          string // a line: "HRTEM nanoparticle segmentation, CdSe, −5 nm"
 	Description    string // a paragraph
 	Study          string
 	SpecDigest     string
@@ -34,6 +34,7 @@ type Model struct {
 	ClassNames     []string // of the output channels, the background first
 	License        string   // SPDX identifier
 	Authors        []string
+	Maintainers    []string // their names on GitHub, for the BioImage Model Zoo; optional
 	Cite           []Citation
 	Finished       time.Time // of the training
 	Version        string    // of refocus

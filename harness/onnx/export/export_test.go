@@ -39,6 +39,7 @@ func model(t testing.TB) Model {
 		ClassNames:     []string{"background", "nanoparticle"},
 		License:        "CC-BY-4.0",
 		Authors:        []string{"The refocus developers"},
+		Maintainers:    []string{"somebody"},
 		Cite:           []Citation{{"Rangel DaCosta, Oill, Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks", "10.69761/kjte5358"}},
 		Finished:       time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC),
 		Version:        "test",
@@ -355,7 +356,7 @@ func TestBioImage(t *testing.T) {
 		files[f.Name] = string(b)
 		names = append(names, f.Name)
 	}
-	if want := []string{"bioimageio.yaml", "weights.onnx", "test_input.npy", "test_output.npy", "cover.png", "README.md"}; !slices.Equal(names, want) {
+	if want := []string{"bioimageio.yaml", "weights.onnx", "test_input.npy", "sample_input.tif", "test_output.npy", "sample_output.tif", "cover.png", "README.md"}; !slices.Equal(names, want) {
 		t.Errorf("files %v, want %v", names, want)
 	}
 	yaml := files["bioimageio.yaml"]
@@ -368,6 +369,8 @@ func TestBioImage(t *testing.T) {
 		"channel_names: [background, nanoparticle]\n",
 		fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["weights.onnx"]))),
 		fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["test_input.npy"]))),
+		fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["sample_output.tif"]))),
+		"maintainers:\n  - github_user: \"somebody\"\n",
 		// the description and the model's metadata agree
 		fmt.Sprintf("run_digest: %q\n", info.Metadata["refocus.run_digest"]),
 		fmt.Sprintf("weights_digest: %q\n", info.Metadata["refocus.weights_digest"]),
@@ -386,9 +389,19 @@ func TestBioImage(t *testing.T) {
 	if err != nil || cover.Bounds().Dx() != 2*cover.Bounds().Dy() {
 		t.Errorf("cover %v, %v", cover.Bounds(), err)
 	}
-	if out := os.Getenv("REFOCUS_BIOIMAGE_OUT"); out != "" { // for `just bioimageio`
-		if err := os.WriteFile(out, bytes[0], 0o666); err != nil {
-			t.Fatal(err)
+}
+
+func TestName(t *testing.T) {
+	long := "HRTEM nanoparticle segmentation domain"
+	for title, want := range map[string]string{
+		"HRTEM nanoparticle segmentation, w_CdSe, −2.5 nm, 400 e⁻/Å²": "HRTEM nanoparticle segmentation w_CdSe -2_5 nm 400 e per A2",
+		"Gold: 5 Å / “all”":                "Gold 5 A - all",
+		long + strings.Repeat(" word", 9):  long + strings.Repeat(" word", 5),
+		long + strings.Repeat("-word", 90): "HRTEM nanoparticle segmentation",
+		strings.Repeat("w", 90):            strings.Repeat("w", 64),
+	} {
+		if got := name(title); got != want {
+			t.Errorf("%q is named %q, want %q", title, got, want)
 		}
 	}
 }

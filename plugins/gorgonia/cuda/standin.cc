@@ -494,9 +494,17 @@ void handle(const char *call, cudnnHandle_t h) {
 	REQUIRE(here(call)->handles.count(h), "%s: the handle is not of the current context", call);
 }
 
+// factors checks those of the result and of what is there already.
 void factors(const char *call, const void *a, const void *b, float wantA, float wantB) {
 	REQUIRE(*(float *)a == wantA && *(float *)b == wantB, "%s: factors %g and %g, expected %g and %g", call, *(float *)a, *(float *)b, wantA, wantB);
 }
+
+// CALL begins an operation of cuDNN.
+#define CALL(alpha, beta, wantBeta)     \
+	ALONE;                          \
+	const char *call = __func__;    \
+	handle(call, h);                \
+	factors(call, alpha, beta, 1, wantBeta)
 
 void same(const char *call, const cudnnTensorStruct *a, const cudnnTensorStruct *b) {
 	REQUIRE(a->set && b->set && a->n == b->n && a->c == b->c && a->h == b->h && a->w == b->w, "%s: descriptors differ or are not set", call);
@@ -534,8 +542,47 @@ void store(float *to, const std::vector<double> &from) {
 		to[i] = (float)from[i];
 }
 
+// An operand of a convolution; index says which of the indices of taps it has.
+struct Operand {
+	const char *what;
+	const void *p;
+	size_t count;
+	int index;
+};
+enum { Y, X, W };
+
+// convolve sums the products of a and b into the result.
+void convolve(const char *call, const cudnnTensorStruct *xd, const cudnnFilterStruct *wd, const cudnnConvolutionStruct *cd, const cudnnTensorStruct *yd,
+	Operand result, Operand a, Operand b) {
+	convolution(call, xd, wd, cd, yd);
+	apart(call, result.p, result.count, a.p, a.count);
+	apart(call, result.p, result.count, b.p, b.count);
+	float *pa = floats(call, a.what, a.p, a.count), *pb = floats(call, b.what, b.p, b.count);
+	std::vector<double> s(result.count);
+	taps(xd, wd, cd, yd, [&](size_t o, size_t i, size_t k) {
+		size_t at[] = {o, i, k};
+		s[at[result.index]] += (double)pa[at[a.index]] * pb[at[b.index]];
+	});
+	store(floats(call, result.what, result.p, result.count), s);
+}
+
 void channelDescriptor(const char *call, const cudnnTensorStruct *d, const cudnnTensorStruct *x) {
 	REQUIRE(d->set && d->n == 1 && d->c == x->c && d->h == 1 && d->w == 1, "%s: the channels' descriptor is not [1,%zu,1,1]", call, x->c);
+}
+
+void normalization(const char *call, cudnnBatchNormMode_t mode, double epsilon, const cudnnTensorStruct *x, const cudnnTensorStruct *y, const cudnnTensorStruct *channels) {
+	REQUIRE(mode == CUDNN_BATCHNORM_SPATIAL && epsilon >= CUDNN_BN_MIN_EPSILON, "%s: mode %d, epsilon %g", call, mode, epsilon);
+	same(call, x, y);
+	channelDescriptor(call, channels, x);
+}
+
+// channel calls f with the index of every element of channel k.
+template <class F>
+void channel(const cudnnTensorStruct *x, size_t k, F f) {
+	size_t pixels = x->h * x->w;
+	for (size_t n = 0; n < x->n; n++)
+		for (size_t q = 0; q < pixels; q++)
+			f((n * x->c + k) * pixels + q);
 }
 
 } // namespace
@@ -546,60 +593,30 @@ extern "C" {
 
 cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t h, const void *alpha, cudnnTensorDescriptor_t xd, const void *x, cudnnFilterDescriptor_t wd, const void *w,
 	cudnnConvolutionDescriptor_t cd, cudnnConvolutionFwdAlgo_t algo, void *space, size_t size, const void *beta, cudnnTensorDescriptor_t yd, void *y) {
-	ALONE;
-	const char *call = "cudnnConvolutionForward";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
-	convolution(call, xd, wd, cd, yd);
+	CALL(alpha, beta, 0);
 	REQUIRE(algo == CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM && !space && !size, "%s: algorithm %d may need a workspace", call, algo);
-	apart(call, y, yd->count(), x, xd->count());
-	apart(call, y, yd->count(), w, wd->count());
-	float *px = floats(call, "x", x, xd->count()), *pw = floats(call, "w", w, wd->count());
-	std::vector<double> s(yd->count());
-	taps(xd, wd, cd, yd, [&](size_t o, size_t i, size_t k) { s[o] += (double)px[i] * pw[k]; });
-	store(floats(call, "y", y, yd->count()), s);
+	convolve(call, xd, wd, cd, yd, {"y", y, yd->count(), Y}, {"x", x, xd->count(), X}, {"w", w, wd->count(), W});
 	return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t h, const void *alpha, cudnnFilterDescriptor_t wd, const void *w, cudnnTensorDescriptor_t yd, const void *dy,
 	cudnnConvolutionDescriptor_t cd, cudnnConvolutionBwdDataAlgo_t algo, void *space, size_t size, const void *beta, cudnnTensorDescriptor_t xd, void *dx) {
-	ALONE;
-	const char *call = "cudnnConvolutionBackwardData";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
-	convolution(call, xd, wd, cd, yd);
+	CALL(alpha, beta, 0);
 	REQUIRE(algo == CUDNN_CONVOLUTION_BWD_DATA_ALGO_0 && !space && !size, "%s: algorithm %d may need a workspace", call, algo);
-	apart(call, dx, xd->count(), dy, yd->count());
-	apart(call, dx, xd->count(), w, wd->count());
-	float *pd = floats(call, "dy", dy, yd->count()), *pw = floats(call, "w", w, wd->count());
-	std::vector<double> s(xd->count());
-	taps(xd, wd, cd, yd, [&](size_t o, size_t i, size_t k) { s[i] += (double)pd[o] * pw[k]; });
-	store(floats(call, "dx", dx, xd->count()), s);
+	convolve(call, xd, wd, cd, yd, {"dx", dx, xd->count(), X}, {"dy", dy, yd->count(), Y}, {"w", w, wd->count(), W});
 	return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t h, const void *alpha, cudnnTensorDescriptor_t xd, const void *x, cudnnTensorDescriptor_t yd, const void *dy,
 	cudnnConvolutionDescriptor_t cd, cudnnConvolutionBwdFilterAlgo_t algo, void *space, size_t size, const void *beta, cudnnFilterDescriptor_t wd, void *dw) {
-	ALONE;
-	const char *call = "cudnnConvolutionBackwardFilter";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
-	convolution(call, xd, wd, cd, yd);
+	CALL(alpha, beta, 0);
 	REQUIRE(algo == CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0 && !space && !size, "%s: algorithm %d may need a workspace", call, algo);
-	apart(call, dw, wd->count(), dy, yd->count());
-	apart(call, dw, wd->count(), x, xd->count());
-	float *px = floats(call, "x", x, xd->count()), *pd = floats(call, "dy", dy, yd->count());
-	std::vector<double> s(wd->count());
-	taps(xd, wd, cd, yd, [&](size_t o, size_t i, size_t k) { s[k] += (double)px[i] * pd[o]; });
-	store(floats(call, "dw", dw, wd->count()), s);
+	convolve(call, xd, wd, cd, yd, {"dw", dw, wd->count(), W}, {"x", x, xd->count(), X}, {"dy", dy, yd->count(), Y});
 	return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t cudnnConvolutionBackwardBias(cudnnHandle_t h, const void *alpha, cudnnTensorDescriptor_t yd, const void *dy, const void *beta, cudnnTensorDescriptor_t bd, void *db) {
-	ALONE;
-	const char *call = "cudnnConvolutionBackwardBias";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
+	CALL(alpha, beta, 0);
 	REQUIRE(yd->set, "%s: a descriptor is not set", call);
 	channelDescriptor(call, bd, yd);
 	apart(call, db, bd->count(), dy, yd->count());
@@ -612,10 +629,7 @@ cudnnStatus_t cudnnConvolutionBackwardBias(cudnnHandle_t h, const void *alpha, c
 }
 
 cudnnStatus_t cudnnAddTensor(cudnnHandle_t h, const void *alpha, cudnnTensorDescriptor_t ad, const void *a, const void *beta, cudnnTensorDescriptor_t cd, void *c) {
-	ALONE;
-	const char *call = "cudnnAddTensor";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 1);
+	CALL(alpha, beta, 1);
 	REQUIRE(cd->set, "%s: a descriptor is not set", call);
 	channelDescriptor(call, ad, cd);
 	apart(call, c, cd->count(), a, ad->count());
@@ -630,14 +644,9 @@ cudnnStatus_t cudnnAddTensor(cudnnHandle_t h, const void *alpha, cudnnTensorDesc
 cudnnStatus_t cudnnBatchNormalizationForwardTraining(cudnnHandle_t h, cudnnBatchNormMode_t mode, const void *alpha, const void *beta,
 	const cudnnTensorDescriptor_t xd, const void *x, const cudnnTensorDescriptor_t yd, void *y, const cudnnTensorDescriptor_t cd, const void *scale, const void *shift,
 	double factor, void *runningMean, void *runningVariance, double epsilon, void *savedMean, void *savedInverse) {
-	ALONE;
-	const char *call = "cudnnBatchNormalizationForwardTraining";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
-	REQUIRE(mode == CUDNN_BATCHNORM_SPATIAL && epsilon >= CUDNN_BN_MIN_EPSILON, "%s: mode %d, epsilon %g", call, mode, epsilon);
-	same(call, xd, yd);
-	channelDescriptor(call, cd, xd);
-	size_t c = xd->c, pixels = xd->h * xd->w, count = xd->n * pixels;
+	CALL(alpha, beta, 0);
+	normalization(call, mode, epsilon, xd, yd, cd);
+	size_t c = xd->c, count = xd->n * xd->h * xd->w;
 	REQUIRE(count > 1, "%s: one value per channel", call);
 	apart(call, y, yd->count(), x, xd->count());
 	float *px = floats(call, "x", x, xd->count()), *py = floats(call, "y", y, yd->count());
@@ -645,17 +654,12 @@ cudnnStatus_t cudnnBatchNormalizationForwardTraining(cudnnHandle_t h, cudnnBatch
 	float *rm = floats(call, "the running mean", runningMean, c), *rv = floats(call, "the running variance", runningVariance, c);
 	float *sm = floats(call, "the saved mean", savedMean, c), *si = floats(call, "the saved inverse", savedInverse, c);
 	for (size_t k = 0; k < c; k++) {
-		auto each = [&](auto f) {
-			for (size_t n = 0; n < xd->n; n++)
-				for (size_t q = 0; q < pixels; q++)
-					f((n * c + k) * pixels + q);
-		};
 		double mean = 0, square = 0;
-		each([&](size_t i) { mean += px[i]; });
+		channel(xd, k, [&](size_t i) { mean += px[i]; });
 		mean /= count;
-		each([&](size_t i) { square += (px[i] - mean) * (px[i] - mean); });
+		channel(xd, k, [&](size_t i) { square += (px[i] - mean) * (px[i] - mean); });
 		double inverse = 1 / sqrt(square / count + epsilon);
-		each([&](size_t i) { py[i] = (float)((px[i] - mean) * inverse * ps[k] + pb[k]); });
+		channel(xd, k, [&](size_t i) { py[i] = (float)((px[i] - mean) * inverse * ps[k] + pb[k]); });
 		rm[k] = (float)(rm[k] * (1 - factor) + mean * factor);
 		rv[k] = (float)(rv[k] * (1 - factor) + square / (count - 1) * factor);
 		sm[k] = (float)mean, si[k] = (float)inverse;
@@ -666,13 +670,8 @@ cudnnStatus_t cudnnBatchNormalizationForwardTraining(cudnnHandle_t h, cudnnBatch
 cudnnStatus_t cudnnBatchNormalizationForwardInference(cudnnHandle_t h, cudnnBatchNormMode_t mode, const void *alpha, const void *beta,
 	const cudnnTensorDescriptor_t xd, const void *x, const cudnnTensorDescriptor_t yd, void *y, const cudnnTensorDescriptor_t cd, const void *scale, const void *shift,
 	const void *mean, const void *variance, double epsilon) {
-	ALONE;
-	const char *call = "cudnnBatchNormalizationForwardInference";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
-	REQUIRE(mode == CUDNN_BATCHNORM_SPATIAL && epsilon >= CUDNN_BN_MIN_EPSILON, "%s: mode %d, epsilon %g", call, mode, epsilon);
-	same(call, xd, yd);
-	channelDescriptor(call, cd, xd);
+	CALL(alpha, beta, 0);
+	normalization(call, mode, epsilon, xd, yd, cd);
 	apart(call, y, yd->count(), x, xd->count());
 	float *px = floats(call, "x", x, xd->count()), *py = floats(call, "y", y, yd->count());
 	float *ps = floats(call, "scale", scale, xd->c), *pb = floats(call, "shift", shift, xd->c);
@@ -687,30 +686,20 @@ cudnnStatus_t cudnnBatchNormalizationForwardInference(cudnnHandle_t h, cudnnBatc
 cudnnStatus_t cudnnBatchNormalizationBackward(cudnnHandle_t h, cudnnBatchNormMode_t mode, const void *alphaData, const void *betaData, const void *alphaParameters, const void *betaParameters,
 	const cudnnTensorDescriptor_t xd, const void *x, const cudnnTensorDescriptor_t yd, const void *dy, const cudnnTensorDescriptor_t dd, void *dx,
 	const cudnnTensorDescriptor_t cd, const void *scale, void *dscale, void *dshift, double epsilon, const void *savedMean, const void *savedInverse) {
-	ALONE;
-	const char *call = "cudnnBatchNormalizationBackward";
-	handle(call, h);
-	factors(call, alphaData, betaData, 1, 0);
+	CALL(alphaData, betaData, 0);
 	factors(call, alphaParameters, betaParameters, 1, 0);
-	REQUIRE(mode == CUDNN_BATCHNORM_SPATIAL && epsilon >= CUDNN_BN_MIN_EPSILON, "%s: mode %d, epsilon %g", call, mode, epsilon);
-	same(call, xd, yd);
+	normalization(call, mode, epsilon, xd, yd, cd);
 	same(call, xd, dd);
-	channelDescriptor(call, cd, xd);
-	size_t c = xd->c, pixels = xd->h * xd->w, count = xd->n * pixels;
+	size_t c = xd->c, count = xd->n * xd->h * xd->w;
 	apart(call, dx, xd->count(), x, xd->count());
 	apart(call, dx, xd->count(), dy, xd->count());
 	float *px = floats(call, "x", x, xd->count()), *pd = floats(call, "dy", dy, xd->count()), *po = floats(call, "dx", dx, xd->count());
 	float *ps = floats(call, "scale", scale, c), *gs = floats(call, "dscale", dscale, c), *gb = floats(call, "dshift", dshift, c);
 	float *sm = floats(call, "the saved mean", savedMean, c), *si = floats(call, "the saved inverse", savedInverse, c);
 	for (size_t k = 0; k < c; k++) {
-		auto each = [&](auto f) {
-			for (size_t n = 0; n < xd->n; n++)
-				for (size_t q = 0; q < pixels; q++)
-					f((n * c + k) * pixels + q);
-		};
 		double dot = 0, total = 0, mean = sm[k], inverse = si[k], factor = ps[k];
-		each([&](size_t i) { dot += pd[i] * (px[i] - mean) * inverse, total += pd[i]; });
-		each([&](size_t i) { po[i] = (float)(factor * inverse * (pd[i] - total / count - (px[i] - mean) * inverse * dot / count)); });
+		channel(xd, k, [&](size_t i) { dot += pd[i] * (px[i] - mean) * inverse, total += pd[i]; });
+		channel(xd, k, [&](size_t i) { po[i] = (float)(factor * inverse * (pd[i] - total / count - (px[i] - mean) * inverse * dot / count)); });
 		gs[k] = (float)dot, gb[k] = (float)total;
 	}
 	return CUDNN_STATUS_SUCCESS;
@@ -720,47 +709,39 @@ cudnnStatus_t cudnnBatchNormalizationBackward(cudnnHandle_t h, cudnnBatchNormMod
 
 cudnnStatus_t cudnnSoftmaxForward(cudnnHandle_t h, cudnnSoftmaxAlgorithm_t algo, cudnnSoftmaxMode_t mode, const void *alpha,
 	const cudnnTensorDescriptor_t xd, const void *x, const void *beta, const cudnnTensorDescriptor_t yd, void *y) {
-	ALONE;
-	const char *call = "cudnnSoftmaxForward";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
+	CALL(alpha, beta, 0);
 	REQUIRE(algo == CUDNN_SOFTMAX_ACCURATE && mode == CUDNN_SOFTMAX_MODE_CHANNEL, "%s: algorithm %d, mode %d", call, algo, mode);
 	same(call, xd, yd);
 	float *px = floats(call, "x", x, xd->count()), *py = floats(call, "y", y, yd->count());
 	size_t pixels = xd->h * xd->w, c = xd->c;
-	for (size_t n = 0; n < xd->n; n++)
-		for (size_t q = n * c * pixels; q < n * c * pixels + pixels; q++) {
-			double top = px[q], total = 0;
-			for (size_t k = 0; k < c; k++)
-				top = fmax(top, px[q + k * pixels]);
-			std::vector<double> e(c);
-			for (size_t k = 0; k < c; k++)
-				total += e[k] = exp(px[q + k * pixels] - top);
-			for (size_t k = 0; k < c; k++)
-				py[q + k * pixels] = (float)(e[k] / total);
-		}
+	channel(xd, 0, [&](size_t q) {
+		double top = px[q], total = 0;
+		for (size_t k = 0; k < c; k++)
+			top = fmax(top, px[q + k * pixels]);
+		std::vector<double> e(c);
+		for (size_t k = 0; k < c; k++)
+			total += e[k] = exp(px[q + k * pixels] - top);
+		for (size_t k = 0; k < c; k++)
+			py[q + k * pixels] = (float)(e[k] / total);
+	});
 	return CUDNN_STATUS_SUCCESS;
 }
 
 cudnnStatus_t cudnnSoftmaxBackward(cudnnHandle_t h, cudnnSoftmaxAlgorithm_t algo, cudnnSoftmaxMode_t mode, const void *alpha,
 	const cudnnTensorDescriptor_t yd, const void *y, const cudnnTensorDescriptor_t dd, const void *dy, const void *beta, const cudnnTensorDescriptor_t xd, void *dx) {
-	ALONE;
-	const char *call = "cudnnSoftmaxBackward";
-	handle(call, h);
-	factors(call, alpha, beta, 1, 0);
+	CALL(alpha, beta, 0);
 	REQUIRE(algo == CUDNN_SOFTMAX_ACCURATE && mode == CUDNN_SOFTMAX_MODE_CHANNEL, "%s: algorithm %d, mode %d", call, algo, mode);
 	same(call, xd, yd);
 	same(call, xd, dd);
 	float *py = floats(call, "y", y, yd->count()), *pd = floats(call, "dy", dy, yd->count()), *po = floats(call, "dx", dx, yd->count());
 	size_t pixels = xd->h * xd->w, c = xd->c;
-	for (size_t n = 0; n < xd->n; n++)
-		for (size_t q = n * c * pixels; q < n * c * pixels + pixels; q++) {
-			double dot = 0;
-			for (size_t k = 0; k < c; k++)
-				dot += (double)py[q + k * pixels] * pd[q + k * pixels];
-			for (size_t k = 0; k < c; k++)
-				po[q + k * pixels] = (float)(py[q + k * pixels] * (pd[q + k * pixels] - dot));
-		}
+	channel(xd, 0, [&](size_t q) {
+		double dot = 0;
+		for (size_t k = 0; k < c; k++)
+			dot += (double)py[q + k * pixels] * pd[q + k * pixels];
+		for (size_t k = 0; k < c; k++)
+			po[q + k * pixels] = (float)(py[q + k * pixels] * (pd[q + k * pixels] - dot));
+	});
 	return CUDNN_STATUS_SUCCESS;
 }
 

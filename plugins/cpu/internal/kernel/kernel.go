@@ -54,7 +54,7 @@ const PeakFlops = 48 * 2 * Lanes
 
 // Set is one implementation of every kernel. All sets give the same bits.
 type Set struct {
-	Name string // portable or avx2
+	Name string // portable, avx2 or avx512
 
 	Gemm16, Gemm8 Gemm
 	Conv16, Conv8 Conv
@@ -120,23 +120,25 @@ type Adam struct {
 	InvScale, Beta1, OneMinusBeta1, Beta2, OneMinusBeta2, InvRootCorrection, Epsilon, Rate float32
 }
 
-// Select returns the named set: portable, avx2, or for "" what the environment
-// variable REFOCUS_ISA names, else the best that the processor has.
+// sets lists what is there, best first.
+var sets = append(native, &portable)
+
+// Select returns the named set: portable, avx2, avx512, or for "" what the
+// environment variable REFOCUS_ISA names, else the best that the processor has.
 func Select(name string) (*Set, error) {
 	if name == "" {
 		name = os.Getenv("REFOCUS_ISA")
 	}
-	best := &portable
-	if native != nil {
-		best = native
+	for _, set := range sets {
+		if name == "" || name == set.Name {
+			return set, nil
+		}
 	}
 	switch name {
-	case "", best.Name:
-		return best, nil
-	case portable.Name:
-		return &portable, nil
 	case "avx2":
 		return nil, fmt.Errorf("REFOCUS_ISA=%s: this processor has no AVX2 with FMA and F16C", name)
+	case "avx512":
+		return nil, fmt.Errorf("REFOCUS_ISA=%s: this processor or its system has no AVX-512 with F, VL, DQ and BW", name)
 	}
-	return nil, fmt.Errorf("REFOCUS_ISA=%s: the kernels here are portable and avx2", name)
+	return nil, fmt.Errorf("REFOCUS_ISA=%s: the kernels here are portable, avx2 and avx512", name)
 }

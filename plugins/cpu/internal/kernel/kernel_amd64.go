@@ -2,20 +2,26 @@ package kernel
 
 import "golang.org/x/sys/cpu"
 
-// native is nil where the processor lacks an instruction the kernels use.
-var native = func() *Set {
+// native lists the sets that the processor and the system have, best first.
+var native = func() []*Set {
+	var s []*Set
+	x := &cpu.X86
 	// x/sys/cpu does not report F16C, which every processor with AVX2 has
 	// (Intel since Haswell, AMD since Excavator).
-	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
+	if !x.HasAVX2 || !x.HasFMA {
 		return nil
 	}
-	return &avx2
+	// Every processor with AVX-512 but the Xeon Phi has these four.
+	if x.HasAVX512F && x.HasAVX512VL && x.HasAVX512DQ && x.HasAVX512BW {
+		s = append(s, &avx512)
+	}
+	return append(s, &avx2)
 }()
 
 var avx2 = Set{
 	Name:              "avx2",
-	Gemm16:            gemm(gemm16AVX2, 16),
-	Gemm8:             gemm(gemm8AVX2, 8),
+	Gemm16:            gemm(conv16AVX2, 16),
+	Gemm8:             gemm(conv8AVX2, 8),
 	Conv16:            conv(conv16AVX2, 16),
 	Conv8:             conv(conv8AVX2, 8),
 	Input2:            transform(input2AVX2, pixels(4, 4), points(16)),
@@ -110,6 +116,22 @@ var avx2 = Set{
 	},
 }
 
+// avx512 is avx2 but for the kernels that wider or more registers speed up; the
+// package's comment says why the others are not among them.
+var avx512 = func() Set {
+	s := avx2
+	s.Name = "avx512"
+	s.Gemm16, s.Conv16 = gemm(conv16AVX512, 16), conv(conv16AVX512, 16)
+	s.Gemm8, s.Conv8 = gemm(conv8AVX512, 8), conv(conv8AVX512, 8)
+	s.Input4 = pairs(input4AVX512, s.Input4, pixels(6, 6), points(36))
+	s.InputUp4 = pairs(inputUp4AVX512, s.InputUp4, pixels(4, 4), points(36))
+	s.Gradient4 = pairs(gradient4AVX512, s.Gradient4, pixels(4, 4), points(36))
+	s.WeightGradient4 = pairs(weightGradient4AVX512, s.WeightGradient4, points(36), pixels(3, 3))
+	s.WeightGradientUp4 = pairs(weightGradientUp4AVX512, s.WeightGradientUp4, points(36), pixels(3, 3))
+	s.Peak = peakAVX512
+	return s
+}()
+
 // check reports whether there is anything to do, and panics if a block is too
 // short.
 func check(rows, cols int, bs ...Block) bool {
@@ -125,31 +147,25 @@ func (b Block) skip(cols int) int { return 4 * (b.Row - cols*b.Col) }
 // pairSkip leads from the end of 2·cols pixels of a row to the row after next.
 func (b Block) pairSkip(cols int) int { return 4 * (2*b.Row - 2*cols*b.Col) }
 
-func gemm(f func(c *float32, crs int, a *float32, ars, ads int, b *float32, bds, rows, depth, acc int), columns int) Gemm {
+type convKernel func(c *float32, crs int, a *float32, ars, ads, askip int, b *float32, bds, bskip int, rows, depth, outer, acc int)
+
+// gemm is a convolution of one outer step, or of none.
+func gemm(f convKernel, columns int) Gemm {
+	one := conv(f, columns)
 	return func(c []float32, crs int, a []float32, ars, ads int, b []float32, bds, rows, depth int, acc bool) {
-		if rows <= 0 {
-			return
-		}
-		_ = c[(rows-1)*crs+columns-1]
-		if depth <= 0 {
-			if !acc {
-				for i := range rows {
-					clear(c[i*crs : i*crs+columns])
-				}
+		switch {
+		case rows <= 0:
+		case depth > 0:
+			one(c, crs, a, ars, ads, depth*ads, b, bds, depth*bds, rows, depth, 1, acc)
+		case !acc:
+			for i := range rows {
+				clear(c[i*crs : i*crs+columns])
 			}
-			return
 		}
-		_ = a[(rows-1)*ars+(depth-1)*ads]
-		_ = b[(depth-1)*bds+columns-1]
-		flag := 0
-		if acc {
-			flag = 1
-		}
-		f(&c[0], 4*crs, &a[0], 4*ars, 4*ads, &b[0], 4*bds, rows, depth, flag)
 	}
 }
 
-func conv(f func(c *float32, crs int, a *float32, ars, ads, askip int, b *float32, bds, bskip int, rows, depth, outer, acc int), columns int) Conv {
+func conv(f convKernel, columns int) Conv {
 	return func(c []float32, crs int, a []float32, ars, ads, aos int, b []float32, bds, bos, rows, depth, outer int, acc bool) {
 		if rows <= 0 || depth <= 0 || outer <= 0 {
 			panic("kernel: empty convolution")
@@ -181,6 +197,21 @@ func transform(f func(dst *float32, dstRow, dstTile int, src *float32, srcRow, s
 			to.extent(dst, dstRow, dstTile, tiles)
 			from.extent(src, srcRow, srcTile, tiles)
 			f(&dst[0], 4*dstRow, 4*dstTile, &src[0], 4*srcRow, 4*srcTile, tiles)
+		}
+	}
+}
+
+// pairs is a Transform of tiles two by two, and by one for the last of an odd
+// number.
+func pairs(two func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile, pairs int), one Transform, from, to shape) Transform {
+	even := transform(func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile, tiles int) {
+		two(dst, dstRow, dstTile, src, srcRow, srcTile, tiles/2)
+	}, from, to)
+	return func(dst []float32, dstRow, dstTile int, src []float32, srcRow, srcTile, tiles int) {
+		n := tiles &^ 1
+		even(dst, dstRow, dstTile, src, srcRow, srcTile, n)
+		if n < tiles {
+			one(dst[n*dstTile:], dstRow, dstTile, src[n*srcTile:], srcRow, srcTile, 1)
 		}
 	}
 }

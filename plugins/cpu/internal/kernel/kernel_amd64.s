@@ -2,764 +2,6 @@
 
 #include "textflag.h"
 
-// func gemm16AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm16AVX2(SB), NOSPLIT, $0-80
-	MOVQ c+0(FP), AX
-	MOVQ a+16(FP), CX
-	MOVQ crs+8(FP), BX
-	MOVQ ars+24(FP), SI
-	MOVQ ads+32(FP), DI
-	MOVQ bds+48(FP), R8
-	MOVQ rows+56(FP), R9
-	LEAQ (SI)(SI*2), R10
-	LEAQ (SI)(SI*4), R11
-
-next:
-	CMPQ   R9, $0x08
-	JA     six
-	JE     four
-	CMPQ   R9, $0x07
-	JE     four
-	CMPQ   R9, $0x06
-	JE     six
-	CMPQ   R9, $0x05
-	JE     five
-	CMPQ   R9, $0x04
-	JE     four
-	CMPQ   R9, $0x03
-	JE     three
-	CMPQ   R9, $0x02
-	JE     two
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load1
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	JMP    start1
-
-load1:
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-
-start1:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth1:
-	VMOVUPS      (DX), Y2
-	VMOVUPS      32(DX), Y3
-	VBROADCASTSS (R12), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth1
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         BX, DX
-	SUBQ         $0x01, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(SI*1), CX
-	JMP          next
-
-two:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load2
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	JMP    start2
-
-load2:
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	VMOVUPS 32(DX), Y3
-	ADDQ    BX, DX
-
-start2:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth2:
-	VMOVUPS      (DX), Y4
-	VMOVUPS      32(DX), Y5
-	VBROADCASTSS (R12), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (R12)(SI*1), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth2
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         BX, DX
-	SUBQ         $0x02, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(SI*2), CX
-	JMP          next
-
-three:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load3
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	JMP    start3
-
-load3:
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	VMOVUPS 32(DX), Y3
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y4
-	VMOVUPS 32(DX), Y5
-	ADDQ    BX, DX
-
-start3:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth3:
-	VMOVUPS      (DX), Y6
-	VMOVUPS      32(DX), Y7
-	VBROADCASTSS (R12), Y8
-	VFMADD231PS  Y6, Y8, Y0
-	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS (R12)(SI*1), Y8
-	VFMADD231PS  Y6, Y8, Y2
-	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS (R12)(SI*2), Y8
-	VFMADD231PS  Y6, Y8, Y4
-	VFMADD231PS  Y7, Y8, Y5
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth3
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y4, (DX)
-	VMOVUPS      Y5, 32(DX)
-	ADDQ         BX, DX
-	SUBQ         $0x03, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(R10*1), CX
-	JMP          next
-
-four:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load4
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	JMP    start4
-
-load4:
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	VMOVUPS 32(DX), Y3
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y4
-	VMOVUPS 32(DX), Y5
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y6
-	VMOVUPS 32(DX), Y7
-	ADDQ    BX, DX
-
-start4:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth4:
-	VMOVUPS      (DX), Y8
-	VMOVUPS      32(DX), Y9
-	VBROADCASTSS (R12), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (R12)(SI*1), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (R12)(SI*2), Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R12)(R10*1), Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth4
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y4, (DX)
-	VMOVUPS      Y5, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y6, (DX)
-	VMOVUPS      Y7, 32(DX)
-	ADDQ         BX, DX
-	SUBQ         $0x04, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(SI*4), CX
-	JMP          next
-
-five:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load5
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	JMP    start5
-
-load5:
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	VMOVUPS 32(DX), Y3
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y4
-	VMOVUPS 32(DX), Y5
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y6
-	VMOVUPS 32(DX), Y7
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y8
-	VMOVUPS 32(DX), Y9
-	ADDQ    BX, DX
-
-start5:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth5:
-	VMOVUPS      (DX), Y10
-	VMOVUPS      32(DX), Y11
-	VBROADCASTSS (R12), Y12
-	VFMADD231PS  Y10, Y12, Y0
-	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS (R12)(SI*1), Y12
-	VFMADD231PS  Y10, Y12, Y2
-	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (R12)(SI*2), Y12
-	VFMADD231PS  Y10, Y12, Y4
-	VFMADD231PS  Y11, Y12, Y5
-	VBROADCASTSS (R12)(R10*1), Y12
-	VFMADD231PS  Y10, Y12, Y6
-	VFMADD231PS  Y11, Y12, Y7
-	VBROADCASTSS (R12)(SI*4), Y12
-	VFMADD231PS  Y10, Y12, Y8
-	VFMADD231PS  Y11, Y12, Y9
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth5
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y4, (DX)
-	VMOVUPS      Y5, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y6, (DX)
-	VMOVUPS      Y7, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y8, (DX)
-	VMOVUPS      Y9, 32(DX)
-	ADDQ         BX, DX
-	SUBQ         $0x05, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(R11*1), CX
-	JMP          next
-
-six:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load6
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	VXORPS Y8, Y8, Y8
-	VXORPS Y9, Y9, Y9
-	VXORPS Y10, Y10, Y10
-	VXORPS Y11, Y11, Y11
-	JMP    start6
-
-load6:
-	VMOVUPS (DX), Y0
-	VMOVUPS 32(DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	VMOVUPS 32(DX), Y3
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y4
-	VMOVUPS 32(DX), Y5
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y6
-	VMOVUPS 32(DX), Y7
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y8
-	VMOVUPS 32(DX), Y9
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y10
-	VMOVUPS 32(DX), Y11
-	ADDQ    BX, DX
-
-start6:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth6:
-	VMOVUPS      (DX), Y12
-	VMOVUPS      32(DX), Y13
-	VBROADCASTSS (R12), Y14
-	VFMADD231PS  Y12, Y14, Y0
-	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (R12)(SI*1), Y14
-	VFMADD231PS  Y12, Y14, Y2
-	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (R12)(SI*2), Y14
-	VFMADD231PS  Y12, Y14, Y4
-	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R12)(R10*1), Y14
-	VFMADD231PS  Y12, Y14, Y6
-	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R12)(SI*4), Y14
-	VFMADD231PS  Y12, Y14, Y8
-	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R12)(R11*1), Y14
-	VFMADD231PS  Y12, Y14, Y10
-	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth6
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	VMOVUPS      Y1, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	VMOVUPS      Y3, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y4, (DX)
-	VMOVUPS      Y5, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y6, (DX)
-	VMOVUPS      Y7, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y8, (DX)
-	VMOVUPS      Y9, 32(DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y10, (DX)
-	VMOVUPS      Y11, 32(DX)
-	ADDQ         BX, DX
-	SUBQ         $0x06, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(R10*2), CX
-	JMP          next
-
-done:
-	RET
-
-// func gemm8AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
-// Requires: AVX, FMA3
-TEXT ·gemm8AVX2(SB), NOSPLIT, $0-80
-	MOVQ c+0(FP), AX
-	MOVQ a+16(FP), CX
-	MOVQ crs+8(FP), BX
-	MOVQ ars+24(FP), SI
-	MOVQ ads+32(FP), DI
-	MOVQ bds+48(FP), R8
-	MOVQ rows+56(FP), R9
-	LEAQ (SI)(SI*2), R10
-	LEAQ (SI)(SI*4), R11
-
-next:
-	CMPQ   R9, $0x08
-	JA     six
-	JE     four
-	CMPQ   R9, $0x07
-	JE     four
-	CMPQ   R9, $0x06
-	JE     six
-	CMPQ   R9, $0x05
-	JE     five
-	CMPQ   R9, $0x04
-	JE     four
-	CMPQ   R9, $0x03
-	JE     three
-	CMPQ   R9, $0x02
-	JE     two
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load1
-	VXORPS Y0, Y0, Y0
-	JMP    start1
-
-load1:
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-
-start1:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth1:
-	VMOVUPS      (DX), Y1
-	VBROADCASTSS (R12), Y2
-	VFMADD231PS  Y1, Y2, Y0
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth1
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	ADDQ         BX, DX
-	SUBQ         $0x01, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(SI*1), CX
-	JMP          next
-
-two:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load2
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	JMP    start2
-
-load2:
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y1
-	ADDQ    BX, DX
-
-start2:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth2:
-	VMOVUPS      (DX), Y2
-	VBROADCASTSS (R12), Y3
-	VFMADD231PS  Y2, Y3, Y0
-	VBROADCASTSS (R12)(SI*1), Y3
-	VFMADD231PS  Y2, Y3, Y1
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth2
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y1, (DX)
-	ADDQ         BX, DX
-	SUBQ         $0x02, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(SI*2), CX
-	JMP          next
-
-three:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load3
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	JMP    start3
-
-load3:
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	ADDQ    BX, DX
-
-start3:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth3:
-	VMOVUPS      (DX), Y3
-	VBROADCASTSS (R12), Y4
-	VFMADD231PS  Y3, Y4, Y0
-	VBROADCASTSS (R12)(SI*1), Y4
-	VFMADD231PS  Y3, Y4, Y1
-	VBROADCASTSS (R12)(SI*2), Y4
-	VFMADD231PS  Y3, Y4, Y2
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth3
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y1, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	ADDQ         BX, DX
-	SUBQ         $0x03, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(R10*1), CX
-	JMP          next
-
-four:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load4
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	JMP    start4
-
-load4:
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y3
-	ADDQ    BX, DX
-
-start4:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth4:
-	VMOVUPS      (DX), Y4
-	VBROADCASTSS (R12), Y5
-	VFMADD231PS  Y4, Y5, Y0
-	VBROADCASTSS (R12)(SI*1), Y5
-	VFMADD231PS  Y4, Y5, Y1
-	VBROADCASTSS (R12)(SI*2), Y5
-	VFMADD231PS  Y4, Y5, Y2
-	VBROADCASTSS (R12)(R10*1), Y5
-	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth4
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y1, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y3, (DX)
-	ADDQ         BX, DX
-	SUBQ         $0x04, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(SI*4), CX
-	JMP          next
-
-five:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load5
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	JMP    start5
-
-load5:
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y3
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y4
-	ADDQ    BX, DX
-
-start5:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth5:
-	VMOVUPS      (DX), Y5
-	VBROADCASTSS (R12), Y6
-	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS (R12)(SI*1), Y6
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (R12)(SI*2), Y6
-	VFMADD231PS  Y5, Y6, Y2
-	VBROADCASTSS (R12)(R10*1), Y6
-	VFMADD231PS  Y5, Y6, Y3
-	VBROADCASTSS (R12)(SI*4), Y6
-	VFMADD231PS  Y5, Y6, Y4
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth5
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y1, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y3, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y4, (DX)
-	ADDQ         BX, DX
-	SUBQ         $0x05, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(R11*1), CX
-	JMP          next
-
-six:
-	MOVQ   AX, DX
-	CMPQ   acc+72(FP), $0x00
-	JNE    load6
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	JMP    start6
-
-load6:
-	VMOVUPS (DX), Y0
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y1
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y2
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y3
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y4
-	ADDQ    BX, DX
-	VMOVUPS (DX), Y5
-	ADDQ    BX, DX
-
-start6:
-	MOVQ CX, R12
-	MOVQ b+40(FP), DX
-	MOVQ depth+64(FP), R13
-
-depth6:
-	VMOVUPS      (DX), Y6
-	VBROADCASTSS (R12), Y7
-	VFMADD231PS  Y6, Y7, Y0
-	VBROADCASTSS (R12)(SI*1), Y7
-	VFMADD231PS  Y6, Y7, Y1
-	VBROADCASTSS (R12)(SI*2), Y7
-	VFMADD231PS  Y6, Y7, Y2
-	VBROADCASTSS (R12)(R10*1), Y7
-	VFMADD231PS  Y6, Y7, Y3
-	VBROADCASTSS (R12)(SI*4), Y7
-	VFMADD231PS  Y6, Y7, Y4
-	VBROADCASTSS (R12)(R11*1), Y7
-	VFMADD231PS  Y6, Y7, Y5
-	ADDQ         DI, R12
-	ADDQ         R8, DX
-	DECQ         R13
-	JNE          depth6
-	MOVQ         AX, DX
-	VMOVUPS      Y0, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y1, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y2, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y3, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y4, (DX)
-	ADDQ         BX, DX
-	VMOVUPS      Y5, (DX)
-	ADDQ         BX, DX
-	SUBQ         $0x06, R9
-	JE           done
-	MOVQ         DX, AX
-	LEAQ         (CX)(R10*2), CX
-	JMP          next
-
-done:
-	RET
-
 // func conv16AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
 // Requires: AVX, FMA3
 TEXT ·conv16AVX2(SB), NOSPLIT, $0-104
@@ -2281,6 +1523,2796 @@ depth12:
 	JMP          next
 
 done:
+	RET
+
+// func conv16AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·conv16AVX512(SB), NOSPLIT, $0-104
+	MOVQ c+0(FP), AX
+	MOVQ a+16(FP), CX
+	MOVQ ars+24(FP), DX
+	MOVQ ads+32(FP), R8
+	MOVQ bds+56(FP), R9
+	MOVQ rows+72(FP), R10
+	LEAQ (DX)(DX*2), BX
+	LEAQ (DX)(DX*4), SI
+	LEAQ (BX)(DX*4), DI
+
+next:
+	CMPQ   R10, $0x18
+	JGE    rows16
+	CMPQ   R10, $0x10
+	JG     rows8
+	CMPQ   R10, $0x10
+	JE     rows16
+	CMPQ   R10, $0x0f
+	JE     rows15
+	CMPQ   R10, $0x0e
+	JE     rows14
+	CMPQ   R10, $0x0d
+	JE     rows13
+	CMPQ   R10, $0x0c
+	JE     rows12
+	CMPQ   R10, $0x0b
+	JE     rows11
+	CMPQ   R10, $0x0a
+	JE     rows10
+	CMPQ   R10, $0x09
+	JE     rows9
+	CMPQ   R10, $0x08
+	JE     rows8
+	CMPQ   R10, $0x07
+	JE     rows7
+	CMPQ   R10, $0x06
+	JE     rows6
+	CMPQ   R10, $0x05
+	JE     rows5
+	CMPQ   R10, $0x04
+	JE     rows4
+	CMPQ   R10, $0x03
+	JE     rows3
+	CMPQ   R10, $0x02
+	JE     rows2
+	CMPQ   acc+96(FP), $0x00
+	JNE    load1
+	VXORPS Z0, Z0, Z0
+	JMP    start1
+
+load1:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+
+start1:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer1:
+	MOVQ depth+80(FP), R13
+
+depth1:
+	VMOVUPS          (R12), Z1
+	VFMADD231PS.BCST (R11), Z1, Z0
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth1
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer1
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x01, R10
+	JE               done
+	IMUL3Q           $0x01, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows2:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load2
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	JMP    start2
+
+load2:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+
+start2:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer2:
+	MOVQ depth+80(FP), R13
+
+depth2:
+	VMOVUPS          (R12), Z2
+	VFMADD231PS.BCST (R11), Z2, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z2, Z1
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth2
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer2
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x02, R10
+	JE               done
+	IMUL3Q           $0x02, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows3:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load3
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	JMP    start3
+
+load3:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+
+start3:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer3:
+	MOVQ depth+80(FP), R13
+
+depth3:
+	VMOVUPS          (R12), Z3
+	VFMADD231PS.BCST (R11), Z3, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z3, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z3, Z2
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth3
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer3
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x03, R10
+	JE               done
+	IMUL3Q           $0x03, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows4:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load4
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	JMP    start4
+
+load4:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+
+start4:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer4:
+	MOVQ depth+80(FP), R13
+
+depth4:
+	VMOVUPS          (R12), Z4
+	VFMADD231PS.BCST (R11), Z4, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z4, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z4, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z4, Z3
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth4
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer4
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x04, R10
+	JE               done
+	IMUL3Q           $0x04, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows5:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load5
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	JMP    start5
+
+load5:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+
+start5:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer5:
+	MOVQ depth+80(FP), R13
+
+depth5:
+	VMOVUPS          (R12), Z5
+	VFMADD231PS.BCST (R11), Z5, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z5, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z5, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z5, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z5, Z4
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth5
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer5
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x05, R10
+	JE               done
+	IMUL3Q           $0x05, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows6:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load6
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	JMP    start6
+
+load6:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+
+start6:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer6:
+	MOVQ depth+80(FP), R13
+
+depth6:
+	VMOVUPS          (R12), Z6
+	VFMADD231PS.BCST (R11), Z6, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z6, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z6, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z6, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z6, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z6, Z5
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth6
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer6
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x06, R10
+	JE               done
+	IMUL3Q           $0x06, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows7:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load7
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	JMP    start7
+
+load7:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+
+start7:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer7:
+	MOVQ depth+80(FP), R13
+
+depth7:
+	VMOVUPS          (R12), Z7
+	VFMADD231PS.BCST (R11), Z7, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z7, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z7, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z7, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z7, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z7, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z7, Z6
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth7
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer7
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x07, R10
+	JE               done
+	IMUL3Q           $0x07, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows8:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load8
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	JMP    start8
+
+load8:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+
+start8:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer8:
+	MOVQ depth+80(FP), R13
+
+depth8:
+	VMOVUPS          (R12), Z8
+	VFMADD231PS.BCST (R11), Z8, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z8, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z8, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z8, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z8, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z8, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z8, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z8, Z7
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth8
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer8
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x08, R10
+	JE               done
+	IMUL3Q           $0x08, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows9:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load9
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	JMP    start9
+
+load9:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+
+start9:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer9:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth9:
+	VMOVUPS          (R13), Z9
+	VFMADD231PS.BCST (R11), Z9, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z9, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z9, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z9, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z9, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z9, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z9, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z9, Z7
+	VFMADD231PS.BCST (R12), Z9, Z8
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth9
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer9
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x09, R10
+	JE               done
+	IMUL3Q           $0x09, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows10:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load10
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	JMP    start10
+
+load10:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z9
+	ADDQ    crs+8(FP), R11
+
+start10:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer10:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth10:
+	VMOVUPS          (R13), Z10
+	VFMADD231PS.BCST (R11), Z10, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z10, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z10, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z10, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z10, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z10, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z10, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z10, Z7
+	VFMADD231PS.BCST (R12), Z10, Z8
+	VFMADD231PS.BCST (R12)(DX*1), Z10, Z9
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth10
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer10
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0a, R10
+	JE               done
+	IMUL3Q           $0x0a, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows11:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load11
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	JMP    start11
+
+load11:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z10
+	ADDQ    crs+8(FP), R11
+
+start11:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer11:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth11:
+	VMOVUPS          (R13), Z11
+	VFMADD231PS.BCST (R11), Z11, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z11, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z11, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z11, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z11, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z11, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z11, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z11, Z7
+	VFMADD231PS.BCST (R12), Z11, Z8
+	VFMADD231PS.BCST (R12)(DX*1), Z11, Z9
+	VFMADD231PS.BCST (R12)(DX*2), Z11, Z10
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth11
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer11
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z10, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0b, R10
+	JE               done
+	IMUL3Q           $0x0b, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows12:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load12
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	JMP    start12
+
+load12:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z11
+	ADDQ    crs+8(FP), R11
+
+start12:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer12:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth12:
+	VMOVUPS          (R13), Z12
+	VFMADD231PS.BCST (R11), Z12, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z12, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z12, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z12, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z12, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z12, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z12, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z12, Z7
+	VFMADD231PS.BCST (R12), Z12, Z8
+	VFMADD231PS.BCST (R12)(DX*1), Z12, Z9
+	VFMADD231PS.BCST (R12)(DX*2), Z12, Z10
+	VFMADD231PS.BCST (R12)(BX*1), Z12, Z11
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth12
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer12
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z11, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0c, R10
+	JE               done
+	IMUL3Q           $0x0c, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows13:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load13
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	JMP    start13
+
+load13:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z12
+	ADDQ    crs+8(FP), R11
+
+start13:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer13:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth13:
+	VMOVUPS          (R13), Z13
+	VFMADD231PS.BCST (R11), Z13, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z13, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z13, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z13, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z13, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z13, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z13, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z13, Z7
+	VFMADD231PS.BCST (R12), Z13, Z8
+	VFMADD231PS.BCST (R12)(DX*1), Z13, Z9
+	VFMADD231PS.BCST (R12)(DX*2), Z13, Z10
+	VFMADD231PS.BCST (R12)(BX*1), Z13, Z11
+	VFMADD231PS.BCST (R12)(DX*4), Z13, Z12
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth13
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer13
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z12, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0d, R10
+	JE               done
+	IMUL3Q           $0x0d, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows14:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load14
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	JMP    start14
+
+load14:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z12
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z13
+	ADDQ    crs+8(FP), R11
+
+start14:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer14:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth14:
+	VMOVUPS          (R13), Z14
+	VFMADD231PS.BCST (R11), Z14, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z14, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z14, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z14, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z14, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z14, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z14, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z14, Z7
+	VFMADD231PS.BCST (R12), Z14, Z8
+	VFMADD231PS.BCST (R12)(DX*1), Z14, Z9
+	VFMADD231PS.BCST (R12)(DX*2), Z14, Z10
+	VFMADD231PS.BCST (R12)(BX*1), Z14, Z11
+	VFMADD231PS.BCST (R12)(DX*4), Z14, Z12
+	VFMADD231PS.BCST (R12)(SI*1), Z14, Z13
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth14
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer14
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z12, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z13, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0e, R10
+	JE               done
+	IMUL3Q           $0x0e, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows15:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load15
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	JMP    start15
+
+load15:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z12
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z13
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z14
+	ADDQ    crs+8(FP), R11
+
+start15:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer15:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth15:
+	VMOVUPS          (R13), Z15
+	VFMADD231PS.BCST (R11), Z15, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z15, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z15, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z15, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z15, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z15, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z15, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z15, Z7
+	VFMADD231PS.BCST (R12), Z15, Z8
+	VFMADD231PS.BCST (R12)(DX*1), Z15, Z9
+	VFMADD231PS.BCST (R12)(DX*2), Z15, Z10
+	VFMADD231PS.BCST (R12)(BX*1), Z15, Z11
+	VFMADD231PS.BCST (R12)(DX*4), Z15, Z12
+	VFMADD231PS.BCST (R12)(SI*1), Z15, Z13
+	VFMADD231PS.BCST (R12)(BX*2), Z15, Z14
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth15
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer15
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z12, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z13, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z14, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0f, R10
+	JE               done
+	IMUL3Q           $0x0f, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows16:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load16
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+	VXORPS Z13, Z13, Z13
+	VXORPS Z14, Z14, Z14
+	VXORPS Z15, Z15, Z15
+	JMP    start16
+
+load16:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Z0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z12
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z13
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z14
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Z15
+	ADDQ    crs+8(FP), R11
+
+start16:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer16:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth16:
+	VMOVUPS          (R13), Z16
+	VFMADD231PS.BCST (R11), Z16, Z0
+	VFMADD231PS.BCST (R11)(DX*1), Z16, Z1
+	VFMADD231PS.BCST (R11)(DX*2), Z16, Z2
+	VFMADD231PS.BCST (R11)(BX*1), Z16, Z3
+	VFMADD231PS.BCST (R11)(DX*4), Z16, Z4
+	VFMADD231PS.BCST (R11)(SI*1), Z16, Z5
+	VFMADD231PS.BCST (R11)(BX*2), Z16, Z6
+	VFMADD231PS.BCST (R11)(DI*1), Z16, Z7
+	VFMADD231PS.BCST (R12), Z16, Z8
+	VFMADD231PS.BCST (R12)(DX*1), Z16, Z9
+	VFMADD231PS.BCST (R12)(DX*2), Z16, Z10
+	VFMADD231PS.BCST (R12)(BX*1), Z16, Z11
+	VFMADD231PS.BCST (R12)(DX*4), Z16, Z12
+	VFMADD231PS.BCST (R12)(SI*1), Z16, Z13
+	VFMADD231PS.BCST (R12)(BX*2), Z16, Z14
+	VFMADD231PS.BCST (R12)(DI*1), Z16, Z15
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth16
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer16
+	VMOVUPS          Z0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z12, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z13, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z14, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Z15, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x10, R10
+	JE               done
+	IMUL3Q           $0x10, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+done:
+	VZEROUPPER
+	RET
+
+// func conv8AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+// Requires: AVX, AVX512F, AVX512VL
+TEXT ·conv8AVX512(SB), NOSPLIT, $0-104
+	MOVQ c+0(FP), AX
+	MOVQ a+16(FP), CX
+	MOVQ ars+24(FP), DX
+	MOVQ ads+32(FP), R8
+	MOVQ bds+56(FP), R9
+	MOVQ rows+72(FP), R10
+	LEAQ (DX)(DX*2), BX
+	LEAQ (DX)(DX*4), SI
+	LEAQ (BX)(DX*4), DI
+
+next:
+	CMPQ   R10, $0x18
+	JGE    rows16
+	CMPQ   R10, $0x10
+	JG     rows8
+	CMPQ   R10, $0x10
+	JE     rows16
+	CMPQ   R10, $0x0f
+	JE     rows15
+	CMPQ   R10, $0x0e
+	JE     rows14
+	CMPQ   R10, $0x0d
+	JE     rows13
+	CMPQ   R10, $0x0c
+	JE     rows12
+	CMPQ   R10, $0x0b
+	JE     rows11
+	CMPQ   R10, $0x0a
+	JE     rows10
+	CMPQ   R10, $0x09
+	JE     rows9
+	CMPQ   R10, $0x08
+	JE     rows8
+	CMPQ   R10, $0x07
+	JE     rows7
+	CMPQ   R10, $0x06
+	JE     rows6
+	CMPQ   R10, $0x05
+	JE     rows5
+	CMPQ   R10, $0x04
+	JE     rows4
+	CMPQ   R10, $0x03
+	JE     rows3
+	CMPQ   R10, $0x02
+	JE     rows2
+	CMPQ   acc+96(FP), $0x00
+	JNE    load1
+	VXORPS Y0, Y0, Y0
+	JMP    start1
+
+load1:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+
+start1:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer1:
+	MOVQ depth+80(FP), R13
+
+depth1:
+	VMOVUPS          (R12), Y1
+	VFMADD231PS.BCST (R11), Y1, Y0
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth1
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer1
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x01, R10
+	JE               done
+	IMUL3Q           $0x01, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows2:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load2
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	JMP    start2
+
+load2:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+
+start2:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer2:
+	MOVQ depth+80(FP), R13
+
+depth2:
+	VMOVUPS          (R12), Y2
+	VFMADD231PS.BCST (R11), Y2, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y2, Y1
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth2
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer2
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x02, R10
+	JE               done
+	IMUL3Q           $0x02, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows3:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load3
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	JMP    start3
+
+load3:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+
+start3:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer3:
+	MOVQ depth+80(FP), R13
+
+depth3:
+	VMOVUPS          (R12), Y3
+	VFMADD231PS.BCST (R11), Y3, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y3, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y3, Y2
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth3
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer3
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x03, R10
+	JE               done
+	IMUL3Q           $0x03, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows4:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load4
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    start4
+
+load4:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+
+start4:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer4:
+	MOVQ depth+80(FP), R13
+
+depth4:
+	VMOVUPS          (R12), Y4
+	VFMADD231PS.BCST (R11), Y4, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y4, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y4, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y4, Y3
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth4
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer4
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x04, R10
+	JE               done
+	IMUL3Q           $0x04, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows5:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load5
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    start5
+
+load5:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+
+start5:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer5:
+	MOVQ depth+80(FP), R13
+
+depth5:
+	VMOVUPS          (R12), Y5
+	VFMADD231PS.BCST (R11), Y5, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y5, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y5, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y5, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y5, Y4
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth5
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer5
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x05, R10
+	JE               done
+	IMUL3Q           $0x05, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows6:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load6
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	JMP    start6
+
+load6:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+
+start6:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer6:
+	MOVQ depth+80(FP), R13
+
+depth6:
+	VMOVUPS          (R12), Y6
+	VFMADD231PS.BCST (R11), Y6, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y6, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y6, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y6, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y6, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y6, Y5
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth6
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer6
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x06, R10
+	JE               done
+	IMUL3Q           $0x06, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows7:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load7
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	JMP    start7
+
+load7:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+
+start7:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer7:
+	MOVQ depth+80(FP), R13
+
+depth7:
+	VMOVUPS          (R12), Y7
+	VFMADD231PS.BCST (R11), Y7, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y7, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y7, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y7, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y7, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y7, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y7, Y6
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth7
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer7
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x07, R10
+	JE               done
+	IMUL3Q           $0x07, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows8:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load8
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    start8
+
+load8:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+
+start8:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
+
+outer8:
+	MOVQ depth+80(FP), R13
+
+depth8:
+	VMOVUPS          (R12), Y8
+	VFMADD231PS.BCST (R11), Y8, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y8, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y8, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y8, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y8, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y8, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y8, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y8, Y7
+	ADDQ             R8, R11
+	ADDQ             R9, R12
+	DECQ             R13
+	JNE              depth8
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R12
+	DECQ             R14
+	JNE              outer8
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x08, R10
+	JE               done
+	IMUL3Q           $0x08, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows9:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load9
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	JMP    start9
+
+load9:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+
+start9:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer9:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth9:
+	VMOVUPS          (R13), Y9
+	VFMADD231PS.BCST (R11), Y9, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y9, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y9, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y9, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y9, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y9, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y9, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y9, Y7
+	VFMADD231PS.BCST (R12), Y9, Y8
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth9
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer9
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x09, R10
+	JE               done
+	IMUL3Q           $0x09, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows10:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load10
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	JMP    start10
+
+load10:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+
+start10:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer10:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth10:
+	VMOVUPS          (R13), Y10
+	VFMADD231PS.BCST (R11), Y10, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y10, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y10, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y10, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y10, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y10, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y10, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y10, Y7
+	VFMADD231PS.BCST (R12), Y10, Y8
+	VFMADD231PS.BCST (R12)(DX*1), Y10, Y9
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth10
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer10
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y9, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0a, R10
+	JE               done
+	IMUL3Q           $0x0a, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows11:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load11
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	JMP    start11
+
+load11:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
+
+start11:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer11:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth11:
+	VMOVUPS          (R13), Y11
+	VFMADD231PS.BCST (R11), Y11, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y11, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y11, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y11, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y11, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y11, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y11, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y11, Y7
+	VFMADD231PS.BCST (R12), Y11, Y8
+	VFMADD231PS.BCST (R12)(DX*1), Y11, Y9
+	VFMADD231PS.BCST (R12)(DX*2), Y11, Y10
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth11
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer11
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y10, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0b, R10
+	JE               done
+	IMUL3Q           $0x0b, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows12:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load12
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	JMP    start12
+
+load12:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y11
+	ADDQ    crs+8(FP), R11
+
+start12:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer12:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth12:
+	VMOVUPS          (R13), Y12
+	VFMADD231PS.BCST (R11), Y12, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y12, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y12, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y12, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y12, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y12, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y12, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y12, Y7
+	VFMADD231PS.BCST (R12), Y12, Y8
+	VFMADD231PS.BCST (R12)(DX*1), Y12, Y9
+	VFMADD231PS.BCST (R12)(DX*2), Y12, Y10
+	VFMADD231PS.BCST (R12)(BX*1), Y12, Y11
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth12
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer12
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y11, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0c, R10
+	JE               done
+	IMUL3Q           $0x0c, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows13:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load13
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+	JMP    start13
+
+load13:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y12
+	ADDQ    crs+8(FP), R11
+
+start13:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer13:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth13:
+	VMOVUPS          (R13), Y13
+	VFMADD231PS.BCST (R11), Y13, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y13, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y13, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y13, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y13, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y13, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y13, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y13, Y7
+	VFMADD231PS.BCST (R12), Y13, Y8
+	VFMADD231PS.BCST (R12)(DX*1), Y13, Y9
+	VFMADD231PS.BCST (R12)(DX*2), Y13, Y10
+	VFMADD231PS.BCST (R12)(BX*1), Y13, Y11
+	VFMADD231PS.BCST (R12)(DX*4), Y13, Y12
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth13
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer13
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y12, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0d, R10
+	JE               done
+	IMUL3Q           $0x0d, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows14:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load14
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+	VXORPS Y13, Y13, Y13
+	JMP    start14
+
+load14:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y12
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y13
+	ADDQ    crs+8(FP), R11
+
+start14:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer14:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth14:
+	VMOVUPS          (R13), Y14
+	VFMADD231PS.BCST (R11), Y14, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y14, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y14, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y14, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y14, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y14, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y14, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y14, Y7
+	VFMADD231PS.BCST (R12), Y14, Y8
+	VFMADD231PS.BCST (R12)(DX*1), Y14, Y9
+	VFMADD231PS.BCST (R12)(DX*2), Y14, Y10
+	VFMADD231PS.BCST (R12)(BX*1), Y14, Y11
+	VFMADD231PS.BCST (R12)(DX*4), Y14, Y12
+	VFMADD231PS.BCST (R12)(SI*1), Y14, Y13
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth14
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer14
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y12, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y13, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0e, R10
+	JE               done
+	IMUL3Q           $0x0e, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows15:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load15
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+	VXORPS Y13, Y13, Y13
+	VXORPS Y14, Y14, Y14
+	JMP    start15
+
+load15:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y12
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y13
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y14
+	ADDQ    crs+8(FP), R11
+
+start15:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer15:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth15:
+	VMOVUPS          (R13), Y15
+	VFMADD231PS.BCST (R11), Y15, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y15, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y15, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y15, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y15, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y15, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y15, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y15, Y7
+	VFMADD231PS.BCST (R12), Y15, Y8
+	VFMADD231PS.BCST (R12)(DX*1), Y15, Y9
+	VFMADD231PS.BCST (R12)(DX*2), Y15, Y10
+	VFMADD231PS.BCST (R12)(BX*1), Y15, Y11
+	VFMADD231PS.BCST (R12)(DX*4), Y15, Y12
+	VFMADD231PS.BCST (R12)(SI*1), Y15, Y13
+	VFMADD231PS.BCST (R12)(BX*2), Y15, Y14
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth15
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer15
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y12, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y13, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y14, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x0f, R10
+	JE               done
+	IMUL3Q           $0x0f, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+rows16:
+	CMPQ   acc+96(FP), $0x00
+	JNE    load16
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	VXORPS Y12, Y12, Y12
+	VXORPS Y13, Y13, Y13
+	VXORPS Y14, Y14, Y14
+	VXORPS Y15, Y15, Y15
+	JMP    start16
+
+load16:
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y11
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y12
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y13
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y14
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y15
+	ADDQ    crs+8(FP), R11
+
+start16:
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
+
+outer16:
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
+
+depth16:
+	VMOVUPS          (R13), Y16
+	VFMADD231PS.BCST (R11), Y16, Y0
+	VFMADD231PS.BCST (R11)(DX*1), Y16, Y1
+	VFMADD231PS.BCST (R11)(DX*2), Y16, Y2
+	VFMADD231PS.BCST (R11)(BX*1), Y16, Y3
+	VFMADD231PS.BCST (R11)(DX*4), Y16, Y4
+	VFMADD231PS.BCST (R11)(SI*1), Y16, Y5
+	VFMADD231PS.BCST (R11)(BX*2), Y16, Y6
+	VFMADD231PS.BCST (R11)(DI*1), Y16, Y7
+	VFMADD231PS.BCST (R12), Y16, Y8
+	VFMADD231PS.BCST (R12)(DX*1), Y16, Y9
+	VFMADD231PS.BCST (R12)(DX*2), Y16, Y10
+	VFMADD231PS.BCST (R12)(BX*1), Y16, Y11
+	VFMADD231PS.BCST (R12)(DX*4), Y16, Y12
+	VFMADD231PS.BCST (R12)(SI*1), Y16, Y13
+	VFMADD231PS.BCST (R12)(BX*2), Y16, Y14
+	VFMADD231PS.BCST (R12)(DI*1), Y16, Y15
+	ADDQ             R8, R11
+	ADDQ             R8, R12
+	ADDQ             R9, R13
+	DECQ             R14
+	JNE              depth16
+	ADDQ             askip+40(FP), R11
+	ADDQ             bskip+64(FP), R13
+	DECQ             R15
+	JNE              outer16
+	VMOVUPS          Y0, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y1, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y2, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y3, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y4, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y5, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y6, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y7, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y8, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y9, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y10, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y11, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y12, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y13, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y14, (AX)
+	ADDQ             crs+8(FP), AX
+	VMOVUPS          Y15, (AX)
+	ADDQ             crs+8(FP), AX
+	SUBQ             $0x10, R10
+	JE               done
+	IMUL3Q           $0x10, DX, R11
+	ADDQ             R11, CX
+	JMP              next
+
+done:
+	VZEROUPPER
 	RET
 
 // func input2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -4650,6 +6682,1914 @@ tile:
 	JNE         tile
 	RET
 
+// func input4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·input4AVX512(SB), $2368-56
+	MOVQ dst+0(FP), AX
+	MOVQ src+24(FP), CX
+	MOVQ dstRow+8(FP), DX
+	MOVQ srcRow+32(FP), BX
+	MOVQ dstTile+16(FP), SI
+	MOVQ srcTile+40(FP), DI
+	MOVQ pairs+48(FP), R8
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
+
+tile:
+	MOVQ             CX, R10
+	VBROADCASTF32X8  (R10), Z0
+	VINSERTF32X8     $0x01, (R10)(DI*1), Z0, Z0
+	ADDQ             BX, R10
+	VBROADCASTF32X8  (R10), Z1
+	VINSERTF32X8     $0x01, (R10)(DI*1), Z1, Z1
+	ADDQ             BX, R10
+	VBROADCASTF32X8  (R10), Z2
+	VINSERTF32X8     $0x01, (R10)(DI*1), Z2, Z2
+	ADDQ             BX, R10
+	VBROADCASTF32X8  (R10), Z3
+	VINSERTF32X8     $0x01, (R10)(DI*1), Z3, Z3
+	ADDQ             BX, R10
+	VBROADCASTF32X8  (R10), Z4
+	VINSERTF32X8     $0x01, (R10)(DI*1), Z4, Z4
+	ADDQ             BX, R10
+	VBROADCASTF32X8  (R10), Z5
+	VINSERTF32X8     $0x01, (R10)(DI*1), Z5, Z5
+	VMOVAPS          Z2, Z6
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z4, Z6
+	VMOVAPS          Z1, Z7
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z3, Z7
+	VSUBPS           Z2, Z4, Z8
+	VSUBPS           Z1, Z3, Z9
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z4, Z2
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z0
+	VADDPS           Z7, Z6, Z2
+	VSUBPS           Z7, Z6, Z4
+	VMOVAPS          Z9, Z6
+	VFMADD132PS.BCST const40000000<>+0(SB), Z8, Z6
+	VMOVAPS          Z9, Z7
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z8, Z7
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z5, Z3
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const40800000<>+0(SB), Z3, Z1
+	VMOVUPS          Z7, 1536(R9)
+	VMOVUPS          Z1, 1920(R9)
+	MOVQ             CX, R10
+	VBROADCASTF32X8  32(R10), Z1
+	VINSERTF32X8     $0x01, 32(R10)(DI*1), Z1, Z1
+	ADDQ             BX, R10
+	VBROADCASTF32X8  32(R10), Z3
+	VINSERTF32X8     $0x01, 32(R10)(DI*1), Z3, Z3
+	ADDQ             BX, R10
+	VBROADCASTF32X8  32(R10), Z5
+	VINSERTF32X8     $0x01, 32(R10)(DI*1), Z5, Z5
+	ADDQ             BX, R10
+	VBROADCASTF32X8  32(R10), Z7
+	VINSERTF32X8     $0x01, 32(R10)(DI*1), Z7, Z7
+	ADDQ             BX, R10
+	VBROADCASTF32X8  32(R10), Z8
+	VINSERTF32X8     $0x01, 32(R10)(DI*1), Z8, Z8
+	ADDQ             BX, R10
+	VBROADCASTF32X8  32(R10), Z9
+	VINSERTF32X8     $0x01, 32(R10)(DI*1), Z9, Z9
+	VMOVAPS          Z5, Z10
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z8, Z10
+	VMOVAPS          Z3, Z11
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z7, Z11
+	VSUBPS           Z5, Z8, Z12
+	VSUBPS           Z3, Z7, Z13
+	VMOVAPS          Z5, Z5
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z8, Z5
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const40800000<>+0(SB), Z5, Z1
+	VADDPS           Z11, Z10, Z5
+	VSUBPS           Z11, Z10, Z8
+	VMOVAPS          Z13, Z10
+	VFMADD132PS.BCST const40000000<>+0(SB), Z12, Z10
+	VMOVAPS          Z13, Z11
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z12, Z11
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z9, Z7
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const40800000<>+0(SB), Z7, Z3
+	VMOVUPS          Z11, 1600(R9)
+	VMOVUPS          Z3, 1984(R9)
+	MOVQ             CX, R10
+	VBROADCASTF32X8  64(R10), Z3
+	VINSERTF32X8     $0x01, 64(R10)(DI*1), Z3, Z3
+	ADDQ             BX, R10
+	VBROADCASTF32X8  64(R10), Z7
+	VINSERTF32X8     $0x01, 64(R10)(DI*1), Z7, Z7
+	ADDQ             BX, R10
+	VBROADCASTF32X8  64(R10), Z9
+	VINSERTF32X8     $0x01, 64(R10)(DI*1), Z9, Z9
+	ADDQ             BX, R10
+	VBROADCASTF32X8  64(R10), Z11
+	VINSERTF32X8     $0x01, 64(R10)(DI*1), Z11, Z11
+	ADDQ             BX, R10
+	VBROADCASTF32X8  64(R10), Z12
+	VINSERTF32X8     $0x01, 64(R10)(DI*1), Z12, Z12
+	ADDQ             BX, R10
+	VBROADCASTF32X8  64(R10), Z13
+	VINSERTF32X8     $0x01, 64(R10)(DI*1), Z13, Z13
+	VMOVAPS          Z9, Z14
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z12, Z14
+	VMOVAPS          Z7, Z15
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z11, Z15
+	VSUBPS           Z9, Z12, Z16
+	VSUBPS           Z7, Z11, Z17
+	VMOVAPS          Z9, Z9
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z12, Z9
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const40800000<>+0(SB), Z9, Z3
+	VADDPS           Z15, Z14, Z9
+	VSUBPS           Z15, Z14, Z12
+	VMOVAPS          Z17, Z14
+	VFMADD132PS.BCST const40000000<>+0(SB), Z16, Z14
+	VMOVAPS          Z17, Z15
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z16, Z15
+	VMOVAPS          Z11, Z11
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z13, Z11
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST const40800000<>+0(SB), Z11, Z7
+	VMOVUPS          Z15, 1664(R9)
+	VMOVUPS          Z7, 2048(R9)
+	MOVQ             CX, R10
+	VBROADCASTF32X8  96(R10), Z7
+	VINSERTF32X8     $0x01, 96(R10)(DI*1), Z7, Z7
+	ADDQ             BX, R10
+	VBROADCASTF32X8  96(R10), Z11
+	VINSERTF32X8     $0x01, 96(R10)(DI*1), Z11, Z11
+	ADDQ             BX, R10
+	VBROADCASTF32X8  96(R10), Z13
+	VINSERTF32X8     $0x01, 96(R10)(DI*1), Z13, Z13
+	ADDQ             BX, R10
+	VBROADCASTF32X8  96(R10), Z15
+	VINSERTF32X8     $0x01, 96(R10)(DI*1), Z15, Z15
+	ADDQ             BX, R10
+	VBROADCASTF32X8  96(R10), Z16
+	VINSERTF32X8     $0x01, 96(R10)(DI*1), Z16, Z16
+	ADDQ             BX, R10
+	VBROADCASTF32X8  96(R10), Z17
+	VINSERTF32X8     $0x01, 96(R10)(DI*1), Z17, Z17
+	VMOVAPS          Z13, Z18
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z16, Z18
+	VMOVAPS          Z11, Z19
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z15, Z19
+	VSUBPS           Z13, Z16, Z20
+	VSUBPS           Z11, Z15, Z21
+	VMOVAPS          Z13, Z13
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z16, Z13
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST const40800000<>+0(SB), Z13, Z7
+	VADDPS           Z19, Z18, Z13
+	VSUBPS           Z19, Z18, Z16
+	VMOVAPS          Z21, Z18
+	VFMADD132PS.BCST const40000000<>+0(SB), Z20, Z18
+	VMOVAPS          Z21, Z19
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z20, Z19
+	VMOVAPS          Z15, Z15
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z17, Z15
+	VMOVAPS          Z11, Z11
+	VFMADD132PS.BCST const40800000<>+0(SB), Z15, Z11
+	VMOVUPS          Z19, 1728(R9)
+	VMOVUPS          Z11, 2112(R9)
+	MOVQ             CX, R10
+	VBROADCASTF32X8  128(R10), Z11
+	VINSERTF32X8     $0x01, 128(R10)(DI*1), Z11, Z11
+	ADDQ             BX, R10
+	VBROADCASTF32X8  128(R10), Z15
+	VINSERTF32X8     $0x01, 128(R10)(DI*1), Z15, Z15
+	ADDQ             BX, R10
+	VBROADCASTF32X8  128(R10), Z17
+	VINSERTF32X8     $0x01, 128(R10)(DI*1), Z17, Z17
+	ADDQ             BX, R10
+	VBROADCASTF32X8  128(R10), Z19
+	VINSERTF32X8     $0x01, 128(R10)(DI*1), Z19, Z19
+	ADDQ             BX, R10
+	VBROADCASTF32X8  128(R10), Z20
+	VINSERTF32X8     $0x01, 128(R10)(DI*1), Z20, Z20
+	ADDQ             BX, R10
+	VBROADCASTF32X8  128(R10), Z21
+	VINSERTF32X8     $0x01, 128(R10)(DI*1), Z21, Z21
+	VMOVAPS          Z17, Z22
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z20, Z22
+	VMOVAPS          Z15, Z23
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z19, Z23
+	VSUBPS           Z17, Z20, Z24
+	VSUBPS           Z15, Z19, Z25
+	VMOVAPS          Z17, Z17
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z20, Z17
+	VMOVAPS          Z11, Z11
+	VFMADD132PS.BCST const40800000<>+0(SB), Z17, Z11
+	VADDPS           Z23, Z22, Z17
+	VSUBPS           Z23, Z22, Z20
+	VMOVAPS          Z25, Z22
+	VFMADD132PS.BCST const40000000<>+0(SB), Z24, Z22
+	VMOVAPS          Z25, Z23
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z24, Z23
+	VMOVAPS          Z19, Z19
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z21, Z19
+	VMOVAPS          Z15, Z15
+	VFMADD132PS.BCST const40800000<>+0(SB), Z19, Z15
+	VMOVUPS          Z23, 1792(R9)
+	VMOVUPS          Z15, 2176(R9)
+	MOVQ             CX, R10
+	VBROADCASTF32X8  160(R10), Z15
+	VINSERTF32X8     $0x01, 160(R10)(DI*1), Z15, Z15
+	ADDQ             BX, R10
+	VBROADCASTF32X8  160(R10), Z19
+	VINSERTF32X8     $0x01, 160(R10)(DI*1), Z19, Z19
+	ADDQ             BX, R10
+	VBROADCASTF32X8  160(R10), Z21
+	VINSERTF32X8     $0x01, 160(R10)(DI*1), Z21, Z21
+	ADDQ             BX, R10
+	VBROADCASTF32X8  160(R10), Z23
+	VINSERTF32X8     $0x01, 160(R10)(DI*1), Z23, Z23
+	ADDQ             BX, R10
+	VBROADCASTF32X8  160(R10), Z24
+	VINSERTF32X8     $0x01, 160(R10)(DI*1), Z24, Z24
+	ADDQ             BX, R10
+	VBROADCASTF32X8  160(R10), Z25
+	VINSERTF32X8     $0x01, 160(R10)(DI*1), Z25, Z25
+	VMOVAPS          Z21, Z26
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z24, Z26
+	VMOVAPS          Z19, Z27
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z23, Z27
+	VSUBPS           Z21, Z24, Z28
+	VSUBPS           Z19, Z23, Z29
+	VMOVAPS          Z21, Z21
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z24, Z21
+	VMOVAPS          Z15, Z15
+	VFMADD132PS.BCST const40800000<>+0(SB), Z21, Z15
+	VADDPS           Z27, Z26, Z21
+	VSUBPS           Z27, Z26, Z24
+	VMOVAPS          Z29, Z26
+	VFMADD132PS.BCST const40000000<>+0(SB), Z28, Z26
+	VMOVAPS          Z29, Z27
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z28, Z27
+	VMOVAPS          Z23, Z23
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z25, Z23
+	VMOVAPS          Z19, Z19
+	VFMADD132PS.BCST const40800000<>+0(SB), Z23, Z19
+	VMOVUPS          Z27, 1856(R9)
+	VMOVUPS          Z19, 2240(R9)
+	VMOVAPS          Z3, Z19
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z11, Z19
+	VMOVAPS          Z1, Z23
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z7, Z23
+	VSUBPS           Z3, Z11, Z25
+	VSUBPS           Z1, Z7, Z27
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z11, Z3
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const40800000<>+0(SB), Z3, Z0
+	VADDPS           Z23, Z19, Z3
+	VSUBPS           Z23, Z19, Z11
+	VMOVAPS          Z27, Z19
+	VFMADD132PS.BCST const40000000<>+0(SB), Z25, Z19
+	VMOVAPS          Z27, Z23
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z25, Z23
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z15, Z7
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const40800000<>+0(SB), Z7, Z1
+	MOVQ             AX, R10
+	VMOVUPS          Y0, (R10)
+	VEXTRACTF32X8    $0x01, Z0, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y3, (R10)
+	VEXTRACTF32X8    $0x01, Z3, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y11, (R10)
+	VEXTRACTF32X8    $0x01, Z11, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y19, (R10)
+	VEXTRACTF32X8    $0x01, Z19, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y23, (R10)
+	VEXTRACTF32X8    $0x01, Z23, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y1, (R10)
+	VEXTRACTF32X8    $0x01, Z1, (R10)(SI*1)
+	VMOVAPS          Z9, Z0
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z17, Z0
+	VMOVAPS          Z5, Z1
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z13, Z1
+	VSUBPS           Z9, Z17, Z3
+	VSUBPS           Z5, Z13, Z7
+	VMOVAPS          Z9, Z9
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z17, Z9
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z9, Z2
+	VADDPS           Z1, Z0, Z9
+	VSUBPS           Z1, Z0, Z0
+	VMOVAPS          Z7, Z1
+	VFMADD132PS.BCST const40000000<>+0(SB), Z3, Z1
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z3, Z7
+	VMOVAPS          Z13, Z3
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z21, Z3
+	VMOVAPS          Z5, Z5
+	VFMADD132PS.BCST const40800000<>+0(SB), Z3, Z5
+	ADDQ             DX, R10
+	VMOVUPS          Y2, (R10)
+	VEXTRACTF32X8    $0x01, Z2, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y9, (R10)
+	VEXTRACTF32X8    $0x01, Z9, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y0, (R10)
+	VEXTRACTF32X8    $0x01, Z0, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y1, (R10)
+	VEXTRACTF32X8    $0x01, Z1, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y7, (R10)
+	VEXTRACTF32X8    $0x01, Z7, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y5, (R10)
+	VEXTRACTF32X8    $0x01, Z5, (R10)(SI*1)
+	VMOVAPS          Z12, Z0
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z20, Z0
+	VMOVAPS          Z8, Z1
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z16, Z1
+	VSUBPS           Z12, Z20, Z2
+	VSUBPS           Z8, Z16, Z3
+	VMOVAPS          Z12, Z5
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z20, Z5
+	VMOVAPS          Z4, Z4
+	VFMADD132PS.BCST const40800000<>+0(SB), Z5, Z4
+	VADDPS           Z1, Z0, Z5
+	VSUBPS           Z1, Z0, Z0
+	VMOVAPS          Z3, Z1
+	VFMADD132PS.BCST const40000000<>+0(SB), Z2, Z1
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z2, Z3
+	VMOVAPS          Z16, Z2
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z24, Z2
+	VMOVAPS          Z8, Z7
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z7
+	ADDQ             DX, R10
+	VMOVUPS          Y4, (R10)
+	VEXTRACTF32X8    $0x01, Z4, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y5, (R10)
+	VEXTRACTF32X8    $0x01, Z5, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y0, (R10)
+	VEXTRACTF32X8    $0x01, Z0, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y1, (R10)
+	VEXTRACTF32X8    $0x01, Z1, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y3, (R10)
+	VEXTRACTF32X8    $0x01, Z3, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y7, (R10)
+	VEXTRACTF32X8    $0x01, Z7, (R10)(SI*1)
+	VMOVAPS          Z14, Z0
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z22, Z0
+	VMOVAPS          Z10, Z1
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z18, Z1
+	VSUBPS           Z14, Z22, Z2
+	VSUBPS           Z10, Z18, Z3
+	VMOVAPS          Z14, Z4
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z22, Z4
+	VMOVAPS          Z6, Z5
+	VFMADD132PS.BCST const40800000<>+0(SB), Z4, Z5
+	VADDPS           Z1, Z0, Z4
+	VSUBPS           Z1, Z0, Z0
+	VMOVAPS          Z3, Z1
+	VFMADD132PS.BCST const40000000<>+0(SB), Z2, Z1
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z2, Z3
+	VMOVAPS          Z18, Z2
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z26, Z2
+	VMOVAPS          Z10, Z6
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z6
+	ADDQ             DX, R10
+	VMOVUPS          Y5, (R10)
+	VEXTRACTF32X8    $0x01, Z5, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y4, (R10)
+	VEXTRACTF32X8    $0x01, Z4, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y0, (R10)
+	VEXTRACTF32X8    $0x01, Z0, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y1, (R10)
+	VEXTRACTF32X8    $0x01, Z1, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y3, (R10)
+	VEXTRACTF32X8    $0x01, Z3, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y6, (R10)
+	VEXTRACTF32X8    $0x01, Z6, (R10)(SI*1)
+	VMOVUPS          1536(R9), Z0
+	VMOVUPS          1600(R9), Z1
+	VMOVUPS          1664(R9), Z2
+	VMOVUPS          1728(R9), Z3
+	VMOVUPS          1792(R9), Z4
+	VMOVUPS          1856(R9), Z5
+	VMOVAPS          Z2, Z6
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z4, Z6
+	VMOVAPS          Z1, Z7
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z3, Z7
+	VSUBPS           Z2, Z4, Z8
+	VSUBPS           Z1, Z3, Z9
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z4, Z2
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z0
+	VADDPS           Z7, Z6, Z2
+	VSUBPS           Z7, Z6, Z4
+	VMOVAPS          Z9, Z6
+	VFMADD132PS.BCST const40000000<>+0(SB), Z8, Z6
+	VMOVAPS          Z9, Z7
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z8, Z7
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z5, Z3
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const40800000<>+0(SB), Z3, Z1
+	ADDQ             DX, R10
+	VMOVUPS          Y0, (R10)
+	VEXTRACTF32X8    $0x01, Z0, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y2, (R10)
+	VEXTRACTF32X8    $0x01, Z2, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y4, (R10)
+	VEXTRACTF32X8    $0x01, Z4, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y6, (R10)
+	VEXTRACTF32X8    $0x01, Z6, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y7, (R10)
+	VEXTRACTF32X8    $0x01, Z7, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y1, (R10)
+	VEXTRACTF32X8    $0x01, Z1, (R10)(SI*1)
+	VMOVUPS          1920(R9), Z0
+	VMOVUPS          1984(R9), Z1
+	VMOVUPS          2048(R9), Z2
+	VMOVUPS          2112(R9), Z3
+	VMOVUPS          2176(R9), Z4
+	VMOVUPS          2240(R9), Z5
+	VMOVAPS          Z2, Z6
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z4, Z6
+	VMOVAPS          Z1, Z7
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z3, Z7
+	VSUBPS           Z2, Z4, Z8
+	VSUBPS           Z1, Z3, Z9
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z4, Z2
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z0
+	VADDPS           Z7, Z6, Z2
+	VSUBPS           Z7, Z6, Z4
+	VMOVAPS          Z9, Z6
+	VFMADD132PS.BCST const40000000<>+0(SB), Z8, Z6
+	VMOVAPS          Z9, Z7
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z8, Z7
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z5, Z3
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const40800000<>+0(SB), Z3, Z1
+	ADDQ             DX, R10
+	VMOVUPS          Y0, (R10)
+	VEXTRACTF32X8    $0x01, Z0, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y2, (R10)
+	VEXTRACTF32X8    $0x01, Z2, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y4, (R10)
+	VEXTRACTF32X8    $0x01, Z4, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y6, (R10)
+	VEXTRACTF32X8    $0x01, Z6, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y7, (R10)
+	VEXTRACTF32X8    $0x01, Z7, (R10)(SI*1)
+	ADDQ             DX, R10
+	VMOVUPS          Y1, (R10)
+	VEXTRACTF32X8    $0x01, Z1, (R10)(SI*1)
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	DECQ             R8
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func inputUp4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·inputUp4AVX512(SB), $2368-56
+	MOVQ dst+0(FP), AX
+	MOVQ src+24(FP), CX
+	MOVQ dstRow+8(FP), DX
+	MOVQ srcRow+32(FP), BX
+	MOVQ dstTile+16(FP), SI
+	MOVQ srcTile+40(FP), DI
+	MOVQ pairs+48(FP), R8
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
+
+tile:
+	MOVQ             CX, R9
+	VBROADCASTF32X8  (R9), Z0
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z0, Z0
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z1
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z1, Z1
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z2
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z2, Z2
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z3
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z3, Z3
+	VMOVAPS          Z1, Z4
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z2, Z4
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const40800000<>+0(SB), Z4, Z0
+	VMOVAPS          Z1, Z4
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z2, Z4
+	VMULPS.BCST      const40000000<>+0(SB), Z4, Z4
+	VSUBPS           Z1, Z2, Z5
+	VMULPS.BCST      const40400000<>+0(SB), Z5, Z5
+	VSUBPS           Z2, Z1, Z6
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z3, Z2
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z1
+	MOVQ             CX, R9
+	VBROADCASTF32X8  32(R9), Z2
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z2, Z2
+	ADDQ             BX, R9
+	VBROADCASTF32X8  32(R9), Z3
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z3, Z3
+	ADDQ             BX, R9
+	VBROADCASTF32X8  32(R9), Z7
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z7, Z7
+	ADDQ             BX, R9
+	VBROADCASTF32X8  32(R9), Z8
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z8, Z8
+	VMOVAPS          Z3, Z9
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z7, Z9
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z9, Z2
+	VMOVAPS          Z3, Z9
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z7, Z9
+	VMULPS.BCST      const40000000<>+0(SB), Z9, Z9
+	VSUBPS           Z3, Z7, Z10
+	VMULPS.BCST      const40400000<>+0(SB), Z10, Z10
+	VSUBPS           Z7, Z3, Z11
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z8, Z7
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const40800000<>+0(SB), Z7, Z3
+	MOVQ             CX, R9
+	VBROADCASTF32X8  64(R9), Z7
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z7, Z7
+	ADDQ             BX, R9
+	VBROADCASTF32X8  64(R9), Z8
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z8, Z8
+	ADDQ             BX, R9
+	VBROADCASTF32X8  64(R9), Z12
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z12, Z12
+	ADDQ             BX, R9
+	VBROADCASTF32X8  64(R9), Z13
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z13, Z13
+	VMOVAPS          Z8, Z14
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z12, Z14
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST const40800000<>+0(SB), Z14, Z7
+	VMOVAPS          Z8, Z14
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z12, Z14
+	VMULPS.BCST      const40000000<>+0(SB), Z14, Z14
+	VSUBPS           Z8, Z12, Z15
+	VMULPS.BCST      const40400000<>+0(SB), Z15, Z15
+	VSUBPS           Z12, Z8, Z16
+	VMOVAPS          Z12, Z12
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z13, Z12
+	VMOVAPS          Z8, Z8
+	VFMADD132PS.BCST const40800000<>+0(SB), Z12, Z8
+	MOVQ             CX, R9
+	VBROADCASTF32X8  96(R9), Z12
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z12, Z12
+	ADDQ             BX, R9
+	VBROADCASTF32X8  96(R9), Z13
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z13, Z13
+	ADDQ             BX, R9
+	VBROADCASTF32X8  96(R9), Z17
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z17, Z17
+	ADDQ             BX, R9
+	VBROADCASTF32X8  96(R9), Z18
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z18, Z18
+	VMOVAPS          Z13, Z19
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z17, Z19
+	VMOVAPS          Z12, Z12
+	VFMADD132PS.BCST const40800000<>+0(SB), Z19, Z12
+	VMOVAPS          Z13, Z19
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z17, Z19
+	VMULPS.BCST      const40000000<>+0(SB), Z19, Z19
+	VSUBPS           Z13, Z17, Z20
+	VMULPS.BCST      const40400000<>+0(SB), Z20, Z20
+	VSUBPS           Z17, Z13, Z21
+	VMOVAPS          Z17, Z17
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z18, Z17
+	VMOVAPS          Z13, Z13
+	VFMADD132PS.BCST const40800000<>+0(SB), Z17, Z13
+	VMOVAPS          Z2, Z17
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z7, Z17
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const40800000<>+0(SB), Z17, Z0
+	VMOVAPS          Z2, Z17
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z7, Z17
+	VMULPS.BCST      const40000000<>+0(SB), Z17, Z17
+	VSUBPS           Z2, Z7, Z18
+	VMULPS.BCST      const40400000<>+0(SB), Z18, Z18
+	VSUBPS           Z7, Z2, Z22
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z12, Z7
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z7, Z2
+	MOVQ             AX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y17, (R9)
+	VEXTRACTF32X8    $0x01, Z17, (R9)(SI*1)
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	VMOVUPS          Y18, (R9)
+	VEXTRACTF32X8    $0x01, Z18, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y22, (R9)
+	VEXTRACTF32X8    $0x01, Z22, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	VMOVAPS          Z9, Z0
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z14, Z0
+	VMOVAPS          Z4, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z0, Z2
+	VMOVAPS          Z9, Z0
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z14, Z0
+	VMULPS.BCST      const40000000<>+0(SB), Z0, Z0
+	VSUBPS           Z9, Z14, Z4
+	VMULPS.BCST      const40400000<>+0(SB), Z4, Z4
+	VSUBPS           Z14, Z9, Z7
+	VMOVAPS          Z14, Z12
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z19, Z12
+	VMOVAPS          Z9, Z9
+	VFMADD132PS.BCST const40800000<>+0(SB), Z12, Z9
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y7, (R9)
+	VEXTRACTF32X8    $0x01, Z7, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y9, (R9)
+	VEXTRACTF32X8    $0x01, Z9, (R9)(SI*1)
+	VMOVAPS          Z10, Z0
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z15, Z0
+	VMOVAPS          Z5, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z0, Z2
+	VMOVAPS          Z10, Z0
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z15, Z0
+	VMULPS.BCST      const40000000<>+0(SB), Z0, Z0
+	VSUBPS           Z10, Z15, Z4
+	VMULPS.BCST      const40400000<>+0(SB), Z4, Z4
+	VSUBPS           Z15, Z10, Z5
+	VMOVAPS          Z15, Z7
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z20, Z7
+	VMOVAPS          Z10, Z9
+	VFMADD132PS.BCST const40800000<>+0(SB), Z7, Z9
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y5, (R9)
+	VEXTRACTF32X8    $0x01, Z5, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y9, (R9)
+	VEXTRACTF32X8    $0x01, Z9, (R9)(SI*1)
+	VMOVAPS          Z11, Z0
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z16, Z0
+	VMOVAPS          Z6, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z0, Z2
+	VMOVAPS          Z11, Z0
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z16, Z0
+	VMULPS.BCST      const40000000<>+0(SB), Z0, Z0
+	VSUBPS           Z11, Z16, Z4
+	VMULPS.BCST      const40400000<>+0(SB), Z4, Z4
+	VSUBPS           Z16, Z11, Z5
+	VMOVAPS          Z16, Z6
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z21, Z6
+	VMOVAPS          Z11, Z7
+	VFMADD132PS.BCST const40800000<>+0(SB), Z6, Z7
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y5, (R9)
+	VEXTRACTF32X8    $0x01, Z5, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y7, (R9)
+	VEXTRACTF32X8    $0x01, Z7, (R9)(SI*1)
+	VMOVAPS          Z3, Z0
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z8, Z0
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const40800000<>+0(SB), Z0, Z1
+	VMOVAPS          Z3, Z0
+	VFMADD132PS.BCST constc0800000<>+0(SB), Z8, Z0
+	VMULPS.BCST      const40000000<>+0(SB), Z0, Z0
+	VSUBPS           Z3, Z8, Z2
+	VMULPS.BCST      const40400000<>+0(SB), Z2, Z2
+	VSUBPS           Z8, Z3, Z4
+	VMOVAPS          Z8, Z5
+	VFMADD132PS.BCST constc0a00000<>+0(SB), Z13, Z5
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const40800000<>+0(SB), Z5, Z3
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y3, (R9)
+	VEXTRACTF32X8    $0x01, Z3, (R9)(SI*1)
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	DECQ             R8
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gradient4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·gradient4AVX512(SB), $2368-56
+	MOVQ dst+0(FP), AX
+	MOVQ src+24(FP), CX
+	MOVQ dstRow+8(FP), DX
+	MOVQ srcRow+32(FP), BX
+	MOVQ dstTile+16(FP), SI
+	MOVQ srcTile+40(FP), DI
+	MOVQ pairs+48(FP), R8
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
+
+tile:
+	MOVQ             CX, R9
+	VBROADCASTF32X8  (R9), Z0
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z0, Z0
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z1
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z1, Z1
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z2
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z2, Z2
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z3
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z3, Z3
+	VADDPS           Z2, Z0, Z4
+	VADDPS           Z3, Z1, Z5
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z0, Z2
+	VMOVAPS          Z3, Z6
+	VFMADD132PS.BCST const40800000<>+0(SB), Z1, Z6
+	VADDPS           Z5, Z4, Z1
+	VSUBPS           Z5, Z4, Z4
+	VMOVAPS          Z6, Z5
+	VFMADD132PS.BCST const40000000<>+0(SB), Z2, Z5
+	VMOVAPS          Z6, Z6
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z2, Z6
+	MOVQ             CX, R9
+	VBROADCASTF32X8  32(R9), Z2
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z2, Z2
+	ADDQ             BX, R9
+	VBROADCASTF32X8  32(R9), Z7
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z7, Z7
+	ADDQ             BX, R9
+	VBROADCASTF32X8  32(R9), Z8
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z8, Z8
+	ADDQ             BX, R9
+	VBROADCASTF32X8  32(R9), Z9
+	VINSERTF32X8     $0x01, 32(R9)(DI*1), Z9, Z9
+	VADDPS           Z8, Z2, Z10
+	VADDPS           Z9, Z7, Z11
+	VMOVAPS          Z8, Z8
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z8
+	VMOVAPS          Z9, Z12
+	VFMADD132PS.BCST const40800000<>+0(SB), Z7, Z12
+	VADDPS           Z11, Z10, Z7
+	VSUBPS           Z11, Z10, Z10
+	VMOVAPS          Z12, Z11
+	VFMADD132PS.BCST const40000000<>+0(SB), Z8, Z11
+	VMOVAPS          Z12, Z12
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z8, Z12
+	MOVQ             CX, R9
+	VBROADCASTF32X8  64(R9), Z8
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z8, Z8
+	ADDQ             BX, R9
+	VBROADCASTF32X8  64(R9), Z13
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z13, Z13
+	ADDQ             BX, R9
+	VBROADCASTF32X8  64(R9), Z14
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z14, Z14
+	ADDQ             BX, R9
+	VBROADCASTF32X8  64(R9), Z15
+	VINSERTF32X8     $0x01, 64(R9)(DI*1), Z15, Z15
+	VADDPS           Z14, Z8, Z16
+	VADDPS           Z15, Z13, Z17
+	VMOVAPS          Z14, Z14
+	VFMADD132PS.BCST const40800000<>+0(SB), Z8, Z14
+	VMOVAPS          Z15, Z18
+	VFMADD132PS.BCST const40800000<>+0(SB), Z13, Z18
+	VADDPS           Z17, Z16, Z13
+	VSUBPS           Z17, Z16, Z16
+	VMOVAPS          Z18, Z17
+	VFMADD132PS.BCST const40000000<>+0(SB), Z14, Z17
+	VMOVAPS          Z18, Z18
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z14, Z18
+	MOVQ             CX, R9
+	VBROADCASTF32X8  96(R9), Z14
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z14, Z14
+	ADDQ             BX, R9
+	VBROADCASTF32X8  96(R9), Z19
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z19, Z19
+	ADDQ             BX, R9
+	VBROADCASTF32X8  96(R9), Z20
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z20, Z20
+	ADDQ             BX, R9
+	VBROADCASTF32X8  96(R9), Z21
+	VINSERTF32X8     $0x01, 96(R9)(DI*1), Z21, Z21
+	VADDPS           Z20, Z14, Z22
+	VADDPS           Z21, Z19, Z23
+	VMOVAPS          Z20, Z20
+	VFMADD132PS.BCST const40800000<>+0(SB), Z14, Z20
+	VMOVAPS          Z21, Z24
+	VFMADD132PS.BCST const40800000<>+0(SB), Z19, Z24
+	VADDPS           Z23, Z22, Z19
+	VSUBPS           Z23, Z22, Z22
+	VMOVAPS          Z24, Z23
+	VFMADD132PS.BCST const40000000<>+0(SB), Z20, Z23
+	VMOVAPS          Z24, Z24
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z20, Z24
+	VADDPS           Z8, Z0, Z20
+	VADDPS           Z14, Z2, Z25
+	VMOVAPS          Z8, Z8
+	VFMADD132PS.BCST const40800000<>+0(SB), Z0, Z8
+	VMOVAPS          Z14, Z26
+	VFMADD132PS.BCST const40800000<>+0(SB), Z2, Z26
+	VADDPS           Z25, Z20, Z2
+	VSUBPS           Z25, Z20, Z20
+	VMOVAPS          Z26, Z25
+	VFMADD132PS.BCST const40000000<>+0(SB), Z8, Z25
+	VMOVAPS          Z26, Z26
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z8, Z26
+	MOVQ             AX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y20, (R9)
+	VEXTRACTF32X8    $0x01, Z20, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y25, (R9)
+	VEXTRACTF32X8    $0x01, Z25, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y26, (R9)
+	VEXTRACTF32X8    $0x01, Z26, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y14, (R9)
+	VEXTRACTF32X8    $0x01, Z14, (R9)(SI*1)
+	VADDPS           Z13, Z1, Z0
+	VADDPS           Z19, Z7, Z2
+	VMOVAPS          Z13, Z8
+	VFMADD132PS.BCST const40800000<>+0(SB), Z1, Z8
+	VMOVAPS          Z19, Z13
+	VFMADD132PS.BCST const40800000<>+0(SB), Z7, Z13
+	VADDPS           Z2, Z0, Z7
+	VSUBPS           Z2, Z0, Z0
+	VMOVAPS          Z13, Z2
+	VFMADD132PS.BCST const40000000<>+0(SB), Z8, Z2
+	VMOVAPS          Z13, Z13
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z8, Z13
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y7, (R9)
+	VEXTRACTF32X8    $0x01, Z7, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y13, (R9)
+	VEXTRACTF32X8    $0x01, Z13, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y19, (R9)
+	VEXTRACTF32X8    $0x01, Z19, (R9)(SI*1)
+	VADDPS           Z16, Z4, Z0
+	VADDPS           Z22, Z10, Z1
+	VMOVAPS          Z16, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z4, Z2
+	VMOVAPS          Z22, Z7
+	VFMADD132PS.BCST const40800000<>+0(SB), Z10, Z7
+	VADDPS           Z1, Z0, Z8
+	VSUBPS           Z1, Z0, Z0
+	VMOVAPS          Z7, Z1
+	VFMADD132PS.BCST const40000000<>+0(SB), Z2, Z1
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z2, Z7
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y8, (R9)
+	VEXTRACTF32X8    $0x01, Z8, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y7, (R9)
+	VEXTRACTF32X8    $0x01, Z7, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y22, (R9)
+	VEXTRACTF32X8    $0x01, Z22, (R9)(SI*1)
+	VADDPS           Z17, Z5, Z0
+	VADDPS           Z23, Z11, Z1
+	VMOVAPS          Z17, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z5, Z2
+	VMOVAPS          Z23, Z4
+	VFMADD132PS.BCST const40800000<>+0(SB), Z11, Z4
+	VADDPS           Z1, Z0, Z7
+	VSUBPS           Z1, Z0, Z0
+	VMOVAPS          Z4, Z1
+	VFMADD132PS.BCST const40000000<>+0(SB), Z2, Z1
+	VMOVAPS          Z4, Z4
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z2, Z4
+	ADDQ             DX, R9
+	VMOVUPS          Y5, (R9)
+	VEXTRACTF32X8    $0x01, Z5, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y7, (R9)
+	VEXTRACTF32X8    $0x01, Z7, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y23, (R9)
+	VEXTRACTF32X8    $0x01, Z23, (R9)(SI*1)
+	VADDPS           Z18, Z6, Z0
+	VADDPS           Z24, Z12, Z1
+	VMOVAPS          Z18, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z6, Z2
+	VMOVAPS          Z24, Z4
+	VFMADD132PS.BCST const40800000<>+0(SB), Z12, Z4
+	VADDPS           Z1, Z0, Z5
+	VSUBPS           Z1, Z0, Z0
+	VMOVAPS          Z4, Z1
+	VFMADD132PS.BCST const40000000<>+0(SB), Z2, Z1
+	VMOVAPS          Z4, Z4
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z2, Z4
+	ADDQ             DX, R9
+	VMOVUPS          Y6, (R9)
+	VEXTRACTF32X8    $0x01, Z6, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y5, (R9)
+	VEXTRACTF32X8    $0x01, Z5, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y24, (R9)
+	VEXTRACTF32X8    $0x01, Z24, (R9)(SI*1)
+	VADDPS           Z15, Z3, Z0
+	VADDPS           Z21, Z9, Z1
+	VMOVAPS          Z15, Z2
+	VFMADD132PS.BCST const40800000<>+0(SB), Z3, Z2
+	VMOVAPS          Z21, Z4
+	VFMADD132PS.BCST const40800000<>+0(SB), Z9, Z4
+	VADDPS           Z1, Z0, Z5
+	VSUBPS           Z1, Z0, Z0
+	VMOVAPS          Z4, Z1
+	VFMADD132PS.BCST const40000000<>+0(SB), Z2, Z1
+	VMOVAPS          Z4, Z4
+	VFMADD132PS.BCST constc0000000<>+0(SB), Z2, Z4
+	ADDQ             DX, R9
+	VMOVUPS          Y3, (R9)
+	VEXTRACTF32X8    $0x01, Z3, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y5, (R9)
+	VEXTRACTF32X8    $0x01, Z5, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y4, (R9)
+	VEXTRACTF32X8    $0x01, Z4, (R9)(SI*1)
+	ADDQ             DX, R9
+	VMOVUPS          Y21, (R9)
+	VEXTRACTF32X8    $0x01, Z21, (R9)(SI*1)
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	DECQ             R8
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func weightGradient4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·weightGradient4AVX512(SB), $2368-56
+	MOVQ dst+0(FP), AX
+	MOVQ src+24(FP), CX
+	MOVQ dstRow+8(FP), DX
+	MOVQ srcRow+32(FP), BX
+	MOVQ dstTile+16(FP), SI
+	MOVQ srcTile+40(FP), DI
+	MOVQ pairs+48(FP), R8
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
+
+tile:
+	MOVQ             CX, R9
+	VBROADCASTF32X8  (R9), Z0
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z0, Z0
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z1
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z1, Z1
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z2
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z2, Z2
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z3
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z3, Z3
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z4
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z4, Z4
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z5
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z5, Z5
+	VADDPS           Z2, Z1, Z6
+	VADDPS           Z4, Z3, Z7
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z7, Z8
+	VMOVAPS          Z6, Z9
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z8, Z9
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z9, Z0
+	VSUBPS           Z4, Z3, Z3
+	VSUBPS           Z1, Z2, Z1
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z1, Z1
+	VMOVAPS          Z3, Z2
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z1, Z2
+	VSUBPS           Z6, Z7, Z1
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z5, Z1
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z3
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z3, Z3
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z4
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z4, Z4
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z5
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z5, Z5
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z6
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z6, Z6
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z7
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z7, Z7
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z8
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z8, Z8
+	VADDPS           Z5, Z4, Z9
+	VADDPS           Z7, Z6, Z10
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z10, Z11
+	VMOVAPS          Z9, Z12
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z11, Z12
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z12, Z3
+	VSUBPS           Z7, Z6, Z6
+	VSUBPS           Z4, Z5, Z4
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z4, Z4
+	VMOVAPS          Z6, Z5
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z4, Z5
+	VSUBPS           Z9, Z10, Z4
+	VMOVAPS          Z4, Z4
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z8, Z4
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z6
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z6, Z6
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z7
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z7, Z7
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z8
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z8, Z8
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z9
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z9, Z9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z10
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z10, Z10
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z11
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z11, Z11
+	VADDPS           Z8, Z7, Z12
+	VADDPS           Z10, Z9, Z13
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z13, Z14
+	VMOVAPS          Z12, Z15
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z14, Z15
+	VMOVAPS          Z6, Z6
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z15, Z6
+	VSUBPS           Z10, Z9, Z9
+	VSUBPS           Z7, Z8, Z7
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z7, Z7
+	VMOVAPS          Z9, Z8
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z7, Z8
+	VSUBPS           Z12, Z13, Z7
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z11, Z7
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z9
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z9, Z9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z10
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z10, Z10
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z11
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z11, Z11
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z12
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z12, Z12
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z13
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z13, Z13
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z14
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z14, Z14
+	VADDPS           Z11, Z10, Z15
+	VADDPS           Z13, Z12, Z16
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z16, Z17
+	VMOVAPS          Z15, Z18
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z17, Z18
+	VMOVAPS          Z9, Z9
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z18, Z9
+	VSUBPS           Z13, Z12, Z12
+	VSUBPS           Z10, Z11, Z10
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z10, Z10
+	VMOVAPS          Z12, Z11
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z10, Z11
+	VSUBPS           Z15, Z16, Z10
+	VMOVAPS          Z10, Z10
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z14, Z10
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z12
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z12, Z12
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z13
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z13, Z13
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z14
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z14, Z14
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z15
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z15, Z15
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z16
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z16, Z16
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z17
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z17, Z17
+	VADDPS           Z14, Z13, Z18
+	VADDPS           Z16, Z15, Z19
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z19, Z20
+	VMOVAPS          Z18, Z21
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z20, Z21
+	VMOVAPS          Z12, Z12
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z21, Z12
+	VSUBPS           Z16, Z15, Z15
+	VSUBPS           Z13, Z14, Z13
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z13, Z13
+	VMOVAPS          Z15, Z14
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z13, Z14
+	VSUBPS           Z18, Z19, Z13
+	VMOVAPS          Z13, Z13
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z17, Z13
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z15
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z15, Z15
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z16
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z16, Z16
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z17
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z17, Z17
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z18
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z18, Z18
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z19
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z19, Z19
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z20
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z20, Z20
+	VADDPS           Z17, Z16, Z21
+	VADDPS           Z19, Z18, Z22
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z22, Z23
+	VMOVAPS          Z21, Z24
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z23, Z24
+	VMOVAPS          Z15, Z15
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z24, Z15
+	VSUBPS           Z19, Z18, Z18
+	VSUBPS           Z16, Z17, Z16
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z16, Z16
+	VMOVAPS          Z18, Z17
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z16, Z17
+	VSUBPS           Z21, Z22, Z16
+	VMOVAPS          Z16, Z16
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z20, Z16
+	VADDPS           Z6, Z3, Z18
+	VADDPS           Z12, Z9, Z19
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z19, Z20
+	VMOVAPS          Z18, Z21
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z20, Z21
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z21, Z0
+	VSUBPS           Z12, Z9, Z9
+	VSUBPS           Z3, Z6, Z3
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z3, Z3
+	VMOVAPS          Z9, Z6
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z3, Z6
+	VSUBPS           Z18, Z19, Z3
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z15, Z3
+	MOVQ             AX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	VMOVUPS          Y6, 32(R9)
+	VEXTRACTF32X8    $0x01, Z6, 32(R9)(SI*1)
+	VMOVUPS          Y3, 64(R9)
+	VEXTRACTF32X8    $0x01, Z3, 64(R9)(SI*1)
+	VADDPS           Z8, Z5, Z0
+	VADDPS           Z14, Z11, Z3
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z3, Z6
+	VMOVAPS          Z0, Z9
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z6, Z9
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z9, Z2
+	VSUBPS           Z14, Z11, Z6
+	VSUBPS           Z5, Z8, Z5
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z5, Z5
+	VMOVAPS          Z6, Z6
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z5, Z6
+	VSUBPS           Z0, Z3, Z0
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z17, Z0
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	VMOVUPS          Y6, 32(R9)
+	VEXTRACTF32X8    $0x01, Z6, 32(R9)(SI*1)
+	VMOVUPS          Y0, 64(R9)
+	VEXTRACTF32X8    $0x01, Z0, 64(R9)(SI*1)
+	VADDPS           Z7, Z4, Z0
+	VADDPS           Z13, Z10, Z2
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z2, Z3
+	VMOVAPS          Z0, Z5
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z3, Z5
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z5, Z1
+	VSUBPS           Z13, Z10, Z3
+	VSUBPS           Z4, Z7, Z4
+	VMULPS.BCST      const3e2aaaab<>+0(SB), Z4, Z4
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z4, Z3
+	VSUBPS           Z0, Z2, Z0
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z16, Z0
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	VMOVUPS          Y3, 32(R9)
+	VEXTRACTF32X8    $0x01, Z3, 32(R9)(SI*1)
+	VMOVUPS          Y0, 64(R9)
+	VEXTRACTF32X8    $0x01, Z0, 64(R9)(SI*1)
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	DECQ             R8
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func weightGradientUp4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·weightGradientUp4AVX512(SB), $2368-56
+	MOVQ dst+0(FP), AX
+	MOVQ src+24(FP), CX
+	MOVQ dstRow+8(FP), DX
+	MOVQ srcRow+32(FP), BX
+	MOVQ dstTile+16(FP), SI
+	MOVQ srcTile+40(FP), DI
+	MOVQ pairs+48(FP), R8
+	LEAQ (SP), R9
+	ADDQ $0x3f, R9
+	ANDQ $-64, R9
+
+tile:
+	MOVQ             CX, R9
+	VBROADCASTF32X8  (R9), Z0
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z0, Z0
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z1
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z1, Z1
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z2
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z2, Z2
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z3
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z3, Z3
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z4
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z4, Z4
+	VADDPS           Z3, Z2, Z5
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z5, Z6
+	VMOVAPS          Z1, Z7
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z6, Z7
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z7, Z0
+	VSUBPS           Z3, Z2, Z2
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z1, Z3
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z3, Z2
+	VSUBPS           Z1, Z5, Z1
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z4, Z1
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z3
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z3, Z3
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z4
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z4, Z4
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z5
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z5, Z5
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z6
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z6, Z6
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z7
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z7, Z7
+	VADDPS           Z6, Z5, Z8
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z8, Z9
+	VMOVAPS          Z4, Z10
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z9, Z10
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z10, Z3
+	VSUBPS           Z6, Z5, Z5
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z4, Z6
+	VMOVAPS          Z5, Z5
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z6, Z5
+	VSUBPS           Z4, Z8, Z4
+	VMOVAPS          Z4, Z4
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z7, Z4
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z6
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z6, Z6
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z7
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z7, Z7
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z8
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z8, Z8
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z9
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z9, Z9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z10
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z10, Z10
+	VADDPS           Z9, Z8, Z11
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z11, Z12
+	VMOVAPS          Z7, Z13
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z12, Z13
+	VMOVAPS          Z6, Z6
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z13, Z6
+	VSUBPS           Z9, Z8, Z8
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z7, Z9
+	VMOVAPS          Z8, Z8
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z9, Z8
+	VSUBPS           Z7, Z11, Z7
+	VMOVAPS          Z7, Z7
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z10, Z7
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z9
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z9, Z9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z10
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z10, Z10
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z11
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z11, Z11
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z12
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z12, Z12
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z13
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z13, Z13
+	VADDPS           Z12, Z11, Z14
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z14, Z15
+	VMOVAPS          Z10, Z16
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z15, Z16
+	VMOVAPS          Z9, Z9
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z16, Z9
+	VSUBPS           Z12, Z11, Z11
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z10, Z12
+	VMOVAPS          Z11, Z11
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z12, Z11
+	VSUBPS           Z10, Z14, Z10
+	VMOVAPS          Z10, Z10
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z13, Z10
+	MOVQ             CX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z12
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z12, Z12
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z13
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z13, Z13
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z14
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z14, Z14
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z15
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z15, Z15
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	ADDQ             BX, R9
+	VBROADCASTF32X8  (R9), Z16
+	VINSERTF32X8     $0x01, (R9)(DI*1), Z16, Z16
+	VADDPS           Z15, Z14, Z17
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z17, Z18
+	VMOVAPS          Z13, Z19
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z18, Z19
+	VMOVAPS          Z12, Z12
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z19, Z12
+	VSUBPS           Z15, Z14, Z14
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z13, Z15
+	VMOVAPS          Z14, Z14
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z15, Z14
+	VSUBPS           Z13, Z17, Z13
+	VMOVAPS          Z13, Z13
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z16, Z13
+	VADDPS           Z9, Z6, Z15
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z15, Z16
+	VMOVAPS          Z3, Z17
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z16, Z17
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z17, Z0
+	VSUBPS           Z9, Z6, Z6
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z3, Z9
+	VMOVAPS          Z6, Z6
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z9, Z6
+	VSUBPS           Z3, Z15, Z3
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z12, Z3
+	MOVQ             AX, R9
+	VMOVUPS          Y0, (R9)
+	VEXTRACTF32X8    $0x01, Z0, (R9)(SI*1)
+	VMOVUPS          Y6, 32(R9)
+	VEXTRACTF32X8    $0x01, Z6, 32(R9)(SI*1)
+	VMOVUPS          Y3, 64(R9)
+	VEXTRACTF32X8    $0x01, Z3, 64(R9)(SI*1)
+	VADDPS           Z11, Z8, Z0
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z0, Z3
+	VMOVAPS          Z5, Z6
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z3, Z6
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z6, Z2
+	VSUBPS           Z11, Z8, Z3
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z5, Z6
+	VMOVAPS          Z3, Z3
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z6, Z3
+	VSUBPS           Z5, Z0, Z0
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z14, Z0
+	ADDQ             DX, R9
+	VMOVUPS          Y2, (R9)
+	VEXTRACTF32X8    $0x01, Z2, (R9)(SI*1)
+	VMOVUPS          Y3, 32(R9)
+	VEXTRACTF32X8    $0x01, Z3, 32(R9)(SI*1)
+	VMOVUPS          Y0, 64(R9)
+	VEXTRACTF32X8    $0x01, Z0, 64(R9)(SI*1)
+	VADDPS           Z10, Z7, Z0
+	VMULPS.BCST      const3d2aaaab<>+0(SB), Z0, Z2
+	VMOVAPS          Z4, Z3
+	VFMADD132PS.BCST constbe2aaaab<>+0(SB), Z2, Z3
+	VMOVAPS          Z1, Z1
+	VFMADD132PS.BCST const3e800000<>+0(SB), Z3, Z1
+	VSUBPS           Z10, Z7, Z2
+	VMULPS.BCST      constbe2aaaab<>+0(SB), Z4, Z3
+	VMOVAPS          Z2, Z2
+	VFMADD132PS.BCST const3daaaaab<>+0(SB), Z3, Z2
+	VSUBPS           Z4, Z0, Z0
+	VMOVAPS          Z0, Z0
+	VFMADD132PS.BCST const3e2aaaab<>+0(SB), Z13, Z0
+	ADDQ             DX, R9
+	VMOVUPS          Y1, (R9)
+	VEXTRACTF32X8    $0x01, Z1, (R9)(SI*1)
+	VMOVUPS          Y2, 32(R9)
+	VEXTRACTF32X8    $0x01, Z2, 32(R9)(SI*1)
+	VMOVUPS          Y0, 64(R9)
+	VEXTRACTF32X8    $0x01, Z0, 64(R9)(SI*1)
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	ADDQ             SI, AX
+	ADDQ             DI, CX
+	DECQ             R8
+	JNE              tile
+	VZEROUPPER
+	RET
+
 // func copyAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int)
 // Requires: AVX
 TEXT ·copyAVX2(SB), NOSPLIT, $0-64
@@ -6323,4 +10263,52 @@ loop:
 	VFMADD231PS Y0, Y0, Y12
 	DECQ        AX
 	JNE         loop
+	RET
+
+// func peakAVX512(n int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·peakAVX512(SB), NOSPLIT, $0-8
+	MOVQ   n+0(FP), AX
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	VXORPS Z4, Z4, Z4
+	VXORPS Z5, Z5, Z5
+	VXORPS Z6, Z6, Z6
+	VXORPS Z7, Z7, Z7
+	VXORPS Z8, Z8, Z8
+	VXORPS Z9, Z9, Z9
+	VXORPS Z10, Z10, Z10
+	VXORPS Z11, Z11, Z11
+	VXORPS Z12, Z12, Z12
+
+loop:
+	VFMADD231PS Z0, Z0, Z1
+	VFMADD231PS Z0, Z0, Z2
+	VFMADD231PS Z0, Z0, Z3
+	VFMADD231PS Z0, Z0, Z4
+	VFMADD231PS Z0, Z0, Z5
+	VFMADD231PS Z0, Z0, Z6
+	VFMADD231PS Z0, Z0, Z7
+	VFMADD231PS Z0, Z0, Z8
+	VFMADD231PS Z0, Z0, Z9
+	VFMADD231PS Z0, Z0, Z10
+	VFMADD231PS Z0, Z0, Z11
+	VFMADD231PS Z0, Z0, Z12
+	VFMADD231PS Z0, Z0, Z1
+	VFMADD231PS Z0, Z0, Z2
+	VFMADD231PS Z0, Z0, Z3
+	VFMADD231PS Z0, Z0, Z4
+	VFMADD231PS Z0, Z0, Z5
+	VFMADD231PS Z0, Z0, Z6
+	VFMADD231PS Z0, Z0, Z7
+	VFMADD231PS Z0, Z0, Z8
+	VFMADD231PS Z0, Z0, Z9
+	VFMADD231PS Z0, Z0, Z10
+	VFMADD231PS Z0, Z0, Z11
+	VFMADD231PS Z0, Z0, Z12
+	DECQ        AX
+	JNE         loop
+	VZEROUPPER
 	RET

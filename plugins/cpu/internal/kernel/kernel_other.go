@@ -2,5 +2,5 @@
 
 package kernel
 
-// native is the set of assembly kernels; there are none here.
-var native *Set
+// native lists the sets in assembly; there are none here.
+var native []*Set

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel/series"
@@ -52,18 +53,32 @@ func same(t *testing.T, what string, got, want []float32) {
 	}
 }
 
-func needNative(t testing.TB) *Set {
-	if native == nil {
+// eachNative runs f for every set in assembly that this processor has. Those
+// of the sets that it has not are tested in package smoke, in an emulator.
+func eachNative(t *testing.T, f func(t *testing.T, s *Set)) {
+	if len(native) == 0 {
 		t.Skip("no assembly kernels for this processor")
 	}
-	return native
+	for _, s := range native {
+		t.Run(s.Name, func(t *testing.T) { f(t, s) })
+	}
 }
 
-func TestGemmTwins(t *testing.T) {
-	s := needNative(t)
+// best is what benchmarks measure: the set that Select chooses.
+func best(b *testing.B) *Set {
+	s, err := Select("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+func TestGemmTwins(t *testing.T) { eachNative(t, testGemmTwins) }
+
+func testGemmTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(1, 2))}
 	for range 300 {
-		rows, depth, acc := 1+a.r.IntN(20), a.r.IntN(40), a.r.IntN(2) == 1
+		rows, depth, acc := 1+a.r.IntN(40), a.r.IntN(40), a.r.IntN(2) == 1
 		for _, columns := range []int{8, 16} {
 			native, twin := s.Gemm8, portable.Gemm8
 			if columns == 16 {
@@ -86,8 +101,9 @@ func TestGemmTwins(t *testing.T) {
 	}
 }
 
-func TestConvTwins(t *testing.T) {
-	s := needNative(t)
+func TestConvTwins(t *testing.T) { eachNative(t, testConvTwins) }
+
+func testConvTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(21, 22))}
 	for range 400 {
 		rows, depth, outer, acc := 1+a.r.IntN(40), 1+a.r.IntN(20), 1+a.r.IntN(4), a.r.IntN(2) == 1
@@ -114,8 +130,9 @@ func TestConvTwins(t *testing.T) {
 	}
 }
 
-func TestLossTwins(t *testing.T) {
-	s := needNative(t)
+func TestLossTwins(t *testing.T) { eachNative(t, testLossTwins) }
+
+func testLossTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(23, 24))}
 	for n := 1; n < 40; n++ {
 		z, g := a.random(n*Lanes), a.random(n*Lanes)
@@ -183,8 +200,9 @@ func TestStudyLoss(t *testing.T) {
 	}
 }
 
-func TestTransformTwins(t *testing.T) {
-	s := needNative(t)
+func TestTransformTwins(t *testing.T) { eachNative(t, testTransformTwins) }
+
+func testTransformTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(3, 4))}
 	for _, k := range []struct {
 		name         string
@@ -228,8 +246,9 @@ func TestTransformTwins(t *testing.T) {
 	}
 }
 
-func TestRowTwins(t *testing.T) {
-	s := needNative(t)
+func TestRowTwins(t *testing.T) { eachNative(t, testRowTwins) }
+
+func testRowTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(5, 6))}
 	kernels := map[string]func(s *Set, dst, g, x, r Block, rows, cols int, p *Params, sums *Sums){
 		"Copy":     func(s *Set, d, g, x, r Block, m, n int, p *Params, q *Sums) { s.Copy(d, g, m, n) },
@@ -277,8 +296,9 @@ func TestRowTwins(t *testing.T) {
 	}
 }
 
-func TestPoolTwins(t *testing.T) {
-	s := needNative(t)
+func TestPoolTwins(t *testing.T) { eachNative(t, testPoolTwins) }
+
+func testPoolTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(11, 12))}
 	for range 40 {
 		rows, cols := 1+a.r.IntN(4), 1+a.r.IntN(6)
@@ -297,8 +317,9 @@ func TestPoolTwins(t *testing.T) {
 	}
 }
 
-func TestTransposeAndAdamTwins(t *testing.T) {
-	s := needNative(t)
+func TestTransposeAndAdamTwins(t *testing.T) { eachNative(t, testTransposeAndAdamTwins) }
+
+func testTransposeAndAdamTwins(t *testing.T, s *Set) {
 	a := arena{t, rand.New(rand.NewPCG(7, 8))}
 	for count := 1; count < 10; count++ {
 		src, dst := a.random((count-1)*8+7*72+8), a.random((count-1)*64+7*8+8)
@@ -358,17 +379,29 @@ func TestFMA(t *testing.T) {
 }
 
 func TestSelect(t *testing.T) {
-	if s, err := Select("portable"); err != nil || s != &portable {
-		t.Errorf("portable: %v, %v", s, err)
+	for _, s := range sets {
+		if got, err := Select(s.Name); got != s {
+			t.Errorf("%s: %v, %v", s.Name, got, err)
+		}
 	}
-	t.Setenv("REFOCUS_ISA", "avx512")
-	if _, err := Select(""); err == nil {
-		t.Error("accepted avx512, which is not there")
+	t.Setenv("REFOCUS_ISA", "portable")
+	if s, err := Select(""); s != &portable {
+		t.Errorf("REFOCUS_ISA=portable: %v, %v", s, err)
+	}
+	t.Setenv("REFOCUS_ISA", "")
+	if s, err := Select(""); s != sets[0] {
+		t.Errorf("the best is not the default: %v, %v", s, err)
+	}
+	for _, name := range []string{"avx2", "avx512", "neon"} {
+		there := slices.ContainsFunc(sets, func(s *Set) bool { return s.Name == name })
+		if _, err := Select(name); (err == nil) != there {
+			t.Errorf("%s, which is there: %v: %v", name, there, err)
+		}
 	}
 }
 
 func BenchmarkGemm(b *testing.B) {
-	s := needNative(b)
+	s := best(b)
 	for _, size := range []struct{ rows, depth int }{{48, 64}, {48, 16}, {48, 256}, {16, 512}, {64, 64}} {
 		b.Run("", func(b *testing.B) {
 			x, y, c := make([]float32, size.rows*(size.depth+16)), make([]float32, size.depth*16), make([]float32, size.rows*16)
@@ -381,7 +414,7 @@ func BenchmarkGemm(b *testing.B) {
 }
 
 func BenchmarkConv8(b *testing.B) {
-	s := needNative(b)
+	s := best(b)
 	for _, size := range []struct{ rows, depth, outer int }{{64, 24, 3}, {16, 24, 3}, {24, 64, 8}} {
 		b.Run("", func(b *testing.B) {
 			x, y, c := make([]float32, 8*size.rows*(size.outer+1)+8*size.depth), make([]float32, size.outer*size.depth*8), make([]float32, size.rows*8)
@@ -394,7 +427,7 @@ func BenchmarkConv8(b *testing.B) {
 }
 
 func BenchmarkLoss2(b *testing.B) {
-	s := needNative(b)
+	s := best(b)
 	z, g, labels := make([]float32, 1024*Lanes), make([]float32, 1024*Lanes), make([]uint8, 1024)
 	for b.Loop() {
 		s.Loss2(g, z, labels, 1)
@@ -403,7 +436,7 @@ func BenchmarkLoss2(b *testing.B) {
 }
 
 func BenchmarkTransform(b *testing.B) {
-	s := needNative(b)
+	s := best(b)
 	for _, k := range []struct {
 		name       string
 		f          Transform

@@ -2,16 +2,6 @@
 
 package kernel
 
-// gemm16AVX2 is Set.Gemm16; strides are in bytes, acc is 0 or 1.
-//
-//go:noescape
-func gemm16AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
-
-// gemm8AVX2 is Set.Gemm8; strides are in bytes, acc is 0 or 1.
-//
-//go:noescape
-func gemm8AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
-
 // conv16AVX2 is Set.Conv16; strides are in bytes, a skip leads from the end of one outer step
 // to the next, acc is 0 or 1.
 //
@@ -23,6 +13,16 @@ func conv16AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b 
 //
 //go:noescape
 func conv8AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+
+// conv16AVX512 is conv16AVX2.
+//
+//go:noescape
+func conv16AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
+
+// conv8AVX512 is conv8AVX2.
+//
+//go:noescape
+func conv8AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
 
 // input2AVX2 transforms tiles; strides are in bytes, a Row stride is that of a pixel row or of a point.
 //
@@ -73,6 +73,31 @@ func weightGradient4AVX2(dst *float32, dstRow int, dstTile int, src *float32, sr
 //
 //go:noescape
 func weightGradientUp4AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
+
+// input4AVX512 is input4AVX2 for pairs of tiles.
+//
+//go:noescape
+func input4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// inputUp4AVX512 is inputUp4AVX2 for pairs of tiles.
+//
+//go:noescape
+func inputUp4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// gradient4AVX512 is gradient4AVX2 for pairs of tiles.
+//
+//go:noescape
+func gradient4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// weightGradient4AVX512 is weightGradient4AVX2 for pairs of tiles.
+//
+//go:noescape
+func weightGradient4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
+
+// weightGradientUp4AVX512 is weightGradientUp4AVX2 for pairs of tiles.
+//
+//go:noescape
+func weightGradientUp4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
 
 // copyAVX2 is Set.copy; strides are in bytes, a Skip leads from the end of a row to the next.
 //
@@ -153,3 +178,8 @@ func lossGradient2AVX2(grad *float32, unit float64, z *float32, labels *uint8, q
 //
 //go:noescape
 func peakAVX2(n int)
+
+// peakAVX512 is Set.Peak.
+//
+//go:noescape
+func peakAVX512(n int)

@@ -5,6 +5,9 @@
 // compiled with fused multiply-adds on others. Here every product that a sum
 // follows is rounded by an explicit conversion, which the language defines to
 // prevent fusing. math.Sqrt is correctly rounded everywhere and needs no twin.
+//
+// The simulator has functions of its own (harness/hrtem/internal/portable);
+// its documentation says why they stay apart.
 package pmath
 
 import "math"

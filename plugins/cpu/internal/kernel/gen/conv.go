@@ -8,13 +8,20 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// conv writes Set.Conv8 (n = 1) and Set.Conv16 (n = 2): gemm with a second loop
-// around that over depth. One vector a row needs up to twelve rows to keep the
-// multipliers busy, two vectors six.
+const convSignature = "func(c *float32, crs int, a *float32, ars, ads, askip int, b *float32, bds, bskip int, rows, depth, outer, acc int)"
+
+// addParam adds an argument of the function to a register.
+func addParam(name string, p reg.Register) {
+	m, _ := Param(name).Resolve()
+	ADDQ(m.Addr, p)
+}
+
+// conv writes Set.Conv8 (n = 1) and Set.Conv16 (n = 2). Blocks of up to twelve
+// rows, or six of two registers, keep enough chains of multiply-adds to hide
+// their latency, two a cycle.
 func conv(n int) {
 	most := 12 / n
-	TEXT(fmt.Sprintf("conv%dAVX2", 8*n), NOSPLIT,
-		"func(c *float32, crs int, a *float32, ars, ads, askip int, b *float32, bds, bskip int, rows, depth, outer, acc int)")
+	TEXT(fmt.Sprintf("conv%dAVX2", 8*n), NOSPLIT, convSignature)
 	Pragma("noescape")
 	Doc(fmt.Sprintf("conv%dAVX2 is Set.Conv%d; strides are in bytes, a skip leads from the end of one outer step", 8*n, 8*n),
 		"to the next, acc is 0 or 1.")
@@ -25,10 +32,6 @@ func conv(n int) {
 	r3, r5 := GP64(), GP64()
 	LEAQ(Mem{Base: r1, Index: r1, Scale: 2}, r3)
 	LEAQ(Mem{Base: r1, Index: r1, Scale: 4}, r5)
-	add := func(name string, p reg.Register) {
-		m, _ := Param(name).Resolve()
-		ADDQ(m.Addr, p)
-	}
 
 	block := func(m int) {
 		l := func(s string) string { return fmt.Sprintf("%s%d", s, m) }
@@ -100,8 +103,8 @@ func conv(n int) {
 		ADDQ(bds, b)
 		DECQ(k)
 		JNE(LabelRef(l("depth")))
-		add("askip", ap)
-		add("bskip", b)
+		addParam("askip", ap)
+		addParam("bskip", b)
 		DECQ(o)
 		JNE(LabelRef(l("outer")))
 		eachRow(func(i, j int, at Mem) { VMOVUPS(acc[i][j], at) })

@@ -1,5 +1,6 @@
-// Command gen writes the AVX2 kernels: go run ./gen -out kernel_amd64.s -stubs
-// stubs_amd64.go -pkg kernel. It needs no vendor header and no C compiler.
+// Command gen writes the AVX2 and AVX-512 kernels: go run ./gen -out
+// kernel_amd64.s -stubs stubs_amd64.go -pkg kernel. It needs no vendor header and
+// no C compiler.
 package main
 
 import (
@@ -14,21 +15,24 @@ import (
 )
 
 func main() {
-	gemm(2)
-	gemm(1)
 	conv(2)
 	conv(1)
-	transforms()
+	conv512(16)
+	conv512(8)
+	transforms(false)
+	transforms(true)
 	rows()
 	pool()
 	transpose()
 	adam()
 	loss()
 	peak()
+	peak512()
 	Generate()
 }
 
-// vec is eight float32 lanes. A nil register is absent.
+// vec is eight float32 lanes, or sixteen in AVX-512 kernels. A nil register is
+// absent.
 type vec = reg.VecVirtual
 
 // constants are 32-byte broadcasts, one symbol per value.
@@ -46,129 +50,67 @@ func constant(k float32) Mem {
 	return m
 }
 
-// emit is the arithmetic of package winograd as instructions.
-type emit struct{}
+// emit is the arithmetic of package winograd as instructions, on eight lanes or,
+// where wide, on sixteen: two tiles.
+type emit struct{ wide bool }
 
-func (emit) Add(a, b vec) vec { r := YMM(); VADDPS(b, a, r); return r }
-func (emit) Sub(a, b vec) vec { r := YMM(); VSUBPS(b, a, r); return r }
-func (emit) Mul(k float32, a vec) vec {
-	r := YMM()
-	VMULPS(constant(k), a, r)
+func (e emit) reg() vec {
+	if e.wide {
+		return ZMM()
+	}
+	return YMM()
+}
+
+func (e emit) Add(a, b vec) vec { r := e.reg(); VADDPS(b, a, r); return r }
+func (e emit) Sub(a, b vec) vec { r := e.reg(); VSUBPS(b, a, r); return r }
+func (e emit) Mul(k float32, a vec) vec {
+	r := e.reg()
+	if e.wide {
+		VMULPS_BCST(constant(k), a, r)
+	} else {
+		VMULPS(constant(k), a, r)
+	}
 	return r
 }
-func (emit) FMA(k float32, a, b vec) vec {
-	r := YMM()
+func (e emit) FMA(k float32, a, b vec) vec {
+	r := e.reg()
 	VMOVAPS(a, r)
-	VFMADD132PS(constant(k), b, r)
+	if e.wide {
+		VFMADD132PS_BCST(constant(k), b, r)
+	} else {
+		VFMADD132PS(constant(k), b, r)
+	}
 	return r
 }
 
-// gemm computes c (rows×8n) (+)= a (rows×depth) · b (depth×8n), each element
-// one chain of fused multiply-adds over depth. Blocks of six rows keep twelve
-// accumulators, enough to hide the latency of two multiply-adds a cycle.
-func gemm(n int) {
-	TEXT(fmt.Sprintf("gemm%dAVX2", 8*n), NOSPLIT, "func(c *float32, crs int, a *float32, ars, ads int, b *float32, bds, rows, depth, acc int)")
-	Pragma("noescape")
-	Doc(fmt.Sprintf("gemm%dAVX2 is Set.Gemm%d; strides are in bytes, acc is 0 or 1.", 8*n, 8*n))
-	c, a, b0 := Load(Param("c"), GP64()), Load(Param("a"), GP64()), GP64()
-	crs := Load(Param("crs"), GP64())
-	r1 := Load(Param("ars"), GP64())
-	ads, bds := Load(Param("ads"), GP64()), Load(Param("bds"), GP64())
-	rows := Load(Param("rows"), GP64())
-	r3, r5, ap, k := GP64(), GP64(), GP64(), GP64()
-	LEAQ(Mem{Base: r1, Index: r1, Scale: 2}, r3)
-	LEAQ(Mem{Base: r1, Index: r1, Scale: 4}, r5)
-
-	block := func(m int) {
-		l := func(s string) string { return fmt.Sprintf("%s%d", s, m) }
-		acc := make([][]vec, m)
-		for i := range acc {
-			acc[i] = make([]vec, n)
-			for j := range acc[i] {
-				acc[i][j] = YMM()
-			}
-		}
-		cp := GP64()
-		MOVQ(c, cp)
-		flag, _ := Param("acc").Resolve()
-		CMPQ(flag.Addr, Imm(0))
-		JNE(LabelRef(l("load")))
-		for i := range acc {
-			for j := range acc[i] {
-				VXORPS(acc[i][j], acc[i][j], acc[i][j])
-			}
-		}
-		JMP(LabelRef(l("start")))
-		Label(l("load"))
-		for i := range acc {
-			for j := range acc[i] {
-				VMOVUPS(Mem{Base: cp, Disp: 32 * j}, acc[i][j])
-			}
-			ADDQ(crs, cp)
-		}
-		Label(l("start"))
-		MOVQ(a, ap)
-		Load(Param("b"), b0)
-		Load(Param("depth"), k)
-		row := []Mem{{Base: ap}, {Base: ap, Index: r1, Scale: 1}, {Base: ap, Index: r1, Scale: 2},
-			{Base: ap, Index: r3, Scale: 1}, {Base: ap, Index: r1, Scale: 4}, {Base: ap, Index: r5, Scale: 1}}
-		Label(l("depth"))
-		bv := make([]vec, n)
-		for j := range bv {
-			bv[j] = YMM()
-			VMOVUPS(Mem{Base: b0, Disp: 32 * j}, bv[j])
-		}
-		for i := range acc {
-			x := YMM()
-			VBROADCASTSS(row[i], x)
-			for j := range bv {
-				VFMADD231PS(bv[j], x, acc[i][j])
-			}
-		}
-		ADDQ(ads, ap)
-		ADDQ(bds, b0)
-		DECQ(k)
-		JNE(LabelRef(l("depth")))
-		MOVQ(c, cp)
-		for i := range acc {
-			for j := range acc[i] {
-				VMOVUPS(acc[i][j], Mem{Base: cp, Disp: 32 * j})
-			}
-			ADDQ(crs, cp)
-		}
-		SUBQ(Imm(uint64(m)), rows)
-		JE(LabelRef("done"))
-		MOVQ(cp, c)
-		step := map[int]Mem{1: {Base: a, Index: r1, Scale: 1}, 2: {Base: a, Index: r1, Scale: 2}, 3: {Base: a, Index: r3, Scale: 1},
-			4: {Base: a, Index: r1, Scale: 4}, 5: {Base: a, Index: r5, Scale: 1}, 6: {Base: a, Index: r3, Scale: 2}}
-		LEAQ(step[m], a)
-		JMP(LabelRef("next"))
+// load and store move a vector. Where wide, the second tile is next bytes on.
+func (e emit) load(m Mem, next reg.Register) vec {
+	r := e.reg()
+	if !e.wide {
+		VMOVUPS(m, r)
+		return r
 	}
-	Label("next")
-	// Seven and eight rows are four and the rest: two chains of six and one or
-	// two rows would leave the multipliers idle.
-	CMPQ(rows, Imm(8))
-	JA(LabelRef("six"))
-	JE(LabelRef("four"))
-	CMPQ(rows, Imm(7))
-	JE(LabelRef("four"))
-	CMPQ(rows, Imm(6))
-	JE(LabelRef("six"))
-	for m := 5; m > 1; m-- {
-		CMPQ(rows, Imm(uint64(m)))
-		JE(LabelRef([]string{"", "one", "two", "three", "four", "five"}[m]))
-	}
-	for m, s := range []string{"one", "two", "three", "four", "five", "six"} {
-		Label(s)
-		block(m + 1)
-	}
-	Label("done")
-	RET()
+	VBROADCASTF32X8(m, r)
+	m.Index, m.Scale = next, 1
+	VINSERTF32X8(Imm(1), m, r, r)
+	return r
 }
 
-// transforms writes the two-dimensional Winograd transforms over a row of
-// tiles.
-func transforms() {
+func (e emit) store(v vec, m Mem, next reg.Register) {
+	if !e.wide {
+		VMOVUPS(v, m)
+		return
+	}
+	VMOVUPS(v.AsY(), m)
+	m.Index, m.Scale = next, 1
+	VEXTRACTF32X8(Imm(1), v, m)
+}
+
+// transforms writes the two-dimensional Winograd transforms over a row of tiles.
+// The wide ones take two tiles at a time, one in each half of a register. There
+// are none of F(2,3), whose many stores per addition stay as many.
+func transforms(wide bool) {
+	e := emit{wide}
 	for _, t := range []struct {
 		name string
 		t    winograd.Transform[vec]
@@ -188,17 +130,37 @@ func transforms() {
 		{"weightGradient4", winograd.WeightGradient4[vec](), false, true, 9},
 		{"weightGradientUp4", winograd.WeightGradientUp4[vec](), false, true, 9},
 	} {
-		TEXT(t.name+"AVX2", 0, "func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile int, tiles int)")
+		if wide && t.t.Element != nil {
+			continue
+		}
+		if wide {
+			TEXT(t.name+"AVX512", 0, "func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile int, pairs int)")
+			Doc(t.name + "AVX512 is " + t.name + "AVX2 for pairs of tiles.")
+		} else {
+			TEXT(t.name+"AVX2", 0, "func(dst *float32, dstRow, dstTile int, src *float32, srcRow, srcTile int, tiles int)")
+			Doc(t.name + "AVX2 transforms tiles; strides are in bytes, a Row stride is that of a pixel row or of a point.")
+		}
 		Pragma("noescape")
-		Doc(t.name + "AVX2 transforms tiles; strides are in bytes, a Row stride is that of a pixel row or of a point.")
 		dst, src := Load(Param("dst"), GP64()), Load(Param("src"), GP64())
 		dr, sr := Load(Param("dstRow"), GP64()), Load(Param("srcRow"), GP64())
 		dt, st := Load(Param("dstTile"), GP64()), Load(Param("srcTile"), GP64())
-		n := Load(Param("tiles"), GP64())
+		n := GP64()
+		if wide {
+			Load(Param("pairs"), n)
+		} else {
+			Load(Param("tiles"), n)
+		}
 		var from, to func(i, j int) Mem
+		// Of the matrix between the passes, what is read first stays in registers,
+		// where there are 32.
+		slot, regs := 32, 0
+		if wide {
+			slot, regs = 64, 24
+		}
+		var held [6][6]vec
 		tmp := reg.Register(nil)
 		if t.t.Element == nil {
-			local := AllocLocal(32*6*6 + 64)
+			local := AllocLocal(slot*6*6 + 64)
 			tmp = GP64()
 			LEAQ(local, tmp)
 			ADDQ(Imm(63), tmp)
@@ -212,16 +174,36 @@ func transforms() {
 			Label("tile")
 			from, to = reach(src, sr, sr3, t.fromPixels, t.t.In), reach(dst, dr, dr3, t.toPixels, t.t.Out)
 		}
-		kept := func(i, j int) Mem { return Mem{Base: tmp, Disp: 32 * (6*i + j)} }
-		winograd.Square[vec](emit{}, t.t,
-			func(i, j int) vec { r := YMM(); VMOVUPS(from(i, j), r); return r },
-			func(i, j int, v vec) { VMOVUPS(v, kept(i, j)) },
-			func(i, j int) vec { r := YMM(); VMOVUPS(kept(i, j), r); return r },
-			func(i, j int, v vec) { VMOVUPS(v, to(i, j)) })
+		kept := func(i, j int) Mem { return Mem{Base: tmp, Disp: slot * (6*i + j)} }
+		winograd.Square[vec](e, t.t,
+			func(i, j int) vec { return e.load(from(i, j), st) },
+			func(i, j int, v vec) {
+				if t.t.In*i+j < regs {
+					held[i][j] = v
+				} else {
+					VMOVUPS(v, kept(i, j))
+				}
+			},
+			func(i, j int) vec {
+				if held[i][j] != nil {
+					return held[i][j]
+				}
+				r := e.reg()
+				VMOVUPS(kept(i, j), r)
+				return r
+			},
+			func(i, j int, v vec) { e.store(v, to(i, j), dt) })
 		ADDQ(dt, dst)
 		ADDQ(st, src)
+		if wide {
+			ADDQ(dt, dst)
+			ADDQ(st, src)
+		}
 		DECQ(n)
 		JNE(LabelRef("tile"))
+		if wide {
+			VZEROUPPER()
+		}
 		RET()
 	}
 }
@@ -433,17 +415,13 @@ func rows() {
 			DECQ(n)
 		}
 		Label("end")
-		add := func(name string, p reg.Register) {
-			m, _ := Param(name).Resolve()
-			ADDQ(m.Addr, p)
-		}
-		add("dstSkip", dst)
-		add("srcSkip", g)
+		addParam("dstSkip", dst)
+		addParam("srcSkip", g)
 		if k.x {
-			add("xSkip", x)
+			addParam("xSkip", x)
 		}
 		if k.r {
-			add("rSkip", r)
+			addParam("rSkip", r)
 		}
 		DECQ(rows)
 		JNE(LabelRef("row"))
@@ -523,14 +501,10 @@ func pool() {
 		}
 		DECQ(n)
 		JNE(LabelRef("cols"))
-		add := func(name string, p reg.Register) {
-			m, _ := Param(name).Resolve()
-			ADDQ(m.Addr, p)
-		}
-		add("dstSkip", dst)
-		add("srcSkip", src)
+		addParam("dstSkip", dst)
+		addParam("srcSkip", src)
 		if back {
-			add("gradSkip", g)
+			addParam("gradSkip", g)
 		}
 		DECQ(rows)
 		JNE(LabelRef("row"))
