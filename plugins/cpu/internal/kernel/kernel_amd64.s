@@ -424,6 +424,7 @@ depth6:
 	JMP          next
 
 done:
+	VZEROUPPER
 	RET
 
 // func gemm8AVX2(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
@@ -758,6 +759,7 @@ depth6:
 	JMP          next
 
 done:
+	VZEROUPPER
 	RET
 
 // func gemm16AVX512(c *float32, crs int, a *float32, ars int, ads int, b *float32, bds int, rows int, depth int, acc int)
@@ -3427,6 +3429,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 // func inputUp2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -3495,6 +3498,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 // func output2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -3570,6 +3574,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 // func outputDown2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -3615,6 +3620,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA const40000000<>+0(SB)/4, $0x40000000
@@ -3730,6 +3736,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 DATA const3f000000<>+0(SB)/4, $0x3f000000
@@ -4217,6 +4224,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA constc0800000<>+0(SB)/4, $0xc0800000
@@ -4537,6 +4545,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA const40400000<>+0(SB)/4, $0x40400000
@@ -4840,6 +4849,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 // func weightGradient4AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -5281,6 +5291,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA const3d2aaaab<>+0(SB)/4, $0x3d2aaaab
@@ -5691,6 +5702,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 // func input4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
@@ -7661,6 +7673,7 @@ end:
 	ADDQ srcSkip+40(FP), CX
 	DECQ SI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func actAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int, params *float32)
@@ -7747,6 +7760,7 @@ end:
 	ADDQ srcSkip+40(FP), CX
 	DECQ SI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func statsAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int, sums *float32)
@@ -7842,6 +7856,7 @@ end:
 	VADDPS  Y5, Y1, Y1
 	VADDPS  32(AX), Y1, Y1
 	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
 	RET
 
 // func addStatsAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, rows int, cols int, sums *float32)
@@ -7953,6 +7968,7 @@ end:
 	VADDPS  Y5, Y1, Y1
 	VADDPS  32(AX), Y1, Y1
 	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
 	RET
 
 // func maskAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, rows int, cols int, params *float32, sums *float32)
@@ -8103,6 +8119,7 @@ end:
 	VADDPS  Y8, Y4, Y4
 	VADDPS  32(AX), Y4, Y4
 	VMOVUPS Y4, 32(AX)
+	VZEROUPPER
 	RET
 
 // func affineAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, rows int, cols int, params *float32)
@@ -8199,6 +8216,7 @@ end:
 	ADDQ xSkip+56(FP), SI
 	DECQ DI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func affineAddAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, r *float32, rSkip int, rows int, cols int, params *float32)
@@ -8311,6 +8329,7 @@ end:
 	ADDQ rSkip+72(FP), DI
 	DECQ R8
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func halfAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int)
@@ -8387,6 +8406,7 @@ end:
 	ADDQ srcSkip+40(FP), CX
 	DECQ SI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func poolAVX2(dst *float32, dstSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
@@ -8430,6 +8450,7 @@ cols:
 	ADDQ        srcSkip+32(FP), CX
 	DECQ        BX
 	JNE         row
+	VZEROUPPER
 	RET
 
 // func unpoolAVX2(dst *float32, dstRow int, dstSkip int, grad *float32, gradSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
@@ -8493,6 +8514,7 @@ cols:
 	ADDQ        gradSkip+32(FP), BX
 	DECQ        DI
 	JNE         row
+	VZEROUPPER
 	RET
 
 // func transpose8AVX2(dst *float32, dstRow int, dstBlock int, src *float32, srcRow int, srcBlock int, count int)
@@ -8571,6 +8593,7 @@ block:
 	ADDQ       DI, CX
 	DECQ       R8
 	JNE        block
+	VZEROUPPER
 	RET
 
 // func adamAVX2(w *float32, m *float32, v *float32, grad *float32, n int, k *float32)
@@ -8611,6 +8634,7 @@ loop:
 	ADDQ        $0x20, BX
 	DECQ        SI
 	JNE         loop
+	VZEROUPPER
 	RET
 
 // func peakAVX2(n int)
@@ -8682,6 +8706,7 @@ loop:
 	VFMADD231PS Y0, Y0, Y12
 	DECQ        AX
 	JNE         loop
+	VZEROUPPER
 	RET
 
 // func peakAVX512(n int)

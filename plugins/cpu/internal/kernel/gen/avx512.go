@@ -108,8 +108,7 @@ func gemm512(columns int) {
 		block(m)
 	}
 	Label("done")
-	VZEROUPPER()
-	RET()
+	ret()
 }
 
 // peak512 does nothing but fused multiply-adds.
@@ -133,6 +132,5 @@ func peak512() {
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
-	VZEROUPPER()
-	RET()
+	ret()
 }

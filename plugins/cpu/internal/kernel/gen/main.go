@@ -49,6 +49,13 @@ func constant(k float32) Mem {
 	return m
 }
 
+// ret returns with the upper halves of the registers clean: Go's SSE code would
+// wait for and merge them on Intel's processors.
+func ret() {
+	VZEROUPPER()
+	RET()
+}
+
 // emit is the arithmetic of package winograd as instructions, on eight lanes or,
 // where wide, on sixteen: two tiles.
 type emit struct{ wide bool }
@@ -205,12 +212,12 @@ func gemm(n int) {
 		block(m + 1)
 	}
 	Label("done")
-	RET()
+	ret()
 }
 
 // transforms writes the two-dimensional Winograd transforms over a row of tiles.
-// The wide ones take two tiles at a time, one in each half of a register. There
-// are none of F(2,3), whose many stores per addition stay as many.
+// The wide ones take two tiles at a time, one in each half of a register; there
+// are none of F(2,3), which is bound by its stores.
 func transforms(wide bool) {
 	e := emit{wide}
 	for _, t := range []struct {
@@ -303,10 +310,7 @@ func transforms(wide bool) {
 		}
 		DECQ(n)
 		JNE(LabelRef("tile"))
-		if wide {
-			VZEROUPPER()
-		}
-		RET()
+		ret()
 	}
 }
 
@@ -542,7 +546,7 @@ func rows() {
 				VMOVUPS(s[0], m)
 			}
 		}
-		RET()
+		ret()
 	}
 }
 
@@ -618,7 +622,7 @@ func pool() {
 		}
 		DECQ(rows)
 		JNE(LabelRef("row"))
-		RET()
+		ret()
 	}
 }
 
@@ -690,7 +694,7 @@ func transpose() {
 	ADDQ(sb, src)
 	DECQ(n)
 	JNE(LabelRef("block"))
-	RET()
+	ret()
 }
 
 // adam is one optimiser step over n vectors.
@@ -725,7 +729,7 @@ func adam() {
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
-	RET()
+	ret()
 }
 
 // peak does nothing but fused multiply-adds.
@@ -749,5 +753,5 @@ func peak() {
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
-	RET()
+	ret()
 }
