@@ -4,27 +4,32 @@
 //
 // # What AVX-512 is used for
 //
-// The set avx512 replaces the kernels that are bound by arithmetic:
+// The set avx512 replaces kernels that are bound by arithmetic. Cycles are those
+// of an inner loop in llvm-mca 19's model of Intel's Skylake server cores, AVX2 in
+// brackets:
 //
 //   - Gemm16: a row of c is one register of sixteen lanes, an element of a
 //     a broadcast memory operand. Blocks of up to sixteen rows keep eight to sixteen
-//     chains of multiply-adds going, two units times four cycles of latency.
-//   - Gemm8: the same on registers of eight lanes. In AVX2 its six chains cannot
-//     keep two units busy; two rows in a wide register would cost a shuffle per
-//     multiply-add.
-//   - the F(4,3) transforms: two tiles to a register, with two thirds of the
-//     matrix between the passes in registers, which in AVX2 is stored and read
-//     again. Per tile of Input4 that is about 54 cycles of arithmetic, inserts and
-//     extracts, for 72 in AVX2, counted by ports of Intel's Skylake server cores.
+//     chains of multiply-adds going, two units times four cycles of latency: 0.54
+//     cycles per row and step of depth (1.01).
+//   - Gemm8: the same on registers of eight lanes, since two rows in one register
+//     would cost a shuffle per multiply-add: 0.54 cycles (0.68: six chains cannot
+//     keep two units busy).
+//   - the F(4,3) transforms: two tiles to a register, with the part of the matrix
+//     between the passes that is read first in registers; in AVX2 all of it is
+//     stored. Cycles per tile: Input4 71 (109), InputUp4 37 (64), Gradient4 41
+//     (66), WeightGradient4 61 (116).
 //
-// It takes the others from avx2. The F(2,3) transforms have as many stores as
-// half their additions, and a register of two tiles is two stores, since the tiles
-// of a point are a row of channels apart. The kernels over pixels load and store
-// once per few operations. Adam is bound by division and square root, which take
-// twice as long in a register of twice the size.
+// It takes the others from avx2. Of the F(2,3) transforms, those to points are
+// bound by stores, which stay as many, since the tiles of a point are a row of
+// channels apart; those to pixels would spend on inserts and extracts what they
+// save on additions. The kernels over pixels load and store once per few
+// operations. Adam is bound by division and square root, which take twice as long
+// in a register of twice the size.
 //
 // The bits are checked on an emulated processor (package smoke). No speed has
-// been measured on a processor with AVX-512: what is said about it here is counted,
-// and where the wide units run at half the rate (Zen 4) or lower the clock (early
-// Xeons) the gain can be small. REFOCUS_ISA=avx2 gives the same numbers.
+// been measured on a processor with AVX-512. By the models, products take as long
+// as in AVX2 where there is one wide unit or two at half the rate (Zen 4), and the
+// transforms are still faster (Zen 4: Input4 76 for 120); early Xeons also lower
+// the clock. REFOCUS_ISA=avx2 gives the same numbers.
 package kernel

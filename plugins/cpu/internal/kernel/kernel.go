@@ -49,7 +49,8 @@ type Conv func(c []float32, crs int, a []float32, ars, ads, aos int, b []float32
 // with the strides of dst or src. Weights are 3×3 pixels with Row 24.
 type Transform func(dst []float32, dstRow, dstTile int, src []float32, srcRow, srcTile, tiles int)
 
-// PeakFlops is the work of Set.Peak for n = 1: 48 fused multiply-adds.
+// PeakFlops is the work of Set.Peak for n = 1: 48 fused multiply-adds of eight
+// lanes.
 const PeakFlops = 48 * 2 * Lanes
 
 // Set is one implementation of every kernel. All sets give the same bits.

@@ -487,6 +487,7 @@ depth6:
 	JMP          next
 
 done:
+	VZEROUPPER
 	RET
 
 // func conv8AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
@@ -1523,6 +1524,7 @@ depth12:
 	JMP          next
 
 done:
+	VZEROUPPER
 	RET
 
 // func conv16AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
@@ -4416,6 +4418,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 // func inputUp2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -4484,6 +4487,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 // func output2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -4559,6 +4563,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 // func outputDown2AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -4604,6 +4609,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA const40000000<>+0(SB)/4, $0x40000000
@@ -4719,6 +4725,7 @@ tile:
 	ADDQ    DI, CX
 	DECQ    R8
 	JNE     tile
+	VZEROUPPER
 	RET
 
 DATA const3f000000<>+0(SB)/4, $0x3f000000
@@ -5206,6 +5213,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA constc0800000<>+0(SB)/4, $0xc0800000
@@ -5526,6 +5534,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA const40400000<>+0(SB)/4, $0x40400000
@@ -5829,6 +5838,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 // func weightGradient4AVX2(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, tiles int)
@@ -6270,6 +6280,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 DATA const3d2aaaab<>+0(SB)/4, $0x3d2aaaab
@@ -6680,6 +6691,7 @@ tile:
 	ADDQ        DI, CX
 	DECQ        R8
 	JNE         tile
+	VZEROUPPER
 	RET
 
 // func input4AVX512(dst *float32, dstRow int, dstTile int, src *float32, srcRow int, srcTile int, pairs int)
@@ -8650,6 +8662,7 @@ end:
 	ADDQ srcSkip+40(FP), CX
 	DECQ SI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func actAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int, params *float32)
@@ -8736,6 +8749,7 @@ end:
 	ADDQ srcSkip+40(FP), CX
 	DECQ SI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func statsAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int, sums *float32)
@@ -8831,6 +8845,7 @@ end:
 	VADDPS  Y5, Y1, Y1
 	VADDPS  32(AX), Y1, Y1
 	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
 	RET
 
 // func addStatsAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, rows int, cols int, sums *float32)
@@ -8942,6 +8957,7 @@ end:
 	VADDPS  Y5, Y1, Y1
 	VADDPS  32(AX), Y1, Y1
 	VMOVUPS Y1, 32(AX)
+	VZEROUPPER
 	RET
 
 // func maskAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, rows int, cols int, params *float32, sums *float32)
@@ -9092,6 +9108,7 @@ end:
 	VADDPS  Y8, Y4, Y4
 	VADDPS  32(AX), Y4, Y4
 	VMOVUPS Y4, 32(AX)
+	VZEROUPPER
 	RET
 
 // func affineAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, rows int, cols int, params *float32)
@@ -9188,6 +9205,7 @@ end:
 	ADDQ xSkip+56(FP), SI
 	DECQ DI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func affineAddAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, x *float32, xSkip int, r *float32, rSkip int, rows int, cols int, params *float32)
@@ -9300,6 +9318,7 @@ end:
 	ADDQ rSkip+72(FP), DI
 	DECQ R8
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func halfAVX2(dst *float32, dstCol int, dstSkip int, src *float32, srcCol int, srcSkip int, rows int, cols int)
@@ -9376,6 +9395,7 @@ end:
 	ADDQ srcSkip+40(FP), CX
 	DECQ SI
 	JNE  row
+	VZEROUPPER
 	RET
 
 // func poolAVX2(dst *float32, dstSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
@@ -9419,6 +9439,7 @@ cols:
 	ADDQ        srcSkip+32(FP), CX
 	DECQ        BX
 	JNE         row
+	VZEROUPPER
 	RET
 
 // func unpoolAVX2(dst *float32, dstRow int, dstSkip int, grad *float32, gradSkip int, src *float32, srcRow int, srcSkip int, rows int, cols int, params *float32)
@@ -9482,6 +9503,7 @@ cols:
 	ADDQ        gradSkip+32(FP), BX
 	DECQ        DI
 	JNE         row
+	VZEROUPPER
 	RET
 
 // func transpose8AVX2(dst *float32, dstRow int, dstBlock int, src *float32, srcRow int, srcBlock int, count int)
@@ -9560,6 +9582,7 @@ block:
 	ADDQ       DI, CX
 	DECQ       R8
 	JNE        block
+	VZEROUPPER
 	RET
 
 // func adamAVX2(w *float32, m *float32, v *float32, grad *float32, n int, k *float32)
@@ -9600,6 +9623,7 @@ loop:
 	ADDQ        $0x20, BX
 	DECQ        SI
 	JNE         loop
+	VZEROUPPER
 	RET
 
 // func softmax2AVX2(p0 *float64, p1 *float64, z *float32, quads int)
@@ -9677,6 +9701,7 @@ loop:
 	ADDQ        $0x20, CX
 	DECQ        BX
 	JNE         loop
+	VZEROUPPER
 	RET
 
 DATA double4054000000000000<>+0(SB)/8, $0x4054000000000000
@@ -9908,6 +9933,7 @@ loop:
 	JNE         loop
 	MOVQ        sums+24(FP), AX
 	VMOVUPD     Y0, (AX)
+	VZEROUPPER
 	RET
 
 DATA double3de12f9040030676<>+0(SB)/8, $0x3de12f9040030676
@@ -10192,6 +10218,7 @@ loop:
 	JNE         loop
 	MOVQ        sums+40(FP), AX
 	VMOVUPD     Y0, (AX)
+	VZEROUPPER
 	RET
 
 // func peakAVX2(n int)
@@ -10263,6 +10290,7 @@ loop:
 	VFMADD231PS Y0, Y0, Y12
 	DECQ        AX
 	JNE         loop
+	VZEROUPPER
 	RET
 
 // func peakAVX512(n int)

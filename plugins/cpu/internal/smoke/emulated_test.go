@@ -22,11 +22,13 @@ func TestEmulated(t *testing.T) {
 		t.Skip("this processor has AVX-512: TestInstructionSets and package kernel test it")
 	}
 	out := emulate(t, map[string]string{"kernel": "../kernel", "smoke": "."},
-		"/kernel -test.v -test.run=Twins|Select/avx512",
+		"/kernel -test.v -test.run=Twins/avx512|Select",
 		"/smoke -test.v -test.run=TestInstructionSets/avx512/fast$")
 	for _, want := range []string{
 		"/kernel: succeeded",
 		"--- PASS: TestGemmTwins/avx512",
+		"--- PASS: TestConvTwins/avx512",
+		"--- PASS: TestLossTwins/avx512",
 		"--- PASS: TestTransformTwins/avx512",
 		"--- PASS: TestRowTwins/avx512",
 		"--- PASS: TestPoolTwins/avx512",

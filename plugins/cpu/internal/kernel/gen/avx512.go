@@ -114,8 +114,7 @@ func conv512(columns int) {
 		block(m)
 	}
 	Label("done")
-	VZEROUPPER()
-	RET()
+	ret()
 }
 
 // peak512 does nothing but fused multiply-adds.
@@ -139,6 +138,5 @@ func peak512() {
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
-	VZEROUPPER()
-	RET()
+	ret()
 }

@@ -139,5 +139,5 @@ func conv(n int) {
 		block(m + 1)
 	}
 	Label("done")
-	RET()
+	ret()
 }

@@ -113,7 +113,7 @@ func loss() {
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
-	RET()
+	ret()
 
 	for _, gradient := range []bool{false, true} {
 		name, args := "loss2", "z *float32, labels *uint8, quads int, sums *float64"
@@ -159,6 +159,6 @@ func loss() {
 		DECQ(n)
 		JNE(LabelRef("loop"))
 		VMOVUPD(sum, Mem{Base: Load(Param("sums"), GP64())})
-		RET()
+		ret()
 	}
 }

@@ -50,6 +50,13 @@ func constant(k float32) Mem {
 	return m
 }
 
+// ret returns with the upper halves of the registers clean: Go's SSE code would
+// wait for and merge them on Intel's processors.
+func ret() {
+	VZEROUPPER()
+	RET()
+}
+
 // emit is the arithmetic of package winograd as instructions, on eight lanes or,
 // where wide, on sixteen: two tiles.
 type emit struct{ wide bool }
@@ -107,8 +114,8 @@ func (e emit) store(v vec, m Mem, next reg.Register) {
 }
 
 // transforms writes the two-dimensional Winograd transforms over a row of tiles.
-// The wide ones take two tiles at a time, one in each half of a register. There
-// are none of F(2,3), whose many stores per addition stay as many.
+// The wide ones take two tiles at a time, one in each half of a register; there
+// are none of F(2,3), which is bound by its stores.
 func transforms(wide bool) {
 	e := emit{wide}
 	for _, t := range []struct {
@@ -201,10 +208,7 @@ func transforms(wide bool) {
 		}
 		DECQ(n)
 		JNE(LabelRef("tile"))
-		if wide {
-			VZEROUPPER()
-		}
-		RET()
+		ret()
 	}
 }
 
@@ -436,7 +440,7 @@ func rows() {
 				VMOVUPS(s[0], m)
 			}
 		}
-		RET()
+		ret()
 	}
 }
 
@@ -508,7 +512,7 @@ func pool() {
 		}
 		DECQ(rows)
 		JNE(LabelRef("row"))
-		RET()
+		ret()
 	}
 }
 
@@ -580,7 +584,7 @@ func transpose() {
 	ADDQ(sb, src)
 	DECQ(n)
 	JNE(LabelRef("block"))
-	RET()
+	ret()
 }
 
 // adam is one optimiser step over n vectors.
@@ -615,7 +619,7 @@ func adam() {
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
-	RET()
+	ret()
 }
 
 // peak does nothing but fused multiply-adds.
@@ -639,5 +643,5 @@ func peak() {
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
-	RET()
+	ret()
 }
