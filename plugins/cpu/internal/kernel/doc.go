@@ -8,19 +8,17 @@
 // of an inner loop in llvm-mca 19's model of Intel's Skylake server cores, AVX2 in
 // brackets:
 //
-//   - Gemm16: a row of c is one register of sixteen lanes, an element of a
-//     a broadcast memory operand. Blocks of up to sixteen rows keep eight to sixteen
-//     chains of multiply-adds going, two units times four cycles of latency: 0.54
-//     cycles per row and step of depth (1.01).
-//   - Gemm8: the same on registers of eight lanes, since two rows in one register
-//     would cost a shuffle per multiply-add: 0.54 cycles (0.68: six chains cannot
-//     keep two units busy).
+//   - Conv16, Gemm16: a row of c is one register of sixteen lanes, an element of
+//     a a broadcast memory operand. Blocks of up to sixteen rows keep eight to
+//     sixteen chains of multiply-adds going, two units times four cycles of
+//     latency: 0.54 cycles per row and step of depth (1.01).
 //   - the F(4,3) transforms: two tiles to a register, with the part of the matrix
 //     between the passes that is read first in registers; in AVX2 all of it is
 //     stored. Cycles per tile: Input4 71 (109), InputUp4 37 (64), Gradient4 41
 //     (66), WeightGradient4 61 (116).
 //
-// It takes the others from avx2. Of the F(2,3) transforms, those to points are
+// It takes the others from avx2. Conv8 is bound by its loads, one per
+// multiply-add in either. Of the F(2,3) transforms, those to points are
 // bound by stores, which stay as many, since the tiles of a point are a row of
 // channels apart; those to pixels would spend on inserts and extracts what they
 // save on additions. The kernels over pixels load and store once per few

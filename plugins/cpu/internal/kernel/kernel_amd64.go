@@ -122,7 +122,6 @@ var avx512 = func() Set {
 	s := avx2
 	s.Name = "avx512"
 	s.Gemm16, s.Conv16 = gemm(conv16AVX512, 16), conv(conv16AVX512, 16)
-	s.Gemm8, s.Conv8 = gemm(conv8AVX512, 8), conv(conv8AVX512, 8)
 	s.Input4 = pairs(input4AVX512, s.Input4, pixels(6, 6), points(36))
 	s.InputUp4 = pairs(inputUp4AVX512, s.InputUp4, pixels(4, 4), points(36))
 	s.Gradient4 = pairs(gradient4AVX512, s.Gradient4, pixels(4, 4), points(36))

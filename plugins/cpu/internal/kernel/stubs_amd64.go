@@ -19,11 +19,6 @@ func conv8AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *
 //go:noescape
 func conv16AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
 
-// conv8AVX512 is conv8AVX2.
-//
-//go:noescape
-func conv8AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
-
 // input2AVX2 transforms tiles; strides are in bytes, a Row stride is that of a pixel row or of a point.
 //
 //go:noescape

@@ -8,18 +8,17 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// conv512 is conv with one register per row of c (16 columns in a ZMM register,
-// 8 in a YMM register) and the elements of a as broadcast memory operands. Two
-// multiply-adds a cycle with a latency of four need eight chains: blocks have 16
-// rows, and from eight rows on every block has at least eight. 16 rows, and not
-// the 28 that there are registers for, since what a block does once per step of
-// depth is then a fraction of the work already.
-func conv512(columns int) {
-	name := fmt.Sprintf("conv%dAVX512", columns)
-	TEXT(name, NOSPLIT, convSignature)
+// conv512 is conv with a row of sixteen columns of c in one register and the
+// elements of a as broadcast memory operands. Two multiply-adds a cycle with a
+// latency of four need eight chains: blocks have 16 rows, and from eight rows on
+// every block has at least eight. 16 rows, and not the 28 that there are registers
+// for, since what a block does once per step of depth is then a fraction of the
+// work already.
+func conv512() {
+	TEXT("conv16AVX512", NOSPLIT, convSignature)
 	Pragma("noescape")
-	Doc(fmt.Sprintf("%s is conv%dAVX2.", name, columns))
-	e := emit{columns == 16}
+	Doc("conv16AVX512 is conv16AVX2.")
+	e := emit{wide: true}
 	c, a := Load(Param("c"), GP64()), Load(Param("a"), GP64())
 	r1, r3, r5, r7 := Load(Param("ars"), GP64()), GP64(), GP64(), GP64()
 	ads, bds := Load(Param("ads"), GP64()), Load(Param("bds"), GP64())

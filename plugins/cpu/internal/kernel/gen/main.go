@@ -17,8 +17,7 @@ import (
 func main() {
 	conv(2)
 	conv(1)
-	conv512(16)
-	conv512(8)
+	conv512()
 	transforms(false)
 	transforms(true)
 	rows()
