@@ -48,7 +48,9 @@ label linux
 func emulate(t *testing.T, packages map[string]string, commands ...string) string {
 	t.Helper()
 	goTool := peers.Program(t, "go", "needed to build for the emulated machine")
-	bochs := peers.Program(t, "bochs", "Debian: bochs and bochs-term")
+	bochs := peers.Program(t, "bochs", "Debian: bochs, bochsbios, vgabios")
+	term, _ := filepath.Glob("/usr/lib/*/bochs/plugins/libbx_term_gui.so")
+	peers.Need(t, len(term) > 0, "Bochs cannot draw on a terminal (Debian: bochs-term)")
 	genisoimage := peers.Program(t, "genisoimage", "Debian: genisoimage")
 	dir := t.TempDir()
 	iso := filepath.Join(dir, "iso")
