@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/report"
+	"github.com/refocus-em/refocus/harness/store"
 )
 
 func compareCommand() *cobra.Command {
@@ -20,7 +21,7 @@ correlation of the two, and what becomes of the published findings on ours. The
 report shows the same with figures.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.resolve(cmd.Context(), args[0], &b, c.printer())
+			r, err := c.resolve(cmd.Context(), args[0], &b, store.Existing, c.printer())
 			if err != nil {
 				return err
 			}

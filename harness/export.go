@@ -89,14 +89,14 @@ $REFOCUS_PYTHON, /usr/bin/python3 or python3.`,
 // model opens the run that an argument names: "best" of a series, or a digest.
 func (c *common) model(ctx context.Context, arg, series string, b *backendFlags, out *progress.Printer) (*model, *store.Store, error) {
 	if arg != "best" {
-		st, err := store.Open(c.out)
+		st, err := store.Existing(c.out)
 		if err != nil {
 			return nil, nil, err
 		}
 		m, err := findModel(st, arg)
 		return m, st, err
 	}
-	r, err := c.resolve(ctx, series, b, out)
+	r, err := c.resolve(ctx, series, b, store.Existing, out)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -202,15 +202,16 @@ type resolved struct {
 	nodes []*reproduce.Node
 }
 
-// resolve reads the spec that the command line names, asks the backend what it
-// is and addresses every run in the store.
-func (c *common) resolve(ctx context.Context, name string, b *backendFlags, out *progress.Printer) (*resolved, error) {
+// resolve reads the spec that the command line names, opens the store (with
+// store.Open or store.Existing), asks the backend what it is and addresses every
+// run.
+func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *progress.Printer) (*resolved, error) {
 	r := &resolved{}
 	var err error
 	if r.plan, err = c.plan(name); err != nil {
 		return nil, err
 	}
-	if r.store, err = store.Open(c.out); err != nil {
+	if r.store, err = open(c.out); err != nil {
 		return nil, err
 	}
 	if r.desc, err = b.describe(ctx, out); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -16,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/refocus-em/refocus/harness/store"
 )
 
 // asRefocus makes the test binary behave as the refocus command, so that tests
@@ -73,6 +76,10 @@ func TestExitCodes(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("name = \"x\"\nkind = \"transfer\"\n[network]\nwitdh = 64\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	empty, nowhere := t.TempDir(), filepath.Join(t.TempDir(), "store")
+	if _, err := store.Open(empty); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args []string
 		code int
@@ -83,20 +90,27 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"plan", "defocsu"}, exitUsage, "nearest: defocus"},
 		{[]string{"plan", "defocus", "--profile", "papr"}, exitUsage, "nearest: paper"},
 		{[]string{"plan", "nonexistent.toml"}, exitFailed, "no such file"},
-		{[]string{"report", "testdata/tiny.toml", "--out", t.TempDir()}, exitFailed, "no finished model"},
-		{[]string{"compare", "testdata/tiny.toml", "--out", t.TempDir()}, exitFailed, "no finished model"},
+		{[]string{"report", "testdata/tiny.toml", "--out", empty}, exitFailed, "no finished model"},
+		{[]string{"compare", "testdata/tiny.toml", "--out", empty}, exitFailed, "no finished model"},
+		{[]string{"report", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
+		{[]string{"compare", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
+		{[]string{"status", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
+		{[]string{"export", "best", "-o", "x.onnx", "--series", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
 		{[]string{"data", "show", "testdata/tiny.toml", "--out", t.TempDir()}, exitFailed, "run 'refocus data' first"},
 		{[]string{"crosscheck", "--backend", "nothing", "--series", "testdata/tiny.toml", "--out", t.TempDir()}, exitFailed, "no backend \"nothing\""},
 		{[]string{"export", "best", "-o", "x.onnx", "--author", "somebody"}, exitUsage, "--format bioimageio"},
 		{[]string{"plan", bad}, exitUsage, "bad.toml:4: network.witdh"},
 		{[]string{"frobnicate"}, exitUsage, "unknown command"},
-		{[]string{"verify", "--out", "/nonexistent/store"}, exitFailed, "no store"},
+		{[]string{"verify", "--out", nowhere}, exitFailed, "no store"},
 		{[]string{"serve-backend", "nothing"}, exitUsage, "there is cpu"},
 	} {
 		_, errs, code := output(t, c.args...)
 		if code != c.code || !strings.Contains(errs, c.says) {
 			t.Errorf("%v: exit %d, want %d; said %q, want %q", c.args, code, c.code, errs, c.says)
 		}
+	}
+	if _, err := os.Stat(nowhere); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a command that only reads made a store: %v", err)
 	}
 }
 

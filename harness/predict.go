@@ -25,7 +25,7 @@ standardised as a whole and predicted in overlapping tiles, so that the result i
 that of the whole image and memory stays bounded. Writes for every image the
 probability map, a mask, a label image, a table of the particles with areas and
 diameters, and an overlay. The exported best model of a study that was reproduced is
-artifacts/reports/STUDY-PROFILE/best.onnx.`,
+artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usagef(cmd, "predict takes a model and at least one image")

@@ -19,6 +19,7 @@ import (
 	"github.com/refocus-em/refocus/harness/onnx/export"
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
 )
 
 func reportCommand() *cobra.Command {
@@ -34,7 +35,7 @@ columns of the published tables, and the best model so far as best.onnx.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := c.printer()
-			r, err := c.resolve(cmd.Context(), args[0], &b, out)
+			r, err := c.resolve(cmd.Context(), args[0], &b, store.Existing, out)
 			if err != nil {
 				return err
 			}
@@ -166,7 +167,11 @@ func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, try
 	if err != nil {
 		return err
 	}
-	dir := r.store.Report(r.plan.Study.Name + "-" + profileName(r.plan))
+	name := r.plan.Study.Name + "-" + profileName(r.plan)
+	if r.desc.Name != "cpu" {
+		name += "-" + r.desc.Name
+	}
+	dir := r.store.Report(name)
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}

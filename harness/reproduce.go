@@ -38,7 +38,7 @@ cluster; 'refocus plan' says more.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			out := c.printer()
-			r, err := c.resolve(ctx, args[0], &b, out)
+			r, err := c.resolve(ctx, args[0], &b, store.Open, out)
 			if err != nil {
 				return err
 			}

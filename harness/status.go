@@ -19,7 +19,7 @@ func statusCommand() *cobra.Command {
 and waiting at a checkpoint to be gone on with, and untouched.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := c.resolve(cmd.Context(), args[0], &b, c.printer())
+			r, err := c.resolve(cmd.Context(), args[0], &b, store.Existing, c.printer())
 			if err != nil {
 				return err
 			}

@@ -23,10 +23,7 @@ when it was made. What is damaged is listed on standard output; where its direct
 is removed, 'refocus reproduce' makes it again.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := os.Stat(c.out); errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("there is no store at %s", c.out)
-			}
-			st, err := store.Open(c.out)
+			st, err := store.Existing(c.out)
 			if err != nil {
 				return err
 			}

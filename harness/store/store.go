@@ -43,6 +43,15 @@ func Open(root string) (*Store, error) {
 	return &Store{root}, nil
 }
 
+// Existing is Open for those who only read: a directory that is not there, or
+// holds no store, is an error and stays as it is.
+func Existing(root string) (*Store, error) {
+	if _, err := os.Stat(filepath.Join(root, "runs")); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no store at %s: 'refocus reproduce' makes one, --out names another", root)
+	}
+	return Open(root)
+}
+
 // Root is the store's directory.
 func (s *Store) Root() string { return s.root }
 
