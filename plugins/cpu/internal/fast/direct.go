@@ -133,10 +133,7 @@ func (p *program) forwardDirect(o *op) {
 		inCols := (cols-1)*s + kk
 		p.stageInput(o, in, x, n, y0*s-o.pad, x0*s-o.pad, (rows-1)*s+kk, inCols)
 		for j, pn := range pan {
-			conv := k.Conv16
-			if pn.width == 8 {
-				conv = k.Conv8
-			}
+			conv := k.Conv(pn.width)
 			to, row := y, cols*pn.width
 			place := plain && pn.width == lanes
 			if place {
@@ -220,19 +217,13 @@ func (p *program) backwardDirect(ops []*op, m *norm, d *buffer) {
 			p.stageRows(x[c.offset:], c.readers, n, first, x0/s-c.halo, floorDiv(y0+rows-1+c.o.pad, s)-first+1, cols/s+2*c.halo+1)
 		}
 		for j, pn := range pan {
-			gemm := k.Gemm16
-			if pn.width == 8 {
-				gemm = k.Gemm8
-			}
+			gemm := k.Gemm(pn.width)
 			clear(y[:rows*cols*pn.width])
 			for _, c := range sources {
 				inCols := cols/s + 2*c.halo + 1
 				first := floorDiv(y0+c.o.pad-(c.kk-1), s)
 				if s == 1 {
-					conv := k.Conv16
-					if pn.width == 8 {
-						conv = k.Conv8
-					}
+					conv := k.Conv(pn.width)
 					for r := range rows {
 						conv(y[r*cols*pn.width:], pn.width, x[c.offset+(r*inCols+c.o.pad)*c.depth:], c.depth, 1, inCols*c.depth,
 							c.u.data[j*c.size*16:], pn.width, c.kk*c.depth*pn.width, cols, c.kk*c.depth, c.kk, true)
@@ -307,31 +298,27 @@ func (p *program) weightByPixels(o *op) {
 	inRows, inCols := (st.rows-1)*s+kk, (st.cols-1)*s+kk
 	stage, pairs := inRows*inCols*depth, st.rows*st.cols*2*lanes
 	p.need(stage + pairs + 64)
-	uses = append(uses, part.each, out.grad)
-	p.add("weight gradient", o, st.count, uses, func(w, i int) {
+	uses = append(uses, out.grad)
+	p.addPartial(o, part, uses, func(w, i int, sum []float32, more bool) {
 		scratch := p.scratch[w]
 		x, pair := cut(&scratch, stage), cut(&scratch, pairs)
 		n, y0, x0, rows, cols := st.at(i)
 		inCols := (cols-1)*s + kk
 		p.stageInput(o, in, x, n, y0*s-o.pad, x0*s-o.pad, (rows-1)*s+kk, inCols)
-		sum := part.each.data[i*size:]
 		for _, pn := range pan {
-			conv, g, bos := k.Conv8, out.plane(out.grad.data, n, pn.first)[(y0*out.w+x0)*lanes:], out.w*lanes
+			g := out.at(out.grad, n, pn.first, y0, x0)
 			if pn.width == 16 {
-				conv, bos = k.Conv16, cols*16
+				g = kernel.Block{Data: pair, Row: cols * 16, Col: 16}
 				for half := range 2 {
-					plane := out.plane(out.grad.data, n, pn.first+half)[(y0*out.w+x0)*lanes:]
-					k.Copy(kernel.Block{Data: pair[half*lanes:], Row: bos, Col: 16}, kernel.Block{Data: plane, Row: out.w * lanes, Col: lanes}, rows, cols)
+					k.Copy(kernel.Block{Data: pair[half*lanes:], Row: g.Row, Col: g.Col}, out.at(out.grad, n, pn.first+half, y0, x0), rows, cols)
 				}
-				g = pair
 			}
 			for dy := range kk {
-				conv(sum, pn.width, x[dy*inCols*depth:], 1, s*depth, s*inCols*depth, g, pn.width, bos, row, cols, rows, false)
+				k.Conv(pn.width)(sum, pn.width, x[dy*inCols*depth:], 1, s*depth, s*inCols*depth, g.Data, g.Col, g.Row, row, cols, rows, more)
 				sum = sum[row*pn.width:]
 			}
 		}
 	})
-	p.addPartial(o, part)
 	dw := p.e.slice(p.e.grads, o.weight)
 	p.add("weight gradient", o, 1, []*buffer{part.total}, func(_, _ int) {
 		sum := part.total.data
@@ -344,18 +331,31 @@ func (p *program) weightByPixels(o *op) {
 	})
 }
 
-// partial holds the sums of tasks, size floats of each, and their total.
+// maxPartials bounds how many sums of tasks there are, and with it the memory
+// they take where images are large.
+const maxPartials = 256
+
+// partial holds sums over rectangles: of a few rectangles each, and their total.
 type partial struct {
-	each, total *buffer
-	tasks, size int
+	each, total            *buffer
+	size                   int // floats of a sum
+	rectangles, per, tasks int
 }
 
-func (p *program) newPartial(tasks, size int) partial {
-	return partial{p.buffer(tasks * size), p.buffer(size), tasks, size}
+func (p *program) newPartial(rectangles, size int) partial {
+	per := (rectangles + maxPartials - 1) / maxPartials
+	tasks := (rectangles + per - 1) / per
+	return partial{p.buffer(tasks * size), p.buffer(size), size, rectangles, per, tasks}
 }
 
-// addPartial appends the sum over tasks, in order.
-func (p *program) addPartial(o *op, s partial) {
+// addPartial appends the sums that f makes of a rectangle, or adds to where there
+// are more than one for a task, and their total, in order.
+func (p *program) addPartial(o *op, s partial, uses []*buffer, f func(worker, rectangle int, sum []float32, more bool)) {
+	p.add("weight gradient", o, s.tasks, append(uses, s.each), func(w, i int) {
+		for r := i * s.per; r < min((i+1)*s.per, s.rectangles); r++ {
+			f(w, r, s.each.data[i*s.size:], r > i*s.per)
+		}
+	})
 	const perTask = 1 << 10
 	one := []float32{1}
 	p.add("weight gradient", o, (s.size+perTask-1)/perTask, []*buffer{s.each, s.total}, func(_, i int) {
@@ -412,10 +412,7 @@ func (p *program) weightByRanges(o *op) {
 		})
 		p.add("weight gradient", o, len(pan)*kk, uses, func(_, i int) {
 			pn, dy := pan[i/kk], i%kk
-			conv := k.Conv16
-			if pn.width == 8 {
-				conv = k.Conv8
-			}
+			conv := k.Conv(pn.width)
 			acc := sum.data[i*row:]
 			for n := range images {
 				conv(acc, pn.width, x.data[(n*inRows+dy)*inCols*depth:], 1, s*depth, s*inCols*depth,

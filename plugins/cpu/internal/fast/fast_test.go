@@ -100,6 +100,7 @@ func TestAgainstPlain(t *testing.T) {
 		{8, 3, 32, 32, "", true},
 		{12, 1, 48, 16, "", false},
 		{16, 2, 16, 64, "", false},
+		{4, 5, 1024, 16, "", false}, // more rectangles than maxPartials
 		{8, 2, 32, 48, "encoder", false},
 		{8, 2, 48, 32, "decoder", false},
 	} {

@@ -94,10 +94,7 @@ func (p *program) backwardUpsampled(o *op, d *buffer) {
 	src, out, k := p.tensors[o.parts[0].t], p.tensors[o.out], p.e.kernels
 	grads := p.gradReaders(out)
 	weights := p.weights(o.weight)
-	conv, width := k.Conv8, src.blocks*lanes
-	if src.blocks == 2 {
-		conv = k.Conv16
-	}
+	width := src.blocks * lanes
 	u := p.buffer(16 * lanes * width)
 	p.add("data gradient", o, 1, []*buffer{u}, func(_, _ int) {
 		// [i][j][k][c]
@@ -120,7 +117,7 @@ func (p *program) backwardUpsampled(o *op, d *buffer) {
 		p.stageSpread(g, grads, n, y0, x0, rows, cols)
 		row := (2*cols + 2) * lanes
 		for r := range rows {
-			conv(y[r*cols*width:], width, g[2*r*row:], 2*lanes, 1, row, u.data, width, 4*lanes*width, cols, 4*lanes, 4, false)
+			k.Conv(width)(y[r*cols*width:], width, g[2*r*row:], 2*lanes, 1, row, u.data, width, 4*lanes*width, cols, 4*lanes, 4, false)
 		}
 		for b := range src.blocks {
 			mask(i, n, b, y0, x0, rows, cols, kernel.Block{Data: y[b*lanes:], Row: cols * width, Col: width})
@@ -140,7 +137,7 @@ func (p *program) weightUpsampled(o *op) {
 	sum := p.newPartial(st.count, size)
 	stage, gStage := st.rows*st.cols*depth, (2*st.rows+2)*(2*st.cols+2)*lanes
 	p.need(stage + gStage + 64)
-	p.add("weight gradient", o, st.count, append(uses, sum.each, out.grad), func(w, i int) {
+	p.addPartial(o, sum, append(uses, out.grad), func(w, i int, to []float32, more bool) {
 		scratch := p.scratch[w]
 		x, g := cut(&scratch, stage), cut(&scratch, gStage)
 		n, y0, x0, rows, cols := st.at(i)
@@ -148,11 +145,10 @@ func (p *program) weightUpsampled(o *op) {
 		p.stageSpread(g, grads, n, y0, x0, rows, cols)
 		row := (2*cols + 2) * lanes
 		for at := range 16 {
-			k.Conv8(sum.each.data[i*size+at*depth*lanes:], lanes, x, 1, depth, cols*depth,
-				g[at/4*row+at%4*lanes:], 2*lanes, 2*row, depth, cols, rows, false)
+			k.Conv8(to[at*depth*lanes:], lanes, x, 1, depth, cols*depth,
+				g[at/4*row+at%4*lanes:], 2*lanes, 2*row, depth, cols, rows, more)
 		}
 	})
-	p.addPartial(o, sum)
 	dw := p.e.slice(p.e.grads, o.weight)
 	p.add("weight gradient", o, 1, []*buffer{sum.total}, func(_, _ int) {
 		clear(dw)

@@ -232,10 +232,7 @@ func (p *program) contract(c contraction) {
 			s := g.segment(i)
 			tiles += s.rows * s.cols
 		}
-		gemm := k.Gemm16
-		if pn.width == 8 {
-			gemm = k.Gemm8
-		}
+		gemm := k.Gemm(pn.width)
 		for x := range points {
 			lo := 0
 			if dead(x, 4) {
@@ -554,11 +551,7 @@ func (p *program) weightWinograd(o *op) {
 				b := y.data[(pn*points+x)*tiles*width:]
 				a := v.data[x*tiles*row+sp.first*lanes:]
 				d := acc[x*rangeBlocks*lanes*width:]
-				if pan[pn].width == 8 {
-					k.Gemm8(d, width, a, 1, row, b, width, n, count, c > 0)
-				} else {
-					k.Gemm16(d, width, a, 1, row, b, width, n, count, c > 0)
-				}
+				k.Gemm(pan[pn].width)(d, width, a, 1, row, b, width, n, count, c > 0)
 			}
 			if c < chunks-1 && last < g.segments {
 				return

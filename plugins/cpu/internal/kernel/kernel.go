@@ -113,6 +113,22 @@ type Set struct {
 	Adam func(w, m, v, g []float32, a *Adam)
 }
 
+// Gemm is Gemm8 or Gemm16.
+func (s *Set) Gemm(columns int) Gemm {
+	if columns == Lanes {
+		return s.Gemm8
+	}
+	return s.Gemm16
+}
+
+// Conv is Conv8 or Conv16.
+func (s *Set) Conv(columns int) Conv {
+	if columns == Lanes {
+		return s.Conv8
+	}
+	return s.Conv16
+}
+
 // Adam holds the constants of one optimiser step:
 //
 //	ĝ = InvScale·g, m = Beta1·m + OneMinusBeta1·ĝ, v = Beta2·v + OneMinusBeta2·ĝ²
