@@ -298,7 +298,7 @@ func (s *session) evaluate(samples []backend.Sample, ev *backend.Evaluation) err
 	}
 	k, area := s.shape[1], b.H*b.W
 	s.output = resized(s.output, b.N*k*area)
-	losses, err := s.engine.Forward(b, s.output)
+	losses, err := s.engine.Forward(b, engine.Output{F64: s.output})
 	if err != nil {
 		return err
 	}
@@ -363,16 +363,14 @@ func (s *session) Predict(ctx context.Context, images backend.Tensor) (backend.T
 				}
 				b.Images = s.images
 			}
-			s.output = resized(s.output, k*dst)
-			if _, err := s.engine.Forward(b, s.output); err != nil {
-				return err
-			}
+			var out engine.Output
 			if wide {
-				copy(r.F64[n*dst:], s.output)
-				continue
+				out.F64 = r.F64[n*dst:][:k*dst]
+			} else {
+				out.F32 = r.F32[n*dst:][:k*dst]
 			}
-			for i, v := range s.output {
-				r.F32[n*dst+i] = float32(v)
+			if _, err := s.engine.Forward(b, out); err != nil {
+				return err
 			}
 		}
 		return nil

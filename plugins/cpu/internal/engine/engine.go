@@ -56,6 +56,15 @@ type Batch struct {
 	Labels   []uint8
 }
 
+// Output is where results go: one of the two, or none where they are not wanted.
+type Output struct {
+	F32 []float32
+	F64 []float64
+}
+
+// Len is the number of results that there is room for.
+func (o Output) Len() int { return max(len(o.F32), len(o.F64)) }
+
 // Engine executes one graph whose weights it keeps in its own layout. Methods
 // are called one at a time. Everything an Engine computes is independent of
 // the number of threads.
@@ -79,7 +88,7 @@ type Engine interface {
 
 	// Forward runs inference on images [N,C,H,W] and writes the graph's output
 	// [N,K,H,W]; when labels are given it also returns each image's mean loss.
-	Forward(b Batch, out []float64) (losses []float64, err error)
+	Forward(b Batch, out Output) (losses []float64, err error)
 
 	// Activations returns the named values for one batch in the graph's layout,
 	// in training or inference mode, without changing any state.

@@ -21,7 +21,7 @@ func (e *Engine) Activations(b engine.Batch, names []string, training bool) (map
 	if err != nil {
 		return nil, err
 	}
-	out := make([]float64, b.N*e.net.classes*b.H*b.W)
+	out := make([]float32, b.N*e.net.classes*b.H*b.W)
 	p.out, p.scale, p.statistics = out, 1, false
 	if err := e.run(p, b); err != nil {
 		return nil, err
@@ -30,18 +30,22 @@ func (e *Engine) Activations(b engine.Batch, names []string, training bool) (map
 	for _, name := range names {
 		switch v := e.net.values[name]; {
 		case v.final:
-			r[name] = out
+			r[name] = widened(out)
 		case name == e.net.graph.Input.Name:
-			x := make([]float64, len(b.Images))
-			for i, y := range b.Images {
-				x[i] = float64(y)
-			}
-			r[name] = x
+			r[name] = widened(b.Images)
 		default:
 			r[name] = p.read(v)
 		}
 	}
 	return r, nil
+}
+
+func widened(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
 }
 
 // read returns a value as [N,C,H,W].

@@ -23,6 +23,7 @@ type Engine struct {
 
 	programs map[key]*program
 	arena    []float32
+	out      []float32 // probabilities on their way to float64
 }
 
 // key is what a program depends on.
@@ -288,18 +289,25 @@ func power(x float64, n int) float64 {
 }
 
 // Forward implements engine.Engine.
-func (e *Engine) Forward(b engine.Batch, out []float64) ([]float64, error) {
+func (e *Engine) Forward(b engine.Batch, out engine.Output) ([]float64, error) {
 	if err := e.check(b); err != nil {
 		return nil, err
 	}
-	if n := b.N * e.net.classes * b.H * b.W; out != nil && len(out) != n {
-		return nil, fmt.Errorf("room for %d probabilities, not %d", len(out), n)
+	if n := b.N * e.net.classes * b.H * b.W; out.Len() != 0 && out.Len() != n {
+		return nil, fmt.Errorf("room for %d probabilities, not %d", out.Len(), n)
 	}
 	p, err := e.program(key{n: b.N, h: b.H, w: b.W}, nil)
 	if err != nil {
 		return nil, err
 	}
-	p.out = out
+	p.out = out.F32
+	if out.F64 != nil {
+		if len(e.out) < len(out.F64) {
+			e.out = make([]float32, len(out.F64))
+		}
+		p.out = e.out[:len(out.F64)]
+	}
+	single := p.out
 	var losses []float64
 	if b.Labels != nil {
 		losses = make([]float64, b.N)
@@ -307,6 +315,9 @@ func (e *Engine) Forward(b engine.Batch, out []float64) ([]float64, error) {
 	p.losses = losses
 	err = e.run(p, b)
 	e.pool.rest()
+	for i := range out.F64 {
+		out.F64[i] = float64(single[i])
+	}
 	return losses, err
 }
 

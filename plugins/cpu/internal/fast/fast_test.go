@@ -123,11 +123,11 @@ func TestAgainstPlain(t *testing.T) {
 			frozen := groups(g, c.frozen)
 
 			out, want := make([]float64, 2*c.n*c.h*c.w), make([]float64, 2*c.n*c.h*c.w)
-			losses, err := e.Forward(b, out)
+			losses, err := e.Forward(b, engine.Output{F64: out})
 			if err != nil {
 				t.Fatal(err)
 			}
-			wantLosses, err := ref.Forward(batch64(b), want)
+			wantLosses, err := ref.Forward(batch64(b), engine.Output{F64: want})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -246,7 +246,7 @@ func state(t *testing.T, threads int, isa string, o func(*engine.Options), width
 		all = append(all, loss)
 	}
 	out := make([]float64, 2*n*h*w)
-	losses, err := e.Forward(b, out)
+	losses, err := e.Forward(b, engine.Output{F64: out})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,11 +322,11 @@ func TestMixed(t *testing.T) {
 	const n, h, w, scale = 2, 48, 32, 1024
 	b := batch(n, h, w)
 	out, refOut, want := make([]float64, 2*n*h*w), make([]float64, 2*n*h*w), make([]float64, 2*n*h*w)
-	if _, err := e.Forward(b, out); err != nil {
+	if _, err := e.Forward(b, engine.Output{F64: out}); err != nil {
 		t.Fatal(err)
 	}
-	ref.Forward(b, refOut)
-	exact.Forward(batch64(b), want)
+	ref.Forward(b, engine.Output{F64: refOut})
+	exact.Forward(batch64(b), engine.Output{F64: want})
 	if d, r := distance(out, want), distance(refOut, want); d > 1.5*r || d < r/3 {
 		t.Errorf("probabilities differ by %g, the plain engine's by %g", d, r)
 	}
@@ -375,7 +375,7 @@ func BenchmarkForward(b *testing.B) {
 	out := make([]float64, 2*size*size)
 	macs, _ := g.MultiplyAdds([]int{1, 1, size, size})
 	step := func() {
-		if _, err := e.Forward(x, out); err != nil {
+		if _, err := e.Forward(x, engine.Output{F64: out}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -51,7 +51,7 @@ func (p *program) outputs(head *op) {
 			m, logSum := softmax(prob[:classes])
 			if p.out != nil {
 				for k := range classes {
-					p.out[(n*classes+k)*s.h*s.w+i] = float64(float32(prob[k]))
+					p.out[(n*classes+k)*s.h*s.w+i] = float32(prob[k])
 				}
 			}
 			if p.labels == nil {

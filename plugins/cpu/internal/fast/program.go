@@ -47,7 +47,7 @@ type program struct {
 	scale      float32 // of the loss
 	loss       float64
 	losses     []float64
-	out        []float64
+	out        []float32
 	tensors    map[*tensor]*stored
 	norms      []normState
 }

@@ -61,10 +61,10 @@ func FuzzShapes(f *testing.F) {
 			}
 		}
 		out, wantOut := make([]float64, b.N*int(2+classes%7)*b.H*b.W), make([]float64, b.N*int(2+classes%7)*b.H*b.W)
-		if _, err := e.Forward(b, out); err != nil {
+		if _, err := e.Forward(b, engine.Output{F64: out}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ref.Forward(b, wantOut); err != nil {
+		if _, err := ref.Forward(b, engine.Output{F64: wantOut}); err != nil {
 			t.Fatal(err)
 		}
 		if d := distance(out, wantOut); d > 1e-4 {
@@ -163,7 +163,7 @@ func TestBadCalls(t *testing.T) {
 		if _, err := e.Gradients(b, nil, 1, false); err == nil {
 			t.Errorf("%s: trained", name)
 		}
-		if _, err := e.Forward(b, nil); err == nil {
+		if _, err := e.Forward(b, engine.Output{}); err == nil {
 			t.Errorf("%s: evaluated", name)
 		}
 	}
@@ -172,7 +172,7 @@ func TestBadCalls(t *testing.T) {
 	if _, err := e.Gradients(unlabelled, nil, 1, false); err == nil {
 		t.Error("trained without labels")
 	}
-	if _, err := e.Forward(good, make([]float64, 5)); err == nil {
+	if _, err := e.Forward(good, engine.Output{F32: make([]float32, 5)}); err == nil {
 		t.Error("evaluated into too short an array")
 	}
 	if err := e.Set(engine.Value, "nowhere", nil); err == nil {

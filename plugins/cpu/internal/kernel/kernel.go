@@ -105,7 +105,7 @@ type Set struct {
 
 	// The loops of the methods Softmax2 and Loss2, over four pixels at a time; g
 	// may be nil, twice is twice the unit.
-	softmax2 func(p0, p1 []float64, z []float32, quads int)
+	softmax2 func(p0, p1 []float32, z []float32, quads int)
 	loss2    func(g []float32, twice float64, z []float32, labels []uint8, quads int) lossSums
 
 	// Adam updates weights w and moments m and v with gradients g; all lengths

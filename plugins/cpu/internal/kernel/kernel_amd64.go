@@ -93,7 +93,7 @@ var avx2 = Set{
 			transpose8AVX2(&dst[0], 4*dstRow, 4*dstBlock, &src[0], 4*srcRow, 4*srcBlock, count)
 		}
 	},
-	softmax2: func(p0, p1 []float64, z []float32, quads int) {
+	softmax2: func(p0, p1 []float32, z []float32, quads int) {
 		_, _, _ = p0[4*quads-1], p1[4*quads-1], z[4*quads*Lanes-1]
 		softmax2AVX2(&p0[0], &p1[0], &z[0], quads)
 	},

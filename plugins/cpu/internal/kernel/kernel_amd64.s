@@ -8231,7 +8231,7 @@ loop:
 	VZEROUPPER
 	RET
 
-// func softmax2AVX2(p0 *float64, p1 *float64, z *float32, quads int)
+// func softmax2AVX2(p0 *float32, p1 *float32, z *float32, quads int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·softmax2AVX2(SB), NOSPLIT, $0-32
 	MOVQ p0+0(FP), AX
@@ -8297,13 +8297,11 @@ loop:
 	VDIVPD      Y2, Y0, Y0
 	VMULPD      Y0, Y1, Y1
 	VCVTPD2PSY  Y1, X1
-	VCVTPS2PD   X1, Y1
-	VMOVUPD     Y1, (AX)
-	ADDQ        $0x20, AX
+	VMOVUPS     X1, (AX)
+	ADDQ        $0x10, AX
 	VCVTPD2PSY  Y0, X0
-	VCVTPS2PD   X0, Y0
-	VMOVUPD     Y0, (CX)
-	ADDQ        $0x20, CX
+	VMOVUPS     X0, (CX)
+	ADDQ        $0x10, CX
 	DECQ        BX
 	JNE         loop
 	VZEROUPPER

@@ -160,15 +160,15 @@ func testLossTwins(t *testing.T, s *Set) {
 			equal("gradient", float64(g[i]), float64(want[i]))
 		}
 		equal("loss alone", s.Loss2(nil, z, labels, unit), loss)
-		var p [4][]float64
+		var p [4][]float32
 		for i := range p {
-			p[i] = make([]float64, n)
+			p[i] = a.random(n)
 		}
 		portable.Softmax2(p[0], p[1], z)
 		s.Softmax2(p[2], p[3], z)
 		for i := range n {
-			equal("p0", p[2][i], p[0][i])
-			equal("p1", p[3][i], p[1][i])
+			equal("p0", float64(p[2][i]), float64(p[0][i]))
+			equal("p1", float64(p[3][i]), float64(p[1][i]))
 		}
 	}
 }

@@ -9,9 +9,8 @@ import (
 // lossSums are the sums of the losses of pixels, by pixel modulo four.
 type lossSums [4]float64
 
-// Softmax2 sets p0 and p1 to the probabilities, rounded to float32, of two
-// classes with the logits z[8i] and z[8i+1].
-func (s *Set) Softmax2(p0, p1 []float64, z []float32) {
+// Softmax2 sets p0 and p1 to the probabilities of two classes with the logits z[8i] and z[8i+1].
+func (s *Set) Softmax2(p0, p1 []float32, z []float32) {
 	n := len(p0)
 	p1, z = p1[:n], z[:n*Lanes]
 	q := n / 4
@@ -20,7 +19,7 @@ func (s *Set) Softmax2(p0, p1 []float64, z []float32) {
 	}
 	if n > 4*q {
 		var pad [4 * Lanes]float32
-		var a, b [4]float64
+		var a, b [4]float32
 		copy(pad[:], z[4*q*Lanes:])
 		s.softmax2(a[:], b[:], pad[:], 1)
 		copy(p0[4*q:], a[:])
@@ -58,10 +57,10 @@ func (s *Set) Loss2(g, z []float32, labels []uint8, unit float64) float64 {
 	return (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
-func portableSoftmax2(p0, p1 []float64, z []float32, quads int) {
+func portableSoftmax2(p0, p1 []float32, z []float32, quads int) {
 	for i := range 4 * quads {
 		a, b := series.Softmax[float64](scalar{}, float64(z[i*Lanes+1])-float64(z[i*Lanes]))
-		p0[i], p1[i] = float64(float32(a)), float64(float32(b))
+		p0[i], p1[i] = float32(a), float32(b)
 	}
 }
 

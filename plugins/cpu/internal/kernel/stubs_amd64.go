@@ -157,7 +157,7 @@ func adamAVX2(w *float32, m *float32, v *float32, grad *float32, n int, k *float
 // softmax2AVX2 is Set.softmax2.
 //
 //go:noescape
-func softmax2AVX2(p0 *float64, p1 *float64, z *float32, quads int)
+func softmax2AVX2(p0 *float32, p1 *float32, z *float32, quads int)
 
 // loss2AVX2 is Set.loss2, without or with gradients.
 //

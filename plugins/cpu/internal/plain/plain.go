@@ -311,12 +311,12 @@ func (e *Engine[T]) pixels() int {
 }
 
 // Forward implements engine.Engine.
-func (e *Engine[T]) Forward(b engine.Batch, out []float64) ([]float64, error) {
+func (e *Engine[T]) Forward(b engine.Batch, out engine.Output) ([]float64, error) {
 	if err := e.start(b, false); err != nil {
 		return nil, err
 	}
-	if n := size(e.output.shape); n != len(out) {
-		return nil, fmt.Errorf("output of shape %v does not fit %d values", e.output.shape, len(out))
+	if n := size(e.output.shape); n != out.Len() {
+		return nil, fmt.Errorf("output of shape %v does not fit %d values", e.output.shape, out.Len())
 	}
 	if b.Labels != nil && (e.logits == nil || len(b.Labels) != e.pixels()) {
 		return nil, fmt.Errorf("%d labels for %d pixels of a network with output %v", len(b.Labels), e.pixels(), e.output.shape)
@@ -324,8 +324,11 @@ func (e *Engine[T]) Forward(b engine.Batch, out []float64) ([]float64, error) {
 	if err := e.forward(func(*value[T]) bool { return false }); err != nil {
 		return nil, err
 	}
-	for i, x := range e.output.data {
-		out[i] = float64(x)
+	for i := range out.F32 {
+		out.F32[i] = float32(e.output.data[i])
+	}
+	for i := range out.F64 {
+		out.F64[i] = float64(e.output.data[i])
 	}
 	var losses []float64
 	if b.Labels != nil {

@@ -97,7 +97,7 @@ func loss() {
 		return y
 	}
 
-	TEXT("softmax2AVX2", NOSPLIT, "func(p0, p1 *float64, z *float32, quads int)")
+	TEXT("softmax2AVX2", NOSPLIT, "func(p0, p1 *float32, z *float32, quads int)")
 	Pragma("noescape")
 	Doc("softmax2AVX2 is Set.softmax2.")
 	out := []reg.Register{Load(Param("p0"), GP64()), Load(Param("p1"), GP64())}
@@ -105,11 +105,10 @@ func loss() {
 	Label("loop")
 	p0, p1 := series.Softmax[vec](quad{}, difference(z))
 	for i, p := range []vec{p0, p1} {
-		x, r := XMM(), YMM()
+		x := XMM()
 		VCVTPD2PSY(p, x)
-		VCVTPS2PD(x, r)
-		VMOVUPD(r, Mem{Base: out[i]})
-		ADDQ(Imm(32), out[i])
+		VMOVUPS(x, Mem{Base: out[i]})
+		ADDQ(Imm(16), out[i])
 	}
 	DECQ(n)
 	JNE(LabelRef("loop"))
