@@ -76,35 +76,35 @@
 //
 // # Where the time goes
 //
-// One thread of a Zen 4 core held to AVX2, 91.8 GFLOPS by package kernel's
-// loop of multiply-adds; width 64, 64×64, batch 16; milliseconds of processor
-// time and effective GFLOPS (of the direct convolution) over the peak, by
-// REFOCUS_LAYERS=64,64,16 go test -v -run Layers. The times are measured; what
-// limits a layer is reasoned from its shape and from single profiles:
+// One thread of a Zen 4 core held to AVX2, 91.2 GFLOPS by package kernel's
+// loop of multiply-adds; width 64, 64×64, batch 16; milliseconds and effective
+// GFLOPS (of the direct convolution) over the peak, by `refocus bench train
+// --threads 1 --layers`. The times are measured; what limits a layer is reasoned
+// from its shape and from single profiles:
 //
 //	layers                  forward      data gradient  weight gradient  limit
-//	init 7×7                 7.1  0.63      –             7.6  0.59      one input channel: 49 deep, rows of 7
-//	down 1 3×3 s2            7.6  0.87     9.2  0.78      9.0  0.73      9 short products per row of 16 pixels
-//	down 2 3×3 s2            7.9  0.83     9.1  0.80      8.8  0.75      same, 8 pixels
-//	down 3 3×3 s2            9.4  0.70     9.2  0.78      9.9  0.67      same, 4 pixels: two thirds of a register block
-//	shortcuts 1×1 s2 (3)     3.6  0.63      with 3×3      4.2  0.52      staging of pixels that are skipped
-//	down 1 3×3 (3)          23    1.70    24    1.66     17    2.29      F(2): 2.25 less 11 % transforms, 14 % cache misses
-//	down 2 3×3 (3)          23    1.74    24    1.67     16    2.44      same; F(4): 4 less transforms of weights
-//	down 3 3×3 (3)          27    1.48    31    1.28     18    2.24      weights: 9 MB per layer for 64 tiles
-//	up 1 conv 1             21    1.86    18    2.25     14    2.84      same; upsampled channels 4 (F(2)), 5.8 (F(4))
-//	up 2 conv 1             17    2.36    16    2.49     13    3.15      products
-//	up 3 conv 1             17    2.27    17    2.37     14    2.81      products
-//	up 4 conv 1             12    2.26    13    1.97     11    2.30      transforms: 64 channels
-//	up 1–3 conv 2           24    1.65    24    1.64     18    2.19      products, cache misses
-//	up 4 conv 2             12    1.06    13    1.00     11    1.25      transforms: 32 channels
-//	head, loss               5.2    –      1.1    –       3.0    –       scalar exponentials
-//	normalisation            1.3           4.4                           memory
-//	all                    208    1.64   205    1.65    184    1.85
+//	init 7×7                 6.6  0.69      –             7.1  0.63      one input channel: 49 deep
+//	down 1 3×3 s2            8.7  0.76     9.4  0.71      8.1  0.82      backward: short products, one per tap
+//	down 2 3×3 s2            8.2  0.81     9.3  0.71      8.0  0.83      same
+//	down 3 3×3 s2            8.6  0.77    11    0.58     11    0.58      same, 4 pixels: two thirds of a register block
+//	shortcuts 1×1 s2 (3)     4.0  0.55      with 3×3      4.1  0.54      staging of pixels that are skipped
+//	down 1 3×3 (3)          24    1.64    24    1.68     18    2.22      F(2): 2.25 less 11 % transforms, 14 % cache misses
+//	down 2 3×3 (3)          23    1.75    24    1.68     17    2.36      same; F(4): 4 less transforms of weights
+//	down 3 3×3 (3)          26    1.55    29    1.38     20    2.01      weights: 9 MB per layer for 64 tiles
+//	up 1 conv 1             20    1.99    19    2.08     19    2.06      same; upsampled channels 4 (F(2)), 5.8 (F(4))
+//	up 2 conv 1             17    2.37    17    2.39     13    3.04      products
+//	up 3 conv 1             17    2.30    17    2.34     14    2.74      products
+//	up 4 conv 1             12    2.25    13    2.12     15    1.73      transforms: 64 channels
+//	up 1–3 conv 2           24    1.66    25    1.61     20    1.97      products, cache misses
+//	up 4 conv 2             11    1.24    14    0.98     11    1.21      transforms: 32 channels
+//	head, loss               1.2    –      0.6    –       1.3    –       memory
+//	normalisation            1.4           5.0                           memory
+//	all                    210    1.64   210    1.61    188    1.84
 //
-// Together 600 ms, of which the products alone would take 390 by their number.
-// Adam adds 15 ms: memory. What remains to be had at this width is F(2×4) for
+// Together 622 ms with 8 ms of Adam (memory), of which the products alone would
+// take 390 by their number. What remains to be had at this width is F(2×4) for
 // the data gradient (a quarter fewer products, gradients 1.2 times as far from
 // float64 as PyTorch's) and a third of the transforms by staging gradients
-// straight from their affine map; at width 16 (66 ms, products 24) transforms
-// and the loss are half of the time.
+// straight from their affine map. At width 16 (54 ms; products 24) the rest are
+// transforms and direct convolutions of few channels, at 0.6 to 0.8 of the peak.
 package fast
