@@ -314,7 +314,6 @@ func (e *Engine) Forward(b engine.Batch, out engine.Output) ([]float64, error) {
 	}
 	p.losses = losses
 	err = e.run(p, b)
-	e.pool.rest()
 	for i := range out.F64 {
 		out.F64[i] = float64(single[i])
 	}

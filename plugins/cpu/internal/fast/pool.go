@@ -22,8 +22,6 @@ type pool struct {
 	mu         sync.Mutex
 	cond       *sync.Cond
 	closed     atomic.Bool
-	// resting tells workers not to spin before the next phase.
-	resting atomic.Bool
 }
 
 // spins is how often a waiting goroutine looks before it gives up its
@@ -63,7 +61,6 @@ func (p *pool) run(n int, f func(worker, task int)) {
 	p.n, p.f = int64(n), f
 	p.next.Store(0)
 	p.left.Store(int64(p.threads - 1))
-	p.resting.Store(false)
 	p.generation.Add(1)
 	if p.sleepers.Load() > 0 {
 		p.mu.Lock()
@@ -84,10 +81,6 @@ func (p *pool) run(n int, f func(worker, task int)) {
 	}
 }
 
-// rest leaves the processors to others until the next run: after an inference,
-// its result is on its way to who asked.
-func (p *pool) rest() { p.resting.Store(true) }
-
 func (p *pool) drain(worker int) {
 	for {
 		i := p.next.Add(1) - 1
@@ -102,7 +95,7 @@ func (p *pool) work(worker int) {
 	seen := int64(0)
 	for {
 		for i := 0; p.generation.Load() == seen; i++ {
-			if i < spins && !p.resting.Load() {
+			if i < spins {
 				yield(i)
 				continue
 			}
