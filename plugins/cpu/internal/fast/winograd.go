@@ -215,8 +215,8 @@ func (p *program) contract(c contraction) {
 	}
 	byPanel := 4*points*depth*outputs > weightBudget && 4*group*g.groups <= inputBudget || g.groups < 8 && len(c.panels) > g.groups
 
-	transform := func(stage, v []float32, gi int) {
-		for b := range c.in {
+	transform := func(stage, v []float32, gi, from, to int) {
+		for b := from; b < to; b++ {
 			t := 0
 			for i := gi * g.perGroup; i < min((gi+1)*g.perGroup, g.segments); i++ {
 				s := g.segment(i)
@@ -269,13 +269,16 @@ func (p *program) contract(c contraction) {
 		}
 	}
 
+	const chunk = 8 // blocks of depth per task, where tasks are divided by depth
 	stageSize, pxSize, mSize := g.pixels*lanes, 4*g.rows*g.cols*lanes, points*mPoint
 	panelSize := points * depth * 16
 	if byPanel {
 		v := p.buffer(group * g.groups)
 		p.need(max(stageSize, panelSize+mSize+pxSize+c.scratch) + 64)
-		p.add(c.name, c.op, g.groups, append([]*buffer{v}, c.uses...), func(w, i int) {
-			transform(p.scratch[w], v.data[i*group:], i)
+		per := (len(c.in) + chunk - 1) / chunk
+		p.add(c.name, c.op, g.groups*per, append([]*buffer{v}, c.uses...), func(w, i int) {
+			from := i % per * chunk
+			transform(p.scratch[w], v.data[i/per*group:], i/per, from, min(from+chunk, len(c.in)))
 		})
 		p.add(c.name, c.op, len(c.panels), append([]*buffer{v}, c.uses...), func(w, i int) {
 			s := p.scratch[w]
@@ -288,7 +291,6 @@ func (p *program) contract(c contraction) {
 		})
 		return
 	}
-	const chunk = 8 // blocks of depth per task
 	u := p.buffer(points * depth * outputs)
 	chunks := (len(c.in) + chunk - 1) / chunk
 	offset := make([]int, len(c.panels))
@@ -303,7 +305,7 @@ func (p *program) contract(c contraction) {
 	p.add(c.name, c.op, g.groups, append([]*buffer{u}, c.uses...), func(w, i int) {
 		s := p.scratch[w]
 		v, m, px, stage := cut(&s, group), cut(&s, mSize), cut(&s, pxSize), cut(&s, stageSize)
-		transform(stage, v, i)
+		transform(stage, v, i, 0, len(c.in))
 		for j, pn := range c.panels {
 			multiply(v, u.data[offset[j]:], m, px, i, pn)
 		}
@@ -486,8 +488,13 @@ func (p *program) weightWinograd(o *op) {
 	const product = points * rangeBlocks * lanes * width
 	v := p.buffer(points * tiles * row)
 	y := p.buffer(len(pan) * points * tiles * width)
+	// Few products are divided by points, so that all threads have some.
+	divided := 1
+	if len(pan)*len(spans) < 24 {
+		divided = 6
+	}
 	var sum *buffer // across chunks
-	if chunks > 1 {
+	if chunks > 1 || divided > 1 {
 		sum = p.buffer(len(pan) * len(spans) * product)
 	}
 	stage := g.pixels * lanes
@@ -498,6 +505,16 @@ func (p *program) weightWinograd(o *op) {
 	}
 	dw := p.e.slice(p.e.grads, o.weight)
 	size := depth * 9 * lanes
+	finish := func(i int, acc []float32) {
+		pn, sp := pan[i/len(spans)], spans[i%len(spans)]
+		f := k.WeightGradient4
+		if sp.first < up {
+			f = k.WeightGradientUp4
+		}
+		for half := range pn.width / lanes {
+			f(dw[(pn.first+half)*size+sp.first*lanes*72:], 24, 72, acc[half*lanes:], rangeBlocks*lanes*width, width, sp.n*lanes)
+		}
+	}
 	for c := range chunks {
 		first, last := c*chunk, min((c+1)*chunk, g.segments)
 		if first >= last {
@@ -536,33 +553,28 @@ func (p *program) weightWinograd(o *op) {
 				}
 			}
 		})
-		p.add("weight gradient", o, len(pan)*len(spans), uses, func(w, i int) {
+		p.add("weight gradient", o, len(pan)*len(spans)*divided, uses, func(w, i int) {
+			i, part := i/divided, i%divided
 			pn, sp := i/len(spans), spans[i%len(spans)]
 			acc := p.scratch[w]
 			if sum != nil {
 				acc = sum.data[i*product:]
 			}
-			n := sp.n * lanes
-			isUp := sp.first < up
-			for x := range points {
-				if isUp && dead(x, 6) {
+			for x := part * points / divided; x < (part+1)*points/divided; x++ {
+				if sp.first < up && dead(x, 6) {
 					continue
 				}
 				b := y.data[(pn*points+x)*tiles*width:]
 				a := v.data[x*tiles*row+sp.first*lanes:]
 				d := acc[x*rangeBlocks*lanes*width:]
-				k.Gemm(pan[pn].width)(d, width, a, 1, row, b, width, n, count, c > 0)
+				k.Gemm(pan[pn].width)(d, width, a, 1, row, b, width, sp.n*lanes, count, c > 0)
 			}
-			if c < chunks-1 && last < g.segments {
-				return
-			}
-			f := k.WeightGradient4
-			if isUp {
-				f = k.WeightGradientUp4
-			}
-			for half := range pan[pn].width / lanes {
-				f(dw[(pan[pn].first+half)*size+sp.first*lanes*72:], 24, 72, acc[half*lanes:], rangeBlocks*lanes*width, width, n)
+			if divided == 1 && (c == chunks-1 || last == g.segments) {
+				finish(i, acc)
 			}
 		})
+	}
+	if divided > 1 {
+		p.add("weight gradient", o, len(pan)*len(spans), uses, func(_, i int) { finish(i, sum.data[i*product:]) })
 	}
 }
