@@ -25,11 +25,11 @@ type PlanOptions struct {
 func AssumedRate(width int) float64 {
 	switch {
 	case width >= 64:
-		return 260e9
+		return 290e9
 	case width >= 32:
-		return 200e9
+		return 240e9
 	case width >= 16:
-		return 145e9
+		return 185e9
 	}
 	return 80e9
 }
