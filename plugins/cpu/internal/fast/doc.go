@@ -72,7 +72,7 @@
 // batch. Each buffer lives from its first phase to its last and gets a place in
 // one arena, so that gradients reuse the room of activations that are done
 // with; running a program allocates nothing. At width 64, 128×128, batch 16 the
-// process peaks at 0.57 of PyTorch's resident size (`just bench train`).
+// process peaks at 0.56 of PyTorch's resident size (`just bench train`).
 //
 // # Where the time goes
 //
