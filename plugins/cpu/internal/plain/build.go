@@ -66,7 +66,7 @@ func find[T float](n *nn.Node) (maker[T], error) {
 	all := makers[T]()
 	i := slices.IndexFunc(all, func(m maker[T]) bool { return m.op == n.Op })
 	if i < 0 {
-		return maker[T]{}, refuse(n, "the operator is not implemented")
+		return maker[T]{}, refuse(n, "this backend has no such operator")
 	}
 	for _, a := range slices.Sorted(maps.Keys(n.Attrs)) {
 		if !slices.Contains(all[i].attributes, a) {

@@ -115,27 +115,3 @@ func conv512() {
 	Label("done")
 	ret()
 }
-
-// peak512 does nothing but fused multiply-adds.
-func peak512() {
-	TEXT("peakAVX512", NOSPLIT, "func(n int)")
-	Pragma("noescape")
-	Doc("peakAVX512 is Set.Peak.")
-	n := Load(Param("n"), GP64())
-	var acc [12]vec
-	x := ZMM()
-	VXORPS(x, x, x)
-	for i := range acc {
-		acc[i] = ZMM()
-		VXORPS(acc[i], acc[i], acc[i])
-	}
-	Label("loop")
-	for range 2 {
-		for i := range acc {
-			VFMADD231PS(x, x, acc[i])
-		}
-	}
-	DECQ(n)
-	JNE(LabelRef("loop"))
-	ret()
-}

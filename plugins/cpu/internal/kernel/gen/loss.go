@@ -1,9 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"math"
-
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -11,31 +8,10 @@ import (
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel/series"
 )
 
-// doubles are 32-byte broadcasts of float64, one symbol per value.
-var doubles = map[float64]Mem{}
-
-func double(k float64) Mem {
-	if m, ok := doubles[k]; ok {
-		return m
-	}
-	m := GLOBL(fmt.Sprintf("double%016x", math.Float64bits(k)), 8|16) // RODATA|NOPTR
-	for i := range 4 {
-		DATA(8*i, U64(math.Float64bits(k)))
-	}
-	doubles[k] = m
-	return m
-}
-
-func broadcast(k float64) vec {
-	r := YMM()
-	VMOVUPD(double(k), r)
-	return r
-}
-
 // quad is the arithmetic of package series on four float64.
 type quad struct{}
 
-func (quad) Const(k float64) vec { return broadcast(k) }
+func (quad) Const(k float64) vec { r := YMM(); VMOVUPD(double(k), r); return r }
 func (quad) Add(a, b vec) vec    { r := YMM(); VADDPD(b, a, r); return r }
 func (quad) Sub(a, b vec) vec    { r := YMM(); VSUBPD(b, a, r); return r }
 func (quad) Mul(a, b vec) vec    { r := YMM(); VMULPD(b, a, r); return r }
@@ -57,8 +33,8 @@ func (quad) FMAConst(k float64, b, c vec) vec {
 // operand in Go's order.
 func (quad) Clamp(a vec, limit float64) vec {
 	r := YMM()
-	VMINPD(a, broadcast(limit), r)
-	VMAXPD(r, broadcast(-limit), r)
+	VMINPD(a, quad{}.Const(limit), r)
+	VMAXPD(r, quad{}.Const(-limit), r)
 	return r
 }
 

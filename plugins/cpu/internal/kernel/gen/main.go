@@ -25,8 +25,8 @@ func main() {
 	transpose()
 	adam()
 	loss()
-	peak()
-	peak512()
+	peak(false)
+	peak(true)
 	Generate()
 }
 
@@ -34,19 +34,30 @@ func main() {
 // absent.
 type vec = reg.VecVirtual
 
-// constants are 32-byte broadcasts, one symbol per value.
-var constants = map[float32]Mem{}
+// symbols holds the read-only data, one symbol per value.
+var symbols = map[string]Mem{}
+
+// broadcast is a value of size bytes that fills the 32 bytes of a symbol.
+func broadcast(name string, size int, value Constant) Mem {
+	m, ok := symbols[name]
+	if !ok {
+		m = GLOBL(name, 8|16) // RODATA|NOPTR
+		for i := 0; i < 32; i += size {
+			DATA(i, value)
+		}
+		symbols[name] = m
+	}
+	return m
+}
 
 func constant(k float32) Mem {
-	if m, ok := constants[k]; ok {
-		return m
-	}
-	m := GLOBL(fmt.Sprintf("const%08x", math.Float32bits(k)), 8|16) // RODATA|NOPTR
-	for i := range 8 {
-		DATA(4*i, U32(math.Float32bits(k)))
-	}
-	constants[k] = m
-	return m
+	b := math.Float32bits(k)
+	return broadcast(fmt.Sprintf("const%08x", b), 4, U32(b))
+}
+
+func double(k float64) Mem {
+	b := math.Float64bits(k)
+	return broadcast(fmt.Sprintf("double%016x", b), 8, U64(b))
 }
 
 // ret returns with the upper halves of the registers clean: Go's SSE code would
@@ -621,21 +632,25 @@ func adam() {
 	ret()
 }
 
-// peak does nothing but fused multiply-adds.
-func peak() {
-	TEXT("peakAVX2", NOSPLIT, "func(n int)")
+// peak does nothing but fused multiply-adds; wide registers hold twice as many.
+func peak(wide bool) {
+	e, name, rounds := emit{wide}, "peakAVX2", 4
+	if wide {
+		name, rounds = "peakAVX512", 2
+	}
+	TEXT(name, NOSPLIT, "func(n int)")
 	Pragma("noescape")
-	Doc("peakAVX2 is Set.Peak.")
+	Doc(name + " is Set.Peak.")
 	n := Load(Param("n"), GP64())
 	var acc [12]vec
-	x := YMM()
+	x := e.reg()
 	VXORPS(x, x, x)
 	for i := range acc {
-		acc[i] = YMM()
+		acc[i] = e.reg()
 		VXORPS(acc[i], acc[i], acc[i])
 	}
 	Label("loop")
-	for range 4 {
+	for range rounds {
 		for i := range acc {
 			VFMADD231PS(x, x, acc[i])
 		}
