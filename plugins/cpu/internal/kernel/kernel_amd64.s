@@ -8,31 +8,32 @@ TEXT ·conv16AVX2(SB), NOSPLIT, $0-104
 	MOVQ c+0(FP), AX
 	MOVQ a+16(FP), CX
 	MOVQ ars+24(FP), DX
-	MOVQ ads+32(FP), BX
-	MOVQ bds+56(FP), SI
-	MOVQ rows+72(FP), DI
-	LEAQ (DX)(DX*2), R8
-	LEAQ (DX)(DX*4), R9
+	MOVQ ads+32(FP), R8
+	MOVQ bds+56(FP), R9
+	MOVQ rows+72(FP), R10
+	LEAQ (DX)(DX*2), BX
+	LEAQ (DX)(DX*4), SI
+	LEAQ (BX)(DX*4), DI
 
 next:
-	CMPQ DI, $0x0c
+	CMPQ R10, $0x0c
 	JAE  rows6
-	MOVQ DI, R10
-	CMPQ DI, $0x06
+	MOVQ R10, DI
+	CMPQ R10, $0x06
 	JBE  pick
-	INCQ R10
-	SHRQ $0x01, R10
+	INCQ DI
+	SHRQ $0x01, DI
 
 pick:
-	CMPQ   R10, $0x06
+	CMPQ   DI, $0x06
 	JE     rows6
-	CMPQ   R10, $0x05
+	CMPQ   DI, $0x05
 	JE     rows5
-	CMPQ   R10, $0x04
+	CMPQ   DI, $0x04
 	JE     rows4
-	CMPQ   R10, $0x03
+	CMPQ   DI, $0x03
 	JE     rows3
-	CMPQ   R10, $0x02
+	CMPQ   DI, $0x02
 	JE     rows2
 	CMPQ   acc+96(FP), $0x00
 	JNE    load1
@@ -41,13 +42,13 @@ pick:
 	JMP    start1
 
 load1:
-	MOVQ    crs+8(FP), R10
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
+	MOVQ    AX, DI
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	ADDQ    crs+8(FP), DI
 
 start1:
-	MOVQ CX, R10
+	MOVQ CX, DI
 	MOVQ b+48(FP), R11
 	MOVQ outer+88(FP), R13
 
@@ -57,28 +58,24 @@ outer1:
 depth1:
 	VMOVUPS      (R11), Y2
 	VMOVUPS      32(R11), Y3
-	VBROADCASTSS (R10), Y4
+	VBROADCASTSS (DI), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
-	ADDQ         BX, R10
-	ADDQ         SI, R11
+	ADDQ         R8, DI
+	ADDQ         R9, R11
 	DECQ         R12
 	JNE          depth1
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), DI
 	ADDQ         bskip+64(FP), R11
 	DECQ         R13
 	JNE          outer1
-	MOVQ         crs+8(FP), R10
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	VMOVUPS      Y1, 32(R10)
-	SUBQ         $0x01, DI
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x01, R10
 	JE           done
-	IMUL3Q       $0x01, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x01, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x01, DX, DI
+	ADDQ         DI, CX
 	JMP          next
 
 rows2:
@@ -91,16 +88,16 @@ rows2:
 	JMP    start2
 
 load2:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
+	MOVQ    AX, DI
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y2
+	VMOVUPS 32(DI), Y3
+	ADDQ    crs+8(FP), DI
 
 start2:
-	MOVQ CX, R10
+	MOVQ CX, DI
 	MOVQ b+48(FP), R11
 	MOVQ outer+88(FP), R13
 
@@ -110,34 +107,30 @@ outer2:
 depth2:
 	VMOVUPS      (R11), Y4
 	VMOVUPS      32(R11), Y5
-	VBROADCASTSS (R10), Y6
+	VBROADCASTSS (DI), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (R10)(DX*1), Y6
+	VBROADCASTSS (DI)(DX*1), Y6
 	VFMADD231PS  Y4, Y6, Y2
 	VFMADD231PS  Y5, Y6, Y3
-	ADDQ         BX, R10
-	ADDQ         SI, R11
+	ADDQ         R8, DI
+	ADDQ         R9, R11
 	DECQ         R12
 	JNE          depth2
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), DI
 	ADDQ         bskip+64(FP), R11
 	DECQ         R13
 	JNE          outer2
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	VMOVUPS      Y1, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	VMOVUPS      Y3, 32(R10)
-	SUBQ         $0x02, DI
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x02, R10
 	JE           done
-	IMUL3Q       $0x02, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x02, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x02, DX, DI
+	ADDQ         DI, CX
 	JMP          next
 
 rows3:
@@ -152,19 +145,19 @@ rows3:
 	JMP    start3
 
 load3:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	VMOVUPS 32(R10), Y5
+	MOVQ    AX, DI
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y2
+	VMOVUPS 32(DI), Y3
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y4
+	VMOVUPS 32(DI), Y5
+	ADDQ    crs+8(FP), DI
 
 start3:
-	MOVQ CX, R10
+	MOVQ CX, DI
 	MOVQ b+48(FP), R11
 	MOVQ outer+88(FP), R13
 
@@ -174,40 +167,36 @@ outer3:
 depth3:
 	VMOVUPS      (R11), Y6
 	VMOVUPS      32(R11), Y7
-	VBROADCASTSS (R10), Y8
+	VBROADCASTSS (DI), Y8
 	VFMADD231PS  Y6, Y8, Y0
 	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS (R10)(DX*1), Y8
+	VBROADCASTSS (DI)(DX*1), Y8
 	VFMADD231PS  Y6, Y8, Y2
 	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS (R10)(DX*2), Y8
+	VBROADCASTSS (DI)(DX*2), Y8
 	VFMADD231PS  Y6, Y8, Y4
 	VFMADD231PS  Y7, Y8, Y5
-	ADDQ         BX, R10
-	ADDQ         SI, R11
+	ADDQ         R8, DI
+	ADDQ         R9, R11
 	DECQ         R12
 	JNE          depth3
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), DI
 	ADDQ         bskip+64(FP), R11
 	DECQ         R13
 	JNE          outer3
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	VMOVUPS      Y1, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	VMOVUPS      Y3, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	VMOVUPS      Y5, 32(R10)
-	SUBQ         $0x03, DI
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x03, R10
 	JE           done
-	IMUL3Q       $0x03, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x03, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x03, DX, DI
+	ADDQ         DI, CX
 	JMP          next
 
 rows4:
@@ -224,22 +213,22 @@ rows4:
 	JMP    start4
 
 load4:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	VMOVUPS 32(R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	VMOVUPS 32(R10), Y7
+	MOVQ    AX, DI
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y2
+	VMOVUPS 32(DI), Y3
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y4
+	VMOVUPS 32(DI), Y5
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y6
+	VMOVUPS 32(DI), Y7
+	ADDQ    crs+8(FP), DI
 
 start4:
-	MOVQ CX, R10
+	MOVQ CX, DI
 	MOVQ b+48(FP), R11
 	MOVQ outer+88(FP), R13
 
@@ -249,46 +238,42 @@ outer4:
 depth4:
 	VMOVUPS      (R11), Y8
 	VMOVUPS      32(R11), Y9
-	VBROADCASTSS (R10), Y10
+	VBROADCASTSS (DI), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (R10)(DX*1), Y10
+	VBROADCASTSS (DI)(DX*1), Y10
 	VFMADD231PS  Y8, Y10, Y2
 	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (R10)(DX*2), Y10
+	VBROADCASTSS (DI)(DX*2), Y10
 	VFMADD231PS  Y8, Y10, Y4
 	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (R10)(R8*1), Y10
+	VBROADCASTSS (DI)(BX*1), Y10
 	VFMADD231PS  Y8, Y10, Y6
 	VFMADD231PS  Y9, Y10, Y7
-	ADDQ         BX, R10
-	ADDQ         SI, R11
+	ADDQ         R8, DI
+	ADDQ         R9, R11
 	DECQ         R12
 	JNE          depth4
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), DI
 	ADDQ         bskip+64(FP), R11
 	DECQ         R13
 	JNE          outer4
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	VMOVUPS      Y1, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	VMOVUPS      Y3, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	VMOVUPS      Y5, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	VMOVUPS      Y7, 32(R10)
-	SUBQ         $0x04, DI
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x04, R10
 	JE           done
-	IMUL3Q       $0x04, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x04, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x04, DX, DI
+	ADDQ         DI, CX
 	JMP          next
 
 rows5:
@@ -307,25 +292,25 @@ rows5:
 	JMP    start5
 
 load5:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	VMOVUPS 32(R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	VMOVUPS 32(R10), Y7
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y8
-	VMOVUPS 32(R10), Y9
+	MOVQ    AX, DI
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y2
+	VMOVUPS 32(DI), Y3
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y4
+	VMOVUPS 32(DI), Y5
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y6
+	VMOVUPS 32(DI), Y7
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y8
+	VMOVUPS 32(DI), Y9
+	ADDQ    crs+8(FP), DI
 
 start5:
-	MOVQ CX, R10
+	MOVQ CX, DI
 	MOVQ b+48(FP), R11
 	MOVQ outer+88(FP), R13
 
@@ -335,52 +320,48 @@ outer5:
 depth5:
 	VMOVUPS      (R11), Y10
 	VMOVUPS      32(R11), Y11
-	VBROADCASTSS (R10), Y12
+	VBROADCASTSS (DI), Y12
 	VFMADD231PS  Y10, Y12, Y0
 	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS (R10)(DX*1), Y12
+	VBROADCASTSS (DI)(DX*1), Y12
 	VFMADD231PS  Y10, Y12, Y2
 	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (R10)(DX*2), Y12
+	VBROADCASTSS (DI)(DX*2), Y12
 	VFMADD231PS  Y10, Y12, Y4
 	VFMADD231PS  Y11, Y12, Y5
-	VBROADCASTSS (R10)(R8*1), Y12
+	VBROADCASTSS (DI)(BX*1), Y12
 	VFMADD231PS  Y10, Y12, Y6
 	VFMADD231PS  Y11, Y12, Y7
-	VBROADCASTSS (R10)(DX*4), Y12
+	VBROADCASTSS (DI)(DX*4), Y12
 	VFMADD231PS  Y10, Y12, Y8
 	VFMADD231PS  Y11, Y12, Y9
-	ADDQ         BX, R10
-	ADDQ         SI, R11
+	ADDQ         R8, DI
+	ADDQ         R9, R11
 	DECQ         R12
 	JNE          depth5
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), DI
 	ADDQ         bskip+64(FP), R11
 	DECQ         R13
 	JNE          outer5
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	VMOVUPS      Y1, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	VMOVUPS      Y3, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	VMOVUPS      Y5, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	VMOVUPS      Y7, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y8, (R10)
-	VMOVUPS      Y9, 32(R10)
-	SUBQ         $0x05, DI
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 32(AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x05, R10
 	JE           done
-	IMUL3Q       $0x05, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x05, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x05, DX, DI
+	ADDQ         DI, CX
 	JMP          next
 
 rows6:
@@ -401,28 +382,28 @@ rows6:
 	JMP    start6
 
 load6:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	VMOVUPS 32(R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	VMOVUPS 32(R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	VMOVUPS 32(R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	VMOVUPS 32(R10), Y7
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y8
-	VMOVUPS 32(R10), Y9
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y10
-	VMOVUPS 32(R10), Y11
+	MOVQ    AX, DI
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y2
+	VMOVUPS 32(DI), Y3
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y4
+	VMOVUPS 32(DI), Y5
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y6
+	VMOVUPS 32(DI), Y7
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y8
+	VMOVUPS 32(DI), Y9
+	ADDQ    crs+8(FP), DI
+	VMOVUPS (DI), Y10
+	VMOVUPS 32(DI), Y11
+	ADDQ    crs+8(FP), DI
 
 start6:
-	MOVQ CX, R10
+	MOVQ CX, DI
 	MOVQ b+48(FP), R11
 	MOVQ outer+88(FP), R13
 
@@ -432,58 +413,54 @@ outer6:
 depth6:
 	VMOVUPS      (R11), Y12
 	VMOVUPS      32(R11), Y13
-	VBROADCASTSS (R10), Y14
+	VBROADCASTSS (DI), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
-	VBROADCASTSS (R10)(DX*1), Y14
+	VBROADCASTSS (DI)(DX*1), Y14
 	VFMADD231PS  Y12, Y14, Y2
 	VFMADD231PS  Y13, Y14, Y3
-	VBROADCASTSS (R10)(DX*2), Y14
+	VBROADCASTSS (DI)(DX*2), Y14
 	VFMADD231PS  Y12, Y14, Y4
 	VFMADD231PS  Y13, Y14, Y5
-	VBROADCASTSS (R10)(R8*1), Y14
+	VBROADCASTSS (DI)(BX*1), Y14
 	VFMADD231PS  Y12, Y14, Y6
 	VFMADD231PS  Y13, Y14, Y7
-	VBROADCASTSS (R10)(DX*4), Y14
+	VBROADCASTSS (DI)(DX*4), Y14
 	VFMADD231PS  Y12, Y14, Y8
 	VFMADD231PS  Y13, Y14, Y9
-	VBROADCASTSS (R10)(R9*1), Y14
+	VBROADCASTSS (DI)(SI*1), Y14
 	VFMADD231PS  Y12, Y14, Y10
 	VFMADD231PS  Y13, Y14, Y11
-	ADDQ         BX, R10
-	ADDQ         SI, R11
+	ADDQ         R8, DI
+	ADDQ         R9, R11
 	DECQ         R12
 	JNE          depth6
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), DI
 	ADDQ         bskip+64(FP), R11
 	DECQ         R13
 	JNE          outer6
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	VMOVUPS      Y1, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	VMOVUPS      Y3, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	VMOVUPS      Y5, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	VMOVUPS      Y7, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y8, (R10)
-	VMOVUPS      Y9, 32(R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y10, (R10)
-	VMOVUPS      Y11, 32(R10)
-	SUBQ         $0x06, DI
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y8, (AX)
+	VMOVUPS      Y9, 32(AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y10, (AX)
+	VMOVUPS      Y11, 32(AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x06, R10
 	JE           done
-	IMUL3Q       $0x06, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x06, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x06, DX, DI
+	ADDQ         DI, CX
 	JMP          next
 
 done:
@@ -496,43 +473,44 @@ TEXT ·conv8AVX2(SB), NOSPLIT, $0-104
 	MOVQ c+0(FP), AX
 	MOVQ a+16(FP), CX
 	MOVQ ars+24(FP), DX
-	MOVQ ads+32(FP), BX
-	MOVQ bds+56(FP), SI
-	MOVQ rows+72(FP), DI
-	LEAQ (DX)(DX*2), R8
-	LEAQ (DX)(DX*4), R9
+	MOVQ ads+32(FP), R8
+	MOVQ bds+56(FP), R9
+	MOVQ rows+72(FP), R10
+	LEAQ (DX)(DX*2), BX
+	LEAQ (DX)(DX*4), SI
+	LEAQ (BX)(DX*4), DI
 
 next:
-	CMPQ DI, $0x18
+	CMPQ R10, $0x18
 	JAE  rows12
-	MOVQ DI, R10
-	CMPQ DI, $0x0c
+	MOVQ R10, R11
+	CMPQ R10, $0x0c
 	JBE  pick
-	INCQ R10
-	SHRQ $0x01, R10
+	INCQ R11
+	SHRQ $0x01, R11
 
 pick:
-	CMPQ   R10, $0x0c
+	CMPQ   R11, $0x0c
 	JE     rows12
-	CMPQ   R10, $0x0b
+	CMPQ   R11, $0x0b
 	JE     rows11
-	CMPQ   R10, $0x0a
+	CMPQ   R11, $0x0a
 	JE     rows10
-	CMPQ   R10, $0x09
+	CMPQ   R11, $0x09
 	JE     rows9
-	CMPQ   R10, $0x08
+	CMPQ   R11, $0x08
 	JE     rows8
-	CMPQ   R10, $0x07
+	CMPQ   R11, $0x07
 	JE     rows7
-	CMPQ   R10, $0x06
+	CMPQ   R11, $0x06
 	JE     rows6
-	CMPQ   R10, $0x05
+	CMPQ   R11, $0x05
 	JE     rows5
-	CMPQ   R10, $0x04
+	CMPQ   R11, $0x04
 	JE     rows4
-	CMPQ   R10, $0x03
+	CMPQ   R11, $0x03
 	JE     rows3
-	CMPQ   R10, $0x02
+	CMPQ   R11, $0x02
 	JE     rows2
 	CMPQ   acc+96(FP), $0x00
 	JNE    load1
@@ -540,40 +518,36 @@ pick:
 	JMP    start1
 
 load1:
-	MOVQ    crs+8(FP), R10
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
 
 start1:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R11
-	MOVQ outer+88(FP), R13
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
 
 outer1:
-	MOVQ depth+80(FP), R12
+	MOVQ depth+80(FP), R13
 
 depth1:
-	VMOVUPS      (R11), Y1
-	VBROADCASTSS (R10), Y2
+	VMOVUPS      (R12), Y1
+	VBROADCASTSS (R11), Y2
 	VFMADD231PS  Y1, Y2, Y0
-	ADDQ         BX, R10
-	ADDQ         SI, R11
-	DECQ         R12
-	JNE          depth1
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R11
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
+	JNE          depth1
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
 	JNE          outer1
-	MOVQ         crs+8(FP), R10
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	SUBQ         $0x01, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x01, R10
 	JE           done
-	IMUL3Q       $0x01, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x01, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x01, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows2:
@@ -584,46 +558,42 @@ rows2:
 	JMP    start2
 
 load2:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
 
 start2:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R11
-	MOVQ outer+88(FP), R13
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
 
 outer2:
-	MOVQ depth+80(FP), R12
+	MOVQ depth+80(FP), R13
 
 depth2:
-	VMOVUPS      (R11), Y2
-	VBROADCASTSS (R10), Y3
+	VMOVUPS      (R12), Y2
+	VBROADCASTSS (R11), Y3
 	VFMADD231PS  Y2, Y3, Y0
-	VBROADCASTSS (R10)(DX*1), Y3
+	VBROADCASTSS (R11)(DX*1), Y3
 	VFMADD231PS  Y2, Y3, Y1
-	ADDQ         BX, R10
-	ADDQ         SI, R11
-	DECQ         R12
-	JNE          depth2
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R11
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
+	JNE          depth2
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
 	JNE          outer2
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	SUBQ         $0x02, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x02, R10
 	JE           done
-	IMUL3Q       $0x02, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x02, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x02, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows3:
@@ -635,52 +605,48 @@ rows3:
 	JMP    start3
 
 load3:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
 
 start3:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R11
-	MOVQ outer+88(FP), R13
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
 
 outer3:
-	MOVQ depth+80(FP), R12
+	MOVQ depth+80(FP), R13
 
 depth3:
-	VMOVUPS      (R11), Y3
-	VBROADCASTSS (R10), Y4
+	VMOVUPS      (R12), Y3
+	VBROADCASTSS (R11), Y4
 	VFMADD231PS  Y3, Y4, Y0
-	VBROADCASTSS (R10)(DX*1), Y4
+	VBROADCASTSS (R11)(DX*1), Y4
 	VFMADD231PS  Y3, Y4, Y1
-	VBROADCASTSS (R10)(DX*2), Y4
+	VBROADCASTSS (R11)(DX*2), Y4
 	VFMADD231PS  Y3, Y4, Y2
-	ADDQ         BX, R10
-	ADDQ         SI, R11
-	DECQ         R12
-	JNE          depth3
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R11
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
+	JNE          depth3
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
 	JNE          outer3
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	SUBQ         $0x03, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x03, R10
 	JE           done
-	IMUL3Q       $0x03, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x03, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x03, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows4:
@@ -693,58 +659,54 @@ rows4:
 	JMP    start4
 
 load4:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
 
 start4:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R11
-	MOVQ outer+88(FP), R13
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
 
 outer4:
-	MOVQ depth+80(FP), R12
+	MOVQ depth+80(FP), R13
 
 depth4:
-	VMOVUPS      (R11), Y4
-	VBROADCASTSS (R10), Y5
+	VMOVUPS      (R12), Y4
+	VBROADCASTSS (R11), Y5
 	VFMADD231PS  Y4, Y5, Y0
-	VBROADCASTSS (R10)(DX*1), Y5
+	VBROADCASTSS (R11)(DX*1), Y5
 	VFMADD231PS  Y4, Y5, Y1
-	VBROADCASTSS (R10)(DX*2), Y5
+	VBROADCASTSS (R11)(DX*2), Y5
 	VFMADD231PS  Y4, Y5, Y2
-	VBROADCASTSS (R10)(R8*1), Y5
+	VBROADCASTSS (R11)(BX*1), Y5
 	VFMADD231PS  Y4, Y5, Y3
-	ADDQ         BX, R10
-	ADDQ         SI, R11
-	DECQ         R12
-	JNE          depth4
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R11
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
+	JNE          depth4
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
 	JNE          outer4
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	SUBQ         $0x04, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x04, R10
 	JE           done
-	IMUL3Q       $0x04, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x04, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x04, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows5:
@@ -758,64 +720,60 @@ rows5:
 	JMP    start5
 
 load5:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
 
 start5:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R11
-	MOVQ outer+88(FP), R13
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
 
 outer5:
-	MOVQ depth+80(FP), R12
+	MOVQ depth+80(FP), R13
 
 depth5:
-	VMOVUPS      (R11), Y5
-	VBROADCASTSS (R10), Y6
+	VMOVUPS      (R12), Y5
+	VBROADCASTSS (R11), Y6
 	VFMADD231PS  Y5, Y6, Y0
-	VBROADCASTSS (R10)(DX*1), Y6
+	VBROADCASTSS (R11)(DX*1), Y6
 	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (R10)(DX*2), Y6
+	VBROADCASTSS (R11)(DX*2), Y6
 	VFMADD231PS  Y5, Y6, Y2
-	VBROADCASTSS (R10)(R8*1), Y6
+	VBROADCASTSS (R11)(BX*1), Y6
 	VFMADD231PS  Y5, Y6, Y3
-	VBROADCASTSS (R10)(DX*4), Y6
+	VBROADCASTSS (R11)(DX*4), Y6
 	VFMADD231PS  Y5, Y6, Y4
-	ADDQ         BX, R10
-	ADDQ         SI, R11
-	DECQ         R12
-	JNE          depth5
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R11
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
+	JNE          depth5
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
 	JNE          outer5
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	SUBQ         $0x05, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x05, R10
 	JE           done
-	IMUL3Q       $0x05, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x05, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x05, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows6:
@@ -830,70 +788,66 @@ rows6:
 	JMP    start6
 
 load6:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y5
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
 
 start6:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R11
-	MOVQ outer+88(FP), R13
+	MOVQ CX, R11
+	MOVQ b+48(FP), R12
+	MOVQ outer+88(FP), R14
 
 outer6:
-	MOVQ depth+80(FP), R12
+	MOVQ depth+80(FP), R13
 
 depth6:
-	VMOVUPS      (R11), Y6
-	VBROADCASTSS (R10), Y7
+	VMOVUPS      (R12), Y6
+	VBROADCASTSS (R11), Y7
 	VFMADD231PS  Y6, Y7, Y0
-	VBROADCASTSS (R10)(DX*1), Y7
+	VBROADCASTSS (R11)(DX*1), Y7
 	VFMADD231PS  Y6, Y7, Y1
-	VBROADCASTSS (R10)(DX*2), Y7
+	VBROADCASTSS (R11)(DX*2), Y7
 	VFMADD231PS  Y6, Y7, Y2
-	VBROADCASTSS (R10)(R8*1), Y7
+	VBROADCASTSS (R11)(BX*1), Y7
 	VFMADD231PS  Y6, Y7, Y3
-	VBROADCASTSS (R10)(DX*4), Y7
+	VBROADCASTSS (R11)(DX*4), Y7
 	VFMADD231PS  Y6, Y7, Y4
-	VBROADCASTSS (R10)(R9*1), Y7
+	VBROADCASTSS (R11)(SI*1), Y7
 	VFMADD231PS  Y6, Y7, Y5
-	ADDQ         BX, R10
-	ADDQ         SI, R11
-	DECQ         R12
-	JNE          depth6
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R11
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
+	JNE          depth6
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R12
+	DECQ         R14
 	JNE          outer6
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y5, (R10)
-	SUBQ         $0x06, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y5, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x06, R10
 	JE           done
-	IMUL3Q       $0x06, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x06, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x06, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows7:
@@ -909,78 +863,72 @@ rows7:
 	JMP    start7
 
 load7:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
 
 start7:
-	MOVQ CX, R10
+	MOVQ CX, R11
 	MOVQ b+48(FP), R12
 	MOVQ outer+88(FP), R14
 
 outer7:
 	MOVQ depth+80(FP), R13
-	LEAQ (R10)(R8*2), R11
 
 depth7:
 	VMOVUPS      (R12), Y7
-	VBROADCASTSS (R10), Y8
-	VFMADD231PS  Y7, Y8, Y0
-	VBROADCASTSS (R10)(DX*1), Y8
-	VFMADD231PS  Y7, Y8, Y1
-	VBROADCASTSS (R10)(DX*2), Y8
-	VFMADD231PS  Y7, Y8, Y2
-	VBROADCASTSS (R10)(R8*1), Y8
-	VFMADD231PS  Y7, Y8, Y3
-	VBROADCASTSS (R10)(DX*4), Y8
-	VFMADD231PS  Y7, Y8, Y4
-	VBROADCASTSS (R10)(R9*1), Y8
-	VFMADD231PS  Y7, Y8, Y5
 	VBROADCASTSS (R11), Y8
+	VFMADD231PS  Y7, Y8, Y0
+	VBROADCASTSS (R11)(DX*1), Y8
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (R11)(DX*2), Y8
+	VFMADD231PS  Y7, Y8, Y2
+	VBROADCASTSS (R11)(BX*1), Y8
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (R11)(DX*4), Y8
+	VFMADD231PS  Y7, Y8, Y4
+	VBROADCASTSS (R11)(SI*1), Y8
+	VFMADD231PS  Y7, Y8, Y5
+	VBROADCASTSS (R11)(BX*2), Y8
 	VFMADD231PS  Y7, Y8, Y6
-	ADDQ         BX, R10
-	ADDQ         BX, R11
-	ADDQ         SI, R12
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
 	JNE          depth7
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), R11
 	ADDQ         bskip+64(FP), R12
 	DECQ         R14
 	JNE          outer7
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y5, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	SUBQ         $0x07, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y5, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x07, R10
 	JE           done
-	IMUL3Q       $0x07, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x07, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x07, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows8:
@@ -997,84 +945,78 @@ rows8:
 	JMP    start8
 
 load8:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y7
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
 
 start8:
-	MOVQ CX, R10
+	MOVQ CX, R11
 	MOVQ b+48(FP), R12
 	MOVQ outer+88(FP), R14
 
 outer8:
 	MOVQ depth+80(FP), R13
-	LEAQ (R10)(R8*2), R11
 
 depth8:
 	VMOVUPS      (R12), Y8
-	VBROADCASTSS (R10), Y9
-	VFMADD231PS  Y8, Y9, Y0
-	VBROADCASTSS (R10)(DX*1), Y9
-	VFMADD231PS  Y8, Y9, Y1
-	VBROADCASTSS (R10)(DX*2), Y9
-	VFMADD231PS  Y8, Y9, Y2
-	VBROADCASTSS (R10)(R8*1), Y9
-	VFMADD231PS  Y8, Y9, Y3
-	VBROADCASTSS (R10)(DX*4), Y9
-	VFMADD231PS  Y8, Y9, Y4
-	VBROADCASTSS (R10)(R9*1), Y9
-	VFMADD231PS  Y8, Y9, Y5
 	VBROADCASTSS (R11), Y9
-	VFMADD231PS  Y8, Y9, Y6
+	VFMADD231PS  Y8, Y9, Y0
 	VBROADCASTSS (R11)(DX*1), Y9
+	VFMADD231PS  Y8, Y9, Y1
+	VBROADCASTSS (R11)(DX*2), Y9
+	VFMADD231PS  Y8, Y9, Y2
+	VBROADCASTSS (R11)(BX*1), Y9
+	VFMADD231PS  Y8, Y9, Y3
+	VBROADCASTSS (R11)(DX*4), Y9
+	VFMADD231PS  Y8, Y9, Y4
+	VBROADCASTSS (R11)(SI*1), Y9
+	VFMADD231PS  Y8, Y9, Y5
+	VBROADCASTSS (R11)(BX*2), Y9
+	VFMADD231PS  Y8, Y9, Y6
+	VBROADCASTSS (R11)(DI*1), Y9
 	VFMADD231PS  Y8, Y9, Y7
-	ADDQ         BX, R10
-	ADDQ         BX, R11
-	ADDQ         SI, R12
+	ADDQ         R8, R11
+	ADDQ         R9, R12
 	DECQ         R13
 	JNE          depth8
-	ADDQ         askip+40(FP), R10
+	ADDQ         askip+40(FP), R11
 	ADDQ         bskip+64(FP), R12
 	DECQ         R14
 	JNE          outer8
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y5, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y7, (R10)
-	SUBQ         $0x08, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y5, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y7, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x08, R10
 	JE           done
-	IMUL3Q       $0x08, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x08, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x08, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows9:
@@ -1092,90 +1034,86 @@ rows9:
 	JMP    start9
 
 load9:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y7
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y8
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
 
 start9:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R12
-	MOVQ outer+88(FP), R14
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
 
 outer9:
-	MOVQ depth+80(FP), R13
-	LEAQ (R10)(R8*2), R11
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
 
 depth9:
-	VMOVUPS      (R12), Y9
-	VBROADCASTSS (R10), Y10
-	VFMADD231PS  Y9, Y10, Y0
-	VBROADCASTSS (R10)(DX*1), Y10
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (R10)(DX*2), Y10
-	VFMADD231PS  Y9, Y10, Y2
-	VBROADCASTSS (R10)(R8*1), Y10
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (R10)(DX*4), Y10
-	VFMADD231PS  Y9, Y10, Y4
-	VBROADCASTSS (R10)(R9*1), Y10
-	VFMADD231PS  Y9, Y10, Y5
+	VMOVUPS      (R13), Y9
 	VBROADCASTSS (R11), Y10
-	VFMADD231PS  Y9, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y0
 	VBROADCASTSS (R11)(DX*1), Y10
-	VFMADD231PS  Y9, Y10, Y7
+	VFMADD231PS  Y9, Y10, Y1
 	VBROADCASTSS (R11)(DX*2), Y10
+	VFMADD231PS  Y9, Y10, Y2
+	VBROADCASTSS (R11)(BX*1), Y10
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (R11)(DX*4), Y10
+	VFMADD231PS  Y9, Y10, Y4
+	VBROADCASTSS (R11)(SI*1), Y10
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (R11)(BX*2), Y10
+	VFMADD231PS  Y9, Y10, Y6
+	VBROADCASTSS (R11)(DI*1), Y10
+	VFMADD231PS  Y9, Y10, Y7
+	VBROADCASTSS (R12), Y10
 	VFMADD231PS  Y9, Y10, Y8
-	ADDQ         BX, R10
-	ADDQ         BX, R11
-	ADDQ         SI, R12
-	DECQ         R13
-	JNE          depth9
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R12
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	ADDQ         R9, R13
 	DECQ         R14
+	JNE          depth9
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R13
+	DECQ         R15
 	JNE          outer9
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y5, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y7, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y8, (R10)
-	SUBQ         $0x09, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y5, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y7, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y8, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x09, R10
 	JE           done
-	IMUL3Q       $0x09, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x09, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x09, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows10:
@@ -1194,96 +1132,92 @@ rows10:
 	JMP    start10
 
 load10:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y7
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y8
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y9
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
 
 start10:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R12
-	MOVQ outer+88(FP), R14
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
 
 outer10:
-	MOVQ depth+80(FP), R13
-	LEAQ (R10)(R8*2), R11
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
 
 depth10:
-	VMOVUPS      (R12), Y10
-	VBROADCASTSS (R10), Y11
-	VFMADD231PS  Y10, Y11, Y0
-	VBROADCASTSS (R10)(DX*1), Y11
-	VFMADD231PS  Y10, Y11, Y1
-	VBROADCASTSS (R10)(DX*2), Y11
-	VFMADD231PS  Y10, Y11, Y2
-	VBROADCASTSS (R10)(R8*1), Y11
-	VFMADD231PS  Y10, Y11, Y3
-	VBROADCASTSS (R10)(DX*4), Y11
-	VFMADD231PS  Y10, Y11, Y4
-	VBROADCASTSS (R10)(R9*1), Y11
-	VFMADD231PS  Y10, Y11, Y5
+	VMOVUPS      (R13), Y10
 	VBROADCASTSS (R11), Y11
-	VFMADD231PS  Y10, Y11, Y6
+	VFMADD231PS  Y10, Y11, Y0
 	VBROADCASTSS (R11)(DX*1), Y11
-	VFMADD231PS  Y10, Y11, Y7
+	VFMADD231PS  Y10, Y11, Y1
 	VBROADCASTSS (R11)(DX*2), Y11
+	VFMADD231PS  Y10, Y11, Y2
+	VBROADCASTSS (R11)(BX*1), Y11
+	VFMADD231PS  Y10, Y11, Y3
+	VBROADCASTSS (R11)(DX*4), Y11
+	VFMADD231PS  Y10, Y11, Y4
+	VBROADCASTSS (R11)(SI*1), Y11
+	VFMADD231PS  Y10, Y11, Y5
+	VBROADCASTSS (R11)(BX*2), Y11
+	VFMADD231PS  Y10, Y11, Y6
+	VBROADCASTSS (R11)(DI*1), Y11
+	VFMADD231PS  Y10, Y11, Y7
+	VBROADCASTSS (R12), Y11
 	VFMADD231PS  Y10, Y11, Y8
-	VBROADCASTSS (R11)(R8*1), Y11
+	VBROADCASTSS (R12)(DX*1), Y11
 	VFMADD231PS  Y10, Y11, Y9
-	ADDQ         BX, R10
-	ADDQ         BX, R11
-	ADDQ         SI, R12
-	DECQ         R13
-	JNE          depth10
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R12
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	ADDQ         R9, R13
 	DECQ         R14
+	JNE          depth10
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R13
+	DECQ         R15
 	JNE          outer10
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y5, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y7, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y8, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y9, (R10)
-	SUBQ         $0x0a, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y5, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y7, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y8, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y9, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x0a, R10
 	JE           done
-	IMUL3Q       $0x0a, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x0a, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x0a, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows11:
@@ -1303,102 +1237,98 @@ rows11:
 	JMP    start11
 
 load11:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y7
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y8
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y9
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y10
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
 
 start11:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R12
-	MOVQ outer+88(FP), R14
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
 
 outer11:
-	MOVQ depth+80(FP), R13
-	LEAQ (R10)(R8*2), R11
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
 
 depth11:
-	VMOVUPS      (R12), Y11
-	VBROADCASTSS (R10), Y12
-	VFMADD231PS  Y11, Y12, Y0
-	VBROADCASTSS (R10)(DX*1), Y12
-	VFMADD231PS  Y11, Y12, Y1
-	VBROADCASTSS (R10)(DX*2), Y12
-	VFMADD231PS  Y11, Y12, Y2
-	VBROADCASTSS (R10)(R8*1), Y12
-	VFMADD231PS  Y11, Y12, Y3
-	VBROADCASTSS (R10)(DX*4), Y12
-	VFMADD231PS  Y11, Y12, Y4
-	VBROADCASTSS (R10)(R9*1), Y12
-	VFMADD231PS  Y11, Y12, Y5
+	VMOVUPS      (R13), Y11
 	VBROADCASTSS (R11), Y12
-	VFMADD231PS  Y11, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y0
 	VBROADCASTSS (R11)(DX*1), Y12
-	VFMADD231PS  Y11, Y12, Y7
+	VFMADD231PS  Y11, Y12, Y1
 	VBROADCASTSS (R11)(DX*2), Y12
-	VFMADD231PS  Y11, Y12, Y8
-	VBROADCASTSS (R11)(R8*1), Y12
-	VFMADD231PS  Y11, Y12, Y9
+	VFMADD231PS  Y11, Y12, Y2
+	VBROADCASTSS (R11)(BX*1), Y12
+	VFMADD231PS  Y11, Y12, Y3
 	VBROADCASTSS (R11)(DX*4), Y12
+	VFMADD231PS  Y11, Y12, Y4
+	VBROADCASTSS (R11)(SI*1), Y12
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (R11)(BX*2), Y12
+	VFMADD231PS  Y11, Y12, Y6
+	VBROADCASTSS (R11)(DI*1), Y12
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (R12), Y12
+	VFMADD231PS  Y11, Y12, Y8
+	VBROADCASTSS (R12)(DX*1), Y12
+	VFMADD231PS  Y11, Y12, Y9
+	VBROADCASTSS (R12)(DX*2), Y12
 	VFMADD231PS  Y11, Y12, Y10
-	ADDQ         BX, R10
-	ADDQ         BX, R11
-	ADDQ         SI, R12
-	DECQ         R13
-	JNE          depth11
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R12
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	ADDQ         R9, R13
 	DECQ         R14
+	JNE          depth11
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R13
+	DECQ         R15
 	JNE          outer11
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y5, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y7, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y8, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y9, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y10, (R10)
-	SUBQ         $0x0b, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y5, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y7, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y8, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y9, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y10, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x0b, R10
 	JE           done
-	IMUL3Q       $0x0b, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x0b, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x0b, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 rows12:
@@ -1419,108 +1349,104 @@ rows12:
 	JMP    start12
 
 load12:
-	MOVQ    crs+8(FP), R11
-	MOVQ    AX, R10
-	VMOVUPS (R10), Y0
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y1
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y2
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y3
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y4
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y5
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y6
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y7
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y8
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y9
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y10
-	ADDQ    R11, R10
-	VMOVUPS (R10), Y11
+	MOVQ    AX, R11
+	VMOVUPS (R11), Y0
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y1
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y2
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y3
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y4
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y5
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y6
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y7
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y8
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y9
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y10
+	ADDQ    crs+8(FP), R11
+	VMOVUPS (R11), Y11
+	ADDQ    crs+8(FP), R11
 
 start12:
-	MOVQ CX, R10
-	MOVQ b+48(FP), R12
-	MOVQ outer+88(FP), R14
+	MOVQ CX, R11
+	MOVQ b+48(FP), R13
+	MOVQ outer+88(FP), R15
 
 outer12:
-	MOVQ depth+80(FP), R13
-	LEAQ (R10)(R8*2), R11
+	MOVQ depth+80(FP), R14
+	LEAQ (R11)(DX*8), R12
 
 depth12:
-	VMOVUPS      (R12), Y12
-	VBROADCASTSS (R10), Y13
-	VFMADD231PS  Y12, Y13, Y0
-	VBROADCASTSS (R10)(DX*1), Y13
-	VFMADD231PS  Y12, Y13, Y1
-	VBROADCASTSS (R10)(DX*2), Y13
-	VFMADD231PS  Y12, Y13, Y2
-	VBROADCASTSS (R10)(R8*1), Y13
-	VFMADD231PS  Y12, Y13, Y3
-	VBROADCASTSS (R10)(DX*4), Y13
-	VFMADD231PS  Y12, Y13, Y4
-	VBROADCASTSS (R10)(R9*1), Y13
-	VFMADD231PS  Y12, Y13, Y5
+	VMOVUPS      (R13), Y12
 	VBROADCASTSS (R11), Y13
-	VFMADD231PS  Y12, Y13, Y6
+	VFMADD231PS  Y12, Y13, Y0
 	VBROADCASTSS (R11)(DX*1), Y13
-	VFMADD231PS  Y12, Y13, Y7
+	VFMADD231PS  Y12, Y13, Y1
 	VBROADCASTSS (R11)(DX*2), Y13
-	VFMADD231PS  Y12, Y13, Y8
-	VBROADCASTSS (R11)(R8*1), Y13
-	VFMADD231PS  Y12, Y13, Y9
+	VFMADD231PS  Y12, Y13, Y2
+	VBROADCASTSS (R11)(BX*1), Y13
+	VFMADD231PS  Y12, Y13, Y3
 	VBROADCASTSS (R11)(DX*4), Y13
+	VFMADD231PS  Y12, Y13, Y4
+	VBROADCASTSS (R11)(SI*1), Y13
+	VFMADD231PS  Y12, Y13, Y5
+	VBROADCASTSS (R11)(BX*2), Y13
+	VFMADD231PS  Y12, Y13, Y6
+	VBROADCASTSS (R11)(DI*1), Y13
+	VFMADD231PS  Y12, Y13, Y7
+	VBROADCASTSS (R12), Y13
+	VFMADD231PS  Y12, Y13, Y8
+	VBROADCASTSS (R12)(DX*1), Y13
+	VFMADD231PS  Y12, Y13, Y9
+	VBROADCASTSS (R12)(DX*2), Y13
 	VFMADD231PS  Y12, Y13, Y10
-	VBROADCASTSS (R11)(R9*1), Y13
+	VBROADCASTSS (R12)(BX*1), Y13
 	VFMADD231PS  Y12, Y13, Y11
-	ADDQ         BX, R10
-	ADDQ         BX, R11
-	ADDQ         SI, R12
-	DECQ         R13
-	JNE          depth12
-	ADDQ         askip+40(FP), R10
-	ADDQ         bskip+64(FP), R12
+	ADDQ         R8, R11
+	ADDQ         R8, R12
+	ADDQ         R9, R13
 	DECQ         R14
+	JNE          depth12
+	ADDQ         askip+40(FP), R11
+	ADDQ         bskip+64(FP), R13
+	DECQ         R15
 	JNE          outer12
-	MOVQ         crs+8(FP), R11
-	MOVQ         AX, R10
-	VMOVUPS      Y0, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y1, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y2, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y3, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y4, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y5, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y6, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y7, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y8, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y9, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y10, (R10)
-	ADDQ         R11, R10
-	VMOVUPS      Y11, (R10)
-	SUBQ         $0x0c, DI
+	VMOVUPS      Y0, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y1, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y2, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y3, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y4, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y5, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y6, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y7, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y8, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y9, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y10, (AX)
+	ADDQ         crs+8(FP), AX
+	VMOVUPS      Y11, (AX)
+	ADDQ         crs+8(FP), AX
+	SUBQ         $0x0c, R10
 	JE           done
-	IMUL3Q       $0x0c, DX, R10
-	ADDQ         R10, CX
-	MOVQ         crs+8(FP), R10
-	IMUL3Q       $0x0c, R10, R10
-	ADDQ         R10, AX
+	IMUL3Q       $0x0c, DX, R11
+	ADDQ         R11, CX
 	JMP          next
 
 done:
@@ -1541,39 +1467,44 @@ TEXT ·conv16AVX512(SB), NOSPLIT, $0-104
 	LEAQ (BX)(DX*4), DI
 
 next:
-	CMPQ   R10, $0x18
-	JGE    rows16
-	CMPQ   R10, $0x10
-	JG     rows8
-	CMPQ   R10, $0x10
+	CMPQ R10, $0x20
+	JAE  rows16
+	MOVQ R10, R11
+	CMPQ R10, $0x10
+	JBE  pick
+	INCQ R11
+	SHRQ $0x01, R11
+
+pick:
+	CMPQ   R11, $0x10
 	JE     rows16
-	CMPQ   R10, $0x0f
+	CMPQ   R11, $0x0f
 	JE     rows15
-	CMPQ   R10, $0x0e
+	CMPQ   R11, $0x0e
 	JE     rows14
-	CMPQ   R10, $0x0d
+	CMPQ   R11, $0x0d
 	JE     rows13
-	CMPQ   R10, $0x0c
+	CMPQ   R11, $0x0c
 	JE     rows12
-	CMPQ   R10, $0x0b
+	CMPQ   R11, $0x0b
 	JE     rows11
-	CMPQ   R10, $0x0a
+	CMPQ   R11, $0x0a
 	JE     rows10
-	CMPQ   R10, $0x09
+	CMPQ   R11, $0x09
 	JE     rows9
-	CMPQ   R10, $0x08
+	CMPQ   R11, $0x08
 	JE     rows8
-	CMPQ   R10, $0x07
+	CMPQ   R11, $0x07
 	JE     rows7
-	CMPQ   R10, $0x06
+	CMPQ   R11, $0x06
 	JE     rows6
-	CMPQ   R10, $0x05
+	CMPQ   R11, $0x05
 	JE     rows5
-	CMPQ   R10, $0x04
+	CMPQ   R11, $0x04
 	JE     rows4
-	CMPQ   R10, $0x03
+	CMPQ   R11, $0x03
 	JE     rows3
-	CMPQ   R10, $0x02
+	CMPQ   R11, $0x02
 	JE     rows2
 	CMPQ   acc+96(FP), $0x00
 	JNE    load1

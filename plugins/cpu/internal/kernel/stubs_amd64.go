@@ -14,7 +14,8 @@ func conv16AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b 
 //go:noescape
 func conv8AVX2(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)
 
-// conv16AVX512 is conv16AVX2.
+// conv16AVX512 is Set.Conv16; strides are in bytes, a skip leads from the end of one outer step
+// to the next, acc is 0 or 1.
 //
 //go:noescape
 func conv16AVX512(c *float32, crs int, a *float32, ars int, ads int, askip int, b *float32, bds int, bskip int, rows int, depth int, outer int, acc int)

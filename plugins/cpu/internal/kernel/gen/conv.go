@@ -8,30 +8,37 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-const convSignature = "func(c *float32, crs int, a *float32, ars, ads, askip int, b *float32, bds, bskip int, rows, depth, outer, acc int)"
-
 // addParam adds an argument of the function to a register.
 func addParam(name string, p reg.Register) {
 	m, _ := Param(name).Resolve()
 	ADDQ(m.Addr, p)
 }
 
-// conv writes Set.Conv8 (n = 1) and Set.Conv16 (n = 2). Blocks of up to twelve
-// rows, or six of two registers, keep enough chains of multiply-adds to hide
-// their latency, two a cycle.
-func conv(n int) {
-	most := 12 / n
-	TEXT(fmt.Sprintf("conv%dAVX2", 8*n), NOSPLIT, convSignature)
+// conv writes Set.Conv8 and Set.Conv16 for AVX2, and Set.Conv16 for AVX-512: a row
+// of c is n registers.
+//
+// Two multiply-adds a cycle with a latency of four need eight chains, better
+// more. In AVX2, blocks of up to twelve rows, or six of two registers, leave
+// room for b and a. In AVX-512 the elements of a are broadcast memory operands
+// and blocks have 16 rows, not the 28 that there are registers for, since what a
+// block does once per step of depth is then a fraction of the work already.
+func conv(n int, wide bool) {
+	e, most, columns, set := emit{wide}, 12/n, 8*n, "AVX2"
+	if wide {
+		most, columns, set = 16, 16*n, "AVX512"
+	}
+	name := fmt.Sprintf("conv%d%s", columns, set)
+	TEXT(name, NOSPLIT, "func(c *float32, crs int, a *float32, ars, ads, askip int, b *float32, bds, bskip int, rows, depth, outer, acc int)")
 	Pragma("noescape")
-	Doc(fmt.Sprintf("conv%dAVX2 is Set.Conv%d; strides are in bytes, a skip leads from the end of one outer step", 8*n, 8*n),
+	Doc(fmt.Sprintf("%s is Set.Conv%d; strides are in bytes, a skip leads from the end of one outer step", name, columns),
 		"to the next, acc is 0 or 1.")
 	c, a := Load(Param("c"), GP64()), Load(Param("a"), GP64())
-	r1 := Load(Param("ars"), GP64())
+	r1, r3, r5, r7 := Load(Param("ars"), GP64()), GP64(), GP64(), GP64()
 	ads, bds := Load(Param("ads"), GP64()), Load(Param("bds"), GP64())
 	rows := Load(Param("rows"), GP64())
-	r3, r5 := GP64(), GP64()
 	LEAQ(Mem{Base: r1, Index: r1, Scale: 2}, r3)
 	LEAQ(Mem{Base: r1, Index: r1, Scale: 4}, r5)
+	LEAQ(Mem{Base: r3, Index: r1, Scale: 4}, r7)
 
 	block := func(m int) {
 		l := func(s string) string { return fmt.Sprintf("%s%d", s, m) }
@@ -39,83 +46,86 @@ func conv(n int) {
 		for i := range acc {
 			acc[i] = make([]vec, n)
 			for j := range acc[i] {
-				acc[i][j] = YMM()
+				acc[i][j] = e.reg()
 			}
 		}
-		eachRow := func(f func(i, j int, at Mem)) {
-			cp, crs := GP64(), Load(Param("crs"), GP64())
-			MOVQ(c, cp)
-			for i := range acc {
-				for j := range acc[i] {
-					f(i, j, Mem{Base: cp, Disp: 32 * j})
+		eachRow := func(p reg.Register, f func(at Mem, v vec)) {
+			for _, row := range acc {
+				for j, v := range row {
+					f(Mem{Base: p, Disp: 32 * j}, v)
 				}
-				if i < m-1 {
-					ADDQ(crs, cp)
-				}
+				addParam("crs", p)
 			}
 		}
+		p := GP64()
 		flag, _ := Param("acc").Resolve()
 		CMPQ(flag.Addr, Imm(0))
 		JNE(LabelRef(l("load")))
-		for i := range acc {
-			for j := range acc[i] {
-				VXORPS(acc[i][j], acc[i][j], acc[i][j])
+		for _, row := range acc {
+			for _, v := range row {
+				VXORPS(v, v, v)
 			}
 		}
 		JMP(LabelRef(l("start")))
 		Label(l("load"))
-		eachRow(func(i, j int, at Mem) { VMOVUPS(at, acc[i][j]) })
+		MOVQ(c, p)
+		eachRow(p, func(at Mem, v vec) { VMOVUPS(at, v) })
 		Label(l("start"))
-		ap, aq, b, k, o := GP64(), GP64(), GP64(), GP64(), GP64()
-		MOVQ(a, ap)
-		Load(Param("b"), b)
-		Load(Param("outer"), o)
+		// Rows of a are in reach of one pointer per eight.
+		ap := []reg.Register{GP64(), GP64()}[:(m+7)/8]
 		row := func(i int) Mem {
-			p := ap
-			if i >= 6 {
-				p = aq
+			m := Mem{Base: ap[i/8]}
+			switch i % 8 {
+			case 1, 2, 4:
+				m.Index, m.Scale = r1, uint8(i%8)
+			case 3, 6:
+				m.Index, m.Scale = r3, uint8(i%8/3)
+			case 5:
+				m.Index, m.Scale = r5, 1
+			case 7:
+				m.Index, m.Scale = r7, 1
 			}
-			return []Mem{{Base: p}, {Base: p, Index: r1, Scale: 1}, {Base: p, Index: r1, Scale: 2},
-				{Base: p, Index: r3, Scale: 1}, {Base: p, Index: r1, Scale: 4}, {Base: p, Index: r5, Scale: 1}}[i%6]
+			return m
 		}
+		MOVQ(a, ap[0])
+		b, k, o := Load(Param("b"), GP64()), GP64(), Load(Param("outer"), GP64())
 		Label(l("outer"))
 		Load(Param("depth"), k)
-		if m > 6 {
-			LEAQ(Mem{Base: ap, Index: r3, Scale: 2}, aq)
+		if m > 8 {
+			LEAQ(Mem{Base: ap[0], Index: r1, Scale: 8}, ap[1])
 		}
 		Label(l("depth"))
 		bv := make([]vec, n)
 		for j := range bv {
-			bv[j] = YMM()
+			bv[j] = e.reg()
 			VMOVUPS(Mem{Base: b, Disp: 32 * j}, bv[j])
 		}
 		for i := range acc {
+			if wide {
+				VFMADD231PS_BCST(row(i), bv[0], acc[i][0])
+				continue
+			}
 			x := YMM()
 			VBROADCASTSS(row(i), x)
 			for j := range bv {
 				VFMADD231PS(bv[j], x, acc[i][j])
 			}
 		}
-		ADDQ(ads, ap)
-		if m > 6 {
-			ADDQ(ads, aq)
+		for _, p := range ap {
+			ADDQ(ads, p)
 		}
 		ADDQ(bds, b)
 		DECQ(k)
 		JNE(LabelRef(l("depth")))
-		addParam("askip", ap)
+		addParam("askip", ap[0])
 		addParam("bskip", b)
 		DECQ(o)
 		JNE(LabelRef(l("outer")))
-		eachRow(func(i, j int, at Mem) { VMOVUPS(acc[i][j], at) })
+		eachRow(c, func(at Mem, v vec) { VMOVUPS(v, at) })
 		SUBQ(Imm(uint64(m)), rows)
 		JE(LabelRef("done"))
-		t := GP64()
-		IMUL3Q(Imm(uint64(m)), r1, t)
-		ADDQ(t, a)
-		Load(Param("crs"), t)
-		IMUL3Q(Imm(uint64(m)), t, t)
-		ADDQ(t, c)
+		IMUL3Q(Imm(uint64(m)), r1, p)
+		ADDQ(p, a)
 		JMP(LabelRef("next"))
 	}
 	// Up to twice the most rows are halved: a few rows alone would leave the

@@ -15,9 +15,9 @@ import (
 )
 
 func main() {
-	conv(2)
-	conv(1)
-	conv512()
+	conv(2, false)
+	conv(1, false)
+	conv(1, true)
 	transforms(false)
 	transforms(true)
 	rows()
