@@ -91,7 +91,7 @@ parameters of every image's structure instead.`,
 			if err != nil {
 				return err
 			}
-			st, err := store.Open(c.out)
+			st, err := store.Existing(c.out)
 			if err != nil {
 				return err
 			}

@@ -39,13 +39,6 @@ columns of the published tables, and the best model so far as best.onnx.`,
 			if err != nil {
 				return err
 			}
-			models, err := report.Load(r.store, addressed(r.nodes))
-			if err != nil {
-				return err
-			}
-			if len(models) == 0 {
-				return r.noModel()
-			}
 			return r.report(cmd.Context(), nil, tryPage, &b, out)
 		},
 	}
@@ -166,6 +159,9 @@ func (r *resolved) report(ctx context.Context, failures []reproduce.Failure, try
 	in, err := r.input(ctx, failures)
 	if err != nil {
 		return err
+	}
+	if len(in.Models)+len(failures) == 0 {
+		return r.noModel()
 	}
 	name := r.plan.Study.Name + "-" + profileName(r.plan)
 	if r.desc.Name != "cpu" {
