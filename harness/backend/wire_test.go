@@ -27,6 +27,15 @@ func TestTensorWire(t *testing.T) {
 			t.Errorf("%v became %v, %v", want, got, err)
 		}
 	}
+	// The wire is little-endian whatever the machine is.
+	for _, c := range []struct {
+		t    Tensor
+		want string
+	}{{Tensor{F32: []float32{1.5}}, "\x00\x00\xc0\x3f"}, {Tensor{F64: []float64{1.5}}, "\x00\x00\x00\x00\x00\x00\xf8\x3f"}} {
+		if w, err := tensorToWire(c.t); err != nil || string(w.Data) != c.want {
+			t.Errorf("%v is % x on the wire, want % x (%v)", c.t, w.GetData(), c.want, err)
+		}
+	}
 	for _, bad := range []*pb.Tensor{
 		nil,
 		{Dtype: 9, Shape: []uint64{1}, Data: make([]byte, 4)},
