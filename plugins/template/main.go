@@ -4,6 +4,9 @@
 // plugins/README.md says how to turn it into yours.
 package main
 
-import "github.com/refocus-em/refocus/harness/backend"
+import (
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
+)
 
-func main() { backend.Serve(template{}) }
+func main() { backend.Serve(engine.NewBackend(describe, compile)) }
