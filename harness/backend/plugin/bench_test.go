@@ -1,14 +1,15 @@
-package backend
+package plugin
 
 import (
 	"os"
 	"slices"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
-// What the process boundary costs: go test -run - -bench . ./harness/backend
+// What the process boundary costs: go test -run - -bench . ./harness/backend/plugin
 
 func benchmarkClient(b *testing.B) *Client {
 	exe, err := os.Executable()
@@ -32,21 +33,21 @@ func BenchmarkLaunch(b *testing.B) {
 
 // One training step of no arithmetic, in an epoch of 256 batches of 16.
 func BenchmarkStep(b *testing.B) {
-	s, err := benchmarkClient(b).Open(b.Context(), network(), Options{})
+	s, err := benchmarkClient(b).Open(b.Context(), network(), backend.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	if err := s.LoadDataset(b.Context(), "a", datasetFile(b, 16), ""); err != nil {
 		b.Fatal(err)
 	}
-	var batch Batch
+	var batch backend.Batch
 	for i := range 16 {
-		batch = append(batch, Sample{"a", i, uint8(i % 8)})
+		batch = append(batch, backend.Sample{Dataset: "a", Index: i, Dihedral: uint8(i % 8)})
 	}
-	r := TrainRequest{Batches: slices.Repeat([]Batch{batch}, 256), LearningRate: 1e-3}
+	r := backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{batch}, 256), LearningRate: 1e-3}
 	steps := 0
 	for b.Loop() {
-		if err := s.Train(b.Context(), r, func(Step) error { steps++; return nil }); err != nil {
+		if err := s.Train(b.Context(), r, func(backend.Step) error { steps++; return nil }); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -59,7 +60,7 @@ func BenchmarkState(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := benchmarkClient(b).Open(b.Context(), g, Options{})
+	s, err := benchmarkClient(b).Open(b.Context(), g, backend.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"context"
@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/go-plugin"
+	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
@@ -70,7 +71,7 @@ func (s Spec) withDefaults() Spec {
 // *CrashError, *HangError or *NonsenseError, and only a new Client helps.
 type Client struct {
 	spec    Spec
-	plugin  *plugin.Client
+	plugin  *goplugin.Client
 	process *process
 	words   *ring
 	rpc     pb.BackendClient
@@ -105,17 +106,17 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 		return nil, fmt.Errorf("starting backend %s: making a certificate: %w", spec.Name, err)
 	}
 	c.process = newProcess(Prefix+spec.Name, &exec.Cmd{Path: path, Args: append([]string{title}, spec.Args...)})
-	c.plugin = plugin.NewClient(&plugin.ClientConfig{
+	c.plugin = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  handshake,
-		VersionedPlugins: map[int]plugin.PluginSet{ProtocolVersion: {pluginKey: &grpcPlugin{}}},
-		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		VersionedPlugins: map[int]goplugin.PluginSet{ProtocolVersion: {pluginKey: &grpcPlugin{}}},
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		TLSConfig:        tlsConfig,
 		Logger:           quiet{spec.Logger},
 		Stderr:           c.words,
 		SyncStdout:       c.words, // what the plugin prints once it serves
 		SyncStderr:       c.words,
 		StartTimeout:     2 * spec.StartTimeout, // start has the say
-		UnixSocketConfig: &plugin.UnixSocketConfig{TempDir: socketFolder()},
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: socketFolder()},
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithIdleTimeout(0), // a connection lost is a plugin lost
 			grpc.WithInitialWindowSize(flowWindow),
@@ -183,7 +184,7 @@ func (c *Client) startError(given, limited context.Context, err error) error {
 	case given.Err() != nil:
 		return fmt.Errorf("starting backend %s: %w", c.spec.Name, given.Err())
 	case limited.Err() != nil:
-		return &HangError{c.spec.Name, "start", c.spec.StartTimeout, c.words.Lines()}
+		return &backend.HangError{Plugin: c.spec.Name, During: "start", After: c.spec.StartTimeout, LastWords: c.words.Lines()}
 	}
 	if m := incompatible.FindStringSubmatch(err.Error()); m != nil {
 		var v int
@@ -196,14 +197,14 @@ func (c *Client) startError(given, limited context.Context, err error) error {
 	}
 	if text := err.Error(); strings.Contains(text, "Unrecognized remote plugin message") && !strings.Contains(text, "Failed to read any lines") {
 		return fmt.Errorf("starting backend %s: %s is no backend plugin: it printed something else than go-plugin's handshake: %w%s",
-			c.spec.Name, c.spec.Path, err, lastWords(c.words.Lines()))
+			c.spec.Name, c.spec.Path, err, c.words.Lines())
 	}
 	select {
 	case <-c.process.drained:
 	case <-time.After(2 * time.Second): // it lives; what it said was wrong
-		return fmt.Errorf("starting backend %s: %w%s", c.spec.Name, err, lastWords(c.words.Lines()))
+		return fmt.Errorf("starting backend %s: %w%s", c.spec.Name, err, c.words.Lines())
 	}
-	return &CrashError{c.spec.Name, "start", c.process.exit(), c.words.Lines()}
+	return &backend.CrashError{Plugin: c.spec.Name, During: "start", Exit: c.process.exit(), LastWords: c.words.Lines()}
 }
 
 // socketFolder is where sockets go. Their paths must be shorter than about a
@@ -229,7 +230,7 @@ func (c *Client) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		ping, cancel := context.WithTimeout(ctx, c.spec.HangTimeout)
-		r, err := c.health.Check(ping, &grpc_health_v1.HealthCheckRequest{Service: plugin.GRPCServiceName})
+		r, err := c.health.Check(ping, &grpc_health_v1.HealthCheckRequest{Service: goplugin.GRPCServiceName})
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -250,7 +251,7 @@ func (c *Client) watch(ctx context.Context) {
 
 // hung ends a plugin of which nothing came for the given time.
 func (c *Client) hung(during string, after time.Duration) {
-	c.giveUp(&HangError{c.spec.Name, during, after, c.words.Lines()})
+	c.giveUp(&backend.HangError{Plugin: c.spec.Name, During: during, After: after, LastWords: c.words.Lines()})
 	c.process.Kill(context.Background())
 }
 
@@ -311,27 +312,27 @@ func (c *Client) call(ctx context.Context, during string, f func(ctx context.Con
 		}
 		c.process.Kill(ctx)
 		<-c.process.drained
-		return c.giveUp(&CrashError{c.spec.Name, during, "the connection broke: " + s.Message(), c.words.Lines()})
+		return c.giveUp(&backend.CrashError{Plugin: c.spec.Name, During: during, Exit: "the connection broke: " + s.Message(), LastWords: c.words.Lines()})
 	}
-	return c.giveUp(&CrashError{c.spec.Name, during, c.process.exit(), c.words.Lines()})
+	return c.giveUp(&backend.CrashError{Plugin: c.spec.Name, During: during, Exit: c.process.exit(), LastWords: c.words.Lines()})
 }
 
 // Describe implements Backend.
-func (c *Client) Describe(ctx context.Context) (Description, error) {
-	var d Description
+func (c *Client) Describe(ctx context.Context) (backend.Description, error) {
+	var d backend.Description
 	err := c.call(ctx, "Describe", func(ctx context.Context, _ func()) error {
 		w, err := c.rpc.Describe(ctx, &pb.DescribeRequest{})
 		d = descriptionFromWire(w)
 		return err
 	})
 	if err != nil {
-		return Description{}, err
+		return backend.Description{}, err
 	}
-	return d, d.check()
+	return d, checkDescription(d)
 }
 
 // Open implements Backend.
-func (c *Client) Open(ctx context.Context, g *nn.Graph, o Options) (Session, error) {
+func (c *Client) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
 	o = o.WithDefaults()
 	if o.Threads < 0 {
 		return nil, fmt.Errorf("%d threads", o.Threads)
@@ -382,3 +383,14 @@ func (c *Client) Close() error {
 	os.RemoveAll(c.process.sockets) // of a process that did not even start
 	return nil
 }
+
+// remoteError is an error that a backend returned, as opposed to one of
+// reaching it. It keeps the text.
+type remoteError struct {
+	text        string
+	unsupported bool
+}
+
+func (e *remoteError) Error() string { return e.text }
+
+func (e *remoteError) Is(target error) bool { return e.unsupported && target == backend.ErrUnsupported }

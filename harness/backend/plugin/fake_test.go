@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -54,12 +55,12 @@ func TestMain(m *testing.M) {
 // misbehaves in the way it is named after.
 type fake struct{ behaviour string }
 
-func (f *fake) Describe(context.Context) (Description, error) {
-	d := Description{
-		Name: "fake", Version: "1.2.3", Numerics: "fake-1", Determinism: DeterminismMachine,
-		Devices:    []Device{{"cpu", "cpu", "imaginary"}},
-		Precisions: []string{Float32}, Losses: []string{LossOnProbabilities},
-		Operators: []Operator{{"Conv", "cpu", "any"}}, Notes: []string{"answers are made up"},
+func (f *fake) Describe(context.Context) (backend.Description, error) {
+	d := backend.Description{
+		Name: "fake", Version: "1.2.3", Numerics: "fake-1", Determinism: backend.DeterminismMachine,
+		Devices:    []backend.Device{{Name: "cpu", Kind: "cpu", Info: "imaginary"}},
+		Precisions: []string{backend.Float32}, Losses: []string{backend.LossOnProbabilities},
+		Operators: []backend.Operator{{Type: "Conv", Device: "cpu", Note: "any"}}, Notes: []string{"answers are made up"},
 	}
 	if f.behaviour == "no numerics" {
 		d.Numerics = ""
@@ -67,9 +68,9 @@ func (f *fake) Describe(context.Context) (Description, error) {
 	return d, nil
 }
 
-func (f *fake) Open(_ context.Context, g *nn.Graph, o Options) (Session, error) {
+func (f *fake) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
 	if f.behaviour == "refuses" {
-		return nil, fmt.Errorf("node %q (%s): group 3: %w", g.Nodes[2].Name, g.Nodes[2].Op, ErrUnsupported)
+		return nil, fmt.Errorf("node %q (%s): group 3: %w", g.Nodes[2].Name, g.Nodes[2].Op, backend.ErrUnsupported)
 	}
 	if f.behaviour == "huge error" {
 		return nil, errors.New("start " + strings.Repeat("x", 1<<20))
@@ -80,7 +81,7 @@ func (f *fake) Open(_ context.Context, g *nn.Graph, o Options) (Session, error) 
 type fakeSession struct {
 	f     *fake
 	g     *nn.Graph
-	o     Options
+	o     backend.Options
 	sets  map[string][]int
 	state []byte
 }
@@ -96,7 +97,7 @@ func (s *fakeSession) LoadDataset(_ context.Context, id, path, digest string) er
 	return nil
 }
 
-func (s *fakeSession) Train(ctx context.Context, r TrainRequest, progress func(Step) error) error {
+func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progress func(backend.Step) error) error {
 	if s.is("stubborn") {
 		time.Sleep(1500 * time.Millisecond)
 	}
@@ -108,7 +109,7 @@ func (s *fakeSession) Train(ctx context.Context, r TrainRequest, progress func(S
 			}
 			loss += float64(x.Index)*1000 + float64(x.Dihedral)*100
 		}
-		step := Step{Batch: i, Loss: loss * r.LearningRate}
+		step := backend.Step{Batch: i, Loss: loss * r.LearningRate}
 		if i == 2 {
 			switch s.f.behaviour {
 			case "crashes":
@@ -148,17 +149,17 @@ func (s *fakeSession) Train(ctx context.Context, r TrainRequest, progress func(S
 	return nil
 }
 
-func (s *fakeSession) Evaluate(_ context.Context, r EvaluateRequest) (Evaluation, error) {
+func (s *fakeSession) Evaluate(_ context.Context, r backend.EvaluateRequest) (backend.Evaluation, error) {
 	shape := s.sets[r.Dataset]
 	if shape == nil {
-		return Evaluation{}, fmt.Errorf("dataset %q was not loaded", r.Dataset)
+		return backend.Evaluation{}, fmt.Errorf("dataset %q was not loaded", r.Dataset)
 	}
 	if len(r.Indices) == 0 {
 		for i := range shape[0] {
 			r.Indices = append(r.Indices, i)
 		}
 	}
-	e := Evaluation{Classes: 2}
+	e := backend.Evaluation{Classes: 2}
 	for _, i := range r.Indices {
 		e.Loss = append(e.Loss, float64(i))
 		c := []int64{int64(shape[2]*shape[3] - i), int64(i), 0, 0}
@@ -173,10 +174,10 @@ func (s *fakeSession) Evaluate(_ context.Context, r EvaluateRequest) (Evaluation
 	return e, nil
 }
 
-func (s *fakeSession) Predict(_ context.Context, images Tensor) (Tensor, error) {
+func (s *fakeSession) Predict(_ context.Context, images backend.Tensor) (backend.Tensor, error) {
 	shapes, err := s.g.Shapes(images.Shape)
 	if err != nil {
-		return Tensor{}, err
+		return backend.Tensor{}, err
 	}
 	t := zeros(shapes[s.g.Output.Name])
 	for i := range t.F32 {
@@ -191,37 +192,37 @@ func (s *fakeSession) Predict(_ context.Context, images Tensor) (Tensor, error) 
 	return t, nil
 }
 
-func zeros(shape []int) Tensor {
+func zeros(shape []int) backend.Tensor {
 	n := 1
 	for _, d := range shape {
 		n *= d
 	}
-	return Tensor{Shape: shape, F32: make([]float32, n)}
+	return backend.Tensor{Shape: shape, F32: make([]float32, n)}
 }
 
-func (s *fakeSession) Gradients(_ context.Context, b Batch, frozen []string) (float64, []NamedTensor, error) {
-	var ts []NamedTensor
+func (s *fakeSession) Gradients(_ context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error) {
+	var ts []backend.NamedTensor
 	for _, p := range s.g.Parameters() {
 		if len(frozen) == 0 || nn.Group(p.Name) != frozen[0] || s.is("thawed gradient") {
-			ts = append(ts, NamedTensor{p.Name, zeros(p.Shape)})
+			ts = append(ts, backend.NamedTensor{Name: p.Name, Tensor: zeros(p.Shape)})
 		}
 	}
 	return 0.5, ts, nil
 }
 
-func (s *fakeSession) Activations(_ context.Context, b Batch, names []string, training bool) ([]NamedTensor, error) {
+func (s *fakeSession) Activations(_ context.Context, b backend.Batch, names []string, training bool) ([]backend.NamedTensor, error) {
 	in := append([]int{len(b)}, s.sets[b[0].Dataset][1:]...)
 	shapes, err := s.g.Shapes(in)
 	if err != nil {
 		return nil, err
 	}
-	var ts []NamedTensor
+	var ts []backend.NamedTensor
 	for _, n := range names {
 		t := zeros(shapes[n])
 		if s.is("wrong activation") {
 			t = zeros([]int{1})
 		}
-		ts = append(ts, NamedTensor{n, t})
+		ts = append(ts, backend.NamedTensor{Name: n, Tensor: t})
 	}
 	return ts, nil
 }
@@ -293,9 +294,9 @@ func network() *nn.Graph {
 }
 
 // open starts a session with a loaded dataset "a" of n images of 16×32.
-func open(t *testing.T, b Backend, n int) Session {
+func open(t *testing.T, b backend.Backend, n int) backend.Session {
 	t.Helper()
-	s, err := b.Open(t.Context(), network(), Options{})
+	s, err := b.Open(t.Context(), network(), backend.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,8 +323,8 @@ func datasetFile(t testing.TB, n int) string {
 }
 
 // startChild makes the plugin start a process of its own.
-func startChild(s Session) (pid int, err error) {
-	err = s.Train(context.Background(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 4)}, func(p Step) error {
+func startChild(s backend.Session) (pid int, err error) {
+	err = s.Train(context.Background(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 4)}, func(p backend.Step) error {
 		pid = max(pid, int(p.LossScale))
 		return nil
 	})
@@ -338,7 +339,7 @@ func hostForTest() {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	s, err := c.Open(context.Background(), network(), Options{})
+	s, err := c.Open(context.Background(), network(), backend.Options{})
 	if err == nil {
 		err = s.LoadDataset(context.Background(), "a", os.Getenv("REFOCUS_TEST_DATASET"), "")
 	}

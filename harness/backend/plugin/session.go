@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -48,7 +49,7 @@ func imagesShape(path string) ([]int, error) {
 	return t.Shape, nil
 }
 
-func (s *session) Train(ctx context.Context, r TrainRequest, progress func(Step) error) error {
+func (s *session) Train(ctx context.Context, r backend.TrainRequest, progress func(backend.Step) error) error {
 	samples, err := samplesToWire(r.Batches...)
 	if err != nil {
 		return fmt.Errorf("training: %w", err)
@@ -72,7 +73,7 @@ func (s *session) Train(ctx context.Context, r TrainRequest, progress func(Step)
 			if err != nil {
 				return err
 			}
-			if err := progress(Step{int(p.GetBatch()), p.GetLoss(), p.GetSkipped(), p.GetLossScale()}); err != nil {
+			if err := progress(backend.Step{Batch: int(p.GetBatch()), Loss: p.GetLoss(), Skipped: p.GetSkipped(), LossScale: p.GetLossScale()}); err != nil {
 				return err
 			}
 			alive()
@@ -84,14 +85,14 @@ func (s *session) Train(ctx context.Context, r TrainRequest, progress func(Step)
 // an answer says something about the plugin's health.
 const evaluateChunk = 64
 
-func (s *session) Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, error) {
+func (s *session) Evaluate(ctx context.Context, r backend.EvaluateRequest) (backend.Evaluation, error) {
 	if r.BatchSize < 0 || r.BatchSize > math.MaxInt32 {
-		return Evaluation{}, fmt.Errorf("evaluating dataset %q: batch size %d", r.Dataset, r.BatchSize)
+		return backend.Evaluation{}, fmt.Errorf("evaluating dataset %q: batch size %d", r.Dataset, r.BatchSize)
 	}
 	indices := make([]uint32, len(r.Indices))
 	for i, v := range r.Indices {
 		if v < 0 || v > math.MaxUint32 {
-			return Evaluation{}, fmt.Errorf("evaluating dataset %q: index %d is out of range", r.Dataset, v)
+			return backend.Evaluation{}, fmt.Errorf("evaluating dataset %q: index %d is out of range", r.Dataset, v)
 		}
 		indices[i] = uint32(v)
 	}
@@ -100,12 +101,12 @@ func (s *session) Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, 
 			indices = append(indices, uint32(i))
 		}
 	}
-	var all Evaluation
+	var all backend.Evaluation
 	for first := true; first || len(indices) > 0; first = false {
 		n := min(len(indices), evaluateChunk)
 		e, err := s.evaluate(ctx, r, indices[:n])
 		if err != nil {
-			return Evaluation{}, err
+			return backend.Evaluation{}, err
 		}
 		all.Loss = append(all.Loss, e.Loss...)
 		all.Confusion = append(all.Confusion, e.Confusion...)
@@ -115,8 +116,8 @@ func (s *session) Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, 
 	return all, nil
 }
 
-func (s *session) evaluate(ctx context.Context, r EvaluateRequest, indices []uint32) (Evaluation, error) {
-	var e Evaluation
+func (s *session) evaluate(ctx context.Context, r backend.EvaluateRequest, indices []uint32) (backend.Evaluation, error) {
+	var e backend.Evaluation
 	err := s.client.call(ctx, "Evaluate", func(ctx context.Context, _ func()) error {
 		w, err := s.client.rpc.Evaluate(ctx, &pb.EvaluateRequest{
 			Session: s.id, Dataset: r.Dataset, Indices: indices, BatchSize: uint32(r.BatchSize),
@@ -137,12 +138,12 @@ func (s *session) evaluate(ctx context.Context, r EvaluateRequest, indices []uin
 	return e, err
 }
 
-func (s *session) Predict(ctx context.Context, images Tensor) (Tensor, error) {
+func (s *session) Predict(ctx context.Context, images backend.Tensor) (backend.Tensor, error) {
 	w, err := tensorToWire(images)
 	if err != nil {
-		return Tensor{}, fmt.Errorf("predicting: %w", err)
+		return backend.Tensor{}, fmt.Errorf("predicting: %w", err)
 	}
-	var out Tensor
+	var out backend.Tensor
 	err = s.client.call(ctx, "Predict", func(ctx context.Context, _ func()) error {
 		a, err := s.client.rpc.Predict(ctx, &pb.PredictRequest{Session: s.id, Images: w})
 		if err != nil {
@@ -156,13 +157,13 @@ func (s *session) Predict(ctx context.Context, images Tensor) (Tensor, error) {
 	return out, err
 }
 
-func (s *session) Gradients(ctx context.Context, b Batch, frozen []string) (float64, []NamedTensor, error) {
+func (s *session) Gradients(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error) {
 	w, err := samplesToWire(b)
 	if err != nil {
 		return 0, nil, fmt.Errorf("gradients: %w", err)
 	}
 	var loss float64
-	var ts []NamedTensor
+	var ts []backend.NamedTensor
 	err = s.client.call(ctx, "Gradients", func(ctx context.Context, _ func()) error {
 		a, err := s.client.rpc.Gradients(ctx, &pb.GradientsRequest{Session: s.id, Batch: w, Frozen: frozen})
 		if err != nil {
@@ -177,12 +178,12 @@ func (s *session) Gradients(ctx context.Context, b Batch, frozen []string) (floa
 	return loss, ts, err
 }
 
-func (s *session) Activations(ctx context.Context, b Batch, names []string, training bool) ([]NamedTensor, error) {
+func (s *session) Activations(ctx context.Context, b backend.Batch, names []string, training bool) ([]backend.NamedTensor, error) {
 	w, err := samplesToWire(b)
 	if err != nil {
 		return nil, fmt.Errorf("activations: %w", err)
 	}
-	var ts []NamedTensor
+	var ts []backend.NamedTensor
 	err = s.client.call(ctx, "Activations", func(ctx context.Context, _ func()) error {
 		a, err := s.client.rpc.Activations(ctx, &pb.ActivationsRequest{Session: s.id, Batch: w, Names: names, Training: training})
 		if err != nil {
@@ -228,5 +229,5 @@ func (s *session) Close() error {
 }
 
 func (s *session) nonsense(method, format string, a ...any) error {
-	return &NonsenseError{s.client.spec.Name, method, fmt.Sprintf(format, a...)}
+	return &backend.NonsenseError{Plugin: s.client.spec.Name, Method: method, What: fmt.Sprintf(format, a...)}
 }

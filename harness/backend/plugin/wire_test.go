@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"math"
@@ -8,11 +8,12 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
 )
 
 func TestTensorWire(t *testing.T) {
-	for _, want := range []Tensor{
+	for _, want := range []backend.Tensor{
 		{Shape: []int{2, 3}, F32: []float32{1, -2, float32(math.Inf(1)), math.SmallestNonzeroFloat32, 0, float32(math.Copysign(0, -1))}},
 		{Shape: []int{1}, F64: []float64{math.Pi}},
 		{Shape: []int{3, 0}, F32: []float32{}},
@@ -29,9 +30,9 @@ func TestTensorWire(t *testing.T) {
 	}
 	// The wire is little-endian whatever the machine is.
 	for _, c := range []struct {
-		t    Tensor
+		t    backend.Tensor
 		want string
-	}{{Tensor{F32: []float32{1.5}}, "\x00\x00\xc0\x3f"}, {Tensor{F64: []float64{1.5}}, "\x00\x00\x00\x00\x00\x00\xf8\x3f"}} {
+	}{{backend.Tensor{F32: []float32{1.5}}, "\x00\x00\xc0\x3f"}, {backend.Tensor{F64: []float64{1.5}}, "\x00\x00\x00\x00\x00\x00\xf8\x3f"}} {
 		if w, err := tensorToWire(c.t); err != nil || string(w.Data) != c.want {
 			t.Errorf("%v is % x on the wire, want % x (%v)", c.t, w.GetData(), c.want, err)
 		}
@@ -51,7 +52,7 @@ func TestTensorWire(t *testing.T) {
 }
 
 func TestSamplesWire(t *testing.T) {
-	want := []Batch{{{"a", 1, 0}, {"b", 200, 7}}, {{"b", 3, 1}}, {}}
+	want := []backend.Batch{{{Dataset: "a", Index: 1}, {Dataset: "b", Index: 200, Dihedral: 7}}, {{Dataset: "b", Index: 3, Dihedral: 1}}, {}}
 	w, err := samplesToWire(want...)
 	if err != nil {
 		t.Fatal(err)
@@ -62,11 +63,11 @@ func TestSamplesWire(t *testing.T) {
 	}
 
 	// An epoch of the study is small on the wire.
-	var epoch []Batch
+	var epoch []backend.Batch
 	for i := range 256 {
-		var b Batch
+		var b backend.Batch
 		for j := range 16 {
-			b = append(b, Sample{"3f2a", (i*16 + j*7) % 512, uint8(j % 8)})
+			b = append(b, backend.Sample{Dataset: "3f2a", Index: (i*16 + j*7) % 512, Dihedral: uint8(j % 8)})
 		}
 		epoch = append(epoch, b)
 	}
@@ -98,7 +99,7 @@ func TestSamplesWire(t *testing.T) {
 }
 
 func FuzzTrainRequest(f *testing.F) {
-	w, err := samplesToWire(Batch{{"a", 1, 0}, {"b", 200, 7}}, Batch{{"b", 3, 1}})
+	w, err := samplesToWire(backend.Batch{{Dataset: "a", Index: 1}, {Dataset: "b", Index: 200, Dihedral: 7}}, backend.Batch{{Dataset: "b", Index: 3, Dihedral: 1}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func FuzzTrainRequest(f *testing.F) {
 }
 
 func FuzzTensor(f *testing.F) {
-	w, err := tensorToWire(Tensor{Shape: []int{2, 1}, F32: []float32{1, 2}})
+	w, err := tensorToWire(backend.Tensor{Shape: []int{2, 1}, F32: []float32{1, 2}})
 	if err != nil {
 		f.Fatal(err)
 	}

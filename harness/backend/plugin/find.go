@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"errors"
@@ -85,21 +85,6 @@ func dataFolder() string {
 		return filepath.Join(home, "Library", "Application Support")
 	}
 	return filepath.Join(home, ".local", "share")
-}
-
-// Plugins finds, pins and starts backends.
-type Plugins struct {
-	// Builtin maps the name of a backend that the harness itself can serve to
-	// the arguments with which it does.
-	Builtin map[string][]string
-	// Places defaults to Places().
-	Places []Place
-	// LockFile defaults to LockPath().
-	LockFile string
-	// AllowUnlocked starts executables that the lock file does not pin.
-	AllowUnlocked bool
-	// Spec holds the logger and the timeouts of plugins that are started.
-	Spec Spec
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)

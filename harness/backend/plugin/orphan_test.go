@@ -1,6 +1,6 @@
 //go:build unix
 
-package backend
+package plugin
 
 import (
 	"bufio"
@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
 )
 
 // alive reports whether the process runs; one that only waits to be collected
@@ -76,7 +78,7 @@ func TestStdinEnds(t *testing.T) {
 
 func TestCloseLeavesNothing(t *testing.T) {
 	c := launch(t, "children")
-	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.PID())); err == nil && !strings.HasPrefix(string(comm), "backend.test") {
+	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.PID())); err == nil && !strings.HasPrefix(string(comm), "plugin.test") {
 		t.Errorf("in a list of processes the plugin is called %s", comm)
 	}
 	if _, err := os.Stat(c.process.sockets); !errors.Is(err, os.ErrNotExist) {
@@ -104,13 +106,13 @@ func TestCloseLeavesNothing(t *testing.T) {
 func TestStopped(t *testing.T) {
 	c := launch(t, "slow", func(s *Spec) { s.PingInterval, s.HangTimeout = 50*time.Millisecond, 200*time.Millisecond })
 	s := open(t, c, 4)
-	err := s.Train(t.Context(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 1000)}, func(p Step) error {
+	err := s.Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 1000)}, func(p backend.Step) error {
 		if p.Batch == 3 {
 			return syscall.Kill(c.PID(), syscall.SIGSTOP)
 		}
 		return nil
 	})
-	var hang *HangError
+	var hang *backend.HangError
 	if !errors.As(err, &hang) || hang.During != "health check" {
 		t.Errorf("got %v", err)
 	}
@@ -129,13 +131,13 @@ func TestStopped(t *testing.T) {
 func TestKilledPlugin(t *testing.T) {
 	c := launch(t, "slow")
 	s := open(t, c, 4)
-	err := s.Train(t.Context(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 1000)}, func(p Step) error {
+	err := s.Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 1000)}, func(p backend.Step) error {
 		if p.Batch == 3 {
 			return syscall.Kill(c.PID(), syscall.SIGKILL)
 		}
 		return nil
 	})
-	var crash *CrashError
+	var crash *backend.CrashError
 	if !errors.As(err, &crash) || crash.Exit != "signal: killed" {
 		t.Errorf("got %v", err)
 	}

@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/refocus-em/refocus/harness/backend"
 )
 
 // Every method of a session passes through a real process and keeps every bit.
@@ -26,9 +28,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 	s := open(t, c, 100)
 
-	batches := []Batch{{{"a", 3, 1}, {"a", 99, 7}}, {{"a", 0, 0}}, {{"a", 7, 5}, {"a", 8, 0}, {"a", 9, 2}}}
+	batches := []backend.Batch{{{Dataset: "a", Index: 3, Dihedral: 1}, {Dataset: "a", Index: 99, Dihedral: 7}}, {{Dataset: "a"}}, {{Dataset: "a", Index: 7, Dihedral: 5}, {Dataset: "a", Index: 8}, {Dataset: "a", Index: 9, Dihedral: 2}}}
 	var losses []float64
-	err = s.Train(ctx, TrainRequest{Batches: batches, LearningRate: 0.5}, func(p Step) error {
+	err = s.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: 0.5}, func(p backend.Step) error {
 		losses = append(losses, p.Loss)
 		return nil
 	})
@@ -36,11 +38,11 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("losses %v, %v, want %v", losses, err, want)
 	}
 
-	e, err := s.Evaluate(ctx, EvaluateRequest{Dataset: "a"})
+	e, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "a"})
 	if err != nil || len(e.Loss) != 100 || e.Loss[77] != 77 || e.Confusion[99][1] != 99 || e.Classes != 2 {
 		t.Errorf("evaluation of everything: %d losses, %v", len(e.Loss), err)
 	}
-	e, err = s.Evaluate(ctx, EvaluateRequest{Dataset: "a", Indices: []int{5, 2}})
+	e, err = s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "a", Indices: []int{5, 2}})
 	if err != nil || !slices.Equal(e.Loss, []float64{5, 2}) {
 		t.Errorf("evaluation of two: %v, %v", e.Loss, err)
 	}
@@ -84,27 +86,27 @@ func TestRoundTrip(t *testing.T) {
 func TestErrors(t *testing.T) {
 	ctx := t.Context()
 	c := launch(t, "refuses")
-	_, err := c.Open(ctx, network(), Options{})
-	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), `node "encoder.init.relu" (Relu): group 3`) {
+	_, err := c.Open(ctx, network(), backend.Options{})
+	if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), `node "encoder.init.relu" (Relu): group 3`) {
 		t.Errorf("refusal became %v", err)
 	}
 	s := open(t, launch(t, "fine"), 4)
-	err = s.Train(ctx, TrainRequest{Batches: []Batch{{{"nope", 0, 0}}}}, func(Step) error { return nil })
-	if err == nil || errors.Is(err, ErrUnsupported) || err.Error() != `batch 0: dataset "nope" was not loaded` {
+	err = s.Train(ctx, backend.TrainRequest{Batches: []backend.Batch{{{Dataset: "nope"}}}}, func(backend.Step) error { return nil })
+	if err == nil || errors.Is(err, backend.ErrUnsupported) || err.Error() != `batch 0: dataset "nope" was not loaded` {
 		t.Errorf("error became %v", err)
 	}
 	mine := errors.New("mine")
-	err = s.Train(ctx, TrainRequest{Batches: []Batch{{{"a", 0, 0}}, {{"a", 0, 0}}}}, func(Step) error { return mine })
+	err = s.Train(ctx, backend.TrainRequest{Batches: []backend.Batch{{{Dataset: "a"}}, {{Dataset: "a"}}}}, func(backend.Step) error { return mine })
 	if err != mine {
 		t.Errorf("progress failed with %v", err)
 	}
-	if _, err := s.Evaluate(ctx, EvaluateRequest{Dataset: "a", Indices: []int{-1}}); err == nil {
+	if _, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "a", Indices: []int{-1}}); err == nil {
 		t.Error("index -1 was sent")
 	}
 	if _, err := s.State(ctx); err != nil {
 		t.Errorf("after errors: %v", err)
 	}
-	_, err = launch(t, "huge error").Open(ctx, network(), Options{})
+	_, err = launch(t, "huge error").Open(ctx, network(), backend.Options{})
 	if err == nil || !strings.HasPrefix(err.Error(), "start xxx") {
 		t.Errorf("a huge error became %.100v", err)
 	}
@@ -115,7 +117,7 @@ func TestCancel(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
 	begin := time.Now()
-	err := s.Train(ctx, TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 1000)}, func(Step) error {
+	err := s.Train(ctx, backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 1000)}, func(backend.Step) error {
 		if n++; n == 3 {
 			cancel()
 		}
@@ -139,8 +141,8 @@ func TestCrash(t *testing.T) {
 		t.Run(c.behaviour, func(t *testing.T) {
 			s := open(t, launch(t, c.behaviour), 4)
 			n := 0
-			err := s.Train(t.Context(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 9)}, func(Step) error { n++; return nil })
-			var crash *CrashError
+			err := s.Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 9)}, func(backend.Step) error { n++; return nil })
+			var crash *backend.CrashError
 			if !errors.As(err, &crash) {
 				t.Fatalf("got %v", err)
 			}
@@ -166,7 +168,7 @@ func TestLog(t *testing.T) {
 	c := launch(t, "exits", func(s *Spec) {
 		s.Logger = hclog.New(&hclog.LoggerOptions{Name: "refocus", Output: &log, JSONFormat: true, Level: hclog.Warn})
 	})
-	open(t, c, 4).Train(t.Context(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 9)}, keep)
+	open(t, c, 4).Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 9)}, keep)
 	c.Close()
 	var line struct {
 		Level   string `json:"@level"`
@@ -212,8 +214,8 @@ func TestRing(t *testing.T) {
 func TestHang(t *testing.T) {
 	c := launch(t, "stalls", func(s *Spec) { s.StallTimeout = 300 * time.Millisecond })
 	s := open(t, c, 4)
-	err := s.Train(t.Context(), TrainRequest{Batches: slices.Repeat([]Batch{{{"a", 0, 0}}}, 9)}, func(Step) error { return nil })
-	var hang *HangError
+	err := s.Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 9)}, func(backend.Step) error { return nil })
+	var hang *backend.HangError
 	if !errors.As(err, &hang) || hang.During != "Train" {
 		t.Errorf("got %v", err)
 	}
@@ -226,23 +228,23 @@ func TestHang(t *testing.T) {
 
 func TestNonsense(t *testing.T) {
 	ctx := t.Context()
-	batches := slices.Repeat([]Batch{{{"a", 1, 0}}}, 5)
+	batches := slices.Repeat([]backend.Batch{{{Dataset: "a", Index: 1}}}, 5)
 	for behaviour, c := range map[string]struct {
-		ask   func(Session) error
+		ask   func(backend.Session) error
 		where string
 	}{
-		"NaN loss":            {func(s Session) error { return s.Train(ctx, TrainRequest{Batches: batches}, keep) }, "loss of batch 2 is NaN"},
-		"skips a batch":       {func(s Session) error { return s.Train(ctx, TrainRequest{Batches: batches}, keep) }, "batch 3 after 2 of 5"},
-		"stops early":         {func(s Session) error { return s.Train(ctx, TrainRequest{Batches: batches}, keep) }, "2 of 5 batches"},
+		"NaN loss":            {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "loss of batch 2 is NaN"},
+		"skips a batch":       {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "batch 3 after 2 of 5"},
+		"stops early":         {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "2 of 5 batches"},
 		"loses pixels":        {evaluate, "sample 1 has 4 entries and counts 511 pixels"},
 		"short evaluation":    {evaluate, "3 losses"},
 		"infinite prediction": {predict, "element 1 of [1 2 16 16] is +Inf"},
 		"flat prediction":     {predict, "has shape [512], must be [1 2 16 16]"},
-		"thawed gradient": {func(s Session) error {
+		"thawed gradient": {func(s backend.Session) error {
 			_, _, err := s.Gradients(ctx, batches[0], []string{"encoder"})
 			return err
 		}, "tensors, must be"},
-		"wrong activation": {func(s Session) error {
+		"wrong activation": {func(s backend.Session) error {
 			_, err := s.Activations(ctx, batches[0], []string{"encoder.init.pool"}, false)
 			return err
 		}, `"encoder.init.pool" has shape [1], must be [1 2 8 16]`},
@@ -252,32 +254,32 @@ func TestNonsense(t *testing.T) {
 		t.Run(behaviour, func(t *testing.T) {
 			t.Parallel()
 			err := c.ask(open(t, launch(t, behaviour), 4))
-			var n *NonsenseError
+			var n *backend.NonsenseError
 			if !errors.As(err, &n) || !strings.Contains(err.Error(), c.where) {
 				t.Errorf("got %v, want it to say %q", err, c.where)
 			}
 		})
 	}
 	_, err := launchContext(t.Context(), t, "no numerics")
-	var n *NonsenseError
+	var n *backend.NonsenseError
 	if !errors.As(err, &n) {
 		t.Errorf("a description without numerics: %v", err)
 	}
 }
 
-func keep(Step) error { return nil }
+func keep(backend.Step) error { return nil }
 
-func evaluate(s Session) error {
-	_, err := s.Evaluate(context.Background(), EvaluateRequest{Dataset: "a"})
+func evaluate(s backend.Session) error {
+	_, err := s.Evaluate(context.Background(), backend.EvaluateRequest{Dataset: "a"})
 	return err
 }
 
-func predict(s Session) error {
+func predict(s backend.Session) error {
 	_, err := s.Predict(context.Background(), zeros([]int{1, 1, 16, 16}))
 	return err
 }
 
-func state(s Session) error {
+func state(s backend.Session) error {
 	_, err := s.State(context.Background())
 	return err
 }

@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package backend
+package plugin
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/refocus-em/refocus/harness/backend"
 )
 
 // ring keeps the last lines that a plugin wrote to stderr.
@@ -44,7 +46,7 @@ func (r *ring) Write(p []byte) (int, error) {
 }
 
 // Lines returns a copy of the last lines.
-func (r *ring) Lines() []string {
+func (r *ring) Lines() backend.LastWords {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := slices.Clone(r.lines)

@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"context"
@@ -7,21 +7,22 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
-// check reports whether a description makes sense.
-func (d Description) check() error {
+// checkDescription reports whether a description makes sense.
+func checkDescription(d backend.Description) error {
 	wrong := func(format string, a ...any) error {
-		return &NonsenseError{d.Name, "Describe", fmt.Sprintf(format, a...)}
+		return &backend.NonsenseError{Plugin: d.Name, Method: "Describe", What: fmt.Sprintf(format, a...)}
 	}
 	switch {
 	case d.Name == "":
 		return wrong("no name")
 	case d.Version == "" || d.Numerics == "":
 		return wrong("no version or no numerics")
-	case !slices.Contains([]string{DeterminismNone, DeterminismRun, DeterminismThreads, DeterminismMachine}, d.Determinism):
+	case !slices.Contains([]string{backend.DeterminismNone, backend.DeterminismRun, backend.DeterminismThreads, backend.DeterminismMachine}, d.Determinism):
 		return wrong("unknown determinism %q", d.Determinism)
 	case len(d.Devices) == 0 || len(d.Precisions) == 0 || len(d.Losses) == 0 || len(d.Operators) == 0:
 		return wrong("a device, a precision, a loss and an operator are needed; it names %d, %d, %d and %d",
@@ -33,20 +34,20 @@ func (d Description) check() error {
 // Checked wraps a session so that answers which cannot be right become a
 // *NonsenseError: numbers that are not finite, wrong shapes, names and counts,
 // a state that misses tensors. Client does so for every session.
-func Checked(s Session, plugin string, g *nn.Graph, o Options) Session {
+func Checked(s backend.Session, plugin string, g *nn.Graph, o backend.Options) backend.Session {
 	return &checked{Session: s, plugin: plugin, graph: g, options: o, datasets: map[string][]int{}}
 }
 
 type checked struct {
-	Session
+	backend.Session
 	plugin   string
 	graph    *nn.Graph
-	options  Options
+	options  backend.Options
 	datasets map[string][]int // shapes of the images, where known
 }
 
 func (s *checked) wrong(method, format string, a ...any) error {
-	return &NonsenseError{s.plugin, method, fmt.Sprintf(format, a...)}
+	return &backend.NonsenseError{Plugin: s.plugin, Method: method, What: fmt.Sprintf(format, a...)}
 }
 
 func (s *checked) LoadDataset(ctx context.Context, id, path, digest string) error {
@@ -61,13 +62,13 @@ func (s *checked) LoadDataset(ctx context.Context, id, path, digest string) erro
 	return nil
 }
 
-func (s *checked) Train(ctx context.Context, r TrainRequest, progress func(Step) error) error {
+func (s *checked) Train(ctx context.Context, r backend.TrainRequest, progress func(backend.Step) error) error {
 	n := 0
-	err := s.Session.Train(ctx, r, func(p Step) error {
+	err := s.Session.Train(ctx, r, func(p backend.Step) error {
 		switch {
 		case p.Batch != n || n >= len(r.Batches):
 			return s.wrong("Train", "reported batch %d after %d of %d batches", p.Batch, n, len(r.Batches))
-		case p.Skipped && s.options.Precision != Mixed:
+		case p.Skipped && s.options.Precision != backend.Mixed:
 			return s.wrong("Train", "skipped the step of batch %d in precision %s", p.Batch, s.options.Precision)
 		case !p.Skipped && !isLoss(p.Loss): // a skipped step may have overflowed
 			return s.wrong("Train", "the loss of batch %d is %v", p.Batch, p.Loss)
@@ -84,7 +85,7 @@ func (s *checked) Train(ctx context.Context, r TrainRequest, progress func(Step)
 // isLoss reports whether v can be a mean cross entropy.
 func isLoss(v float64) bool { return v >= 0 && v <= math.MaxFloat64 }
 
-func (s *checked) Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, error) {
+func (s *checked) Evaluate(ctx context.Context, r backend.EvaluateRequest) (backend.Evaluation, error) {
 	e, err := s.Session.Evaluate(ctx, r)
 	if err != nil {
 		return e, err
@@ -122,7 +123,7 @@ func (s *checked) Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, 
 	return e, nil
 }
 
-func (s *checked) Predict(ctx context.Context, images Tensor) (Tensor, error) {
+func (s *checked) Predict(ctx context.Context, images backend.Tensor) (backend.Tensor, error) {
 	out, err := s.Session.Predict(ctx, images)
 	if err != nil {
 		return out, err
@@ -139,11 +140,11 @@ func (s *checked) Predict(ctx context.Context, images Tensor) (Tensor, error) {
 
 // tensor checks a tensor's shape and values. A network in mixed precision may
 // overflow without being wrong.
-func (s *checked) tensor(t Tensor, shape []int) error {
-	return checkTensor(t, shape, s.options.Precision != Mixed)
+func (s *checked) tensor(t backend.Tensor, shape []int) error {
+	return checkTensor(t, shape, s.options.Precision != backend.Mixed)
 }
 
-func checkTensor(t Tensor, shape []int, finite bool) error {
+func checkTensor(t backend.Tensor, shape []int, finite bool) error {
 	if err := t.Check(); err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func checkTensor(t Tensor, shape []int, finite bool) error {
 }
 
 // named checks tensors against the wanted names, in order, and their shapes.
-func (s *checked) named(ts []NamedTensor, names []string, shape func(string) []int) error {
+func (s *checked) named(ts []backend.NamedTensor, names []string, shape func(string) []int) error {
 	if len(ts) != len(names) {
 		return fmt.Errorf("%d tensors, must be %d", len(ts), len(names))
 	}
@@ -182,12 +183,12 @@ func (s *checked) named(ts []NamedTensor, names []string, shape func(string) []i
 	return nil
 }
 
-func (s *checked) Gradients(ctx context.Context, b Batch, frozen []string) (float64, []NamedTensor, error) {
+func (s *checked) Gradients(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error) {
 	loss, ts, err := s.Session.Gradients(ctx, b, frozen)
 	if err != nil {
 		return loss, ts, err
 	}
-	if !isLoss(loss) && s.options.Precision != Mixed {
+	if !isLoss(loss) && s.options.Precision != backend.Mixed {
 		return loss, ts, s.wrong("Gradients", "the loss is %v", loss)
 	}
 	var names []string
@@ -202,7 +203,7 @@ func (s *checked) Gradients(ctx context.Context, b Batch, frozen []string) (floa
 	return loss, ts, nil
 }
 
-func (s *checked) Activations(ctx context.Context, b Batch, names []string, training bool) ([]NamedTensor, error) {
+func (s *checked) Activations(ctx context.Context, b backend.Batch, names []string, training bool) ([]backend.NamedTensor, error) {
 	ts, err := s.Session.Activations(ctx, b, names, training)
 	if err != nil {
 		return ts, err
@@ -250,7 +251,7 @@ func CheckState(g *nn.Graph, state []byte) error {
 		if !ok {
 			return fmt.Errorf("tensor %q is missing", name)
 		}
-		v := Tensor{Shape: t.Shape}
+		v := backend.Tensor{Shape: t.Shape}
 		if t.DType == safetensors.F64 {
 			v.F64, err = f.Float64(name)
 		} else {

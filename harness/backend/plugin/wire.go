@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"encoding/binary"
@@ -7,8 +7,12 @@ import (
 	"slices"
 	"unsafe"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
 )
+
+// ProtocolVersion is the version of the service; host and plugin must share it.
+const ProtocolVersion = 1
 
 // maxMessage bounds a gRPC message in either direction. The largest one is the
 // state of the study's network in float64 with its moments, 340 MB.
@@ -18,7 +22,7 @@ const maxMessage = 1 << 30
 // would have both sides wait for each other.
 const flowWindow = 16 << 20
 
-func tensorToWire(t Tensor) (*pb.Tensor, error) {
+func tensorToWire(t backend.Tensor) (*pb.Tensor, error) {
 	if err := t.Check(); err != nil {
 		return nil, err
 	}
@@ -67,8 +71,8 @@ func swap(data []byte, size int) {
 	}
 }
 
-func tensorFromWire(w *pb.Tensor) (Tensor, error) {
-	var t Tensor
+func tensorFromWire(w *pb.Tensor) (backend.Tensor, error) {
+	var t backend.Tensor
 	n := uint64(1)
 	for _, d := range w.GetShape() {
 		if d > maxMessage || d > 0 && n > maxMessage/d {
@@ -98,7 +102,7 @@ func tensorFromWire(w *pb.Tensor) (Tensor, error) {
 	return t, nil
 }
 
-func namedToWire(ts []NamedTensor) ([]*pb.NamedTensor, error) {
+func namedToWire(ts []backend.NamedTensor) ([]*pb.NamedTensor, error) {
 	ws := make([]*pb.NamedTensor, len(ts))
 	for i, t := range ts {
 		w, err := tensorToWire(t.Tensor)
@@ -110,20 +114,20 @@ func namedToWire(ts []NamedTensor) ([]*pb.NamedTensor, error) {
 	return ws, nil
 }
 
-func namedFromWire(ws []*pb.NamedTensor) ([]NamedTensor, error) {
-	ts := make([]NamedTensor, len(ws))
+func namedFromWire(ws []*pb.NamedTensor) ([]backend.NamedTensor, error) {
+	ts := make([]backend.NamedTensor, len(ws))
 	for i, w := range ws {
 		t, err := tensorFromWire(w.GetTensor())
 		if err != nil {
 			return nil, fmt.Errorf("tensor %q: %w", w.GetName(), err)
 		}
-		ts[i] = NamedTensor{w.GetName(), t}
+		ts[i] = backend.NamedTensor{Name: w.GetName(), Tensor: t}
 	}
 	return ts, nil
 }
 
 // samplesToWire packs batches into columns; see the message Samples.
-func samplesToWire(batches ...Batch) (*pb.Samples, error) {
+func samplesToWire(batches ...backend.Batch) (*pb.Samples, error) {
 	w := &pb.Samples{}
 	ids := map[string]uint32{}
 	anyID, anyDihedral := false, false
@@ -155,7 +159,7 @@ func samplesToWire(batches ...Batch) (*pb.Samples, error) {
 }
 
 // samplesFromWire unpacks columns into batches of the given sizes.
-func samplesFromWire(w *pb.Samples, sizes ...uint32) ([]Batch, error) {
+func samplesFromWire(w *pb.Samples, sizes ...uint32) ([]backend.Batch, error) {
 	n := len(w.GetIndex())
 	if d := len(w.GetDataset()); d != 0 && d != n {
 		return nil, fmt.Errorf("samples: %d datasets for %d indices", d, n)
@@ -163,7 +167,7 @@ func samplesFromWire(w *pb.Samples, sizes ...uint32) ([]Batch, error) {
 	if d := len(w.GetDihedral()); d != 0 && d != n {
 		return nil, fmt.Errorf("samples: %d symmetries for %d indices", d, n)
 	}
-	all := make(Batch, n)
+	all := make(backend.Batch, n)
 	for i, index := range w.GetIndex() {
 		id, op := uint32(0), byte(0)
 		if len(w.Dataset) > 0 {
@@ -178,9 +182,9 @@ func samplesFromWire(w *pb.Samples, sizes ...uint32) ([]Batch, error) {
 		if op > 7 {
 			return nil, fmt.Errorf("samples: sample %d has symmetry %d, must be from 0 to 7", i, op)
 		}
-		all[i] = Sample{w.Datasets[id], int(index), op}
+		all[i] = backend.Sample{Dataset: w.Datasets[id], Index: int(index), Dihedral: op}
 	}
-	var batches []Batch
+	var batches []backend.Batch
 	for _, size := range sizes {
 		if uint64(size) > uint64(len(all)) {
 			return nil, fmt.Errorf("samples: batch sizes exceed the %d samples", n)
@@ -195,7 +199,7 @@ func samplesFromWire(w *pb.Samples, sizes ...uint32) ([]Batch, error) {
 }
 
 // batchFromWire unpacks the samples of one batch.
-func batchFromWire(w *pb.Samples) (Batch, error) {
+func batchFromWire(w *pb.Samples) (backend.Batch, error) {
 	batches, err := samplesFromWire(w, uint32(len(w.GetIndex())))
 	if err != nil {
 		return nil, err
@@ -203,7 +207,7 @@ func batchFromWire(w *pb.Samples) (Batch, error) {
 	return batches[0], nil
 }
 
-func descriptionToWire(d Description) *pb.DescribeResponse {
+func descriptionToWire(d backend.Description) *pb.DescribeResponse {
 	w := &pb.DescribeResponse{
 		Name: d.Name, Version: d.Version, Numerics: d.Numerics, Determinism: d.Determinism,
 		Precisions: d.Precisions, Losses: d.Losses, Notes: d.Notes,
@@ -217,16 +221,16 @@ func descriptionToWire(d Description) *pb.DescribeResponse {
 	return w
 }
 
-func descriptionFromWire(w *pb.DescribeResponse) Description {
-	d := Description{
+func descriptionFromWire(w *pb.DescribeResponse) backend.Description {
+	d := backend.Description{
 		Name: w.GetName(), Version: w.GetVersion(), Numerics: w.GetNumerics(), Determinism: w.GetDeterminism(),
 		Precisions: w.GetPrecisions(), Losses: w.GetLosses(), Notes: w.GetNotes(),
 	}
 	for _, v := range w.GetDevices() {
-		d.Devices = append(d.Devices, Device{v.GetName(), v.GetKind(), v.GetInfo()})
+		d.Devices = append(d.Devices, backend.Device{Name: v.GetName(), Kind: v.GetKind(), Info: v.GetInfo()})
 	}
 	for _, o := range w.GetOperators() {
-		d.Operators = append(d.Operators, Operator{o.GetType(), o.GetDevice(), o.GetNote()})
+		d.Operators = append(d.Operators, backend.Operator{Type: o.GetType(), Device: o.GetDevice(), Note: o.GetNote()})
 	}
 	return d
 }

@@ -1,4 +1,4 @@
-package backend
+package plugin
 
 import (
 	"context"
@@ -18,18 +18,19 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/go-plugin"
+	goplugin "github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
 	"github.com/refocus-em/refocus/harness/onnx"
 )
 
 // handshake tells a plugin that the harness started it. It protects from
 // mistakes, not from malice: that is what mutual TLS and the lock file do.
-var handshake = plugin.HandshakeConfig{
+var handshake = goplugin.HandshakeConfig{
 	MagicCookieKey:   "REFOCUS_BACKEND_PLUGIN",
 	MagicCookieValue: "c6e8a1f0-refocus-backend",
 }
@@ -40,17 +41,17 @@ const pluginKey = "backend"
 // Serve offers b to the harness that started this process, and returns when
 // the harness is done with it. It is the whole main function of a plugin:
 //
-//	func main() { backend.Serve(mine.New()) }
+//	func main() { plugin.Serve(mine.New()) }
 //
 // The default loggers of log and hclog then write structured lines to stderr,
 // which the harness shows among its own. Where a person started the program,
 // or no protocol version is shared with the harness, Serve says so and exits
 // with status 2. It exits at once when the harness vanishes.
-func Serve(b Backend) {
+func Serve(b backend.Backend) {
 	serve(b, ProtocolVersion)
 }
 
-func serve(b Backend, versions ...int) {
+func serve(b backend.Backend, versions ...int) {
 	if os.Getenv(handshake.MagicCookieKey) != handshake.MagicCookieValue {
 		d, _ := b.Describe(context.Background())
 		fmt.Fprintf(os.Stderr, "%s is a backend plugin of refocus (backend %q, version %q) and does nothing by itself.\n"+
@@ -76,11 +77,11 @@ func serve(b Backend, versions ...int) {
 	}
 
 	s := &server{backend: b, sessions: map[uint64]*served{}}
-	sets := map[int]plugin.PluginSet{}
+	sets := map[int]goplugin.PluginSet{}
 	for _, v := range versions {
-		sets[v] = plugin.PluginSet{pluginKey: &grpcPlugin{server: s}}
+		sets[v] = goplugin.PluginSet{pluginKey: &grpcPlugin{server: s}}
 	}
-	plugin.Serve(&plugin.ServeConfig{
+	goplugin.Serve(&goplugin.ServeConfig{
 		HandshakeConfig:  handshake,
 		VersionedPlugins: sets,
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Error, Output: stderr, JSONFormat: true}),
@@ -111,7 +112,7 @@ func dieWithHarness() {
 // removeSockets removes the folder that the harness made for this process's
 // socket, in case it ended too early to do so.
 func removeSockets() {
-	folder := os.Getenv(plugin.EnvUnixSocketDir)
+	folder := os.Getenv(goplugin.EnvUnixSocketDir)
 	if !strings.HasPrefix(filepath.Base(folder), "plugin-dir") {
 		return
 	}
@@ -159,23 +160,23 @@ func joinInts(v []int) string {
 
 // grpcPlugin connects go-plugin with the service.
 type grpcPlugin struct {
-	plugin.NetRPCUnsupportedPlugin
+	goplugin.NetRPCUnsupportedPlugin
 	server *server
 }
 
-func (p *grpcPlugin) GRPCServer(_ *plugin.GRPCBroker, s *grpc.Server) error {
+func (p *grpcPlugin) GRPCServer(_ *goplugin.GRPCBroker, s *grpc.Server) error {
 	pb.RegisterBackendServer(s, p.server)
 	return nil
 }
 
-func (p *grpcPlugin) GRPCClient(_ context.Context, _ *plugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
+func (p *grpcPlugin) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, c *grpc.ClientConn) (any, error) {
 	return c, nil
 }
 
 // server translates the service into calls of a Backend.
 type server struct {
 	pb.UnimplementedBackendServer
-	backend Backend
+	backend backend.Backend
 
 	mu       sync.Mutex
 	last     uint64
@@ -186,12 +187,12 @@ type server struct {
 // that a call which the harness gave up ends before the next one begins.
 type served struct {
 	turn    chan struct{}
-	session Session
+	session backend.Session
 	closed  bool // guarded by turn
 }
 
 // use runs f on the session, alone, and translates its error.
-func (s *server) use(ctx context.Context, id uint64, f func(Session) error) error {
+func (s *server) use(ctx context.Context, id uint64, f func(backend.Session) error) error {
 	s.mu.Lock()
 	v := s.sessions[id]
 	s.mu.Unlock()
@@ -219,7 +220,7 @@ func toStatus(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		code = codes.Canceled
-	case errors.Is(err, ErrUnsupported):
+	case errors.Is(err, backend.ErrUnsupported):
 		code = codes.Unimplemented
 	}
 	text := err.Error()
@@ -256,9 +257,9 @@ func (s *server) Open(ctx context.Context, r *pb.OpenRequest) (*pb.OpenResponse,
 		return nil, toStatus(ctx, fmt.Errorf("decoding the model: %w", err))
 	}
 	a := r.GetAdam()
-	o := Options{
+	o := backend.Options{
 		Precision: r.GetPrecision(), Loss: r.GetLoss(), Device: r.GetDevice(), Threads: int(r.GetThreads()),
-		Adam: Adam{a.GetBeta1(), a.GetBeta2(), a.GetEpsilon()},
+		Adam: backend.Adam{Beta1: a.GetBeta1(), Beta2: a.GetBeta2(), Epsilon: a.GetEpsilon()},
 	}
 	v, err := s.backend.Open(ctx, g, o.WithDefaults())
 	if err != nil {
@@ -272,19 +273,19 @@ func (s *server) Open(ctx context.Context, r *pb.OpenRequest) (*pb.OpenResponse,
 }
 
 func (s *server) LoadDataset(ctx context.Context, r *pb.LoadDatasetRequest) (*pb.LoadDatasetResponse, error) {
-	return &pb.LoadDatasetResponse{}, s.use(ctx, r.GetSession(), func(v Session) error {
+	return &pb.LoadDatasetResponse{}, s.use(ctx, r.GetSession(), func(v backend.Session) error {
 		return v.LoadDataset(ctx, r.GetId(), r.GetPath(), r.GetDigest())
 	})
 }
 
 func (s *server) Train(r *pb.TrainRequest, stream grpc.ServerStreamingServer[pb.Step]) error {
 	ctx := stream.Context()
-	return s.use(ctx, r.GetSession(), func(v Session) error {
+	return s.use(ctx, r.GetSession(), func(v backend.Session) error {
 		batches, err := samplesFromWire(r.GetSamples(), r.GetBatchSizes()...)
 		if err != nil {
 			return err
 		}
-		return v.Train(ctx, TrainRequest{batches, r.GetLearningRate(), r.GetFrozen()}, func(p Step) error {
+		return v.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: r.GetLearningRate(), Frozen: r.GetFrozen()}, func(p backend.Step) error {
 			return stream.Send(&pb.Step{Batch: uint32(p.Batch), Loss: p.Loss, Skipped: p.Skipped, LossScale: p.LossScale})
 		})
 	})
@@ -292,8 +293,8 @@ func (s *server) Train(r *pb.TrainRequest, stream grpc.ServerStreamingServer[pb.
 
 func (s *server) Evaluate(ctx context.Context, r *pb.EvaluateRequest) (*pb.EvaluateResponse, error) {
 	w := &pb.EvaluateResponse{}
-	return w, s.use(ctx, r.GetSession(), func(v Session) error {
-		q := EvaluateRequest{Dataset: r.GetDataset(), BatchSize: int(r.GetBatchSize())}
+	return w, s.use(ctx, r.GetSession(), func(v backend.Session) error {
+		q := backend.EvaluateRequest{Dataset: r.GetDataset(), BatchSize: int(r.GetBatchSize())}
 		for _, i := range r.GetIndices() {
 			q.Indices = append(q.Indices, int(i))
 		}
@@ -311,7 +312,7 @@ func (s *server) Evaluate(ctx context.Context, r *pb.EvaluateRequest) (*pb.Evalu
 
 func (s *server) Predict(ctx context.Context, r *pb.PredictRequest) (*pb.PredictResponse, error) {
 	w := &pb.PredictResponse{}
-	return w, s.use(ctx, r.GetSession(), func(v Session) error {
+	return w, s.use(ctx, r.GetSession(), func(v backend.Session) error {
 		images, err := tensorFromWire(r.GetImages())
 		if err != nil {
 			return fmt.Errorf("images: %w", err)
@@ -327,7 +328,7 @@ func (s *server) Predict(ctx context.Context, r *pb.PredictRequest) (*pb.Predict
 
 func (s *server) Gradients(ctx context.Context, r *pb.GradientsRequest) (*pb.GradientsResponse, error) {
 	w := &pb.GradientsResponse{}
-	return w, s.use(ctx, r.GetSession(), func(v Session) error {
+	return w, s.use(ctx, r.GetSession(), func(v backend.Session) error {
 		b, err := batchFromWire(r.GetBatch())
 		if err != nil {
 			return err
@@ -344,7 +345,7 @@ func (s *server) Gradients(ctx context.Context, r *pb.GradientsRequest) (*pb.Gra
 
 func (s *server) Activations(ctx context.Context, r *pb.ActivationsRequest) (*pb.ActivationsResponse, error) {
 	w := &pb.ActivationsResponse{}
-	return w, s.use(ctx, r.GetSession(), func(v Session) error {
+	return w, s.use(ctx, r.GetSession(), func(v backend.Session) error {
 		b, err := batchFromWire(r.GetBatch())
 		if err != nil {
 			return err
@@ -360,20 +361,20 @@ func (s *server) Activations(ctx context.Context, r *pb.ActivationsRequest) (*pb
 
 func (s *server) State(ctx context.Context, r *pb.StateRequest) (*pb.StateResponse, error) {
 	w := &pb.StateResponse{}
-	return w, s.use(ctx, r.GetSession(), func(v Session) (err error) {
+	return w, s.use(ctx, r.GetSession(), func(v backend.Session) (err error) {
 		w.State, err = v.State(ctx)
 		return err
 	})
 }
 
 func (s *server) SetState(ctx context.Context, r *pb.SetStateRequest) (*pb.SetStateResponse, error) {
-	return &pb.SetStateResponse{}, s.use(ctx, r.GetSession(), func(v Session) error {
+	return &pb.SetStateResponse{}, s.use(ctx, r.GetSession(), func(v backend.Session) error {
 		return v.SetState(ctx, r.GetState())
 	})
 }
 
 func (s *server) Close(ctx context.Context, r *pb.CloseRequest) (*pb.CloseResponse, error) {
-	return &pb.CloseResponse{}, s.use(ctx, r.GetSession(), func(v Session) error {
+	return &pb.CloseResponse{}, s.use(ctx, r.GetSession(), func(v backend.Session) error {
 		s.mu.Lock()
 		s.sessions[r.GetSession()].closed = true
 		delete(s.sessions, r.GetSession())
