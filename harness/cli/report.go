@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/dataset/sheet"
-	"github.com/refocus-em/refocus/harness/internal/progress"
 	"github.com/refocus-em/refocus/harness/onnx/export"
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"

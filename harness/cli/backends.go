@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -11,8 +11,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
-	"github.com/refocus-em/refocus/harness/internal/progress"
-	"github.com/refocus-em/refocus/plugins/cpu"
+	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 )
 
 // backendFlags choose a backend.
@@ -152,20 +151,4 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 			return nil
 		})
 	return cmd
-}
-
-func serveCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    "serve-backend NAME",
-		Short:  "Serve a built-in backend to the harness that started this process",
-		Hidden: true,
-		Args:   exactly(1, "the name of a built-in backend"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if args[0] != "cpu" {
-				return usagef(cmd, "no built-in backend is called %q; there is cpu", args[0])
-			}
-			backend.Serve(cpu.New(version()))
-			return nil
-		},
-	}
 }

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/internal/progress"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/browser"
 	"github.com/refocus-em/refocus/harness/onnx/export"

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
+	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/internal/powercap"
-	"github.com/refocus-em/refocus/harness/internal/progress"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
