@@ -7,13 +7,19 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/cli"
 	"github.com/refocus-em/refocus/harness/onnx"
 )
 
 func TestBench(t *testing.T) {
 	small := []string{"--width", "8", "--size", "32", "--batch", "2", "--threads", "1", "--seconds", "0", "--json"}
 	out, errs, code := output(t, append([]string{"bench", "train", "--layers"}, small...)...)
-	var r benchResult
+	var r struct {
+		StepMS     float64 `json:"step_ms"`
+		ImagesPerS float64 `json:"images_per_s"`
+		GFLOPS     float64
+		Layers     []struct{ Share float64 }
+	}
 	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 {
 		t.Fatalf("%v, exit %d: %s", err, code, errs)
 	}
@@ -46,7 +52,7 @@ func TestBench(t *testing.T) {
 		{"train", "--freeze", "head"},
 		{"train", "--layers", "--backend", "gorgonia"},
 	} {
-		if _, errs, code := output(t, append([]string{"bench"}, args...)...); code != exitUsage {
+		if _, errs, code := output(t, append([]string{"bench"}, args...)...); code != cli.ExitUsage {
 			t.Errorf("%v: exit %d: %s", args, code, errs)
 		}
 	}

@@ -5,13 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/cli"
 	"github.com/refocus-em/refocus/harness/report"
 )
 
 func TestCompare(t *testing.T) {
 	out := t.TempDir()
 	_, errs, code := output(t, "compare", "testdata/tiny.toml", "--out", out)
-	if code != exitFailed || !strings.Contains(errs, "refocus reproduce") {
+	if code != cli.ExitFailed || !strings.Contains(errs, "refocus reproduce") {
 		t.Errorf("an empty store: exit %d\n%s", code, errs)
 	}
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/refocus-em/refocus/harness/cli"
 )
 
 // ramDisk mounts an empty file system with room for so many KiB.
@@ -43,7 +45,7 @@ func TestFullDisk(t *testing.T) {
 	fails := func(args []string, during, why string) {
 		t.Helper()
 		_, errs, code := output(t, args...)
-		if code != exitFailed || !strings.Contains(errs, during) || !strings.Contains(errs, why) || !strings.Contains(errs, disk) {
+		if code != cli.ExitFailed || !strings.Contains(errs, during) || !strings.Contains(errs, why) || !strings.Contains(errs, disk) {
 			t.Errorf("exit %d, said, without %q, %q or %s,\n%s", code, during, why, disk, errs)
 		}
 		if said, errs, code := output(t, "verify", "--out", disk); code != 0 {

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/cli"
 	"github.com/refocus-em/refocus/harness/store"
 )
 
@@ -85,25 +86,25 @@ func TestExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		{[]string{"plan"}, exitUsage, "a series or a file"},
-		{[]string{"plan", "defocus", "--prfile", "x"}, exitUsage, "unknown flag"},
-		{[]string{"plan", "defocsu"}, exitUsage, "nearest: defocus"},
-		{[]string{"plan", "defocus", "--profile", "papr"}, exitUsage, "nearest: paper"},
-		{[]string{"plan", "nonexistent.toml"}, exitFailed, "no such file"},
-		{[]string{"report", "testdata/tiny.toml", "--out", empty}, exitFailed, "no finished model"},
-		{[]string{"compare", "testdata/tiny.toml", "--out", empty}, exitFailed, "no finished model"},
-		{[]string{"report", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
-		{[]string{"compare", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
-		{[]string{"status", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
-		{[]string{"data", "show", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
-		{[]string{"export", "best", "-o", "x.onnx", "--series", "testdata/tiny.toml", "--out", nowhere}, exitFailed, "no store"},
-		{[]string{"data", "show", "testdata/tiny.toml", "--out", empty}, exitFailed, "run 'refocus data' first"},
-		{[]string{"crosscheck", "--backend", "nothing", "--series", "testdata/tiny.toml", "--out", t.TempDir()}, exitFailed, "no backend \"nothing\""},
-		{[]string{"export", "best", "-o", "x.onnx", "--author", "somebody"}, exitUsage, "--format bioimageio"},
-		{[]string{"plan", bad}, exitUsage, "bad.toml:4: network.witdh"},
-		{[]string{"frobnicate"}, exitUsage, "unknown command"},
-		{[]string{"verify", "--out", nowhere}, exitFailed, "no store"},
-		{[]string{"serve-backend", "nothing"}, exitUsage, "there is cpu"},
+		{[]string{"plan"}, cli.ExitUsage, "a series or a file"},
+		{[]string{"plan", "defocus", "--prfile", "x"}, cli.ExitUsage, "unknown flag"},
+		{[]string{"plan", "defocsu"}, cli.ExitUsage, "nearest: defocus"},
+		{[]string{"plan", "defocus", "--profile", "papr"}, cli.ExitUsage, "nearest: paper"},
+		{[]string{"plan", "nonexistent.toml"}, cli.ExitFailed, "no such file"},
+		{[]string{"report", "testdata/tiny.toml", "--out", empty}, cli.ExitFailed, "no finished model"},
+		{[]string{"compare", "testdata/tiny.toml", "--out", empty}, cli.ExitFailed, "no finished model"},
+		{[]string{"report", "testdata/tiny.toml", "--out", nowhere}, cli.ExitFailed, "no store"},
+		{[]string{"compare", "testdata/tiny.toml", "--out", nowhere}, cli.ExitFailed, "no store"},
+		{[]string{"status", "testdata/tiny.toml", "--out", nowhere}, cli.ExitFailed, "no store"},
+		{[]string{"data", "show", "testdata/tiny.toml", "--out", nowhere}, cli.ExitFailed, "no store"},
+		{[]string{"export", "best", "-o", "x.onnx", "--series", "testdata/tiny.toml", "--out", nowhere}, cli.ExitFailed, "no store"},
+		{[]string{"data", "show", "testdata/tiny.toml", "--out", empty}, cli.ExitFailed, "run 'refocus data' first"},
+		{[]string{"crosscheck", "--backend", "nothing", "--series", "testdata/tiny.toml", "--out", t.TempDir()}, cli.ExitFailed, "no backend \"nothing\""},
+		{[]string{"export", "best", "-o", "x.onnx", "--author", "somebody"}, cli.ExitUsage, "--format bioimageio"},
+		{[]string{"plan", bad}, cli.ExitUsage, "bad.toml:4: network.witdh"},
+		{[]string{"frobnicate"}, cli.ExitUsage, "unknown command"},
+		{[]string{"verify", "--out", nowhere}, cli.ExitFailed, "no store"},
+		{[]string{"serve-backend", "nothing"}, cli.ExitUsage, "there is cpu"},
 	} {
 		_, errs, code := output(t, c.args...)
 		if code != c.code || !strings.Contains(errs, c.says) {
@@ -243,7 +244,7 @@ func TestInterrupt(t *testing.T) {
 	if err == nil {
 		t.Skip("finished before it could be interrupted")
 	}
-	if code := cmd.ProcessState.ExitCode(); code != exitInterrupted || !strings.Contains(errs.String(), "goes on from the last checkpoints") {
+	if code := cmd.ProcessState.ExitCode(); code != cli.ExitInterrupted || !strings.Contains(errs.String(), "goes on from the last checkpoints") {
 		t.Errorf("exit %d, said\n%s", code, &errs)
 	}
 	if d := time.Since(start); d > 5*time.Second {
@@ -269,7 +270,7 @@ func TestVerifyNamesDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	said, errs, code := output(t, "verify", "--out", out)
-	if code != exitFailed || !strings.Contains(said, victim) || !strings.Contains(errs, "1 damaged") {
+	if code != cli.ExitFailed || !strings.Contains(said, victim) || !strings.Contains(errs, "1 damaged") {
 		t.Errorf("exit %d\n%s%s", code, said, errs)
 	}
 }
@@ -326,7 +327,7 @@ func TestFromSpecToPrediction(t *testing.T) {
 	if found, _ := filepath.Glob(filepath.Join(results, "*")); len(found) < 5 {
 		t.Errorf("predict wrote %v", found)
 	}
-	if _, errs, code := output(t, "predict", model, filepath.Join(out, "absent.npy"), "-o", results); code != exitFailed || !strings.Contains(errs, "absent.npy") {
+	if _, errs, code := output(t, "predict", model, filepath.Join(out, "absent.npy"), "-o", results); code != cli.ExitFailed || !strings.Contains(errs, "absent.npy") {
 		t.Errorf("predicting a missing image: exit %d\n%s", code, errs)
 	}
 }
@@ -410,7 +411,7 @@ validation_images = 2
 	if err := os.Truncate(filepath.Join(dir, "b-labels.npy"), 500); err != nil {
 		t.Fatal(err)
 	}
-	if _, errs, code := output(t, "reproduce", path, "--out", t.TempDir()); code != exitFailed || !strings.Contains(errs, "b-labels.npy") {
+	if _, errs, code := output(t, "reproduce", path, "--out", t.TempDir()); code != cli.ExitFailed || !strings.Contains(errs, "b-labels.npy") {
 		t.Errorf("truncated labels: exit %d\n%s", code, errs)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/refocus-em/refocus/harness/cli"
 )
 
 // longer is the tiny study with more to train, so that there is a midst to be
@@ -189,7 +191,7 @@ func TestStoreIsAFile(t *testing.T) {
 		{"data", "testdata/tiny.toml", "--out", path},
 		{"verify", "--out", path},
 	} {
-		if _, errs, code := output(t, args...); code != exitFailed || !strings.Contains(errs, path) || !strings.Contains(errs, "not a directory") {
+		if _, errs, code := output(t, args...); code != cli.ExitFailed || !strings.Contains(errs, path) || !strings.Contains(errs, "not a directory") {
 			t.Errorf("%s: exit %d, said %s", args[0], code, errs)
 		}
 	}

@@ -6,10 +6,10 @@
 // is told to use and answers questions about it. Every backend therefore sees
 // the same numbers and can be compared with another one step by step.
 //
-// Backend and Session are what a Go author implements; the gRPC adapters, the
-// host that finds, verifies, starts and watches plugins, and Serve for plugin
-// executables live beside them. Authors in other languages implement the
-// service in proto/ directly.
+// Backend and Session are what the harness sees of every backend. Package plugin
+// makes a plugin of a Backend, and a Backend of a plugin: it holds the host that
+// finds, verifies, starts and watches plugins, and Serve for their executables.
+// Authors in other languages implement the service in proto/ directly.
 package backend
 
 import (
@@ -18,9 +18,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/nn"
 )
-
-// ProtocolVersion is the version of the service; host and plugin must share it.
-const ProtocolVersion = 1
 
 // Precisions that a session may be opened with.
 const (

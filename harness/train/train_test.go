@@ -15,9 +15,9 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/fakebackend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
 )
 
 // memory keeps a checkpoint in memory.

@@ -1,0 +1,86 @@
+package backendtest
+
+import (
+	"bytes"
+	"math"
+	"slices"
+
+	"github.com/refocus-em/refocus/harness/backend"
+)
+
+func (c *check) evaluate() {
+	g := unet(4)
+	d := c.dataset(9, 7, 1, 32, 48, 2)
+	s := c.session(g, backend.Options{}, d)
+	r := newReference(g, backend.LossOnProbabilities)
+	p, err := r.forward(d.batch(consecutive(0, d.n)).images, false)
+	c.must(err, "the reference")
+	_, want := r.lossOf(p, d.labels, false)
+	z := p.values[g.Output.Name]
+
+	all, err := s.Evaluate(c.ctx, backend.EvaluateRequest{Dataset: set})
+	c.must(err, "Evaluate")
+	if len(all.Loss) != d.n || len(all.Confusion) != d.n || all.Classes != 2 {
+		c.failf("%d losses and %d confusion matrices of %d classes for %d images of 2", len(all.Loss), len(all.Confusion), all.Classes, d.n)
+	}
+	c.near("losses", all.Loss, want, 1e-5, 0)
+	pixels := d.h * d.w
+	for i := range d.n {
+		var counts [4]int64
+		close := int64(0) // pixels whose classes are equal to within rounding
+		for q := range pixels {
+			p0, p1 := z.data[2*i*pixels+q], z.data[(2*i+1)*pixels+q]
+			if math.Abs(p0-p1) < 1e-4 {
+				close++
+			}
+			k := 2 * int(d.labels[i*pixels+q])
+			if p1 > p0 {
+				k++
+			}
+			counts[k]++
+		}
+		for k, n := range counts {
+			if got := all.Confusion[i][k]; max(got-n, n-got) > close {
+				c.failf("image %d: %d pixels with label %d and prediction %d, must be %d", i, got, k/2, k%2, n)
+			}
+		}
+	}
+	for _, size := range []int{1, 2, 3, 100} {
+		e, err := s.Evaluate(c.ctx, backend.EvaluateRequest{Dataset: set, BatchSize: size})
+		c.must(err, "Evaluate with batch size %d", size)
+		if !slices.Equal(e.Loss, all.Loss) {
+			c.failf("losses with batch size %d are %v, with the default %v", size, e.Loss, all.Loss)
+		}
+	}
+	order := []int{5, 0, 5, 6}
+	e, err := s.Evaluate(c.ctx, backend.EvaluateRequest{Dataset: set, Indices: order})
+	c.must(err, "Evaluate of some")
+	if len(e.Loss) != len(order) || len(e.Confusion) != len(order) {
+		c.failf("%d losses for %d indices", len(e.Loss), len(order))
+	}
+	for i, index := range order {
+		if e.Loss[i] != all.Loss[index] || !slices.Equal(e.Confusion[i], all.Confusion[index]) {
+			c.failf("image %d evaluated in the order %v differs from itself among all", index, order)
+		}
+	}
+}
+
+func (c *check) readOnly() {
+	g := unet(4)
+	d := c.dataset(10, 4, 1, 32, 32, 2)
+	s := c.session(g, backend.Options{}, d)
+	c.train(s, 1e-3, nil, steps(2, d.n)...)
+	before := c.state(s)
+	b := consecutive(0, 2)
+	for name, ask := range map[string]func() error{
+		"Gradients":   func() error { _, _, err := s.Gradients(c.ctx, b, nil); return err },
+		"Activations": func() error { _, err := s.Activations(c.ctx, b, []string{"decoder.head"}, true); return err },
+		"Evaluate":    func() error { _, err := s.Evaluate(c.ctx, backend.EvaluateRequest{Dataset: set}); return err },
+		"Predict":     func() error { _, err := s.Predict(c.ctx, d.tensor(0, 1)); return err },
+	} {
+		c.must(ask(), "%s", name)
+		if !bytes.Equal(c.state(s).raw, before.raw) {
+			c.failf("%s changes the session's state", name)
+		}
+	}
+}

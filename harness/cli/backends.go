@@ -1,0 +1,155 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/backendtest"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
+	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+)
+
+// backendFlags choose a backend.
+type backendFlags struct {
+	name          string
+	allowUnlocked bool
+}
+
+func (b *backendFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&b.name, "backend", "cpu", "name of the backend plugin, or path of its executable")
+	b.registerTrust(cmd)
+}
+
+func (b *backendFlags) registerTrust(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+plugin.LockName+" does not pin, or pins differently")
+}
+
+// plugins are the backends this program knows; their warnings go to out.
+func (b *backendFlags) plugins(out *progress.Printer) plugin.Plugins {
+	return plugin.Plugins{
+		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
+		AllowUnlocked: b.allowUnlocked,
+		Spec: plugin.Spec{Logger: hclog.New(&hclog.LoggerOptions{
+			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
+		})},
+	}
+}
+
+// lineWriter hands log lines to a printer, which keeps them clear of a bar.
+type lineWriter struct{ out *progress.Printer }
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 && p[len(p)-1] == '\n' {
+		p = p[:len(p)-1]
+	}
+	w.out.Printf("%s", p)
+	return n, nil
+}
+
+// launch starts the backend's process.
+func (b *backendFlags) launch(ctx context.Context, out *progress.Printer) (*plugin.Client, error) {
+	return b.plugins(out).Launch(ctx, b.name)
+}
+
+// describe starts the backend for long enough to ask what it is.
+func (b *backendFlags) describe(ctx context.Context, out *progress.Printer) (backend.Description, error) {
+	c, err := b.launch(ctx, out)
+	if err != nil {
+		return backend.Description{}, err
+	}
+	defer c.Close()
+	return c.Describe(ctx)
+}
+
+// digest is the SHA-256 of the backend's executable; "" for the built-in one,
+// which the harness's version names.
+func (b *backendFlags) digest() (string, error) {
+	p := b.plugins(nil)
+	f, err := p.Find(b.name)
+	if err != nil {
+		return "", err
+	}
+	_, digest, err := p.Trust(f)
+	var unlocked *plugin.UnlockedError
+	if errors.As(err, &unlocked) && b.allowUnlocked {
+		err = nil
+	}
+	return digest, err
+}
+
+func backendsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "backends",
+		Short: "List, describe, test and pin backend plugins",
+		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
+beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH and in the user's
+data folder. An executable other than the built-in cpu backend is started only
+if ` + plugin.LockName + ` pins it ('refocus backends lock NAME'), or with
+--allow-unlocked. The lock file is the nearest one upwards from the current
+directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
+	}
+	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error) (*cobra.Command, *backendFlags) {
+		var b backendFlags
+		var c common
+		s := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				b.name = args[0]
+			}
+			return run(cmd.Context(), &b, cmd.OutOrStdout(), c.printer())
+		}}
+		cmd.AddCommand(s)
+		return s, &b
+	}
+	name := exactly(1, "the name of a backend")
+	sub("list", "List the backends and whether the lock file pins them", exactly(0, "no arguments"),
+		func(_ context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			return b.plugins(out).PrintList(w)
+		})
+	info, b := sub("info NAME", "Say what a backend is and can do", name,
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			p := b.plugins(out)
+			f, err := p.Find(b.name)
+			if err != nil {
+				return err
+			}
+			d, err := b.describe(ctx, out)
+			if err != nil {
+				return err
+			}
+			trust, _, _ := p.Trust(f) // describe has acted on a refusal
+			return plugin.PrintInfo(w, f, trust, d)
+		})
+	b.registerTrust(info)
+	verify, b := sub("verify NAME", "Run a backend through the conformance suite", name,
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			c, err := b.launch(ctx, out)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			r := backendtest.Run(ctx, c, backendtest.Options{Observe: func(x backendtest.Result) { fmt.Fprintln(w, x) }})
+			fmt.Fprintln(w, r.Verdict())
+			if !r.OK() {
+				return &failure{silent: true}
+			}
+			return ctx.Err()
+		})
+	b.registerTrust(verify)
+	sub("lock NAME", "Pin a backend's executable as it is now", name,
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+			pin, err := b.plugins(out).Lock(ctx, b.name)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, plugin.LockPath())
+			return nil
+		})
+	return cmd
+}

@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
+)
+
+// Exit codes; 0 is success.
+const (
+	ExitFailed      = 1
+	ExitUsage       = 2
+	ExitInterrupted = 130
+)
+
+// Run executes one command line and returns the exit code.
+func Run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetContext(ctx)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	var usage *usageError
+	var spec *study.Error
+	var name *study.NameError
+	var fail *failure
+	switch {
+	case ctx.Err() != nil:
+		fmt.Fprintln(os.Stderr, "refocus: interrupted; the same command goes on from the last checkpoints")
+		return ExitInterrupted
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "refocus: %v\n%s\n", err, usage.hint)
+		return ExitUsage
+	case errors.As(err, &name):
+		fmt.Fprintf(os.Stderr, "refocus: %v\n", err)
+		return ExitUsage
+	case errors.As(err, &spec):
+		fmt.Fprintln(os.Stderr, err)
+		return ExitUsage
+	case errors.As(err, &fail) && fail.silent:
+		return ExitFailed
+	}
+	fmt.Fprintf(os.Stderr, "refocus: %v\n", err)
+	return ExitFailed
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct {
+	err  error
+	hint string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...), fmt.Sprintf("see '%s --help'", cmd.CommandPath())}
+}
+
+// failure is a failed outcome that has already been told.
+type failure struct{ silent bool }
+
+func (*failure) Error() string { return "failed" }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "refocus",
+		Short: "Reproduce a published study of transfer learning in HRTEM analysis",
+		Long: `refocus simulates the micrographs of a published study, trains its networks in
+a backend plugin, compares the outcome with the published tables and exports
+the trained networks to ONNX.
+
+A first run:  refocus reproduce defocus --profile smoke
+
+Where a command takes SERIES|FILE, SERIES is the name of a spec that comes with
+the program (` + strings.Join(study.Series(), ", ") + `), FILE the path of
+one, such as ./mine.toml. Results go to the directory artifacts below the current
+one unless --out names another.
+
+Exit codes: 0 done, 1 failed, 2 the command line or the spec is wrong, 130
+interrupted.`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				return usagef(cmd, "unknown command %q; nearest: %s", args[0], strings.Join(near, ", "))
+			}
+			return usagef(cmd, "unknown command %q", args[0])
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	root.SuggestionsMinimumDistance = 2
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
+		backendsCommand(), exportCommand(), predictCommand(), benchCommand(), crosscheckCommand(),
+		verifyCommand(), serveBackendCommand(),
+	)
+	return root
+}
+
+// exactly is cobra.ExactArgs with this program's exit code for misuse.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef(cmd, "%s takes %s, not %d arguments", cmd.Name(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// version is the module's version and commit as the Go tool recorded them.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	if v == "" || v == "(devel)" {
+		v = "development"
+	}
+	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
+}
+
+// common holds the flags that most commands share.
+type common struct {
+	profile string
+	out     string
+	json    bool
+}
+
+func (c *common) profileFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.profile, "profile", "", `profile of the spec: "smoke", "quick" or "paper" (default quick where the spec has it)`)
+}
+
+func (c *common) outFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&c.out, "out", "artifacts", "directory of the store")
+}
+
+func (c *common) jsonFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&c.json, "json", false, "print one JSON object per line for machines")
+}
+
+// printer shows progress on standard error, or events on standard output.
+func (c *common) printer() *progress.Printer {
+	if c.json {
+		return progress.New(os.Stdout, progress.JSON)
+	}
+	return progress.New(os.Stderr, progress.Detect(os.Stderr))
+}
+
+// plan reads and expands the spec that the command line names.
+func (c *common) plan(name string) (*study.Plan, error) {
+	f, err := study.Find(name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.Study(c.profile)
+	if err != nil {
+		return nil, err
+	}
+	return s.Expand()
+}
+
+// resolved is a study with the addresses of its runs.
+type resolved struct {
+	plan  *study.Plan
+	store *store.Store
+	desc  backend.Description
+	data  *reproduce.Data
+	nodes []*reproduce.Node
+}
+
+// resolve reads the spec that the command line names, opens the store (with
+// store.Open or store.Existing), asks the backend what it is and addresses every
+// run.
+func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *progress.Printer) (*resolved, error) {
+	r := &resolved{}
+	var err error
+	if r.plan, err = c.plan(name); err != nil {
+		return nil, err
+	}
+	if r.store, err = open(c.out); err != nil {
+		return nil, err
+	}
+	if r.desc, err = b.describe(ctx, out); err != nil {
+		return nil, err
+	}
+	if r.data, err = reproduce.NewData(ctx, r.store, r.plan); err != nil {
+		return nil, err
+	}
+	r.nodes, err = reproduce.Resolve(r.plan, r.data, r.desc)
+	return r, err
+}

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/crosscheck"
+	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/train"
+)
+
+func crosscheckCommand() *cobra.Command {
+	var c common
+	var b backendFlags
+	var against, series string
+	var o crosscheck.Options
+	cmd := &cobra.Command{
+		Use:   "crosscheck --backend A [--against B]",
+		Short: "Certify how far two backends differ, and why that is acceptable",
+		Long: `Gives two backends the same weights and batches of a series, compares both with the
+cpu backend in float64, and judges backend A: every layer forward, running
+statistics, loss, every gradient, the optimiser, freezing, and losses over many
+steps. Writes a certificate (JSON and HTML) into the store. Exits with 1 where A
+fails, and names the first place where the two part.`,
+		Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, out := cmd.Context(), c.printer()
+			p, err := c.plan(series)
+			if err != nil {
+				return err
+			}
+			st, err := store.Open(c.out)
+			if err != nil {
+				return err
+			}
+			in := crosscheck.Input{Loss: p.Study.Training.Loss, Options: o}
+			for _, x := range []struct {
+				name string
+				to   *crosscheck.Subject
+			}{{b.name, &in.A}, {against, &in.B}, {"cpu", &in.Oracle}} {
+				flags := backendFlags{name: x.name, allowUnlocked: b.allowUnlocked}
+				client, err := flags.launch(ctx, out)
+				if err != nil {
+					return err
+				}
+				defer client.Close()
+				x.to.Backend = client
+				if x.to.SHA256, err = flags.digest(); err != nil {
+					return err
+				}
+			}
+			data, err := reproduce.NewData(ctx, st, p)
+			if err != nil {
+				return err
+			}
+			files, err := generate(ctx, st, p, data, runtime.NumCPU(), out)
+			if err != nil {
+				return err
+			}
+			first := p.Runs[0]
+			domain := first.Mixture[0].Domain
+			set := func(split string, f train.File) crosscheck.File {
+				return crosscheck.File{Path: f.Path, SHA256: f.SHA256, Count: data.Count(domain.Key, split)}
+			}
+			in.Train, in.Validation = set(dataset.Train, files[domain.Key].Train), set(dataset.Validation, files[domain.Key].Validation)
+			spec := train.Spec{Network: train.Network{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
+			if in.Graph, err = spec.Graph(); err != nil {
+				return err
+			}
+			cert, err := crosscheck.Run(ctx, in)
+			if err != nil {
+				return err
+			}
+			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, profileName(p)))
+			if err := cert.Write(dir); err != nil {
+				return fmt.Errorf("writing the certificate: %w", err)
+			}
+			cert.Print(cmd.OutOrStdout())
+			fmt.Fprintf(cmd.OutOrStdout(), "certificate: %s\n", filepath.Join(dir, "certificate.html"))
+			if !cert.Pass() {
+				return &failure{silent: true}
+			}
+			return nil
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	b.register(cmd)
+	f := cmd.Flags()
+	f.StringVar(&against, "against", "cpu", "backend to compare with, named likewise")
+	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose network and images are used")
+	f.IntVar(&o.Batch, "batch", 0, "images per step (default 4)")
+	f.IntVar(&o.Steps, "steps", 0, "steps of the trajectory (default 20)")
+	f.Float64Var(&o.Factor, "factor", 0, "how many times the yardstick's distance a distance may be (default 8)")
+	return cmd
+}

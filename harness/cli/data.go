@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"image/png"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
+)
+
+func dataCommand() *cobra.Command {
+	var c common
+	var workers int
+	cmd := &cobra.Command{
+		Use:   "data SERIES|FILE",
+		Short: "Simulate a study's data sets, list and draw them",
+		Long: `Makes the data sets a study needs that the store lacks, and lists them. Exit waves
+are simulated once per structure and serve every defocus and dose. Interrupted, the
+same command goes on where it stopped; the bytes are the same either way.`,
+		Args: exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := c.plan(args[0])
+			if err != nil {
+				return err
+			}
+			st, err := store.Open(c.out)
+			if err != nil {
+				return err
+			}
+			out := c.printer()
+			data, err := reproduce.NewData(cmd.Context(), st, p)
+			if err != nil {
+				return err
+			}
+			if workers <= 0 {
+				workers = runtime.NumCPU()
+			}
+			if _, err := generate(cmd.Context(), st, p, data, workers, out); err != nil {
+				return err
+			}
+			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), named(p))
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	c.jsonFlag(cmd)
+	cmd.Flags().IntVar(&workers, "jobs", 0, "structures simulated at once (default: all cores)")
+	cmd.AddCommand(dataShowCommand())
+	return cmd
+}
+
+// named lists a plan's simulated sets with their domains' names.
+func named(p *study.Plan) []dataset.Named {
+	var sets []dataset.Named
+	for i := range p.Domains {
+		d := &p.Domains[i]
+		if d.Own != nil {
+			continue
+		}
+		for _, split := range []string{dataset.Train, dataset.Validation} {
+			sets = append(sets, dataset.Named{Name: d.Name, Source: reproduce.Source(p.Study, d, split)})
+		}
+	}
+	return sets
+}
+
+func dataShowCommand() *cobra.Command {
+	var c common
+	var n int
+	var dir string
+	var structures bool
+	cmd := &cobra.Command{
+		Use:   "show SERIES|FILE",
+		Short: "Draw a contact sheet of every domain",
+		Long: `Writes a PNG per domain with the first images, their labels outlined and a scale
+bar, of the data sets that are in the store. With --structures prints the
+parameters of every image's structure instead.`,
+		Args: exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := c.plan(args[0])
+			if err != nil {
+				return err
+			}
+			st, err := store.Existing(c.out)
+			if err != nil {
+				return err
+			}
+			if dir == "" {
+				dir = st.Report(p.Study.Name + "-" + profileName(p) + "-data")
+			}
+			if err := os.MkdirAll(dir, 0o777); err != nil {
+				return err
+			}
+			for i := range p.Domains {
+				d := &p.Domains[i]
+				if d.Own != nil {
+					continue
+				}
+				src := reproduce.Source(p.Study, d, dataset.Train)
+				ready, err := dataset.Find(st.Root(), src.Digest())
+				if err != nil { // perhaps only validated on
+					src = reproduce.Source(p.Study, d, dataset.Validation)
+					if ready, err = dataset.Find(st.Root(), src.Digest()); errors.Is(err, fs.ErrNotExist) {
+						return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, profileName(p), c.out)
+					} else if err != nil {
+						return err
+					}
+				}
+				if structures {
+					m, err := dataset.ReadManifest(st.Root(), ready.Digest)
+					if err != nil {
+						return err
+					}
+					fmt.Fprintf(cmd.OutOrStdout(), "%s, %s\n", d.Name, src.Split)
+					if err := dataset.WriteStructures(cmd.OutOrStdout(), m); err != nil {
+						return err
+					}
+					continue
+				}
+				im, err := dataset.ContactSheet(st.Root(), ready, d.Name, n)
+				if err != nil {
+					return err
+				}
+				var b bytes.Buffer
+				if err := png.Encode(&b, im); err != nil {
+					return err
+				}
+				path := filepath.Join(dir, d.Key+".png")
+				if err := store.WriteFile(path, b.Bytes()); err != nil {
+					return err
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), path)
+			}
+			return nil
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	cmd.Flags().IntVar(&n, "images", 12, "images per sheet")
+	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the sheets (default: in the store's reports)")
+	cmd.Flags().BoolVar(&structures, "structures", false, "print the structures' parameters instead of drawing")
+	return cmd
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/study"
+)
+
+func planCommand() *cobra.Command {
+	var c common
+	var count, model bool
+	cmd := &cobra.Command{
+		Use:   "plan SERIES|FILE",
+		Short: "Say what a study would train, on what, and what that costs",
+		Long: `Expands a spec without running anything: what varies, how many networks are
+trained and in how many steps, and estimates of the time and the space.`,
+		Args: exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := c.plan(args[0])
+			if err != nil {
+				return err
+			}
+			w := cmd.OutOrStdout()
+			switch {
+			case count:
+				fmt.Fprintln(w, p.Models())
+				return nil
+			case model:
+				return writeModel(w, p, c.json)
+			case c.json:
+				return study.WriteRuns(w, p)
+			}
+			return study.WritePlan(w, p, study.PlanOptions{})
+		},
+	}
+	c.profileFlag(cmd)
+	c.jsonFlag(cmd)
+	cmd.Flags().BoolVar(&count, "count", false, "print only the number of trained models")
+	cmd.Flags().BoolVar(&model, "model", false, "print the network's layers with shapes and parameters")
+	cmd.MarkFlagsMutuallyExclusive("count", "model")
+	return cmd
+}
+
+// writeModel prints the layer table of the plan's network at the plan's image
+// size.
+func writeModel(w io.Writer, p *study.Plan, asJSON bool) error {
+	g, err := nn.UNet(nn.UNetOptions{Width: p.Study.Network.Width, Classes: 2})
+	if err != nil {
+		return err
+	}
+	size := p.Study.Simulation.Crop
+	rows, err := g.Layers([]int{1, 1, size, size})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		enc := json.NewEncoder(w)
+		for _, r := range rows {
+			if err := enc.Encode(struct {
+				Name         string `json:"name"`
+				Operator     string `json:"operator"`
+				Shape        []int  `json:"shape"`
+				Parameters   int    `json:"parameters"`
+				MultiplyAdds int64  `json:"multiply_adds"`
+			}{r.Node.Name, r.Node.Op, r.Shape, r.Parameters, r.MultiplyAdds}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "layer\toperator\toutput\tparameters\tmultiply-adds")
+	var macs int64
+	for _, r := range rows {
+		shape := strings.Trim(strings.ReplaceAll(fmt.Sprint(r.Shape[1:]), " ", "×"), "[]")
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\n", r.Node.Name, r.Node.Op, shape, r.Parameters, r.MultiplyAdds)
+		macs += r.MultiplyAdds
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	n, enc := g.Count(""), g.Count(nn.Encoder)
+	_, err = fmt.Fprintf(w, "\n%d parameters, %d of them (%.1f %%) in the encoder; %.3g G multiply-adds forward for one %d×%d image\n",
+		n, enc, 100*float64(enc)/float64(n), float64(macs)/1e9, size, size)
+	return err
+}

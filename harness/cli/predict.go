@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/predict"
+)
+
+func predictCommand() *cobra.Command {
+	var c common
+	var b backendFlags
+	var o predict.Options
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "predict MODEL.onnx IMAGE... -o DIR",
+		Short: "Segment micrographs with an exported model",
+		Long: `Segments images (NPY, NPZ, TIFF, HDF5/EMD, PNG, MRC; any size) with a model that
+refocus exported, or another ONNX U-Net with one input channel. Each image is
+standardised as a whole and predicted in overlapping tiles, so that the result is
+that of the whole image and memory stays bounded. Writes for every image the
+probability map, a mask, a label image, a table of the particles with areas and
+diameters, and an overlay. The exported best model of a study that was reproduced is
+artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return usagef(cmd, "predict takes a model and at least one image")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if dir == "" {
+				return usagef(cmd, "say with -o into which directory to write")
+			}
+			ctx, out := cmd.Context(), c.printer()
+			m, err := predict.Load(args[0])
+			if err != nil {
+				return err
+			}
+			client, err := b.launch(ctx, out)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			s, err := client.Open(ctx, m.Graph, backend.Options{Threads: runtime.NumCPU()})
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			defer s.Close()
+			run := func(ctx context.Context, h, w int, image []float32) ([]float32, error) {
+				p, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, h, w}, F32: image})
+				return p.F32, err
+			}
+			current := ""
+			last := 0
+			o.Progress = func(name string, done, total int) {
+				if name != current {
+					current, last = name, 0
+					out.Begin(name, "tiles", float64(total), 0)
+				}
+				out.Add(float64(done - last))
+				last = done
+			}
+			results, err := m.Files(ctx, args[1:], dir, run, o)
+			out.End()
+			for _, r := range results {
+				if r.Note != "" {
+					out.Printf("%s: %s", r.Source, r.Note)
+				}
+				out.Printf("%s: %d particles", r.Source, len(r.Particles))
+				for _, f := range r.Files {
+					out.Printf("  wrote %s", f)
+				}
+			}
+			return err
+		},
+	}
+	c.jsonFlag(cmd)
+	b.register(cmd)
+	f := cmd.Flags()
+	f.StringVarP(&dir, "output", "o", "", "`DIR` to write into")
+	f.IntVar(&o.Tile, "tile", predict.DefaultTile, "side of a tile in pixels, overlap included")
+	f.IntVar(&o.MinArea, "min-area", 0, "leave out particles of fewer pixels")
+	f.Float64Var(&o.PixelSize, "pixel-size", 0, "of the images in Å (default: as the image says, else as the model says)")
+	return cmd
+}

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/store"
+)
+
+func verifyCommand() *cobra.Command {
+	var c common
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Re-hash everything in the store and name what is damaged",
+		Long: `Compares the SHA-256 of every file of every data set and run with what was recorded
+when it was made. What is damaged is listed on standard output; where its directory
+is removed, 'refocus reproduce' makes it again.`,
+		Args: exactly(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			st, err := store.Existing(c.out)
+			if err != nil {
+				return err
+			}
+			p := c.printer()
+			var bad []store.Damage
+
+			sets, err := dirNames(st.Data())
+			if err != nil {
+				return err
+			}
+			p.Begin("data", "sets", float64(len(sets)), 0)
+			for _, d := range sets {
+				if err := cmd.Context().Err(); err != nil {
+					return err
+				}
+				// A set without a manifest is an unfinished one, not damage.
+				if err := dataset.Verify(st.Root(), d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					bad = append(bad, store.Damage{Path: d, Problem: err.Error()})
+				}
+				p.Add(1)
+			}
+			runs, err := st.Runs()
+			if err != nil {
+				return err
+			}
+			p.Begin("runs", "runs", float64(len(runs)), 0)
+			for _, d := range runs {
+				if err := cmd.Context().Err(); err != nil {
+					return err
+				}
+				bad = append(bad, st.Verify(d)...)
+				p.Add(1)
+			}
+			p.End()
+			for _, b := range bad {
+				if c.json {
+					json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{"event": "damage", "path": b.Path, "problem": b.Problem})
+				} else {
+					fmt.Fprintf(cmd.OutOrStdout(), "damaged: %s: %s\n", b.Path, b.Problem)
+				}
+			}
+			if len(bad) > 0 {
+				return fmt.Errorf("%d damaged; remove the directories named and run the same reproduce command again", len(bad))
+			}
+			p.Printf("%d data sets and %d runs are whole", len(sets), len(runs))
+			return nil
+		},
+	}
+	c.outFlag(cmd)
+	c.jsonFlag(cmd)
+	return cmd
+}
+
+func dirNames(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
