@@ -103,7 +103,11 @@ func (o Options) WithDefaults() Options {
 // Adam holds the optimiser's constants; the learning rate comes with each
 // TrainRequest. The update is PyTorch's: bias-corrected moments, ε added to
 // √v̂ after the correction.
-type Adam struct{ Beta1, Beta2, Epsilon float64 }
+type Adam struct {
+	Beta1   float64 `json:"beta1"`   // decay of the first moment
+	Beta2   float64 `json:"beta2"`   // decay of the second moment
+	Epsilon float64 `json:"epsilon"` // added to the root of the second moment
+}
 
 // DefaultAdam holds the study's constants.
 var DefaultAdam = Adam{0.9, 0.999, 1e-8}

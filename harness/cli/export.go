@@ -20,7 +20,6 @@ import (
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
-	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
 )
 
@@ -202,8 +201,8 @@ func best(st *store.Store, nodes []*reproduce.Node) (*model, error) {
 func (m *model) export(ctx context.Context, st *store.Store, path string, o export.Options, c backend.Backend) ([]string, error) {
 	// The file computes in float32, also where training was in mixed precision.
 	options := sessionOptions(m.spec)
-	if options.Precision == study.Mixed {
-		options.Precision = study.Float32
+	if options.Precision == backend.Mixed {
+		options.Precision = backend.Float32
 	}
 	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Image) (export.Image, error) {
 		s, err := c.Open(ctx, g, options)
