@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -216,7 +217,7 @@ func synthetic(t *testing.T, name, profile string) Input {
 		if r.Parent != nil {
 			m.Pretrain = histories[r.Parent]
 		}
-		if r.Frozen == study.FreezeEncoder {
+		if r.Frozen == nn.Encoder {
 			m.TrainSeconds = 8
 		}
 		in.Models = append(in.Models, m)

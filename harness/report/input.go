@@ -3,6 +3,7 @@ package report
 import (
 	"math"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
@@ -46,7 +47,7 @@ type Picture struct {
 
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
-	if in.Plan.Study.Training.Loss == study.LossOnProbabilities {
+	if in.Plan.Study.Training.Loss == backend.LossOnProbabilities {
 		return Offset
 	}
 	return 0

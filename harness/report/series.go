@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -251,7 +252,7 @@ var (
 		c.frozen = ""
 		return f
 	}, func(a, b string) int {
-		order := []string{study.FreezeNone, study.FreezeDecoder, study.FreezeEncoder}
+		order := []string{study.FreezeNone, nn.Decoder, nn.Encoder}
 		return slices.Index(order, a) - slices.Index(order, b)
 	}}
 	byRates = factor{"learning rates", func(c *config) string {

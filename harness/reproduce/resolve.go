@@ -52,7 +52,7 @@ func Source(s *study.Study, d *study.Domain, split string) dataset.Source {
 		n = d.ValidationImages
 	}
 	return dataset.Source{
-		Config:     hrtem.Config(d.Simulation),
+		Config:     d.Simulation,
 		Conditions: hrtem.Conditions{Defocus: d.Defocus, DefocusStd: d.DefocusStd, Dose: d.Dose},
 		Seed:       s.Seed,
 		Split:      split,
@@ -216,7 +216,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 			Dihedral:     s.Training.Dihedral,
 			LearningRate: r.LearningRate,
 			Decay:        s.Training.LearningRateDecay,
-			Adam:         train.Adam(s.Training.Adam),
+			Adam:         s.Training.Adam,
 		}
 		if r.Frozen != study.FreezeNone && r.Frozen != "" {
 			n.Spec.Frozen = []string{r.Frozen}
