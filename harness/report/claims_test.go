@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/study"
 )
 
@@ -130,10 +131,10 @@ func TestFindingsCanFail(t *testing.T) {
 		{1, func(o *outcome) { o.images = 640 - o.images }}, // 64 and 512 change places, and so on
 		{2, func(o *outcome) {
 			switch o.frozen {
-			case study.FreezeEncoder:
+			case nn.Encoder:
 				o.frozen = study.FreezeNone
 			case study.FreezeNone:
-				o.frozen = study.FreezeEncoder
+				o.frozen = nn.Encoder
 			}
 		}},
 		{3, func(o *outcome) { o.rate = 1.1e-4 - o.rate }},
@@ -257,7 +258,7 @@ func TestTimesFinding(t *testing.T) {
 		for images := range leastPairs {
 			s.models = append(s.models,
 				outcome{config: config{images: images, frozen: study.FreezeNone}, seconds: c.none},
-				outcome{config: config{images: images, frozen: study.FreezeEncoder}, seconds: c.encoder})
+				outcome{config: config{images: images, frozen: nn.Encoder}, seconds: c.encoder})
 		}
 		if j := findings[11].on(evidence{s, nil}, axisDefocus, ""); j.Outcome != c.want {
 			t.Errorf("%g s against %g s: %s, want %s", c.encoder, c.none, j.Outcome, c.want)

@@ -7,7 +7,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
 
 // What varies between the domains of a series, as the columns of the published
@@ -80,7 +82,7 @@ func (in *Input) series() *series {
 	for i := range in.Plan.Domains {
 		s.domains = append(s.domains, in.Plan.Domains[i].Key)
 	}
-	best := func(m *Model, first bool) []float64 {
+	best := func(m *trained.Result, first bool) []float64 {
 		h := m.Final
 		if first {
 			h = m.Pretrain
@@ -250,7 +252,7 @@ var (
 		c.frozen = ""
 		return f
 	}, func(a, b string) int {
-		order := []string{study.FreezeNone, study.FreezeDecoder, study.FreezeEncoder}
+		order := []string{study.FreezeNone, nn.Decoder, nn.Encoder}
 		return slices.Index(order, a) - slices.Index(order, b)
 	}}
 	byRates = factor{"learning rates", func(c *config) string {

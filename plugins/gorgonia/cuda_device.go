@@ -320,7 +320,7 @@ func (d *device) upload(e *network) error {
 			}
 		}
 		for name := range e.adam.m {
-			if err := errors.Join(fill(engine.Moment1, name, e.adam.m[name]), fill(engine.Moment2, name, e.adam.v[name])); err != nil {
+			if err := errors.Join(fill(engine.FirstMoment, name, e.adam.m[name]), fill(engine.SecondMoment, name, e.adam.v[name])); err != nil {
 				return err
 			}
 		}
@@ -383,7 +383,7 @@ func (d *device) step(p *plan, a *adam) error {
 	return d.do(func() error {
 		size, root2 := a.corrected()
 		for i, name := range p.parameters {
-			w, m, v, g := d.arrays[engine.Value][name], d.arrays[engine.Moment1][name], d.arrays[engine.Moment2][name], d.last.span(p.grads[i])
+			w, m, v, g := d.arrays[engine.Value][name], d.arrays[engine.FirstMoment][name], d.arrays[engine.SecondMoment][name], d.last.span(p.grads[i])
 			if err := d.launch("adam", w.n, w, m, v, g, size, root2, 1-a.Beta1, a.Beta2, 1-a.Beta2, a.Epsilon); err != nil {
 				return err
 			}

@@ -231,9 +231,9 @@ func (e *network) array(k engine.Kind, name string) (a []float32, err error) {
 		if n := e.gradient(name); n != nil {
 			a, err = e.last.value(n)
 		}
-	case engine.Moment1:
+	case engine.FirstMoment:
 		a = e.adam.m[name]
-	case engine.Moment2:
+	case engine.SecondMoment:
 		a = e.adam.v[name]
 	}
 	if a == nil && err == nil {

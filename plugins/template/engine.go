@@ -27,9 +27,9 @@ func (e *loops) array(k engine.Kind, name string) ([]float64, error) {
 	switch {
 	case k == engine.Value:
 		a = e.weights[name]
-	case k == engine.Moment1:
+	case k == engine.FirstMoment:
 		a = e.m[name]
-	case k == engine.Moment2:
+	case k == engine.SecondMoment:
 		a = e.v[name]
 	case e.last != nil:
 		a = e.last.gradient(name)

@@ -5,8 +5,8 @@
 package main
 
 import (
-	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/engine"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
-func main() { backend.Serve(engine.NewBackend(describe, compile)) }
+func main() { plugin.Serve(engine.NewBackend(describe, compile)) }

@@ -28,10 +28,10 @@ type Kind int
 
 // The kinds of arrays.
 const (
-	Value    Kind = iota // weights, and the running statistics of BatchNormalization
-	Gradient             // of the last call of Gradients, for parameters that were not frozen
-	Moment1              // Adam's moments of parameters, 0 at first
-	Moment2
+	Value       Kind = iota // weights, and the running statistics of BatchNormalization
+	Gradient                // of the last call of Gradients, for parameters that were not frozen
+	FirstMoment             // Adam's moments of parameters, 0 at first
+	SecondMoment
 )
 
 func (k Kind) String() string {

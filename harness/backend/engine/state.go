@@ -18,7 +18,7 @@ var kinds = []struct {
 	kind   Kind
 	prefix string
 	values bool
-}{{Value, "", true}, {Moment1, "adam.m.", false}, {Moment2, "adam.v.", false}}
+}{{Value, "", true}, {FirstMoment, backend.FirstMoment, false}, {SecondMoment, backend.SecondMoment, false}}
 
 // tensors returns tensors to be filled, one for each of the graph's.
 func (s *session) tensors(graph []*nn.Tensor) []backend.NamedTensor {
@@ -51,10 +51,10 @@ func (s *session) State(ctx context.Context) ([]byte, error) {
 				entries = append(entries, e)
 			}
 		}
-		meta := map[string]string{"step": strconv.Itoa(s.step)}
+		meta := map[string]string{backend.StepKey: strconv.Itoa(s.step)}
 		if s.opts.Precision == backend.Mixed {
-			meta["loss_scale"] = strconv.FormatFloat(s.scale, 'g', -1, 64)
-			meta["good_steps"] = strconv.Itoa(s.good)
+			meta[backend.LossScaleKey] = strconv.FormatFloat(s.scale, 'g', -1, 64)
+			meta[backend.GoodStepsKey] = strconv.Itoa(s.good)
 		}
 		var err error
 		state, err = safetensors.Encode(entries, meta)
@@ -123,21 +123,21 @@ func (s *session) setState(state []byte) error {
 
 // counters parses the metadata that go with the moments.
 func (s *session) counters(meta map[string]string) (step int, scale float64, good int, err error) {
-	step, err = strconv.Atoi(meta["step"])
+	step, err = strconv.Atoi(meta[backend.StepKey])
 	if err != nil || step < 0 {
-		return 0, 0, 0, fmt.Errorf("its step is %q, not a count", meta["step"])
+		return 0, 0, 0, fmt.Errorf("its step is %q, not a count", meta[backend.StepKey])
 	}
 	if s.opts.Precision != backend.Mixed {
 		return step, 0, 0, nil
 	}
 	scale = initialScale
-	if v, ok := meta["loss_scale"]; ok { // absent in a state of another precision
+	if v, ok := meta[backend.LossScaleKey]; ok { // absent in a state of another precision
 		scale, err = strconv.ParseFloat(v, 64)
 		if err != nil || !(scale > 0) || math.IsInf(scale, 1) {
 			return 0, 0, 0, fmt.Errorf("its loss_scale is %q, not a positive number", v)
 		}
-		if good, err = strconv.Atoi(meta["good_steps"]); err != nil || good < 0 || good >= growAfter {
-			return 0, 0, 0, fmt.Errorf("its good_steps is %q, not a count below %d", meta["good_steps"], growAfter)
+		if good, err = strconv.Atoi(meta[backend.GoodStepsKey]); err != nil || good < 0 || good >= growAfter {
+			return 0, 0, 0, fmt.Errorf("its good_steps is %q, not a count below %d", meta[backend.GoodStepsKey], growAfter)
 		}
 	}
 	return step, scale, good, nil
