@@ -125,7 +125,7 @@ func (s *session) setState(state []byte) error {
 func (s *session) counters(meta map[string]string) (step int, scale float64, good int, err error) {
 	step, err = strconv.Atoi(meta[backend.StepKey])
 	if err != nil || step < 0 {
-		return 0, 0, 0, fmt.Errorf("its step is %q, not a count", meta[backend.StepKey])
+		return 0, 0, 0, fmt.Errorf("its %s is %q, not a count", backend.StepKey, meta[backend.StepKey])
 	}
 	if s.opts.Precision != backend.Mixed {
 		return step, 0, 0, nil
@@ -134,10 +134,10 @@ func (s *session) counters(meta map[string]string) (step int, scale float64, goo
 	if v, ok := meta[backend.LossScaleKey]; ok { // absent in a state of another precision
 		scale, err = strconv.ParseFloat(v, 64)
 		if err != nil || !(scale > 0) || math.IsInf(scale, 1) {
-			return 0, 0, 0, fmt.Errorf("its loss_scale is %q, not a positive number", v)
+			return 0, 0, 0, fmt.Errorf("its %s is %q, not a positive number", backend.LossScaleKey, v)
 		}
 		if good, err = strconv.Atoi(meta[backend.GoodStepsKey]); err != nil || good < 0 || good >= growAfter {
-			return 0, 0, 0, fmt.Errorf("its good_steps is %q, not a count below %d", meta[backend.GoodStepsKey], growAfter)
+			return 0, 0, 0, fmt.Errorf("its %s is %q, not a count below %d", backend.GoodStepsKey, meta[backend.GoodStepsKey], growAfter)
 		}
 	}
 	return step, scale, good, nil
