@@ -20,6 +20,7 @@ import (
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
 )
 
@@ -180,7 +181,7 @@ func best(st *store.Store, nodes []*reproduce.Node) (*model, error) {
 	var digest string
 	lowest := math.Inf(1)
 	for _, n := range nodes {
-		if n.Spec.Stage == train.Pretrain || !st.HasRun(n.Digest) {
+		if n.Spec.Stage == study.PretrainRun || !st.HasRun(n.Digest) {
 			continue
 		}
 		h, err := st.History(n.Digest)

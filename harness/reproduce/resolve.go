@@ -8,6 +8,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
@@ -102,7 +103,7 @@ func Resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: train.Network{Width: s.Network.Width, Classes: 2},
+			Network: nn.UNetOptions{Width: s.Network.Width, Classes: 2},
 			Loss:    s.Training.Loss,
 			Backend: train.Backend{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,
