@@ -7,7 +7,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -46,7 +45,7 @@ func Source(s *study.Study, d *study.Domain, split string) dataset.Source {
 	}
 	return dataset.Source{
 		Config:     d.Simulation,
-		Conditions: hrtem.Conditions{Defocus: d.Defocus, DefocusStd: d.DefocusStd, Dose: d.Dose},
+		Conditions: d.Conditions,
 		Seed:       s.Seed,
 		Split:      split,
 		Count:      n,
