@@ -156,9 +156,9 @@ type Session interface {
 
 	// State returns weights, BatchNormalization statistics and optimiser state
 	// as safetensors: every graph tensor that has a role under its own name,
-	// Adam's moments as "adam.m." and "adam.v." + parameter name, and the
-	// metadata "step" (decimal), for mixed precision also "loss_scale" and
-	// "good_steps". A Float64 session writes F64, every other F32.
+	// Adam's moments as FirstMoment and SecondMoment + parameter name, and the
+	// metadata StepKey, for mixed precision also LossScaleKey and GoodStepsKey.
+	// A Float64 session writes F64, every other F32.
 	State(ctx context.Context) ([]byte, error)
 
 	// SetState restores what State returned, from any backend; F32 and F64 are

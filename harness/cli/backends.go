@@ -13,6 +13,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
 	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/reproduce"
 )
 
 // backendFlags choose a backend.
@@ -56,6 +57,11 @@ func (w lineWriter) Write(p []byte) (int, error) {
 // launch starts the backend's process.
 func (b *backendFlags) launch(ctx context.Context, out *progress.Printer) (*plugin.Client, error) {
 	return b.plugins(out).Launch(ctx, b.name)
+}
+
+// process is launch for those who need no more than a process.
+func (b *backendFlags) process(out *progress.Printer) func(context.Context) (reproduce.Process, error) {
+	return func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) }
 }
 
 // describe starts the backend for long enough to ask what it is.

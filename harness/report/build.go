@@ -11,12 +11,17 @@ import (
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
 
 // Summary is what a report found, for the terminal.
 type Summary struct {
 	Index string // path of index.html
 	Lines []string
+	// Model is the path of the exported best model, Best; "" and nil where there
+	// is none.
+	Model string
+	Best  *trained.Model
 }
 
 // Build writes the report of the input into dir: index.html, the figures, the
@@ -102,13 +107,6 @@ func (in *Input) gain() []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", short(median(before)), short(median(after)), len(after))}
-}
-
-func profile(s *study.Study) string {
-	if s.Profile == "" {
-		return "base"
-	}
-	return s.Profile
 }
 
 // reduced says in which ways the study is smaller than the published one.

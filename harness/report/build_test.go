@@ -21,6 +21,7 @@ import (
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
 
 // plan expands a shipped spec.
@@ -74,7 +75,7 @@ func publishedInput(t *testing.T, name string) Input {
 		}
 		o := left[c][0]
 		left[c] = left[c][1:]
-		in.Models = append(in.Models, Model{
+		in.Models = append(in.Models, trained.Result{
 			Run: r, Digest: fmt.Sprintf("%064x", len(in.Models)),
 			Pretrain: history("pretrain", c.source, s.domains, o.before),
 			Final:    history("transfer", c.target, s.domains, o.after),
@@ -212,7 +213,7 @@ func synthetic(t *testing.T, name, profile string) Input {
 		if r.Kind == study.PretrainRun {
 			continue
 		}
-		m := Model{Run: r, Final: histories[r], Digest: fmt.Sprintf("%064x", i), TrainSeconds: 10}
+		m := trained.Result{Run: r, Final: histories[r], Digest: fmt.Sprintf("%064x", i), TrainSeconds: 10}
 		if r.Parent != nil {
 			m.Pretrain = histories[r.Parent]
 		}

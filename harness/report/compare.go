@@ -78,7 +78,7 @@ func (c Correlation) String() string {
 // series.
 func Compare(in Input) (*Comparison, error) {
 	s := in.series()
-	c := &Comparison{Study: in.Plan.Study.Name, Profile: profile(in.Plan.Study)}
+	c := &Comparison{Study: in.Plan.Study.Name, Profile: in.Plan.Study.ProfileName()}
 	if len(in.reduced()) > 0 {
 		c.Note = "The profile is smaller than the published study: compare orderings and ratios, not losses."
 	}

@@ -4,7 +4,7 @@
 // claims.json, the published findings judged on our numbers and on the published
 // ones.
 //
-// Everything is computed from an Input, which Load fills from the store. Ours and
+// Everything is computed from an Input, which Gather fills from the store. Ours and
 // the published results become the same thing first, a series of trained models
 // with their best losses, so that one piece of code draws and judges both: the
 // tests pin its outcome on the published tables. These are part of the program

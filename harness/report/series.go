@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
 
 // What varies between the domains of a series, as the columns of the published
@@ -81,7 +82,7 @@ func (in *Input) series() *series {
 	for i := range in.Plan.Domains {
 		s.domains = append(s.domains, in.Plan.Domains[i].Key)
 	}
-	best := func(m *Model, first bool) []float64 {
+	best := func(m *trained.Result, first bool) []float64 {
 		h := m.Final
 		if first {
 			h = m.Pretrain
