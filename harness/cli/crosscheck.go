@@ -76,7 +76,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, profileName(p)))
+			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, p.Study.ProfileName()))
 			if err := cert.Write(dir); err != nil {
 				return fmt.Errorf("writing the certificate: %w", err)
 			}

@@ -17,11 +17,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/report/claims"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
 
 // plan expands a shipped spec.
@@ -75,7 +77,7 @@ func publishedInput(t *testing.T, name string) Input {
 		}
 		o := left[c][0]
 		left[c] = left[c][1:]
-		in.Models = append(in.Models, Model{
+		in.Models = append(in.Models, trained.Result{
 			Run: r, Digest: fmt.Sprintf("%064x", len(in.Models)),
 			Pretrain: history("pretrain", c.Source, s.Domains, o.Before),
 			Final:    history("transfer", c.Target, s.Domains, o.After),
@@ -213,11 +215,11 @@ func synthetic(t *testing.T, name, profile string) Input {
 		if r.Kind == study.PretrainRun {
 			continue
 		}
-		m := Model{Run: r, Final: histories[r], Digest: fmt.Sprintf("%064x", i), TrainSeconds: 10}
+		m := trained.Result{Run: r, Final: histories[r], Digest: fmt.Sprintf("%064x", i), TrainSeconds: 10}
 		if r.Parent != nil {
 			m.Pretrain = histories[r.Parent]
 		}
-		if r.Frozen == study.FreezeEncoder {
+		if r.Frozen == nn.Encoder {
 			m.TrainSeconds = 8
 		}
 		in.Models = append(in.Models, m)

@@ -91,7 +91,7 @@ func corr(v float64) string {
 // series.
 func Compare(in Input) (*Comparison, error) {
 	s := in.series()
-	c := &Comparison{Study: in.Plan.Study.Name, Profile: profile(in.Plan.Study)}
+	c := &Comparison{Study: in.Plan.Study.Name, Profile: in.Plan.Study.ProfileName()}
 	if len(in.reduced()) > 0 {
 		c.Note = "The profile is smaller than the published study: compare orderings and ratios, not losses."
 	}

@@ -4,7 +4,7 @@
 // claims.json, the published findings judged on our numbers and on the published
 // ones.
 //
-// Everything is computed from an Input, which Load fills from the store. Ours and
+// Everything is computed from an Input, which Gather fills from the store. Ours and
 // the published results become the same thing first, a series of trained models
 // with their best losses (package series), so that one piece of code draws
 // (package plot) and judges (package claims) both: the tests pin its outcome on

@@ -1,30 +1,20 @@
 package report
 
 import (
-	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/report/claims"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
-
-// Model is one trained model: a transfer with the pretraining it started from,
-// or a single-stage run.
-type Model struct {
-	Run      *study.Run
-	Pretrain *store.History // nil for a single stage
-	Final    *store.History
-	Digest   string
-	// TrainSeconds of the final stage, without validation.
-	TrainSeconds float64
-}
 
 // Input is what a report is made of.
 type Input struct {
 	Plan   *study.Plan
-	Models []Model // finished ones, in the plan's order
+	Models []trained.Result // finished ones, in the plan's order
 	// Environment is shown as it is: backend, versions, notes.
 	Environment []Fact
 	// Failures says which runs are missing and why.
@@ -59,7 +49,7 @@ type Picture struct {
 
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
-	if in.Plan.Study.Training.Loss == study.LossOnProbabilities {
+	if in.Plan.Study.Training.Loss == backend.LossOnProbabilities {
 		return series.Offset
 	}
 	return 0
@@ -88,56 +78,13 @@ func (in *Input) best(h *store.History, domain string) float64 {
 	return l - in.offset()
 }
 
-// Addressed is a run with its place in the store.
-type Addressed struct {
-	Run            *study.Run
-	Digest, Parent string // Parent is "" for a run that starts from random weights
-}
-
-// Load reads the finished models among the runs from the store.
-func Load(st *store.Store, runs []Addressed) ([]Model, error) {
-	histories := map[string]*store.History{}
-	history := func(digest string) (*store.History, error) {
-		if h, ok := histories[digest]; ok {
-			return h, nil
-		}
-		h, err := st.History(digest)
-		if err == nil {
-			histories[digest] = h
-		}
-		return h, err
-	}
-	var models []Model
-	for _, a := range runs {
-		if a.Run.Kind == study.PretrainRun || !st.HasRun(a.Digest) {
-			continue
-		}
-		m := Model{Run: a.Run, Digest: a.Digest}
-		man, err := st.Manifest(a.Digest)
-		if err != nil {
-			return nil, fmt.Errorf("run %s: %w", a.Run.ID, err)
-		}
-		m.TrainSeconds = man.TrainSeconds
-		if m.Final, err = history(a.Digest); err != nil {
-			return nil, fmt.Errorf("run %s: %w", a.Run.ID, err)
-		}
-		if a.Parent != "" {
-			if m.Pretrain, err = history(a.Parent); err != nil {
-				return nil, fmt.Errorf("the pretraining of %s: %w", a.Run.ID, err)
-			}
-		}
-		models = append(models, m)
-	}
-	return models, nil
-}
-
 // series is the input's models in the common form.
 func (in *Input) series() *series.Series {
 	s := &series.Series{Axis: series.AxisOf(in.Plan.Study)}
 	for i := range in.Plan.Domains {
 		s.Domains = append(s.Domains, in.Plan.Domains[i].Key)
 	}
-	best := func(m *Model, first bool) []float64 {
+	best := func(m *trained.Result, first bool) []float64 {
 		h := m.Final
 		if first {
 			h = m.Pretrain

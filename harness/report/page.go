@@ -34,7 +34,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 	}
 	var b strings.Builder
 	err := pageTemplate.Execute(&b, map[string]any{
-		"Title": s.Title, "Name": s.Name, "Profile": profile(s),
+		"Title": s.Title, "Name": s.Name, "Profile": s.ProfileName(),
 		"Done": len(in.Models), "Models": in.Plan.Models(),
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
 		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Browser": in.Browser,

@@ -43,13 +43,13 @@ type Spec struct {
 	Validation []Domain `json:"validation"`
 	Target     string   `json:"target"`
 
-	Epochs       int      `json:"epochs"`
-	BatchSize    int      `json:"batch_size"`
-	Dihedral     bool     `json:"dihedral"` // all eight variants of each image form an epoch
-	LearningRate float64  `json:"learning_rate"`
-	Decay        float64  `json:"decay"` // of the learning rate, per epoch
-	Adam         Adam     `json:"adam"`
-	Frozen       []string `json:"frozen,omitempty"` // parameter groups
+	Epochs       int          `json:"epochs"`
+	BatchSize    int          `json:"batch_size"`
+	Dihedral     bool         `json:"dihedral"` // all eight variants of each image form an epoch
+	LearningRate float64      `json:"learning_rate"`
+	Decay        float64      `json:"decay"` // of the learning rate, per epoch
+	Adam         backend.Adam `json:"adam"`
+	Frozen       []string     `json:"frozen,omitempty"` // parameter groups
 }
 
 // Network is the study's U-Net at a width.
@@ -63,13 +63,6 @@ type Backend struct {
 	Name      string `json:"name"`
 	Numerics  string `json:"numerics"`
 	Precision string `json:"precision"`
-}
-
-// Adam holds the optimiser's constants.
-type Adam struct {
-	Beta1   float64 `json:"beta1"`
-	Beta2   float64 `json:"beta2"`
-	Epsilon float64 `json:"epsilon"`
 }
 
 // Domain is a validation set.
@@ -164,6 +157,6 @@ func (s Spec) options(threads int) backend.Options {
 		Precision: s.Backend.Precision,
 		Loss:      s.Loss,
 		Threads:   threads,
-		Adam:      backend.Adam{Beta1: s.Adam.Beta1, Beta2: s.Adam.Beta2, Epsilon: s.Adam.Epsilon},
+		Adam:      s.Adam,
 	}
 }

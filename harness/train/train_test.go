@@ -15,9 +15,9 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/fakebackend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
 )
 
 // memory keeps a checkpoint in memory.
@@ -61,7 +61,7 @@ func job(t *testing.T) Job {
 			Data:       []Part{{Domain{"x", "dx", 4}, 6}, {Domain{"y", "dy", 2}, 2}},
 			Validation: []Domain{{"x", "vx", 3}, {"y", "vy", 3}},
 			Target:     "x", Epochs: 5, BatchSize: 16, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
-			Adam: Adam{0.9, 0.999, 1e-8}, Frozen: []string{"encoder"},
+			Adam: backend.DefaultAdam, Frozen: []string{"encoder"},
 		},
 		Files: map[string]Files{"x": {set(6), set(3)}, "y": {set(2), set(3)}},
 	}

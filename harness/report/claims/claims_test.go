@@ -4,6 +4,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
@@ -56,10 +57,10 @@ func TestFindingsCanFail(t *testing.T) {
 		{1, func(o *series.Transfer) { o.Images = 640 - o.Images }}, // 64 and 512 change places, and so on
 		{2, func(o *series.Transfer) {
 			switch o.Frozen {
-			case study.FreezeEncoder:
+			case nn.Encoder:
 				o.Frozen = study.FreezeNone
 			case study.FreezeNone:
-				o.Frozen = study.FreezeEncoder
+				o.Frozen = nn.Encoder
 			}
 		}},
 		{3, func(o *series.Transfer) { o.Rate = 1.1e-4 - o.Rate }},
@@ -183,7 +184,7 @@ func TestTimesFinding(t *testing.T) {
 		for images := range stats.LeastPairs {
 			s.Transfers = append(s.Transfers,
 				series.Transfer{Config: series.Config{Images: images, Frozen: study.FreezeNone}, Seconds: c.none},
-				series.Transfer{Config: series.Config{Images: images, Frozen: study.FreezeEncoder}, Seconds: c.encoder})
+				series.Transfer{Config: series.Config{Images: images, Frozen: nn.Encoder}, Seconds: c.encoder})
 		}
 		if j := findings[11].on(Evidence{s, nil}, series.AxisDefocus, ""); j.Outcome != c.want {
 			t.Errorf("%g s against %g s: %s, want %s", c.encoder, c.none, j.Outcome, c.want)

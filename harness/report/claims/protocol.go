@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
@@ -39,10 +40,10 @@ func (e Evidence) frozen() []Part {
 	ratios := func(a, b string) []float64 { return s.Paired(series.ByFrozen, a, b, s.Final) }
 	return []Part{
 		decided(fmt.Sprintf("With the decoder frozen, the loss is at most %.0f %% higher than with nothing frozen, in the median over otherwise equal configurations.", 100*(little-1)), medians,
-			below(little, "decoder to none", ratios(study.FreezeDecoder, study.FreezeNone))),
+			below(little, "decoder to none", ratios(nn.Decoder, study.FreezeNone))),
 		decided("With the encoder frozen, it is higher than with nothing frozen, and than with the decoder frozen.", medians,
-			above(1, "encoder to none", ratios(study.FreezeEncoder, study.FreezeNone)),
-			above(1, "encoder to decoder", ratios(study.FreezeEncoder, study.FreezeDecoder))),
+			above(1, "encoder to none", ratios(nn.Encoder, study.FreezeNone)),
+			above(1, "encoder to decoder", ratios(nn.Encoder, nn.Decoder))),
 	}
 }
 
@@ -83,7 +84,7 @@ func (e Evidence) times() []Part {
 		}
 		return o.Seconds
 	}
-	ratios := s.Paired(series.ByFrozen, study.FreezeEncoder, study.FreezeNone, seconds)
+	ratios := s.Paired(series.ByFrozen, nn.Encoder, study.FreezeNone, seconds)
 	if len(ratios) == 0 {
 		return []Part{unjudged(statement, "no training times of models with the encoder and with nothing frozen")}
 	}

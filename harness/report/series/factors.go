@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
 )
@@ -37,7 +38,7 @@ var (
 		c.Frozen = ""
 		return f
 	}, func(a, b string) int {
-		order := []string{study.FreezeNone, study.FreezeDecoder, study.FreezeEncoder}
+		order := []string{study.FreezeNone, nn.Decoder, nn.Encoder}
 		return slices.Index(order, a) - slices.Index(order, b)
 	}}
 	ByRates = Factor{"learning rates", func(c *Config) string {
