@@ -32,8 +32,8 @@ func checkDescription(d backend.Description) error {
 }
 
 // Checked wraps a session so that answers which cannot be right become a
-// *NonsenseError: numbers that are not finite, wrong shapes, names and counts,
-// a state that misses tensors. Client does so for every session.
+// *backend.NonsenseError: numbers that are not finite, wrong shapes, names and
+// counts, a state that misses tensors. Client does so for every session.
 func Checked(s backend.Session, plugin string, g *nn.Graph, o backend.Options) backend.Session {
 	return &checked{Session: s, plugin: plugin, graph: g, options: o, datasets: map[string][]int{}}
 }

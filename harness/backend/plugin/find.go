@@ -96,11 +96,7 @@ func (p Plugins) List() []Found {
 		all = append(all, Found{Name: name, Path: self(), Args: args, Where: "built in", Builtin: true})
 	}
 	slices.SortFunc(all, func(a, b Found) int { return strings.Compare(a.Name, b.Name) })
-	places := p.Places
-	if places == nil {
-		places = Places()
-	}
-	for _, place := range places {
+	for _, place := range p.places() {
 		entries, err := os.ReadDir(place.Folder) // sorted; most places do not exist
 		if err != nil {
 			continue
@@ -119,6 +115,13 @@ func (p Plugins) List() []Found {
 		}
 	}
 	return all
+}
+
+func (p Plugins) places() []Place {
+	if p.Places != nil {
+		return p.Places
+	}
+	return Places()
 }
 
 // self is a path that leads to this program even if its file is replaced while
@@ -180,11 +183,7 @@ func (p Plugins) Find(name string) (Found, error) {
 		fmt.Fprintf(&b, " (there is: %s)", strings.Join(names, ", "))
 	}
 	fmt.Fprintf(&b, "; its executable %s%s would be looked for in", Prefix, name)
-	places := p.Places
-	if places == nil {
-		places = Places()
-	}
-	for i, place := range places {
+	for i, place := range p.places() {
 		if i > 0 {
 			b.WriteByte(',')
 		}

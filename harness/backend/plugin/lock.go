@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -114,7 +115,7 @@ func (l Lock) write(path string) error {
 	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends lock`.\n")
 	for _, p := range l.Backends {
 		fmt.Fprintf(&b, "\n[[backend]]\nname = %q\nversion = %q\nprotocol = %d\nnumerics = %q\n[backend.sha256]\n", p.Name, p.Version, p.Protocol, p.Numerics)
-		for _, platform := range sortedKeys(p.SHA256) {
+		for _, platform := range slices.Sorted(maps.Keys(p.SHA256)) {
 			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
 		}
 	}
@@ -129,13 +130,4 @@ func (l Lock) write(path string) error {
 		err = os.Rename(temp.Name(), path)
 	}
 	return err
-}
-
-func sortedKeys(m map[string]string) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
