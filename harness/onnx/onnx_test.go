@@ -13,6 +13,7 @@ import (
 	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/onnx/onnxgo"
 )
 
 func TestRoundTrip(t *testing.T) {
@@ -32,6 +33,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if !reflect.DeepEqual(g, h) {
 		t.Error("the graph changed on the way through ONNX")
+	}
+	if err := onnxgo.Check(data); err != nil {
+		t.Error(err)
 	}
 	info, err := onnx.Inspect(data)
 	if err != nil {
