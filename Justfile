@@ -27,7 +27,7 @@ ci:
 
 # Format, vet and lint.
 lint:
-    test -z "$(gofmt -l . | tee /dev/stderr)"
+    gofmt -l . | { ! grep .; }
     go vet ./...
     go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -checks inherit,-ST1005 ./...
 

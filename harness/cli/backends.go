@@ -11,7 +11,9 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/reproduce"
 )
 
 // backendFlags choose a backend.
@@ -26,15 +28,15 @@ func (b *backendFlags) register(cmd *cobra.Command) {
 }
 
 func (b *backendFlags) registerTrust(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+backend.LockName+" does not pin, or pins differently")
+	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+plugin.LockName+" does not pin, or pins differently")
 }
 
 // plugins are the backends this program knows; their warnings go to out.
-func (b *backendFlags) plugins(out *progress.Printer) backend.Plugins {
-	return backend.Plugins{
+func (b *backendFlags) plugins(out *progress.Printer) plugin.Plugins {
+	return plugin.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
-		Spec: backend.Spec{Logger: hclog.New(&hclog.LoggerOptions{
+		Spec: plugin.Spec{Logger: hclog.New(&hclog.LoggerOptions{
 			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
 		})},
 	}
@@ -53,8 +55,13 @@ func (w lineWriter) Write(p []byte) (int, error) {
 }
 
 // launch starts the backend's process.
-func (b *backendFlags) launch(ctx context.Context, out *progress.Printer) (*backend.Client, error) {
+func (b *backendFlags) launch(ctx context.Context, out *progress.Printer) (*plugin.Client, error) {
 	return b.plugins(out).Launch(ctx, b.name)
+}
+
+// process is launch for those who need no more than a process.
+func (b *backendFlags) process(out *progress.Printer) func(context.Context) (reproduce.Process, error) {
+	return func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) }
 }
 
 // describe starts the backend for long enough to ask what it is.
@@ -76,7 +83,7 @@ func (b *backendFlags) digest() (string, error) {
 		return "", err
 	}
 	_, digest, err := p.Trust(f)
-	var unlocked *backend.UnlockedError
+	var unlocked *plugin.UnlockedError
 	if errors.As(err, &unlocked) && b.allowUnlocked {
 		err = nil
 	}
@@ -90,7 +97,7 @@ func backendsCommand() *cobra.Command {
 		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
 beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH and in the user's
 data folder. An executable other than the built-in cpu backend is started only
-if ` + backend.LockName + ` pins it ('refocus backends lock NAME'), or with
+if ` + plugin.LockName + ` pins it ('refocus backends lock NAME'), or with
 --allow-unlocked. The lock file is the nearest one upwards from the current
 directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
 	}
@@ -123,7 +130,7 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 				return err
 			}
 			trust, _, _ := p.Trust(f) // describe has acted on a refusal
-			return backend.PrintInfo(w, f, trust, d)
+			return plugin.PrintInfo(w, f, trust, d)
 		})
 	b.registerTrust(info)
 	verify, b := sub("verify NAME", "Run a backend through the conformance suite", name,
@@ -147,7 +154,7 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, backend.LockPath())
+			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, plugin.LockPath())
 			return nil
 		})
 	return cmd

@@ -10,10 +10,10 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/onnxgo"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 func TestRoundTrip(t *testing.T) {

@@ -308,30 +308,33 @@ func TestDihedral(t *testing.T) {
 	}
 }
 
-// A cancelled call returns within a second although its step takes longer.
+// A call that is cancelled ends: both requests would take hours, so that the
+// work cannot end first on any machine. That a step under way is left too the
+// engine's TestInterrupt shows, and how soon the conformance suite.
 func TestCancel(t *testing.T) {
 	path, digest, _, _ := writeDataset(t, 2, 256, 256)
 	s := open(t, unet(t, 32), backend.Options{Threads: 1}, path, digest)
-	for name, call := range map[string]func(context.Context) error{
-		"Train": func(ctx context.Context) error {
-			return s.Train(ctx, backend.TrainRequest{Batches: []backend.Batch{samples(0, 1)}, LearningRate: 1e-3}, func(backend.Step) error { return nil })
-		},
-		"Evaluate": func(ctx context.Context) error {
-			_, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d", BatchSize: 2})
-			return err
-		},
-	} {
-		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-		defer cancel()
-		start := time.Now()
-		err := call(ctx)
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if d := time.Since(start); d > 1100*time.Millisecond {
-			t.Errorf("%s returned after %v", name, d)
-		}
+
+	training, cancel := context.WithCancel(ctx)
+	defer cancel()
+	steps := 0
+	err := s.Train(training, backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{samples(0, 1)}, 1<<16), LearningRate: 1e-3}, func(backend.Step) error {
+		steps++
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || steps != 1 {
+		t.Errorf("Train took %d steps, cancelled in the first: %v", steps, err)
 	}
+
+	evaluation, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if _, err := s.Evaluate(evaluation, backend.EvaluateRequest{Dataset: "d", Indices: make([]int, 1<<20)}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Evaluate: %v", err)
+	}
+
+	// The session goes on.
+	train(t, s, nil, samples(0))
 }
 
 // Bad requests are refused with what is wrong, and leave the session usable.

@@ -231,6 +231,34 @@ func TestInterrupt(t *testing.T) {
 	if _, err := e.Gradients(batch(1, 16, 16), nil, 1, false); !errors.Is(err, engine.ErrInterrupted) {
 		t.Errorf("a stopped engine says %v", err)
 	}
+
+	// In the middle of a step the rest of it is left out.
+	stop.Store(false)
+	b := batch(1, 32, 32)
+	if _, err := e.Gradients(b, nil, 1, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range e.programs {
+		if p.h != b.H {
+			continue
+		}
+		half := len(p.phases) / 2
+		for i := range p.phases {
+			f := p.phases[i].f
+			p.phases[i].f = func(worker, task int) {
+				switch {
+				case i > half:
+					t.Errorf("phase %d runs although phase %d of %d was interrupted", i, half, len(p.phases))
+				case i == half:
+					stop.Store(true)
+				}
+				f(worker, task)
+			}
+		}
+	}
+	if _, err := e.Gradients(b, nil, 1, false); !errors.Is(err, engine.ErrInterrupted) || !stop.Load() {
+		t.Errorf("an engine stopped within a step says %v", err)
+	}
 }
 
 // Weights survive packing, and nothing else fills the padding.
