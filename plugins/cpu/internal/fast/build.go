@@ -1,13 +1,14 @@
 package fast
 
 import (
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 )
 
 // build lists the phases of one kind of call.
 func (e *Engine) build(k key, frozen []bool) (*program, error) {
 	p := &program{
-		e: e, n: k.n, h: k.h, w: k.w, training: k.training, keep: k.keep, mixed: e.options.Mixed,
+		e: e, n: k.n, h: k.h, w: k.w, training: k.training, keep: k.keep, mixed: e.options.Precision == backend.Mixed,
 		tensors: map[*tensor]*stored{}, norms: make([]normState, len(e.net.norms)),
 	}
 	for _, t := range e.net.tensors {
@@ -157,4 +158,4 @@ func (p *program) bind() {
 	}
 }
 
-var _ engine.Profiler = (*Engine)(nil)
+var _ engine.Engine = (*Engine)(nil)

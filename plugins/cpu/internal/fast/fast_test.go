@@ -9,8 +9,8 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
 )
 
@@ -257,7 +257,7 @@ func state(t *testing.T, threads int, isa string, o func(*engine.Options), width
 		}
 		all = append(all, get(t, e, engine.Value, p.Name, p.Len())...)
 		if p.Role == nn.Parameter {
-			for _, k := range []engine.Kind{engine.Gradient, engine.Moment1, engine.Moment2} {
+			for _, k := range []engine.Kind{engine.Gradient, engine.FirstMoment, engine.SecondMoment} {
 				all = append(all, get(t, e, k, p.Name, p.Len())...)
 			}
 		}

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
 )
 
@@ -133,7 +133,7 @@ func TestActivations(t *testing.T) {
 			}
 		}
 	}
-	if _, err := e.Activations(b, []string{"nowhere"}, false); !errors.Is(err, engine.ErrUnsupported) {
+	if _, err := e.Activations(b, []string{"nowhere"}, false); !errors.Is(err, backend.ErrUnsupported) {
 		t.Errorf("an unknown value: %v", err)
 	}
 }
@@ -164,7 +164,7 @@ func TestUnsupported(t *testing.T) {
 		g := unet(t, 4)
 		change(g)
 		_, err := Compile(g, options(1))
-		if !errors.Is(err, engine.ErrUnsupported) || !strings.Contains(err.Error(), name) {
+		if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -201,7 +201,7 @@ func TestBadCalls(t *testing.T) {
 	if err := e.Set(engine.Value, "nowhere", nil); err == nil {
 		t.Error("set an unknown tensor")
 	}
-	if err := e.Get(engine.Moment1, "encoder.init.bn.running_mean", make([]float64, 4)); err == nil {
+	if err := e.Get(engine.FirstMoment, "encoder.init.bn.running_mean", make([]float64, 4)); err == nil {
 		t.Error("got the moments of a statistic")
 	}
 }

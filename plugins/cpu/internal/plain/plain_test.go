@@ -5,9 +5,9 @@ import (
 	"math"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 )
 
 var options = engine.Options{Threads: 2, OnProbabilities: true, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}
