@@ -1,4 +1,4 @@
-package dataset_test
+package backend_test
 
 import (
 	"fmt"
