@@ -9,8 +9,8 @@ import (
 
 // UNetOptions configures UNet.
 type UNetOptions struct {
-	Width   int // base width w; 64 in the study
-	Classes int // 2 in the study
+	Width   int `json:"width"`   // base width w; 64 in the study
+	Classes int `json:"classes"` // 2 in the study
 }
 
 // Names of the parameter groups, and of the values that a tool may ask for.

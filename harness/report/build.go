@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/report/plot"
+	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
@@ -50,7 +52,7 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	claims, err := in.claimsJSON(c.Findings)
+	findings, err := in.claimsJSON(c.Findings)
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +68,11 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		name    string
 		content []byte
 	}
-	files := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", claims}}
+	files := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", findings}}
 	for _, s := range sections {
 		for _, row := range s.Rows {
 			for _, f := range row {
-				files = append(files, file{f.Name + ".svg", []byte(f.drawing.file())})
+				files = append(files, file{f.Name + ".svg", []byte(f.drawing.File())})
 			}
 		}
 	}
@@ -99,14 +101,14 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 func (in *Input) gain() []string {
 	s := in.series()
 	var before, after []float64
-	for i := range s.models {
-		o := &s.models[i]
-		before, after = append(before, o.before[s.at(o.target)]), append(after, s.final(o))
+	for i := range s.Transfers {
+		o := &s.Transfers[i]
+		before, after = append(before, o.Before[s.Index(o.Target)]), append(after, s.Final(o))
 	}
 	if len(after) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", short(median(before)), short(median(after)), len(after))}
+	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", plot.Short(stats.Median(before)), plot.Short(stats.Median(after)), len(after))}
 }
 
 // reduced says in which ways the study is smaller than the published one.

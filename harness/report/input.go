@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/report/claims"
+	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
@@ -48,7 +50,7 @@ type Picture struct {
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
 	if in.Plan.Study.Training.Loss == backend.LossOnProbabilities {
-		return Offset
+		return series.Offset
 	}
 	return 0
 }
@@ -74,4 +76,73 @@ func (in *Input) best(h *store.History, domain string) float64 {
 		return math.NaN()
 	}
 	return l - in.offset()
+}
+
+// series is the input's models in the common form.
+func (in *Input) series() *series.Series {
+	s := &series.Series{Axis: series.AxisOf(in.Plan.Study)}
+	for i := range in.Plan.Domains {
+		s.Domains = append(s.Domains, in.Plan.Domains[i].Key)
+	}
+	best := func(m *trained.Result, first bool) []float64 {
+		h := m.Final
+		if first {
+			h = m.Pretrain
+		}
+		v := make([]float64, len(s.Domains))
+		for i, d := range s.Domains {
+			v[i] = in.best(h, d)
+		}
+		return v
+	}
+	for i := range in.Models {
+		m := &in.Models[i]
+		r := m.Run
+		switch r.Kind {
+		case study.TransferRun:
+			s.Images, s.Epochs = r.Parent.Images, r.Parent.Epochs
+			o := series.Transfer{
+				Config: configOf(r),
+				Before: best(m, true), After: best(m, false),
+			}
+			if r.Epochs > 0 {
+				o.Seconds = m.TrainSeconds / float64(r.Epochs)
+			}
+			s.Transfers = append(s.Transfers, o)
+		case study.SingleRun:
+			s.Images, s.Epochs = r.Images, r.Epochs
+			o := series.Single{Rate: r.LearningRate}
+			for k, p := range r.Mixture[:min(2, len(r.Mixture))] {
+				o.Domains[k], o.Images[k], o.Loss[k] = p.Domain.Key, p.Images, in.best(m.Final, p.Domain.Key)
+			}
+			s.Singles = append(s.Singles, o)
+		}
+	}
+	return s
+}
+
+// configOf is a transfer's configuration.
+func configOf(r *study.Run) series.Config {
+	return series.Config{
+		Source: r.Source.Key, Target: r.Target.Key,
+		PretrainRate: r.Parent.LearningRate, Rate: r.LearningRate,
+		Images: r.Images, Frozen: r.Frozen,
+	}
+}
+
+// evidence is what findings are judged on: the input's models and those of its
+// companion.
+func (in *Input) evidence() claims.Evidence {
+	var ours claims.Evidence
+	for _, i := range []*Input{in, in.Companion} {
+		if i == nil {
+			continue
+		}
+		if s := i.series(); len(s.Transfers) > 0 {
+			ours.Transfers = s
+		} else if len(s.Singles) > 0 {
+			ours.Singles = s
+		}
+	}
+	return ours
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
@@ -53,7 +53,7 @@ func Source(s *study.Study, d *study.Domain, split string) dataset.Source {
 	}
 	return dataset.Source{
 		Config:     d.Simulation,
-		Conditions: hrtem.Conditions{Defocus: d.Defocus, DefocusStd: d.DefocusStd, Dose: d.Dose},
+		Conditions: d.Conditions,
 		Seed:       s.Seed,
 		Split:      split,
 		Count:      n,
@@ -205,7 +205,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: train.Network{Width: s.Network.Width, Classes: 2},
+			Network: nn.UNetOptions{Width: s.Network.Width, Classes: 2},
 			Loss:    s.Training.Loss,
 			Backend: train.Backend{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,

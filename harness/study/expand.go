@@ -33,9 +33,7 @@ type Domain struct {
 	Value float64 `json:"value"`
 
 	// Imaging conditions and specimen of a simulated domain.
-	Defocus    float64      `json:"defocus"`        // nominal, Å
-	DefocusStd float64      `json:"defocus_std"`    // per image, Å
-	Dose       float64      `json:"dose"`           // e⁻/Å²
+	hrtem.Conditions
 	Size       string       `json:"size,omitempty"` // name in [sizes]
 	Simulation hrtem.Config `json:"simulation"`
 
@@ -230,7 +228,8 @@ func (s *Study) domains() []Domain {
 
 func (s *Study) simulatedDomain(crystal, size string, defocus, dose float64) Domain {
 	d := Domain{
-		Defocus: defocus, DefocusStd: s.Grid.DefocusSpread, Dose: dose, Size: size,
+		Conditions:  hrtem.Conditions{Defocus: defocus, DefocusStd: s.Grid.DefocusSpread, Dose: dose},
+		Size:        size,
 		Simulation:  s.sized(size).Of(crystal, s.LabelBlur),
 		TrainImages: s.Grid.TrainImages, ValidationImages: s.Grid.ValidationImages,
 	}

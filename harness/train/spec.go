@@ -8,25 +8,19 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 )
 
 // Format is raised whenever the protocol below changes what a Spec means.
 const Format = 1
 
-// Stages of the protocol.
-const (
-	Pretrain = "pretrain"
-	Transfer = "transfer"
-	Single   = "single"
-)
-
 // Spec is everything that determines a run's result.
 type Spec struct {
-	Format  int     `json:"format"`
-	Stage   string  `json:"stage"`
-	Network Network `json:"network"`
-	Loss    string  `json:"loss"`
-	Backend Backend `json:"backend"`
+	Format  int            `json:"format"`
+	Stage   string         `json:"stage"` // a kind of study.Run
+	Network nn.UNetOptions `json:"network"`
+	Loss    string         `json:"loss"`
+	Backend Backend        `json:"backend"`
 
 	// Seed is the study's; Stream names the run's own random streams (initial
 	// weights, subset, order), so that runs with equal Seed and Stream see the
@@ -50,12 +44,6 @@ type Spec struct {
 	Decay        float64      `json:"decay"` // of the learning rate, per epoch
 	Adam         backend.Adam `json:"adam"`
 	Frozen       []string     `json:"frozen,omitempty"` // parameter groups
-}
-
-// Network is the study's U-Net at a width.
-type Network struct {
-	Width   int `json:"width"`
-	Classes int `json:"classes"`
 }
 
 // Backend names whose arithmetic a result has.
@@ -106,7 +94,7 @@ func (s Spec) Digest() (string, error) { return store.Digest("run", s) }
 
 // Graph builds the network with its initial weights.
 func (s Spec) Graph() (*nn.Graph, error) {
-	g, err := nn.UNet(nn.UNetOptions{Width: s.Network.Width, Classes: s.Network.Classes})
+	g, err := nn.UNet(s.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -127,9 +115,9 @@ func (s Spec) rate(epoch int) float64 {
 // Check refuses a spec that no protocol could run.
 func (s Spec) Check() error {
 	switch {
-	case s.Stage != Pretrain && s.Stage != Transfer && s.Stage != Single:
+	case s.Stage != study.PretrainRun && s.Stage != study.TransferRun && s.Stage != study.SingleRun:
 		return fmt.Errorf("stage %q is unknown", s.Stage)
-	case (s.Stage == Transfer) != (s.Parent != ""):
+	case (s.Stage == study.TransferRun) != (s.Parent != ""):
 		return fmt.Errorf("a %s run with parent %q", s.Stage, s.Parent)
 	case s.Epochs < 1 || s.BatchSize < 1:
 		return fmt.Errorf("%d epochs of batches of %d", s.Epochs, s.BatchSize)

@@ -12,6 +12,7 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
 )
 
@@ -82,7 +83,7 @@ func Best(st *store.Store, nodes []*reproduce.Node) (*Model, error) {
 	var digest string
 	lowest := math.Inf(1)
 	for _, n := range nodes {
-		if n.Spec.Stage == train.Pretrain || !st.HasRun(n.Digest) {
+		if n.Spec.Stage == study.PretrainRun || !st.HasRun(n.Digest) {
 			continue
 		}
 		h, err := st.History(n.Digest)
