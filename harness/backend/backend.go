@@ -7,9 +7,9 @@
 // the same numbers and can be compared with another one step by step.
 //
 // Backend and Session are what the harness sees of every backend. Package plugin
-// makes a plugin of a Backend, and a Backend of a plugin: it holds the host that
-// finds, verifies, starts and watches plugins, and Serve for their executables.
-// Authors in other languages implement the service in proto/ directly.
+// makes a plugin of a Backend and a Backend of a plugin, package host finds
+// plugins and starts those that are trusted. Authors in other languages implement
+// the service in proto/ directly.
 package backend
 
 import (

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -51,7 +52,7 @@ func TestShapes(t *testing.T) {
 		"decoder.up4.conv2":       {3, 4, 32, 48},
 		Probabilities:             {3, 2, 32, 48},
 	} {
-		if !equal(s[name], want) {
+		if !slices.Equal(s[name], want) {
 			t.Errorf("%s has shape %v, want %v", name, s[name], want)
 		}
 	}
@@ -127,7 +128,7 @@ func TestWindowShapes(t *testing.T) {
 		s, err := g.Shapes([]int{2, 4, 9, 12})
 		if err != nil {
 			t.Errorf("%s: %v", c.op, err)
-		} else if !equal(s["y"], c.want) {
+		} else if !slices.Equal(s["y"], c.want) {
 			t.Errorf("%s: shape %v, want %v", c.op, s["y"], c.want)
 		}
 	}
