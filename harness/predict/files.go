@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/internal/npy"
 	"github.com/refocus-em/refocus/harness/internal/tiff"
@@ -131,8 +133,8 @@ func (m *Model) pixelSize(given, file float64) (float64, string) {
 }
 
 func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
-	if err := Standardize(im); err != nil {
-		return err
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
+		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}
 	meter := progress.Or(o.Progress)
 	defer meter.End()
