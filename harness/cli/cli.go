@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -160,11 +160,11 @@ func (c *common) jsonFlag(cmd *cobra.Command) {
 }
 
 // printer shows progress on standard error, or events on standard output.
-func (c *common) printer() *progress.Printer {
+func (c *common) printer() *console.Printer {
 	if c.json {
-		return progress.New(os.Stdout, progress.JSON)
+		return console.New(os.Stdout, console.JSON)
 	}
-	return progress.New(os.Stderr, progress.Detect(os.Stderr))
+	return console.For(os.Stderr)
 }
 
 // plan reads and expands the spec that the command line names.
@@ -173,7 +173,7 @@ func (c *common) plan(name string) (*study.Plan, error) { return study.Load(name
 // resolve reads the spec that the command line names, opens the store (with
 // store.Open or store.Existing), asks the backend what it is and addresses every
 // run.
-func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *progress.Printer) (*reproduce.Resolved, error) {
+func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *console.Printer) (*reproduce.Resolved, error) {
 	p, err := c.plan(name)
 	if err != nil {
 		return nil, err

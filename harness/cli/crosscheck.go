@@ -59,7 +59,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			files, err := generate(ctx, st, p, data, runtime.NumCPU(), out)
+			files, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.NumCPU(), Progress: out})
 			if err != nil {
 				return err
 			}

@@ -44,7 +44,7 @@ same command goes on where it stopped; the bytes are the same either way.`,
 			if workers <= 0 {
 				workers = runtime.NumCPU()
 			}
-			if _, err := generate(cmd.Context(), st, p, data, workers, out); err != nil {
+			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, Progress: out}); err != nil {
 				return err
 			}
 			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())

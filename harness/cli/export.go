@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/onnx/export"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/trained"
@@ -72,7 +72,7 @@ $REFOCUS_PYTHON, /usr/bin/python3 or python3.`,
 }
 
 // model opens the run that an argument names: "best" of a series, or a digest.
-func (c *common) model(ctx context.Context, arg, series string, b *backendFlags, out *progress.Printer) (*trained.Model, error) {
+func (c *common) model(ctx context.Context, arg, series string, b *backendFlags, out *console.Printer) (*trained.Model, error) {
 	if arg != "best" {
 		st, err := store.Existing(c.out)
 		if err != nil {

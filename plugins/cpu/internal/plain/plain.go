@@ -201,7 +201,7 @@ func (e *Engine[T]) start(images backend.Tensor, train bool) error {
 		}
 	}
 	x := data[T](images)
-	if n := size(shape); len(x) != n {
+	if n := nn.Size(shape); len(x) != n {
 		return fmt.Errorf("%d values do not fill images of shape %v", len(x), shape)
 	}
 	e.input.data = e.pool.get(len(x))
@@ -226,7 +226,7 @@ func (e *Engine[T]) round(x []T) {
 // reader has run.
 func (e *Engine[T]) forward(keep func(*value[T]) bool) error {
 	for i, s := range e.steps {
-		s.out.data = e.pool.get(size(s.out.shape))
+		s.out.data = e.pool.get(nn.Size(s.out.shape))
 		s.op.forward(e)
 		if s.rounded {
 			e.round(s.out.data)
@@ -325,7 +325,7 @@ func (e *Engine[T]) Forward(b engine.Batch, out backend.Tensor) ([]float64, erro
 		return nil, err
 	}
 	y := data[T](out)
-	if n := size(e.output.shape); n != len(y) {
+	if n := nn.Size(e.output.shape); n != len(y) {
 		return nil, fmt.Errorf("output of shape %v does not fit %d values", e.output.shape, len(y))
 	}
 	if b.Labels != nil && (e.logits == nil || len(b.Labels) != e.pixels()) {
@@ -383,12 +383,4 @@ func (e *Engine[T]) Finite() (bool, error) {
 		}
 	}
 	return true, nil
-}
-
-func size(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
 }
