@@ -122,7 +122,7 @@ func TestWindowShapes(t *testing.T) {
 		n := &Node{Name: "n", Op: c.op, Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: c.attrs}
 		if c.weight != nil {
 			n.Inputs = append(n.Inputs, "w")
-			g.Tensors = []*Tensor{{Name: "w", Shape: c.weight, Data: make([]float32, size(c.weight))}}
+			g.Tensors = []*Tensor{{Name: "w", Shape: c.weight, Data: make([]float32, Size(c.weight))}}
 		}
 		g.Nodes = []*Node{n}
 		s, err := g.Shapes([]int{2, 4, 9, 12})

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 )
 
@@ -128,8 +130,8 @@ func (m *Model) pixelSize(given, file float64) (float64, string) {
 }
 
 func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
-	if err := Standardize(im); err != nil {
-		return err
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
+		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}
 	s, err := m.Segment(ctx, im, run, o.Tile, func(done, total int) {
 		if o.Progress != nil {

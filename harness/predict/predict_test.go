@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/nn"
@@ -70,7 +72,7 @@ func TestTilesEqualWhole(t *testing.T) {
 	}
 	const h, w = 403, 550
 	im, truth := discs(h, w)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
@@ -136,7 +138,7 @@ func TestMarginMatters(t *testing.T) {
 		t.Fatal(err)
 	}
 	im, _ := discs(256, 256)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	run := runner(t, g, nil)
@@ -174,31 +176,6 @@ func TestSpans(t *testing.T) {
 				t.Fatalf("%d pixels in tiles of %d end at %d", n, tile, at)
 			}
 		}
-	}
-}
-
-func TestStandardize(t *testing.T) {
-	im, _ := discs(50, 41)
-	if err := Standardize(im); err != nil {
-		t.Fatal(err)
-	}
-	var mean, square float64
-	for _, v := range im.Pixels {
-		mean += float64(v)
-		square += float64(v) * float64(v)
-	}
-	n := float64(len(im.Pixels))
-	if math.Abs(mean/n) > 1e-6 || math.Abs(square/n-1) > 1e-6 {
-		t.Errorf("mean %g, mean square %g", mean/n, square/n)
-	}
-	for name, bad := range map[string]float32{"is NaN": float32(math.NaN()), "is +Inf": float32(math.Inf(1))} {
-		im.Pixels[41+3] = bad
-		if err := Standardize(im); err == nil || !strings.Contains(err.Error(), "pixel (1, 3) "+name) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := Standardize(Image{2, 2, []float32{5, 5, 5, 5}}); err == nil {
-		t.Error("accepted a constant image")
 	}
 }
 
@@ -536,7 +513,7 @@ func TestWholeOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	im, _ := discs(33, 50)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	ctx, run := context.Background(), runner(t, g, nil)
@@ -587,7 +564,7 @@ func TestTilesOfOthers(t *testing.T) {
 		t.Errorf("period %d, margin %d", m.period, m.margin)
 	}
 	im, _ := discs(150, 131)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	ctx, run := context.Background(), runner(t, g, nil)

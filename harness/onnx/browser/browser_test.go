@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/onnx"
@@ -65,7 +67,7 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	im := predict.Image{H: 90, W: 130, Pixels: append([]float32(nil), x.F32...)}
-	if err := predict.Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	s := testnet.Open(t, g)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -125,35 +126,17 @@ func (p *bioPackage) testInput() (raw, standard Image) {
 	}
 	h, w := x.Shape[2], x.Shape[3]
 	raw = Image{shape, make([]float32, shape[2]*shape[3])}
-	var mean, variance float64
 	for i := range raw.Data {
-		v := x.Data[mirror(i/shape[3], h)*w+mirror(i%shape[3], w)]
+		v := x.Data[pixels.Mirror(i/shape[3], h)*w+pixels.Mirror(i%shape[3], w)]
 		raw.Data[i] = 1000 + 100*v
-		mean += float64(raw.Data[i])
 	}
-	n := float64(len(raw.Data))
-	mean /= n
-	for _, v := range raw.Data {
-		variance += (float64(v) - mean) * (float64(v) - mean)
-	}
-	std := math.Sqrt(variance/n) + preprocessEpsilon
+	mean, variance := pixels.Moments(raw.Data)
+	std := math.Sqrt(variance) + preprocessEpsilon
 	standard = Image{shape, make([]float32, len(raw.Data))}
 	for i, v := range raw.Data {
 		standard.Data[i] = float32((float64(v) - mean) / std)
 	}
 	return raw, standard
-}
-
-// mirror folds coordinate i into [0,n).
-func mirror(i, n int) int {
-	if n == 1 {
-		return 0
-	}
-	i %= 2 * (n - 1)
-	if i >= n {
-		i = 2*(n-1) - i
-	}
-	return i
 }
 
 // description is bioimageio.yaml. Strings are written in double quotes with
