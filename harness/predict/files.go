@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/refocus-em/refocus/harness/internal/pixels"
-
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+	"github.com/refocus-em/refocus/harness/progress"
 )
 
 // Options of Files.
@@ -22,8 +22,8 @@ type Options struct {
 	MinArea int
 	// PixelSize of the images in Å; 0: as the file says, else as the model says.
 	PixelSize float64
-	// Progress is told how many tiles of an image are done.
-	Progress func(name string, done, total int)
+	// Progress counts the tiles of one image after another; nil for none.
+	Progress progress.Meter
 }
 
 // Result is what was found in one image.
@@ -133,9 +133,13 @@ func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run
 	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}
+	meter := progress.Or(o.Progress)
+	defer meter.End()
 	s, err := m.Segment(ctx, im, run, o.Tile, func(done, total int) {
-		if o.Progress != nil {
-			o.Progress(r.Source, done, total)
+		if done == 0 {
+			meter.Begin(r.Source, "tiles", float64(total))
+		} else {
+			meter.Add(1)
 		}
 	})
 	if err != nil {
