@@ -89,9 +89,9 @@ cluster; 'refocus plan' says more.`,
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	b.register(cmd)
-	cmd.Flags().IntVar(&jobs, "jobs", 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
-	cmd.Flags().IntVar(&threads, "threads", 0, "threads per run (default likewise)")
-	cmd.Flags().IntVar(&restarts, "restarts", 3, "how often a run is resumed after its backend failed")
+	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
+	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
+	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
 }
 
