@@ -28,7 +28,7 @@ import (
 )
 
 func benchCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "bench", Short: "Measure how fast a backend trains or predicts"}
+	cmd := group(&cobra.Command{Use: "bench", Short: "Measure how fast a backend trains or predicts"})
 	cmd.AddCommand(
 		benchMode("train", "Measure training steps: forward, backward and Adam", `Measures training steps of the study's U-Net, through the plugin's process and with
 everything that a step of a study has: reading the samples, the protocol, forward and
@@ -84,11 +84,8 @@ Prints the median, the effective rate (multiply-adds of direct convolution, two
 operations each) and the fused multiply-add peak of the same cores in the same run.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if r.Size%16 != 0 || r.Size < 16 || r.Batch < 1 {
-				return usagef(cmd, "size %d must be a multiple of 16 and batch %d at least 1", r.Size, r.Batch)
-			}
-			if r.Freeze != "" && r.Freeze != nn.Encoder && r.Freeze != nn.Decoder {
-				return usagef(cmd, "--freeze takes encoder or decoder, not %q", r.Freeze)
+			if r.Size%16 != 0 {
+				return usagef(cmd, "--size must be a multiple of 16, not %d", r.Size)
 			}
 			if r.Threads == 0 {
 				r.Threads = runtime.NumCPU()
@@ -131,14 +128,14 @@ operations each) and the fused multiply-add peak of the same cores in the same r
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	f := cmd.Flags()
-	f.IntVar(&r.Width, "width", 64, "base width of the U-Net")
-	f.IntVar(&r.Size, "size", 64, "height and width of the images")
-	f.IntVar(&r.Batch, "batch", 16, "images per step")
-	f.IntVar(&r.Threads, "threads", 0, "threads (default: all cores)")
+	intFlag(cmd, &r.Width, "width", 1, 64, "base width of the U-Net")
+	intFlag(cmd, &r.Size, "size", 16, 64, "height and width of the images, a multiple of 16")
+	intFlag(cmd, &r.Batch, "batch", 1, 16, "images per step")
+	intFlag(cmd, &r.Threads, "threads", 0, 0, "threads (default: all cores)")
 	f.StringVar(&r.Precision, "precision", backend.Float32, `"float32", "mixed" or "float64", as far as the backend has it`)
-	f.Float64Var(&seconds, "seconds", 5, "how long to measure")
+	floatFlag(cmd, &seconds, "seconds", 0, 5, "how long to measure")
 	if mode == "train" {
-		f.StringVar(&r.Freeze, "freeze", "", `"encoder" or "decoder": a part that is not trained`)
+		choiceFlag(cmd, &r.Freeze, "freeze", "", `"encoder" or "decoder": a part that is not trained`, nn.Encoder, nn.Decoder)
 		f.BoolVar(&layers, "layers", false, "then time every pass over every layer, in this process, as long again")
 	} else {
 		f.StringVar(&save, "save", "", "also write the network, untrained, to this ONNX file, for a comparison")

@@ -44,7 +44,7 @@ same command goes on where it stopped; the bytes are the same either way.`,
 			if workers <= 0 {
 				workers = runtime.NumCPU()
 			}
-			if _, err := generate(cmd.Context(), st, p, data, workers, out); err != nil {
+			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, Progress: out}); err != nil {
 				return err
 			}
 			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())
@@ -53,7 +53,7 @@ same command goes on where it stopped; the bytes are the same either way.`,
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
-	cmd.Flags().IntVar(&workers, "jobs", 0, "structures simulated at once (default: all cores)")
+	intFlag(cmd, &workers, "jobs", 0, 0, "structures simulated at once (default: all cores)")
 	cmd.AddCommand(dataShowCommand())
 	return cmd
 }
@@ -130,7 +130,7 @@ parameters of every image's structure instead.`,
 	}
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
-	cmd.Flags().IntVar(&n, "images", 12, "images per sheet")
+	intFlag(cmd, &n, "images", 1, 12, "images per sheet")
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the sheets (default: in the store's reports)")
 	cmd.Flags().BoolVar(&structures, "structures", false, "print the structures' parameters instead of drawing")
 	return cmd

@@ -30,8 +30,6 @@ type ImportOptions struct {
 	Classes int
 	// PixelSize in Å overrides what the file says.
 	PixelSize float64
-	// Progress is told of every finished image.
-	Progress func(done, total int)
 }
 
 // maxPixels bounds what Import holds in memory: 2 GiB of float32.
@@ -120,7 +118,6 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 	base.Values = classes
 
 	var out Imported
-	done := 0
 	for _, part := range []struct {
 		name         string
 		first, count int
@@ -131,11 +128,7 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 		digest := digestOf(o)
 		ready, err := Find(root, digest)
 		if errors.Is(err, fs.ErrNotExist) {
-			ready, err = importPart(ctx, root, digest, part.name, images, x, y, o, func() {
-				if done++; opt.Progress != nil {
-					opt.Progress(done, train+validation)
-				}
-			})
+			ready, err = importPart(ctx, root, digest, part.name, images, x, y, o)
 		}
 		if err != nil {
 			return bad(err)
@@ -293,7 +286,7 @@ func scanLabels(ctx context.Context, path string, y *imagefile.Stack, classes in
 }
 
 // importPart writes one of the two sets.
-func importPart(ctx context.Context, root, digest, name, path string, x, y *imagefile.Stack, o own, tick func()) (Ready, error) {
+func importPart(ctx context.Context, root, digest, name, path string, x, y *imagefile.Stack, o own) (Ready, error) {
 	n := x.H * x.W
 	images := make([]float32, o.Count*n)
 	labels := make([]uint8, o.Count*n)
@@ -320,7 +313,6 @@ func importPart(ctx context.Context, root, digest, name, path string, x, y *imag
 		for p, v := range row {
 			labels[i*n+p] = class[v]
 		}
-		tick()
 	}
 	dir, err := setDir(root, digest)
 	if err != nil {

@@ -20,10 +20,9 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
-	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
 	"github.com/refocus-em/refocus/harness/testkit/testnet"
@@ -302,20 +301,27 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(one, func(b *bytes.Buffer) error { return tiff.Write(b, im.H, im.W, 0.5, im.Pixels) })
+	write(one, func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, im.H, im.W, 0.5, im.Pixels) })
 	write(two, func(b *bytes.Buffer) error {
-		return npy.Write(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
+		return imagefile.WriteNPY(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
 	})
 	write(bad, func(b *bytes.Buffer) error { b.WriteString("\x89PNG\r\n\x1a\nnonsense"); return nil })
 	out := filepath.Join(dir, "out")
-	seen := map[string]bool{}
+	var told progresstest.Recorder
 	results, err := m.Files(context.Background(), []string{one, bad, two}, out, runner(t, g, nil), Options{
-		MinArea: 12, Progress: func(name string, done, total int) { seen[name] = done == total }})
+		MinArea: 12, Progress: &told})
 	if err == nil || !strings.Contains(err.Error(), "bad.png") || strings.Contains(err.Error(), "one.tif") {
 		t.Errorf("error %v, want one about bad.png", err)
 	}
-	if len(results) != 3 || !seen[one] || !seen[two+"[1]"] {
-		t.Fatalf("%d results, progress %v", len(results), seen)
+	var seen []string
+	for _, p := range told.Phases {
+		seen = append(seen, p.Name)
+		if p.Done != p.Total || !p.Ended {
+			t.Errorf("told %+v", p)
+		}
+	}
+	if want := []string{one, two + "[0]", two + "[1]"}; len(results) != 3 || !slices.Equal(seen, want) {
+		t.Fatalf("%d results, told of %v, want %v", len(results), seen, want)
 	}
 	if r := results[0]; r.PixelSize != 0.5 || !strings.Contains(r.Note, "resample") {
 		t.Errorf("pixel size %g, note %q", r.PixelSize, r.Note)
@@ -408,9 +414,9 @@ func TestPython(t *testing.T) {
 	dir := t.TempDir()
 	im, _ := discs(7, 11)
 	for name, f := range map[string]func(b *bytes.Buffer) error{
-		"a.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0.2, im.Pixels) },
-		"b.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0, im.Pixels) },
-		"c.npy": func(b *bytes.Buffer) error { return npy.Write(b, []int{7, 11}, im.Pixels) },
+		"a.tif": func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, 7, 11, 0.2, im.Pixels) },
+		"b.tif": func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, 7, 11, 0, im.Pixels) },
+		"c.npy": func(b *bytes.Buffer) error { return imagefile.WriteNPY(b, []int{7, 11}, im.Pixels) },
 	} {
 		var b bytes.Buffer
 		if err := f(&b); err != nil {

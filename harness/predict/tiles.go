@@ -30,7 +30,8 @@ type Segmentation struct {
 }
 
 // Segment predicts a standardised image in tiles of the given side (0:
-// DefaultTile). progress is told how many tiles are done.
+// DefaultTile). progress is told how many tiles are done,
+// before the first as well.
 func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progress func(done, total int)) (*Segmentation, error) {
 	if im.H < 1 || im.W < 1 || len(im.Pixels) != im.H*im.W {
 		return nil, fmt.Errorf("%d pixels for an image of %d×%d", len(im.Pixels), im.H, im.W)
@@ -44,7 +45,11 @@ func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progre
 		return nil, err
 	}
 	s := &Segmentation{H: im.H, W: im.W, Probability: make([]float32, im.H*im.W), Class: make([]uint8, im.H*im.W)}
+	if progress == nil {
+		progress = func(done, total int) {}
+	}
 	k, done, total := len(m.Classes), 0, len(rows)*len(columns)
+	progress(done, total)
 	var buf []float32
 	for _, r := range rows {
 		for _, c := range columns {
@@ -82,9 +87,7 @@ func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progre
 				}
 			}
 			done++
-			if progress != nil {
-				progress(done, total)
-			}
+			progress(done, total)
 		}
 	}
 	return s, nil
