@@ -11,7 +11,6 @@ import (
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
-	"github.com/refocus-em/refocus/harness/study"
 )
 
 func reproduceCommand() *cobra.Command {
