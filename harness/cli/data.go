@@ -2,10 +2,8 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"image/png"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -90,15 +88,9 @@ parameters of every image's structure instead.`,
 				if d.Own != nil {
 					continue
 				}
-				src := reproduce.Source(p.Study, d, dataset.Train)
-				ready, err := dataset.Find(st.Root(), src.Digest())
-				if err != nil { // perhaps only validated on
-					src = reproduce.Source(p.Study, d, dataset.Validation)
-					if ready, err = dataset.Find(st.Root(), src.Digest()); errors.Is(err, fs.ErrNotExist) {
-						return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, p.Study.ProfileName(), c.out)
-					} else if err != nil {
-						return err
-					}
+				src, ready, err := reproduce.FindImages(st, p, d)
+				if err != nil {
+					return err
 				}
 				if structures {
 					m, err := dataset.ReadManifest(st.Root(), ready.Digest)
