@@ -89,6 +89,7 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer) {
 	if len(gradients) != len(names) || len(names) != len(exact.Gradients) {
 		t.Fatalf("%d gradients, want %d; PyTorch has %d", len(gradients), len(names), len(exact.Gradients))
 	}
+	worst := 0.0
 	for i, v := range gradients {
 		if v.Name != names[i] {
 			t.Fatalf("gradient %d is of %q, want %q", i, v.Name, names[i])
@@ -97,10 +98,13 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer) {
 		// value of typical size, and tensors whose every element is noise.
 		want := exact.Gradients[v.Name]
 		allowed := max(2*torchtest.Distance(torch.Gradients[v.Name], want), 1e-5*torchtest.Norm(want), 1e-7)
+		worst = max(worst, torchtest.Distance(v.F32, want)/allowed)
 		if d := torchtest.Distance(v.F32, want); !(d <= allowed) {
 			t.Errorf("gradient of %s is %g from the exact one (of norm %g), PyTorch's %g", v.Name, d, torchtest.Norm(want), torchtest.Distance(torch.Gradients[v.Name], want))
 		}
 	}
+
+	t.Logf("gradients differ by at most %.2f of what is allowed", worst)
 
 	decoded := func() *safetensors.File {
 		f, err := safetensors.Decode(state(t, s))
