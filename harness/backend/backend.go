@@ -6,10 +6,10 @@
 // is told to use and answers questions about it. Every backend therefore sees
 // the same numbers and can be compared with another one step by step.
 //
-// Backend and Session are what a Go author implements; the gRPC adapters, the
-// host that finds, verifies, starts and watches plugins, and Serve for plugin
-// executables live beside them. Authors in other languages implement the
-// service in proto/ directly.
+// Backend and Session are what the harness sees of every backend. Package plugin
+// makes a plugin of a Backend and a Backend of a plugin, package host finds
+// plugins and starts those that are trusted. Authors in other languages implement
+// the service in proto/ directly.
 package backend
 
 import (
@@ -18,9 +18,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/nn"
 )
-
-// ProtocolVersion is the version of the service; host and plugin must share it.
-const ProtocolVersion = 1
 
 // Precisions that a session may be opened with.
 const (
@@ -34,11 +31,23 @@ const (
 	// LossOnProbabilities is the published study's loss: the cross entropy
 	// applied to the softmax output as if it were logits,
 	// mean over pixels of −log softmax(softmax(z))[target].
-	// Its minimum for two classes is ln(1+e⁻¹) = 0.313262.
+	// It cannot go below LeastOnProbabilities.
 	LossOnProbabilities = "cross-entropy-on-probabilities"
 	// LossOnLogits is the usual cross entropy, mean of −log softmax(z)[target].
 	LossOnLogits = "cross-entropy"
 )
+
+// LeastOnProbabilities is the least value of LossOnProbabilities for two classes,
+// ln(1+e⁻¹).
+const LeastOnProbabilities = 0.31326168751822286
+
+// LeastLoss is what a loss cannot go below for two classes.
+func LeastLoss(loss string) float64 {
+	if loss == LossOnProbabilities {
+		return LeastOnProbabilities
+	}
+	return 0
+}
 
 // Frozen groups are named by a prefix of parameter names: nn.Group.
 //
@@ -106,7 +115,11 @@ func (o Options) WithDefaults() Options {
 // Adam holds the optimiser's constants; the learning rate comes with each
 // TrainRequest. The update is PyTorch's: bias-corrected moments, ε added to
 // √v̂ after the correction.
-type Adam struct{ Beta1, Beta2, Epsilon float64 }
+type Adam struct {
+	Beta1   float64 `json:"beta1"`   // decay of the first moment
+	Beta2   float64 `json:"beta2"`   // decay of the second moment
+	Epsilon float64 `json:"epsilon"` // added to the root of the second moment
+}
 
 // DefaultAdam holds the study's constants.
 var DefaultAdam = Adam{0.9, 0.999, 1e-8}
@@ -155,9 +168,9 @@ type Session interface {
 
 	// State returns weights, BatchNormalization statistics and optimiser state
 	// as safetensors: every graph tensor that has a role under its own name,
-	// Adam's moments as "adam.m." and "adam.v." + parameter name, and the
-	// metadata "step" (decimal), for mixed precision also "loss_scale" and
-	// "good_steps". A Float64 session writes F64, every other F32.
+	// Adam's moments as FirstMoment and SecondMoment + parameter name, and the
+	// metadata StepKey, for mixed precision also LossScaleKey and GoodStepsKey.
+	// A Float64 session writes F64, every other F32.
 	State(ctx context.Context) ([]byte, error)
 
 	// SetState restores what State returned, from any backend; F32 and F64 are

@@ -20,13 +20,13 @@ var ErrUnsupported = errors.New("not supported by this backend")
 // while it was needed.
 type CrashError struct {
 	Plugin    string
-	During    string   // the method that was waiting, or "start"
-	Exit      string   // "exit status 2", "signal: killed", "the connection broke: …"
-	LastWords []string // the last lines the plugin wrote to stderr
+	During    string // the method that was waiting, or "start"
+	Exit      string // "exit status 2", "signal: killed", "the connection broke: …"
+	LastWords LastWords
 }
 
 func (e *CrashError) Error() string {
-	return fmt.Sprintf("backend %s ended during %s (%s)", e.Plugin, e.During, e.Exit) + lastWords(e.LastWords)
+	return fmt.Sprintf("backend %s ended during %s (%s)", e.Plugin, e.During, e.Exit) + e.LastWords.String()
 }
 
 // HangError reports that a plugin stopped answering or making progress and
@@ -35,11 +35,11 @@ type HangError struct {
 	Plugin    string
 	During    string        // the method that was waiting, or "health check"
 	After     time.Duration // how long nothing came
-	LastWords []string
+	LastWords LastWords
 }
 
 func (e *HangError) Error() string {
-	return fmt.Sprintf("backend %s hung: nothing came from %s for %v", e.Plugin, e.During, e.After) + lastWords(e.LastWords)
+	return fmt.Sprintf("backend %s hung: nothing came from %s for %v", e.Plugin, e.During, e.After) + e.LastWords.String()
 }
 
 // NonsenseError reports an answer that cannot be right: a loss that is no
@@ -54,21 +54,13 @@ func (e *NonsenseError) Error() string {
 	return fmt.Sprintf("backend %s gave a wrong answer to %s: %s", e.Plugin, e.Method, e.What)
 }
 
-// lastWords formats the end of an error text.
-func lastWords(lines []string) string {
-	if len(lines) == 0 {
+// LastWords are the last lines that a plugin wrote to stderr.
+type LastWords []string
+
+// String is the end of an error's text.
+func (l LastWords) String() string {
+	if len(l) == 0 {
 		return "; it wrote nothing to stderr"
 	}
-	return "; its last words:\n\t" + strings.Join(lines, "\n\t")
+	return "; its last words:\n\t" + strings.Join(l, "\n\t")
 }
-
-// remoteError is an error that a backend returned, as opposed to one of
-// reaching it. It keeps the text.
-type remoteError struct {
-	text        string
-	unsupported bool
-}
-
-func (e *remoteError) Error() string { return e.text }
-
-func (e *remoteError) Is(target error) bool { return e.unsupported && target == ErrUnsupported }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/crosscheck"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/train"
@@ -58,7 +59,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			files, err := generate(ctx, st, p, data, runtime.NumCPU(), out)
+			files, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.NumCPU(), Progress: out})
 			if err != nil {
 				return err
 			}
@@ -68,7 +69,7 @@ fails, and names the first place where the two part.`,
 				return crosscheck.File{Path: f.Path, SHA256: f.SHA256, Count: data.Count(domain.Key, split)}
 			}
 			in.Train, in.Validation = set(dataset.Train, files[domain.Key].Train), set(dataset.Validation, files[domain.Key].Validation)
-			spec := train.Spec{Network: train.Network{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
+			spec := train.Spec{Network: nn.UNetOptions{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
 			if in.Graph, err = spec.Graph(); err != nil {
 				return err
 			}
@@ -76,7 +77,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, profileName(p)))
+			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, p.Study.ProfileName()))
 			if err := cert.Write(dir); err != nil {
 				return fmt.Errorf("writing the certificate: %w", err)
 			}
@@ -94,8 +95,8 @@ fails, and names the first place where the two part.`,
 	f := cmd.Flags()
 	f.StringVar(&against, "against", "cpu", "backend to compare with, named likewise")
 	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose network and images are used")
-	f.IntVar(&o.Batch, "batch", 0, "images per step (default 4)")
-	f.IntVar(&o.Steps, "steps", 0, "steps of the trajectory (default 20)")
-	f.Float64Var(&o.Factor, "factor", 0, "how many times the yardstick's distance a distance may be (default 8)")
+	intFlag(cmd, &o.Batch, "batch", 0, 0, "images per step (default 4)")
+	intFlag(cmd, &o.Steps, "steps", 0, 0, "steps of the trajectory (default 20)")
+	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the yardstick's distance a distance may be (default 8)")
 	return cmd
 }

@@ -2,10 +2,8 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"image/png"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,7 +13,6 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
-	"github.com/refocus-em/refocus/harness/study"
 )
 
 func dataCommand() *cobra.Command {
@@ -45,33 +42,18 @@ same command goes on where it stopped; the bytes are the same either way.`,
 			if workers <= 0 {
 				workers = runtime.NumCPU()
 			}
-			if _, err := generate(cmd.Context(), st, p, data, workers, out); err != nil {
+			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, Progress: out}); err != nil {
 				return err
 			}
-			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), named(p))
+			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())
 		},
 	}
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
-	cmd.Flags().IntVar(&workers, "jobs", 0, "structures simulated at once (default: all cores)")
+	intFlag(cmd, &workers, "jobs", 0, 0, "structures simulated at once (default: all cores)")
 	cmd.AddCommand(dataShowCommand())
 	return cmd
-}
-
-// named lists a plan's simulated sets with their domains' names.
-func named(p *study.Plan) []dataset.Named {
-	var sets []dataset.Named
-	for i := range p.Domains {
-		d := &p.Domains[i]
-		if d.Own != nil {
-			continue
-		}
-		for _, split := range []string{dataset.Train, dataset.Validation} {
-			sets = append(sets, dataset.Named{Name: d.Name, Source: reproduce.Source(p.Study, d, split)})
-		}
-	}
-	return sets
 }
 
 func dataShowCommand() *cobra.Command {
@@ -96,7 +78,7 @@ parameters of every image's structure instead.`,
 				return err
 			}
 			if dir == "" {
-				dir = st.Report(p.Study.Name + "-" + profileName(p) + "-data")
+				dir = st.Report(p.Study.Name + "-" + p.Study.ProfileName() + "-data")
 			}
 			if err := os.MkdirAll(dir, 0o777); err != nil {
 				return err
@@ -106,15 +88,9 @@ parameters of every image's structure instead.`,
 				if d.Own != nil {
 					continue
 				}
-				src := reproduce.Source(p.Study, d, dataset.Train)
-				ready, err := dataset.Find(st.Root(), src.Digest())
-				if err != nil { // perhaps only validated on
-					src = reproduce.Source(p.Study, d, dataset.Validation)
-					if ready, err = dataset.Find(st.Root(), src.Digest()); errors.Is(err, fs.ErrNotExist) {
-						return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, profileName(p), c.out)
-					} else if err != nil {
-						return err
-					}
+				src, ready, err := reproduce.FindImages(st, p, d)
+				if err != nil {
+					return err
 				}
 				if structures {
 					m, err := dataset.ReadManifest(st.Root(), ready.Digest)
@@ -146,7 +122,7 @@ parameters of every image's structure instead.`,
 	}
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
-	cmd.Flags().IntVar(&n, "images", 12, "images per sheet")
+	intFlag(cmd, &n, "images", 1, 12, "images per sheet")
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the sheets (default: in the store's reports)")
 	cmd.Flags().BoolVar(&structures, "structures", false, "print the structures' parameters instead of drawing")
 	return cmd

@@ -3,7 +3,7 @@ package cli
 import (
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
 
@@ -17,7 +17,7 @@ func serveBackendCommand() *cobra.Command {
 			if args[0] != "cpu" {
 				return usagef(cmd, "no built-in backend is called %q; there is cpu", args[0])
 			}
-			backend.Serve(cpu.New(version()))
+			plugin.Serve(cpu.New(version()))
 			return nil
 		},
 	}

@@ -2,7 +2,9 @@ package reproduce
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/store"
@@ -10,10 +12,31 @@ import (
 	"github.com/refocus-em/refocus/harness/train"
 )
 
+// FindImages finds images of a simulated domain in the store: those to train on or,
+// where only these have been made, those to validate on.
+func FindImages(st *store.Store, p *study.Plan, d *study.Domain) (dataset.Source, dataset.Ready, error) {
+	var err error
+	for _, split := range []string{dataset.Train, dataset.Validation} {
+		src := Source(p.Study, d, split)
+		var ready dataset.Ready
+		if ready, err = dataset.Find(st.Root(), src.Digest()); err == nil {
+			return src, ready, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, p.Study.ProfileName(), st.Root())
+	}
+	return dataset.Source{}, dataset.Ready{}, err
+}
+
 // Generate makes the simulated data sets that are missing and returns where
 // every domain's images are.
 func (d *Data) Generate(ctx context.Context, st *store.Store, p *study.Plan, o dataset.Options) (map[string]train.Files, error) {
-	ready, err := dataset.Generate(ctx, st.Root(), d.Sources, o)
+	var sources []dataset.Source
+	for _, s := range d.Simulated {
+		sources = append(sources, s.Source)
+	}
+	ready, err := dataset.Generate(ctx, st.Root(), sources, o)
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
 )
@@ -42,14 +42,6 @@ type Checkpoints interface {
 	Damaged(err error) error
 }
 
-// Event reports progress: after every optimiser step and every validation set,
-// and once for all that a checkpoint saves doing again.
-type Event struct {
-	Epoch   int     // from 1
-	Work    float64 // since the last event, in the unit of Spec.Work
-	Resumed bool
-}
-
 // Result is a finished stage.
 type Result struct {
 	History store.History
@@ -65,8 +57,11 @@ type Seconds struct {
 }
 
 // Run trains the job on a new session of b, from its last checkpoint where
-// there is one that is whole. The result does not depend on interruptions.
-func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, report func(Event)) (*Result, error) {
+// there is one that is whole. The result does not depend on interruptions. The
+// meter counts work in the unit of Spec.Work, after every optimiser step and every
+// validation set; what the checkpoint saves doing again is skipped. Its phases are
+// the caller's.
+func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, meter progress.Meter) (*Result, error) {
 	s := job.Spec
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -84,11 +79,11 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 		return nil, err
 	}
 
-	parts, err := s.parts()
+	samples, err := s.samples()
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, parts: parts, sess: sess, graph: g, report: report}
+	r := &runner{spec: s, samples: samples, sess: sess, graph: g, meter: meter}
 	c, err := keep.Checkpoint()
 	if err != nil {
 		return nil, fmt.Errorf("reading the checkpoint (where it is removed, the run starts from its beginning): %w", err)
@@ -107,7 +102,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 			return nil, fmt.Errorf("restoring the checkpoint %s (where it is removed, the run starts from its beginning): %w", keep.CheckpointPath(), err)
 		}
 		n := len(r.result.History.Epochs)
-		report(Event{Epoch: n, Work: s.epochWork() * float64(n), Resumed: true})
+		meter.Skip(s.epochWork() * float64(n))
 	case s.Parent != "":
 		if err := sess.SetState(ctx, job.Parent); err != nil {
 			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
@@ -160,12 +155,12 @@ func load(ctx context.Context, sess backend.Session, job Job) error {
 }
 
 type runner struct {
-	spec   Spec
-	parts  []dataset.Part
-	sess   backend.Session
-	graph  *nn.Graph
-	report func(Event)
-	result Result
+	spec    Spec
+	samples []backend.Sample
+	sess    backend.Session
+	graph   *nn.Graph
+	meter   progress.Meter
+	result  Result
 }
 
 // epoch trains and validates one epoch, counted from 0, and returns the state
@@ -173,19 +168,16 @@ type runner struct {
 func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 	s := r.spec
 	e := store.Epoch{LearningRate: s.rate(epoch), Validation: map[string]store.Score{}}
-	batches, err := s.batches(r.parts, epoch)
-	if err != nil {
-		return nil, err
-	}
+	batches := s.batches(r.samples, epoch)
 	start := time.Now()
 	steps := 0
-	err = r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
+	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
 		func(st backend.Step) error {
 			e.TrainLoss += st.Loss
 			if st.Skipped {
 				e.Skipped++
 			}
-			r.report(Event{Epoch: epoch + 1, Work: float64(len(batches[steps]))})
+			r.meter.Add(float64(len(batches[steps])))
 			steps++
 			return nil
 		})
@@ -202,7 +194,7 @@ func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 			return nil, fmt.Errorf("validating on %s: %w", d.Name, err)
 		}
 		e.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
-		r.report(Event{Epoch: epoch + 1, Work: float64(len(ev.Loss)) / validationWork})
+		r.meter.Add(float64(len(ev.Loss)) / validationWork)
 	}
 	r.result.Seconds.Evaluate += time.Since(start).Seconds()
 

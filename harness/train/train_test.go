@@ -15,9 +15,12 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/fakebackend"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/progress"
+	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
 )
 
 // memory keeps a checkpoint in memory.
@@ -56,12 +59,12 @@ func job(t *testing.T) Job {
 	}
 	return Job{
 		Spec: Spec{
-			Format: Format, Stage: Pretrain, Network: Network{4, 2}, Loss: backend.LossOnProbabilities,
+			Format: Format, Stage: study.PretrainRun, Network: nn.UNetOptions{Width: 4, Classes: 2}, Loss: backend.LossOnProbabilities,
 			Backend: Backend{"fake", "fake-1", backend.Float32}, Seed: 3, Stream: "a",
 			Data:       []Part{{Domain{"x", "dx", 4}, 6}, {Domain{"y", "dy", 2}, 2}},
 			Validation: []Domain{{"x", "vx", 3}, {"y", "vy", 3}},
 			Target:     "x", Epochs: 5, BatchSize: 16, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
-			Adam: Adam{0.9, 0.999, 1e-8}, Frozen: []string{"encoder"},
+			Adam: backend.DefaultAdam, Frozen: []string{"encoder"},
 		},
 		Files: map[string]Files{"x": {set(6), set(3)}, "y": {set(2), set(3)}},
 	}
@@ -69,12 +72,12 @@ func job(t *testing.T) Job {
 
 func TestProtocol(t *testing.T) {
 	j := job(t)
-	var work float64
-	r, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, func(e Event) { work += e.Work })
+	var told progresstest.Recorder
+	r, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, &told)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if work != j.Spec.Work() || work != 5*(6*8+6.0/3) {
+	if work := told.Phases[0].Done; work != j.Spec.Work() || work != 5*(6*8+6.0/3) {
 		t.Errorf("reported work %g, the spec says %g", work, j.Spec.Work())
 	}
 	h := r.History
@@ -103,46 +106,10 @@ func TestProtocol(t *testing.T) {
 	}
 }
 
-// Every symmetry of every chosen image appears exactly once an epoch, in an
-// order that changes with the epoch and with nothing else.
-func TestBatches(t *testing.T) {
-	s := job(t).Spec
-	parts, err := s.parts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := s.batches(parts, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[backend.Sample]bool{}
-	perSet := map[string]map[int]bool{}
-	for _, b := range first {
-		for _, x := range b {
-			if seen[x] {
-				t.Errorf("%v appears twice", x)
-			}
-			seen[x] = true
-			if perSet[x.Dataset] == nil {
-				perSet[x.Dataset] = map[int]bool{}
-			}
-			perSet[x.Dataset][x.Index] = true
-		}
-	}
-	if len(seen) != 6*8 || len(perSet["train/x"]) != 4 || len(perSet["train/y"]) != 2 {
-		t.Errorf("%d samples of %d and %d images", len(seen), len(perSet["train/x"]), len(perSet["train/y"]))
-	}
-	again, _ := s.batches(parts, 0)
-	second, _ := s.batches(parts, 1)
-	if !reflect.DeepEqual(first, again) || reflect.DeepEqual(first, second) {
-		t.Error("the order must depend on the epoch alone")
-	}
-}
-
 // A run that is interrupted at any step ends with the same bits.
 func TestResumeGivesTheSameBits(t *testing.T) {
 	j := job(t)
-	want, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, func(Event) {})
+	want, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, progress.None{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,19 +122,19 @@ func TestResumeGivesTheSameBits(t *testing.T) {
 			}
 			return nil
 		}}
-		if _, err := Run(context.Background(), b, j, keep, func(Event) {}); !errors.Is(err, broken) {
+		if _, err := Run(context.Background(), b, j, keep, progress.None{}); !errors.Is(err, broken) {
 			t.Fatalf("stopped at %d: %v", stop, err)
 		}
-		var work float64
-		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(e Event) { work += e.Work })
+		var told progresstest.Recorder
+		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, &told)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
 			t.Fatalf("stopped at step %d, the resumed run differs", stop)
 		}
-		if math.Abs(work-j.Spec.Work()) > 1e-9 {
-			t.Errorf("stopped at step %d, the resumed run reported work %g of %g", stop, work, j.Spec.Work())
+		if p := told.Phases[0]; math.Abs(p.Done+p.Skipped-j.Spec.Work()) > 1e-9 {
+			t.Errorf("stopped at step %d, the resumed run reported work %g and skipped %g of %g", stop, p.Done, p.Skipped, j.Spec.Work())
 		}
 	}
 }
@@ -177,7 +144,7 @@ func TestResumeGivesTheSameBits(t *testing.T) {
 func TestDamagedCheckpoint(t *testing.T) {
 	j := job(t)
 	keep := &memory{}
-	want, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(Event) {})
+	want, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, progress.None{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,8 +158,8 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 	for name, b := range damages {
 		keep := &memory{b: b}
-		var work float64
-		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(e Event) { work += e.Work })
+		var told progresstest.Recorder
+		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, &told)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -202,8 +169,8 @@ func TestDamagedCheckpoint(t *testing.T) {
 		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
 			t.Errorf("%s: the result differs", name)
 		}
-		if work != j.Spec.Work() {
-			t.Errorf("%s: reported work %g of %g", name, work, j.Spec.Work())
+		if work := told.Phases[0].Done; work != j.Spec.Work() {
+			t.Errorf("%s: reported work %g of %g", name, told.Phases[0].Done, j.Spec.Work())
 		}
 	}
 }
@@ -212,7 +179,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 func TestCheckpointErrors(t *testing.T) {
 	j := job(t)
 	keep := &memory{}
-	if _, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(Event) {}); err != nil {
+	if _, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, progress.None{}); err != nil {
 		t.Fatal(err)
 	}
 	trouble := errors.New("read the/file: input/output error")
@@ -224,7 +191,7 @@ func TestCheckpointErrors(t *testing.T) {
 		"unreadable": {&memory{fails: trouble}, &fakebackend.Backend{}, []string{"the/file", "input/output", "removed"}},
 		"refused":    {keep, refusing{&fakebackend.Backend{}}, []string{"the/file", "no such tensor", "removed"}},
 	} {
-		_, err := Run(context.Background(), c.b, j, c.keep, func(Event) {})
+		_, err := Run(context.Background(), c.b, j, c.keep, progress.None{})
 		for _, w := range c.want {
 			if err == nil || !strings.Contains(err.Error(), w) {
 				t.Errorf("%s: error %v does not say %q", name, err, w)
@@ -269,7 +236,7 @@ func TestSpecDigest(t *testing.T) {
 func TestSpecCheck(t *testing.T) {
 	for want, change := range map[string]func(*Spec){
 		"target":        func(s *Spec) { s.Target = "z" },
-		"parent":        func(s *Spec) { s.Stage = Transfer },
+		"parent":        func(s *Spec) { s.Stage = study.TransferRun },
 		"learning rate": func(s *Spec) { s.LearningRate = math.NaN() },
 		"images of":     func(s *Spec) { s.Data[0].Images = 7 },
 		"epochs":        func(s *Spec) { s.Epochs = 0 },

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
 // The test's executable is also the plugin that BenchmarkRPC starts.
 func TestMain(m *testing.M) {
 	if os.Getenv("REFOCUS_CPU_TEST_PLUGIN") != "" {
-		backend.Serve(New("test"))
+		plugin.Serve(New("test"))
 		return
 	}
 	os.Exit(m.Run())
@@ -60,7 +61,7 @@ func BenchmarkRPC(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	client, err := backend.Launch(ctx, backend.Spec{Name: "cpu", Path: exe, Env: []string{"REFOCUS_CPU_TEST_PLUGIN=1"}})
+	client, err := plugin.Launch(ctx, plugin.Spec{Name: "cpu", Path: exe, Env: []string{"REFOCUS_CPU_TEST_PLUGIN=1"}})
 	if err != nil {
 		b.Fatal(err)
 	}

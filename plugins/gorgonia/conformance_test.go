@@ -4,8 +4,8 @@ import (
 	"os"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
 // servesPlugin makes the test binary the plugin.
@@ -13,7 +13,7 @@ const servesPlugin = "REFOCUS_TEST_PLUGIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(servesPlugin) != "" {
-		backend.Serve(New("test"))
+		plugin.Serve(New("test"))
 		return
 	}
 	os.Exit(m.Run())
@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := backend.Launch(t.Context(), backend.Spec{Name: Name, Path: exe, Env: []string{servesPlugin + "=1"}})
+	c, err := plugin.Launch(t.Context(), plugin.Spec{Name: Name, Path: exe, Env: []string{servesPlugin + "=1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,8 @@ import (
 	"os"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
 // The test binary is the plugin when the harness starts it.
@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := backend.Launch(t.Context(), backend.Spec{Name: "template", Path: exe, Env: []string{servesPlugin + "=1"}})
+	c, err := plugin.Launch(t.Context(), plugin.Spec{Name: "template", Path: exe, Env: []string{servesPlugin + "=1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

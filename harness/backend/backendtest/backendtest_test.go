@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/plugins/cpu"
@@ -22,7 +23,7 @@ const servesPlugin = "REFOCUS_TEST_PLUGIN"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(servesPlugin) != "" {
-		backend.Serve(cpu.New("test"))
+		plugin.Serve(cpu.New("test"))
 		return
 	}
 	os.Exit(m.Run())
@@ -34,7 +35,7 @@ func TestCPU(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := backend.Launch(t.Context(), backend.Spec{Name: "cpu", Path: exe, Env: []string{servesPlugin + "=1"}})
+	c, err := plugin.Launch(t.Context(), plugin.Spec{Name: "cpu", Path: exe, Env: []string{servesPlugin + "=1"}})
 	if err != nil {
 		t.Fatal(err)
 	}

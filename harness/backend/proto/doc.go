@@ -1,5 +1,5 @@
 // Package backendpb is the generated code of backend.proto, the service between
-// the harness and a backend plugin. Only harness/backend uses it; Go authors
+// the harness and a backend plugin. Only harness/backend/plugin uses it; Go authors
 // implement backend.Backend instead.
 //
 // Regenerating needs protoc 3.21 or later and

@@ -19,8 +19,8 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 //go:embed unet.py

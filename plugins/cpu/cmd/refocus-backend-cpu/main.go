@@ -6,7 +6,7 @@ package main
 import (
 	"runtime/debug"
 
-	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
 
@@ -15,5 +15,5 @@ func main() {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version = info.Main.Version
 	}
-	backend.Serve(cpu.New(version))
+	plugin.Serve(cpu.New(version))
 }

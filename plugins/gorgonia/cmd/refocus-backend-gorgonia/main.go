@@ -4,7 +4,7 @@ package main
 import (
 	"runtime/debug"
 
-	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/plugins/gorgonia"
 )
 
@@ -13,5 +13,5 @@ func main() {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		version = info.Main.Version
 	}
-	backend.Serve(gorgonia.New(version))
+	plugin.Serve(gorgonia.New(version))
 }

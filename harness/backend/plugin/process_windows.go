@@ -1,0 +1,18 @@
+package plugin
+
+import (
+	"os"
+	"os/exec"
+)
+
+// prepare does nothing: a plugin's stdin alone ties it to the life of this
+// process.
+func prepare(*exec.Cmd) {}
+
+func reap(p *os.Process) (*os.ProcessState, error) { return p.Wait() }
+
+func killGroup(p *os.Process) { p.Kill() }
+
+func pathOf(f *os.File) string { return f.Name() }
+
+func killOwnGroup() {}
