@@ -92,7 +92,7 @@ func (b *backendFlags) digest() (string, error) {
 }
 
 func backendsCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "backends",
 		Short: "List, describe, test and pin backend plugins",
 		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
@@ -101,7 +101,7 @@ data folder. An executable other than the built-in cpu backend is started only
 if ` + host.LockName + ` pins it ('refocus backends lock NAME'), or with
 --allow-unlocked. The lock file is the nearest one upwards from the current
 directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
-	}
+	})
 	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error) (*cobra.Command, *backendFlags) {
 		var b backendFlags
 		var c common

@@ -76,7 +76,7 @@ type failure struct{ silent bool }
 func (*failure) Error() string { return "failed" }
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
+	root := group(&cobra.Command{
 		Use:   "refocus",
 		Short: "Reproduce a published study of transfer learning in HRTEM analysis",
 		Long: `refocus simulates the micrographs of a published study, trains its networks in
@@ -95,18 +95,7 @@ interrupted.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usagef(cmd, "unknown command %q; nearest: %s", args[0], strings.Join(near, ", "))
-			}
-			return usagef(cmd, "unknown command %q", args[0])
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
-	}
-	root.SuggestionsMinimumDistance = 2
+	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
@@ -115,16 +104,6 @@ interrupted.`,
 		verifyCommand(), serveBackendCommand(),
 	)
 	return root
-}
-
-// exactly is cobra.ExactArgs with this program's exit code for misuse.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef(cmd, "%s takes %s, not %d arguments", cmd.Name(), what, len(args))
-		}
-		return nil
-	}
 }
 
 // version is the module's version and commit as the Go tool recorded them.

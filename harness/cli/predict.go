@@ -73,8 +73,8 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 	b.register(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&dir, "output", "o", "", "`DIR` to write into")
-	f.IntVar(&o.Tile, "tile", predict.DefaultTile, "side of a tile in pixels, overlap included")
-	f.IntVar(&o.MinArea, "min-area", 0, "leave out particles of fewer pixels")
-	f.Float64Var(&o.PixelSize, "pixel-size", 0, "of the images in Å (default: as the image says, else as the model says)")
+	intFlag(cmd, &o.Tile, "tile", 1, predict.DefaultTile, "side of a tile in pixels, overlap included")
+	intFlag(cmd, &o.MinArea, "min-area", 0, 0, "leave out particles of fewer pixels")
+	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the image says, else as the model says)")
 	return cmd
 }

@@ -126,7 +126,7 @@ func (im *importer) run() (*nn.Graph, error) {
 	}
 	for _, o := range im.operators {
 		if err := im.operator(o); err != nil {
-			return nil, fmt.Errorf("%s: %w", o.Label(), err)
+			return nil, &NodeError{o.Label(), err}
 		}
 	}
 	return im.graph()

@@ -10,11 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/refocus-em/refocus/harness/internal/pixels"
-
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
-	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/progress"
 )
 
@@ -157,8 +154,8 @@ func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run
 		suffix string
 		write  func(w io.Writer) error
 	}{
-		{".probability.npy", func(w io.Writer) error { return npy.Write(w, []int{s.H, s.W}, s.Probability) }},
-		{".probability.tif", func(w io.Writer) error { return tiff.Write(w, s.H, s.W, r.PixelSize, s.Probability) }},
+		{".probability.npy", func(w io.Writer) error { return imagefile.WriteNPY(w, []int{s.H, s.W}, s.Probability) }},
+		{".probability.tif", func(w io.Writer) error { return imagefile.WriteTIFF(w, s.H, s.W, r.PixelSize, s.Probability) }},
 		{".mask.png", func(w io.Writer) error { return WriteMask(w, s.H, s.W, labels) }},
 		{".labels.png", func(w io.Writer) error { return WriteLabels(w, s.H, s.W, labels) }},
 		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.PixelSize) }},

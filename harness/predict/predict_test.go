@@ -20,8 +20,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
-	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/progress/progresstest"
@@ -303,9 +301,9 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(one, func(b *bytes.Buffer) error { return tiff.Write(b, im.H, im.W, 0.5, im.Pixels) })
+	write(one, func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, im.H, im.W, 0.5, im.Pixels) })
 	write(two, func(b *bytes.Buffer) error {
-		return npy.Write(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
+		return imagefile.WriteNPY(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
 	})
 	write(bad, func(b *bytes.Buffer) error { b.WriteString("\x89PNG\r\n\x1a\nnonsense"); return nil })
 	out := filepath.Join(dir, "out")
@@ -416,9 +414,9 @@ func TestPython(t *testing.T) {
 	dir := t.TempDir()
 	im, _ := discs(7, 11)
 	for name, f := range map[string]func(b *bytes.Buffer) error{
-		"a.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0.2, im.Pixels) },
-		"b.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0, im.Pixels) },
-		"c.npy": func(b *bytes.Buffer) error { return npy.Write(b, []int{7, 11}, im.Pixels) },
+		"a.tif": func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, 7, 11, 0.2, im.Pixels) },
+		"b.tif": func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, 7, 11, 0, im.Pixels) },
+		"c.npy": func(b *bytes.Buffer) error { return imagefile.WriteNPY(b, []int{7, 11}, im.Pixels) },
 	} {
 		var b bytes.Buffer
 		if err := f(&b); err != nil {

@@ -16,10 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/internal/pixels"
-
-	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -62,12 +60,12 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 		Image
 	}{{"input", input}, {"output", output}} {
 		var test, sample bytes.Buffer
-		if err := npy.Write(&test, x.Shape, x.Data); err != nil {
+		if err := imagefile.WriteNPY(&test, x.Shape, x.Data); err != nil {
 			return nil, err
 		}
 		h, w := x.Shape[2], x.Shape[3]
 		pages := slices.Collect(slices.Chunk(x.Data, h*w)) // the channels
-		if err := tiff.Write(&sample, h, w, m.PixelSize, pages...); err != nil {
+		if err := imagefile.WriteTIFF(&sample, h, w, m.PixelSize, pages...); err != nil {
 			return nil, err
 		}
 		files = append(files, file{"test_" + x.name + ".npy", test.Bytes()}, file{"sample_" + x.name + ".tif", sample.Bytes()})

@@ -7,8 +7,8 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/engine"
+	"github.com/refocus-em/refocus/harness/half"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/half"
 )
 
 type float interface{ float32 | float64 }
