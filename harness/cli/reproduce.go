@@ -11,13 +11,13 @@ import (
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
-	"github.com/refocus-em/refocus/harness/study"
 )
 
 func reproduceCommand() *cobra.Command {
 	var c common
 	var b backendFlags
 	var jobs, threads, restarts int
+	var dropWaves bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
 		Short: "Simulate, train, report and export a study",
@@ -40,10 +40,10 @@ cluster; 'refocus plan' says more.`,
 			}
 			p, st, desc, nodes := r.Plan, r.Store, r.Backend, r.Nodes
 			out.Printf("%s, profile %s: %s", p.Study.Name, p.Study.ProfileName(), p.Study.Title)
-			jobs, threads = share(jobs, threads, runtime.NumCPU(), p.Study)
+			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), p.Study.Network.Width)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			files, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, Progress: out})
+			files, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
@@ -91,25 +91,7 @@ cluster; 'refocus plan' says more.`,
 	b.register(cmd)
 	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
+	dropWavesFlag(cmd, &dropWaves)
 	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
-}
-
-// share divides the cores between runs and threads. Small networks gain more
-// from running side by side than from threads within one; large ones would need
-// too much memory.
-func share(jobs, threads, cores int, s *study.Study) (int, int) {
-	if jobs <= 0 && threads <= 0 && s.Network.Width <= 16 {
-		return cores, 1
-	}
-	if jobs <= 0 {
-		jobs = 1
-		if threads > 0 {
-			jobs = max(1, cores/threads)
-		}
-	}
-	if threads <= 0 {
-		threads = max(1, cores/jobs)
-	}
-	return jobs, threads
 }

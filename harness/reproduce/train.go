@@ -43,6 +43,26 @@ type TrainOptions struct {
 	Progress progress.Meter
 }
 
+// Share divides the cores between runs trained at once and threads of each, as far
+// as these are not given (0), for networks of some width. Small networks gain more
+// from running side by side than from threads within one; large ones would need
+// too much memory.
+func Share(jobs, threads, cores, width int) (int, int) {
+	if jobs <= 0 && threads <= 0 && width <= 16 {
+		return cores, 1
+	}
+	if jobs <= 0 {
+		jobs = 1
+		if threads > 0 {
+			jobs = max(1, cores/threads)
+		}
+	}
+	if threads <= 0 {
+		threads = max(1, cores/jobs)
+	}
+	return jobs, threads
+}
+
 // Failure is a run that could not be trained.
 type Failure struct {
 	Node *Node

@@ -5,9 +5,9 @@ import (
 	"math"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/half"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/half"
 )
 
 type float interface{ float32 | float64 }
