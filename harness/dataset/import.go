@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/files"
 )
 
 // ImportOptions say what to make of a user's images.
@@ -30,6 +31,9 @@ type ImportOptions struct {
 	PixelSize float64
 	// Progress is told of every finished image.
 	Progress func(done, total int)
+	// Damaged is told of a set that was finished and is damaged, now in path. It is
+	// made again.
+	Damaged func(path string, why error)
 }
 
 // maxPixels bounds what Import holds in memory: 2 GiB of float32.
@@ -127,7 +131,7 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 		o := own{Format, base, part.count, max(len(classes), 2), opt.PixelSize}
 		o.Own.First = part.first
 		digest := digestOf(o)
-		ready, err := Find(root, digest)
+		ready, err := findOrClear(ctx, files.Disk{}, root, digest, opt.Damaged)
 		if errors.Is(err, fs.ErrNotExist) {
 			ready, err = importPart(ctx, root, digest, part.name, images, x, y, o, func() {
 				if done++; opt.Progress != nil {
@@ -329,7 +333,7 @@ func importPart(ctx context.Context, root, digest, name, path string, x, y *imag
 		Count: o.Count, Height: x.H, Width: x.W, Classes: o.Classes, PixelSize: o.PixelSize,
 		Own: &o.Own,
 	}
-	if err := writeSet(dir, m, pixels, labels); err != nil {
+	if err := writeSet(files.Disk{}, dir, m, pixels, labels); err != nil {
 		return Ready{}, err
 	}
 	return m.ready(dir)
