@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 // cluster is a Slurm cluster of one node on the loopback, for one test.

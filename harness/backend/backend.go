@@ -7,9 +7,9 @@
 // the same numbers and can be compared with another one step by step.
 //
 // Backend and Session are what the harness sees of every backend. Package plugin
-// makes a plugin of a Backend, and a Backend of a plugin: it holds the host that
-// finds, verifies, starts and watches plugins, and Serve for their executables.
-// Authors in other languages implement the service in proto/ directly.
+// makes a plugin of a Backend and a Backend of a plugin, package host finds
+// plugins and starts those that are trusted. Authors in other languages implement
+// the service in proto/ directly.
 package backend
 
 import (
@@ -103,7 +103,11 @@ func (o Options) WithDefaults() Options {
 // Adam holds the optimiser's constants; the learning rate comes with each
 // TrainRequest. The update is PyTorch's: bias-corrected moments, ε added to
 // √v̂ after the correction.
-type Adam struct{ Beta1, Beta2, Epsilon float64 }
+type Adam struct {
+	Beta1   float64 `json:"beta1"`   // decay of the first moment
+	Beta2   float64 `json:"beta2"`   // decay of the second moment
+	Epsilon float64 `json:"epsilon"` // added to the root of the second moment
+}
 
 // DefaultAdam holds the study's constants.
 var DefaultAdam = Adam{0.9, 0.999, 1e-8}
@@ -152,9 +156,9 @@ type Session interface {
 
 	// State returns weights, BatchNormalization statistics and optimiser state
 	// as safetensors: every graph tensor that has a role under its own name,
-	// Adam's moments as "adam.m." and "adam.v." + parameter name, and the
-	// metadata "step" (decimal), for mixed precision also "loss_scale" and
-	// "good_steps". A Float64 session writes F64, every other F32.
+	// Adam's moments as FirstMoment and SecondMoment + parameter name, and the
+	// metadata StepKey, for mixed precision also LossScaleKey and GoodStepsKey.
+	// A Float64 session writes F64, every other F32.
 	State(ctx context.Context) ([]byte, error)
 
 	// SetState restores what State returned, from any backend; F32 and F64 are

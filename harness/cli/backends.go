@@ -11,8 +11,10 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
+	"github.com/refocus-em/refocus/harness/backend/host"
 	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/reproduce"
 )
 
 // backendFlags choose a backend.
@@ -27,12 +29,12 @@ func (b *backendFlags) register(cmd *cobra.Command) {
 }
 
 func (b *backendFlags) registerTrust(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+plugin.LockName+" does not pin, or pins differently")
+	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+host.LockName+" does not pin, or pins differently")
 }
 
 // plugins are the backends this program knows; their warnings go to out.
-func (b *backendFlags) plugins(out *progress.Printer) plugin.Plugins {
-	return plugin.Plugins{
+func (b *backendFlags) plugins(out *progress.Printer) host.Plugins {
+	return host.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
 		Spec: plugin.Spec{Logger: hclog.New(&hclog.LoggerOptions{
@@ -58,6 +60,11 @@ func (b *backendFlags) launch(ctx context.Context, out *progress.Printer) (*plug
 	return b.plugins(out).Launch(ctx, b.name)
 }
 
+// process is launch for those who need no more than a process.
+func (b *backendFlags) process(out *progress.Printer) func(context.Context) (reproduce.Process, error) {
+	return func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) }
+}
+
 // describe starts the backend for long enough to ask what it is.
 func (b *backendFlags) describe(ctx context.Context, out *progress.Printer) (backend.Description, error) {
 	c, err := b.launch(ctx, out)
@@ -77,7 +84,7 @@ func (b *backendFlags) digest() (string, error) {
 		return "", err
 	}
 	_, digest, err := p.Trust(f)
-	var unlocked *plugin.UnlockedError
+	var unlocked *host.UnlockedError
 	if errors.As(err, &unlocked) && b.allowUnlocked {
 		err = nil
 	}
@@ -91,7 +98,7 @@ func backendsCommand() *cobra.Command {
 		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
 beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH and in the user's
 data folder. An executable other than the built-in cpu backend is started only
-if ` + plugin.LockName + ` pins it ('refocus backends lock NAME'), or with
+if ` + host.LockName + ` pins it ('refocus backends lock NAME'), or with
 --allow-unlocked. The lock file is the nearest one upwards from the current
 directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
 	}
@@ -124,7 +131,7 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 				return err
 			}
 			trust, _, _ := p.Trust(f) // describe has acted on a refusal
-			return plugin.PrintInfo(w, f, trust, d)
+			return host.PrintInfo(w, f, trust, d)
 		})
 	b.registerTrust(info)
 	verify, b := sub("verify NAME", "Run a backend through the conformance suite", name,
@@ -148,7 +155,7 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, plugin.LockPath())
+			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, host.LockPath())
 			return nil
 		})
 	return cmd

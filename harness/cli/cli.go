@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -169,45 +168,23 @@ func (c *common) printer() *progress.Printer {
 }
 
 // plan reads and expands the spec that the command line names.
-func (c *common) plan(name string) (*study.Plan, error) {
-	f, err := study.Find(name)
-	if err != nil {
-		return nil, err
-	}
-	s, err := f.Study(c.profile)
-	if err != nil {
-		return nil, err
-	}
-	return s.Expand()
-}
-
-// resolved is a study with the addresses of its runs.
-type resolved struct {
-	plan  *study.Plan
-	store *store.Store
-	desc  backend.Description
-	data  *reproduce.Data
-	nodes []*reproduce.Node
-}
+func (c *common) plan(name string) (*study.Plan, error) { return study.Load(name, c.profile) }
 
 // resolve reads the spec that the command line names, opens the store (with
 // store.Open or store.Existing), asks the backend what it is and addresses every
 // run.
-func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *progress.Printer) (*resolved, error) {
-	r := &resolved{}
-	var err error
-	if r.plan, err = c.plan(name); err != nil {
+func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *progress.Printer) (*reproduce.Resolved, error) {
+	p, err := c.plan(name)
+	if err != nil {
 		return nil, err
 	}
-	if r.store, err = open(c.out); err != nil {
+	st, err := open(c.out)
+	if err != nil {
 		return nil, err
 	}
-	if r.desc, err = b.describe(ctx, out); err != nil {
+	desc, err := b.describe(ctx, out)
+	if err != nil {
 		return nil, err
 	}
-	if r.data, err = reproduce.NewData(ctx, r.store, r.plan); err != nil {
-		return nil, err
-	}
-	r.nodes, err = reproduce.Resolve(r.plan, r.data, r.desc)
-	return r, err
+	return reproduce.Resolve(ctx, st, p, desc)
 }

@@ -25,12 +25,9 @@ report shows the same with figures.`,
 			if err != nil {
 				return err
 			}
-			in, err := r.input(cmd.Context(), nil)
+			in, err := report.Gather(cmd.Context(), r, report.Options{})
 			if err != nil {
 				return err
-			}
-			if len(in.Models) == 0 {
-				return r.noModel()
 			}
 			compared, err := report.Compare(in)
 			if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/crosscheck"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/train"
@@ -68,7 +69,7 @@ fails, and names the first place where the two part.`,
 				return crosscheck.File{Path: f.Path, SHA256: f.SHA256, Count: data.Count(domain.Key, split)}
 			}
 			in.Train, in.Validation = set(dataset.Train, files[domain.Key].Train), set(dataset.Validation, files[domain.Key].Validation)
-			spec := train.Spec{Network: train.Network{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
+			spec := train.Spec{Network: nn.UNetOptions{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
 			if in.Graph, err = spec.Graph(); err != nil {
 				return err
 			}
@@ -76,7 +77,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, profileName(p)))
+			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, p.Study.ProfileName()))
 			if err := cert.Write(dir); err != nil {
 				return fmt.Errorf("writing the certificate: %w", err)
 			}

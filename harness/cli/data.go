@@ -15,7 +15,6 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
-	"github.com/refocus-em/refocus/harness/study"
 )
 
 func dataCommand() *cobra.Command {
@@ -48,7 +47,7 @@ same command goes on where it stopped; the bytes are the same either way.`,
 			if _, err := generate(cmd.Context(), st, p, data, workers, out); err != nil {
 				return err
 			}
-			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), named(p))
+			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())
 		},
 	}
 	c.profileFlag(cmd)
@@ -57,21 +56,6 @@ same command goes on where it stopped; the bytes are the same either way.`,
 	cmd.Flags().IntVar(&workers, "jobs", 0, "structures simulated at once (default: all cores)")
 	cmd.AddCommand(dataShowCommand())
 	return cmd
-}
-
-// named lists a plan's simulated sets with their domains' names.
-func named(p *study.Plan) []dataset.Named {
-	var sets []dataset.Named
-	for i := range p.Domains {
-		d := &p.Domains[i]
-		if d.Own != nil {
-			continue
-		}
-		for _, split := range []string{dataset.Train, dataset.Validation} {
-			sets = append(sets, dataset.Named{Name: d.Name, Source: reproduce.Source(p.Study, d, split)})
-		}
-	}
-	return sets
 }
 
 func dataShowCommand() *cobra.Command {
@@ -96,7 +80,7 @@ parameters of every image's structure instead.`,
 				return err
 			}
 			if dir == "" {
-				dir = st.Report(p.Study.Name + "-" + profileName(p) + "-data")
+				dir = st.Report(p.Study.Name + "-" + p.Study.ProfileName() + "-data")
 			}
 			if err := os.MkdirAll(dir, 0o777); err != nil {
 				return err
@@ -111,7 +95,7 @@ parameters of every image's structure instead.`,
 				if err != nil { // perhaps only validated on
 					src = reproduce.Source(p.Study, d, dataset.Validation)
 					if ready, err = dataset.Find(st.Root(), src.Digest()); errors.Is(err, fs.ErrNotExist) {
-						return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, profileName(p), c.out)
+						return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, p.Study.ProfileName(), c.out)
 					} else if err != nil {
 						return err
 					}

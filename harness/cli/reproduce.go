@@ -8,10 +8,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -42,12 +42,12 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
-			p, st, desc, nodes := r.plan, r.store, r.desc, r.nodes
-			out.Printf("%s, profile %s: %s", p.Study.Name, profileName(p), p.Study.Title)
+			p, st, desc, nodes := r.Plan, r.Store, r.Backend, r.Nodes
+			out.Printf("%s, profile %s: %s", p.Study.Name, p.Study.ProfileName(), p.Study.Title)
 			jobs, threads = share(jobs, threads, runtime.NumCPU(), p.Study)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			files, err := generate(ctx, st, p, r.data, jobs*threads, out)
+			files, err := generate(ctx, st, p, r.Data, jobs*threads, out)
 			if err != nil {
 				return err
 			}
@@ -72,15 +72,15 @@ cluster; 'refocus plan' says more.`,
 				return err
 			}
 			failures, err := trainAll(ctx, st, nodes, reproduce.TrainOptions{
-				Launch: func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) },
+				Launch: b.process(out),
 				SHA256: executable,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + profileName(p), StudyDigest: studyDigest, Harness: version(), Files: files,
+				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: files,
 			}, out)
 			if err != nil {
 				return err
 			}
-			if err := r.report(ctx, failures, false, &b, out); err != nil {
+			if err := writeReport(ctx, r, &b, report.Options{Failures: failures}, out); err != nil {
 				return err
 			}
 			if len(failures) > 0 {
@@ -97,14 +97,6 @@ cluster; 'refocus plan' says more.`,
 	cmd.Flags().IntVar(&threads, "threads", 0, "threads per run (default likewise)")
 	cmd.Flags().IntVar(&restarts, "restarts", 3, "how often a run is resumed after its backend failed")
 	return cmd
-}
-
-// profileName is the profile's name for people and folders.
-func profileName(p *study.Plan) string {
-	if p.Study.Profile == "" {
-		return "base"
-	}
-	return p.Study.Profile
 }
 
 // share divides the cores between runs and threads. Small networks gain more
@@ -191,14 +183,4 @@ func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o r
 	}
 	o.Failed = func(n *reproduce.Node, err error) { out.Printf("%s failed: %v", n.Run.ID, err) }
 	return reproduce.Train(ctx, st, nodes, o)
-}
-
-// sessionOptions opens a session to ask a trained model something. A model
-// trained in mixed precision has float32 weights and answers in float32.
-func sessionOptions(s train.Spec) backend.Options {
-	precision := s.Backend.Precision
-	if precision == backend.Mixed {
-		precision = backend.Float32
-	}
-	return backend.Options{Precision: precision, Loss: s.Loss, Threads: runtime.NumCPU()}
 }

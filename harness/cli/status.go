@@ -23,32 +23,15 @@ and waiting at a checkpoint to be gone on with, and untouched.`,
 			if err != nil {
 				return err
 			}
-			s := struct {
-				Runs      int `json:"runs"`
-				Finished  int `json:"finished"`
-				Running   int `json:"running"` // in some process, now
-				Begun     int `json:"begun"`   // with a checkpoint, waiting to be resumed
-				Untouched int `json:"untouched"`
-			}{Runs: len(r.nodes)}
-			for _, n := range r.nodes {
-				switch state, err := r.store.State(n.Digest); {
-				case err != nil:
-					return err
-				case state == store.Finished:
-					s.Finished++
-				case state == store.Running:
-					s.Running++
-				case state == store.Begun:
-					s.Begun++
-				default:
-					s.Untouched++
-				}
+			s, err := r.States()
+			if err != nil {
+				return err
 			}
 			if c.json {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s, profile %s, backend %s: %d of %d runs finished, %d running now, %d begun, %d untouched\n",
-				r.plan.Study.Name, profileName(r.plan), r.desc.Name, s.Finished, s.Runs, s.Running, s.Begun, s.Untouched)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d of %d runs finished, %d running now, %d begun, %d untouched\n",
+				r, s.Finished, s.Runs, s.Running, s.Begun, s.Untouched)
 			return nil
 		},
 	}

@@ -60,16 +60,16 @@ func (r *run) adamSteps(ctx context.Context, s backend.Session, adam backend.Ada
 // adamStep judges one parameter's update. Values whose gradient is no more than
 // rounding are left out: Adam turns it into a full step in either direction.
 func (r *run) adamStep(name string, adam backend.Adam, rate, previous float64, step int, before, after *state, grad []float64, scale float64) {
-	moment := func(kind string, i int) float64 {
-		if v := before.values["adam."+kind+"."+name]; v != nil {
+	moment := func(prefix string, i int) float64 {
+		if v := before.values[prefix+name]; v != nil {
 			return v[i]
 		}
 		return 0
 	}
 	var got, want []float64
 	update := func(i int, correct bool, eps func(v, c float64) float64) float64 {
-		m := adam.Beta1*moment("m", i) + (1-adam.Beta1)*grad[i]
-		v := adam.Beta2*moment("v", i) + (1-adam.Beta2)*grad[i]*grad[i]
+		m := adam.Beta1*moment(backend.FirstMoment, i) + (1-adam.Beta1)*grad[i]
+		v := adam.Beta2*moment(backend.SecondMoment, i) + (1-adam.Beta2)*grad[i]*grad[i]
 		c1, c2 := 1-math.Pow(adam.Beta1, float64(step)), 1-math.Pow(adam.Beta2, float64(step))
 		if !correct {
 			c1, c2 = 1, 1

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
@@ -40,7 +41,7 @@ func decodeState(b []byte) (*state, error) {
 			s.values[t.Name] = d
 		}
 	}
-	if t, ok := f.Metadata["step"]; ok {
+	if t, ok := f.Metadata[backend.StepKey]; ok {
 		if s.step, err = strconv.Atoi(t); err != nil {
 			return nil, fmt.Errorf("step %q: %w", t, err)
 		}

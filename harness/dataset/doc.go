@@ -26,6 +26,5 @@
 // set at once share the work; they write the same bytes, so that they could not
 // harm one another even if they did not.
 //
-// [Subset] and [Epoch] decide which samples a training sees and in which order.
 // Package imagefile reads the file formats, package sheet draws contact sheets.
 package dataset

@@ -385,7 +385,7 @@ func assemble(disk files.Disk, w wanted) error {
 	m := &Manifest{
 		Format: Format, Kind: Simulated, Digest: s.Digest(),
 		Generator: hrtem.Version, Config: &c, Seed: s.Seed, Split: s.Split,
-		Conditions: (*conditions)(&s.Conditions), Specimens: s.Specimens(),
+		Conditions: &s.Conditions, Specimens: s.Specimens(),
 		Count: s.Count, Height: c.Crop, Width: c.Crop, Classes: 2,
 		PixelSize: c.Cell / float64(c.Output),
 	}

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 // writeNPY writes an array of float32 of n images of h×w pixels.

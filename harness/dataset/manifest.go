@@ -26,12 +26,12 @@ type Manifest struct {
 	Digest string `json:"digest"`
 
 	// Simulated sets and exit waves.
-	Generator  int           `json:"generator,omitempty"` // hrtem.Version
-	Config     *hrtem.Config `json:"config,omitempty"`
-	Seed       uint64        `json:"seed,omitempty"`
-	Split      string        `json:"split,omitempty"`
-	Conditions *conditions   `json:"conditions,omitempty"`
-	Specimens  string        `json:"specimens,omitempty"` // digest of the exit waves
+	Generator  int               `json:"generator,omitempty"` // hrtem.Version
+	Config     *hrtem.Config     `json:"config,omitempty"`
+	Seed       uint64            `json:"seed,omitempty"`
+	Split      string            `json:"split,omitempty"`
+	Conditions *hrtem.Conditions `json:"conditions,omitempty"`
+	Specimens  string            `json:"specimens,omitempty"` // digest of the exit waves
 
 	// Sets of images.
 	Count     int                `json:"count,omitempty"`

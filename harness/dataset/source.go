@@ -37,13 +37,6 @@ type Source struct {
 	Count int
 }
 
-// conditions gives hrtem.Conditions the names they have in a manifest.
-type conditions struct {
-	Defocus    float64 `json:"defocus"`     // Å, the nominal value
-	DefocusStd float64 `json:"defocus_std"` // Å
-	Dose       float64 `json:"dose"`        // e⁻/Å²
-}
-
 // specimens determines a set of exit waves.
 type specimens struct {
 	Format    int          `json:"format"`
@@ -61,10 +54,10 @@ func (s Source) specimens() specimens {
 // of defocus spread and counting noise.
 type imaging struct {
 	specimens
-	Conditions conditions `json:"conditions"`
+	Conditions hrtem.Conditions `json:"conditions"`
 }
 
-func (s Source) imaging() imaging { return imaging{s.specimens(), conditions(s.Conditions)} }
+func (s Source) imaging() imaging { return imaging{s.specimens(), s.Conditions} }
 
 // Digest is the SHA-256 that names the set's folder. The source must be one that
 // Validate accepts.

@@ -17,8 +17,8 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 // small is a field with everything in it, cheap enough for an emulator.

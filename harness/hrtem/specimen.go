@@ -69,11 +69,12 @@ type Particle struct {
 	Atoms  int   `json:"atoms"`
 }
 
-// Conditions are those of one image.
+// Conditions are those of one image. Their JSON form enters the data digest.
 type Conditions struct {
 	// Defocus is the nominal defocus label in Å and DefocusStd the standard
 	// deviation of the actual one around it (study: 15).
-	Defocus, DefocusStd float64
+	Defocus    float64 `json:"defocus"`
+	DefocusStd float64 `json:"defocus_std"`
 	// Dose is in electrons per Å².
-	Dose float64
+	Dose float64 `json:"dose"`
 }

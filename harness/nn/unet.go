@@ -9,8 +9,8 @@ import (
 
 // UNetOptions configures UNet.
 type UNetOptions struct {
-	Width   int // base width w; 64 in the study
-	Classes int // 2 in the study
+	Width   int `json:"width"`   // base width w; 64 in the study
+	Classes int `json:"classes"` // 2 in the study
 }
 
 // Names of the parameter groups, and of the values that a tool may ask for.
@@ -36,6 +36,21 @@ const (
 // At width 64 and two classes it has 14,147,650 parameters, 11,019,584 of them
 // in the encoder.
 func UNet(o UNetOptions) (*Graph, error) {
+	g, err := UNetLayout(o)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range g.Tensors {
+		if t.Role != Constant {
+			t.Data = make([]float32, t.Len())
+		}
+	}
+	return g, g.Check()
+}
+
+// UNetLayout is UNet without memory for the weights: enough for Shapes, Layers and
+// the counts of work.
+func UNetLayout(o UNetOptions) (*Graph, error) {
 	if o.Width < 2 || o.Width%2 != 0 || o.Width > 1024 {
 		return nil, fmt.Errorf("U-Net width %d: must be even, from 2 to 1024", o.Width)
 	}
@@ -94,7 +109,7 @@ func UNet(o UNetOptions) (*Graph, error) {
 	}
 	x = b.conv(Logits, x, in, o.Classes, 1, 1, true)
 	b.g.Nodes = append(b.g.Nodes, &Node{"softmax", "Softmax", []string{x}, []string{Probabilities}, Attrs{"axis": int64(1)}})
-	return b.g, b.g.Check()
+	return b.g, nil
 }
 
 // builder names every value after the node that produces it.
@@ -109,7 +124,7 @@ func (b *builder) node(name, op string, attrs Attrs, inputs ...string) string {
 }
 
 func (b *builder) tensor(name string, role Role, shape ...int) string {
-	b.g.Tensors = append(b.g.Tensors, &Tensor{Name: name, Shape: shape, Data: make([]float32, size(shape)), Role: role})
+	b.g.Tensors = append(b.g.Tensors, &Tensor{Name: name, Shape: shape, Role: role})
 	return name
 }
 

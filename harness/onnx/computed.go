@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
 // maxComputed bounds a tensor that takes part in computations with sizes;
@@ -26,17 +28,17 @@ func (v *value) computed() (*value, error) {
 		return nil, errors.New("the values of an image are used as numbers, which is not supported")
 	case v.array == nil:
 		return v, nil
-	case v.array.len() > maxComputed:
-		return nil, fmt.Errorf("a constant of shape %v is used in a computation of sizes, which is not supported", v.array.shape)
+	case v.array.Len() > maxComputed:
+		return nil, fmt.Errorf("a constant of shape %v is used in a computation of sizes, which is not supported", v.array.Shape)
 	}
-	c := &value{shape: v.array.shape, integer: v.array.f == nil && v.array.d == nil}
-	for _, x := range v.array.i {
+	c := &value{shape: v.array.Shape, integer: !v.array.Type.IsFloat()}
+	for _, x := range v.array.Ints {
 		c.forms = append(c.forms, form{k: float64(x)})
 	}
-	for _, x := range v.array.f {
+	for _, x := range v.array.F32 {
 		c.forms = append(c.forms, form{k: float64(x)})
 	}
-	for _, x := range v.array.d {
+	for _, x := range v.array.F64 {
 		c.forms = append(c.forms, form{k: x})
 	}
 	return c, nil
@@ -75,29 +77,29 @@ func (im *importer) follow(o *operator, f func(c *value) (*value, error)) error 
 		return err
 	}
 	if err != nil {
-		return im.set(o, broken(fmt.Errorf("%s: %w", o.label(), err)))
+		return im.set(o, broken(fmt.Errorf("%s: %w", o.Label(), err)))
 	}
 	return im.set(o, c)
 }
 
 func (im *importer) constantNode(o *operator, a *attributes) error {
-	v := lookup[*array](a, "value", nil)
+	v := lookup[*wire.Array](a, "value", nil)
 	switch {
 	case a.get("value_float") != nil:
-		v = &array{shape: []int{}, f: []float32{lookup(a, "value_float", float32(0))}}
+		v = &wire.Array{Shape: []int{}, Type: wire.Float32, F32: []float32{lookup(a, "value_float", float32(0))}}
 	case a.get("value_int") != nil:
-		v = &array{shape: []int{}, i: []int64{lookup(a, "value_int", int64(0))}}
+		v = &wire.Array{Shape: []int{}, Type: wire.Int64, Ints: []int64{lookup(a, "value_int", int64(0))}}
 	case a.get("value_floats") != nil:
 		x := lookup(a, "value_floats", []float32{})
-		v = &array{shape: []int{len(x)}, f: x}
+		v = &wire.Array{Shape: []int{len(x)}, Type: wire.Float32, F32: x}
 	case a.get("value_ints") != nil:
 		x := lookup(a, "value_ints", []int64{})
-		v = &array{shape: []int{len(x)}, i: x}
+		v = &wire.Array{Shape: []int{len(x)}, Type: wire.Int64, Ints: x}
 	}
 	if v == nil || len(o.values) != 1 {
 		return errors.New("has no value of a kind that is supported")
 	}
-	return im.set(o, &value{array: v, constant: o.outputs[0]})
+	return im.set(o, &value{array: v, constant: o.Outputs[0]})
 }
 
 func (im *importer) shapeOf(o *operator, a *attributes) error {
@@ -114,7 +116,7 @@ func (im *importer) shapeOf(o *operator, a *attributes) error {
 	default:
 		shape := x.shape
 		if x.array != nil {
-			shape = x.array.shape
+			shape = x.array.Shape
 		}
 		for _, d := range shape {
 			dims = append(dims, constant(d))
@@ -164,16 +166,16 @@ func (im *importer) gather(o *operator, a *attributes) error {
 // axes reads the axes of Squeeze and Unsqueeze: an attribute before opset 13,
 // an input since.
 func (im *importer) axes(o *operator, a *attributes) ([]int, error) {
-	if im.opset < 13 {
+	if im.Opset < 13 {
 		var r []int
 		for _, x := range lookup(a, "axes", []int64(nil)) {
-			if x < -maxRank || x > maxRank {
+			if x < -wire.MaxRank || x > wire.MaxRank {
 				return nil, fmt.Errorf("attribute \"axes\" has the element %d", x)
 			}
 			r = append(r, int(x))
 		}
-		if len(o.inputs) > 1 {
-			return nil, fmt.Errorf("has %d inputs, needs 1 at opset %d", len(o.inputs), im.opset)
+		if len(o.Inputs) > 1 {
+			return nil, fmt.Errorf("has %d inputs, needs 1 at opset %d", len(o.Inputs), im.Opset)
 		}
 		return r, nil
 	}
@@ -194,7 +196,7 @@ func (im *importer) unsqueeze(o *operator, a *attributes) error {
 	}
 	return im.follow(o, func(c *value) (*value, error) {
 		rank := len(c.shape) + len(axes)
-		if rank > maxRank {
+		if rank > wire.MaxRank {
 			return nil, errors.New("too many dimensions")
 		}
 		shape := make([]int, rank)
@@ -247,7 +249,7 @@ func (im *importer) concatComputed(o *operator, a *attributes) error {
 	axis := lookup(a, "axis", int64(0))
 	return im.follow(o, func(c *value) (*value, error) {
 		r := &value{integer: c.integer}
-		for i := range o.inputs {
+		for i := range o.Inputs {
 			x, err := im.input(o, i).computed()
 			if err != nil {
 				return nil, err
@@ -351,7 +353,7 @@ func (im *importer) reshape(o *operator, a *attributes) error {
 			shape[open] = len(c.forms) / known
 			known *= shape[open]
 		}
-		if known != len(c.forms) || len(shape) > maxRank {
+		if known != len(c.forms) || len(shape) > wire.MaxRank {
 			return nil, fmt.Errorf("shape %v for %d elements", want, len(c.forms))
 		}
 		return &value{shape: shape, forms: c.forms, integer: c.integer}, nil
@@ -382,8 +384,8 @@ func (c *value) transposed(perm []int64) *value {
 
 func (im *importer) constantOfShape(o *operator, a *attributes) error {
 	fill := &value{shape: []int{}, forms: []form{{}}}
-	if v := lookup[*array](a, "value", nil); v != nil {
-		if v.len() != 1 {
+	if v := lookup[*wire.Array](a, "value", nil); v != nil {
+		if v.Len() != 1 {
 			return errors.New("attribute \"value\" must have one element")
 		}
 		var err error
@@ -403,7 +405,7 @@ func (im *importer) constantOfShape(o *operator, a *attributes) error {
 			}
 			n *= d
 		}
-		if len(shape) > maxRank {
+		if len(shape) > wire.MaxRank {
 			return nil, errors.New("too many dimensions")
 		}
 		return &value{shape: shape, forms: slices.Repeat(fill.forms, n), integer: fill.integer}, nil
@@ -415,15 +417,18 @@ func (im *importer) cast(o *operator, a *attributes) error {
 	to := lookup(a, "to", int64(0))
 	x := im.input(o, 0)
 	if x.image != "" {
-		if to != typeFloat {
-			return fmt.Errorf("attribute \"to\" = %d (%s) of an image is not supported", to, typeName(to))
+		if wire.Type(to) != wire.Float32 {
+			return fmt.Errorf("attribute \"to\" = %d (%s) of an image is not supported", to, wire.Type(to))
 		}
 		return im.set(o, x)
 	}
+	if x.array != nil && x.array.F32 != nil && wire.Type(to) == wire.Float32 { // float16 weights
+		return im.set(o, &value{array: x.array, constant: o.Outputs[0]})
+	}
 	return im.follow(o, func(c *value) (*value, error) {
 		r := &value{shape: c.shape, forms: slices.Clone(c.forms)}
-		switch to {
-		case typeInt32, typeInt64:
+		switch wire.Type(to) {
+		case wire.Int32, wire.Int64:
 			r.integer = true
 			for i, f := range r.forms { // rounds towards zero
 				if f.fixed() {
@@ -432,14 +437,14 @@ func (im *importer) cast(o *operator, a *attributes) error {
 					return nil, fmt.Errorf("rounding %v is not supported", f)
 				}
 			}
-		case typeFloat, typeDouble:
+		case wire.Float32, wire.Float64:
 			for _, f := range r.forms {
 				if !f.exact() {
 					return nil, fmt.Errorf("%v is rounded", f)
 				}
 			}
 		default:
-			return nil, fmt.Errorf("conversion to %s is not supported", typeName(to))
+			return nil, fmt.Errorf("conversion to %s is not supported", wire.Type(to))
 		}
 		return r, nil
 	})
@@ -457,7 +462,7 @@ func (im *importer) round(o *operator, a *attributes) error {
 			if !f.whole() {
 				return nil, fmt.Errorf("rounding %v is not supported", r.forms[i])
 			}
-			if o.op == "Floor" {
+			if o.Op == "Floor" {
 				f.k = math.Floor(k)
 			} else {
 				f.k = math.Ceil(k)

@@ -8,10 +8,10 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 // TestConsumerTable loads one exported model in every consumer, at two sizes

@@ -8,16 +8,13 @@
 // kept as nodes. The same graph and options give the same bytes.
 //
 // Unmarshal reads such files, and U-Nets exported by other frameworks, into
-// an nn.Graph. A scan of the protobuf wire format comes first. It refuses what
-// is damaged or hostile (truncated messages, data that do not fill their
-// shape, external files, names used twice, missing initialisers, cycles)
-// before anything is allocated for it, and it keeps what the decoder does not
-// pass on: operator sets, node names, metadata, dynamic dimensions. The model
-// itself is decoded by github.com/owulveryck/onnx-go into a backend of our own
-// that records every operator; the two readings must agree. Import then states
-// the operators in the form that package nn describes, with the semantics of
-// the ONNX specification at opset 13; an operator, attribute or value outside
-// that set is refused by name, never approximated.
+// an nn.Graph. Package internal/wire scans the protobuf wire format first and
+// refuses what is damaged or hostile before anything is allocated for it. The
+// import then states the operators in the form that package nn describes, with
+// the semantics of the ONNX specification at opset 13; an operator, attribute
+// or value outside that set is refused by name, never approximated. Package
+// onnxgo reads files a second time, with other code, for certificates and
+// tests.
 //
 // Formats: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto and
 // https://github.com/onnx/onnx/blob/main/docs/Operators.md

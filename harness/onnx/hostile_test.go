@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"bytes"
+	"errors"
 	"reflect"
 	"runtime"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
+	"github.com/refocus-em/refocus/harness/onnx/onnxgo"
 )
 
 // A model built field by field, so that any of them can be wrong.
@@ -31,11 +34,11 @@ func valid() *builder {
 			rawNodeBytes("relu", "Relu", []string{"c"}, []string{"y"}),
 		},
 		tensors: [][]byte{
-			rawTensorBytes("w", typeFloat, make([]byte, 4*2*9), 2, 1, 3, 3),
-			rawTensorBytes("b", typeFloat, make([]byte, 4*2), 2),
+			rawTensorBytes("w", uint64(wire.Float32), make([]byte, 4*2*9), 2, 1, 3, 3),
+			rawTensorBytes("b", uint64(wire.Float32), make([]byte, 4*2), 2),
 		},
-		inputs:  [][]byte{rawValueBytes("x", typeFloat, -1, 1, -1, -1)},
-		outputs: [][]byte{rawValueBytes("y", typeFloat, -1, 2, -1, -1)},
+		inputs:  [][]byte{rawValueBytes("x", uint64(wire.Float32), -1, 1, -1, -1)},
+		outputs: [][]byte{rawValueBytes("y", uint64(wire.Float32), -1, 2, -1, -1)},
 	}
 }
 
@@ -83,7 +86,7 @@ func intAttr(name string, v int64) []byte {
 	var m message
 	m.text(1, name)
 	m.varint(3, uint64(v))
-	m.varint(20, attrInt)
+	m.varint(20, wire.AttrInt)
 	return m.b
 }
 
@@ -150,7 +153,7 @@ func refusals() []refusal {
 		var loc, m message
 		loc.text(1, "location")
 		loc.text(2, "../../../../etc/passwd")
-		m.b = rawTensorBytes("w", typeFloat, nil, 2, 1, 3, 3)
+		m.b = rawTensorBytes("w", uint64(wire.Float32), nil, 2, 1, 3, 3)
 		m.bytes(13, loc.b)
 		m.varint(14, 1)
 		return m.b
@@ -173,12 +176,12 @@ func refusals() []refusal {
 			b.inputs = nil
 			b.nodes[0] = rawNodeBytes("conv", "Conv", []string{"w", "w"}, []string{"c"})
 		}, []string{"0 inputs"}},
-		{"two inputs", func(b *builder) { b.inputs = append(b.inputs, rawValueBytes("x2", typeFloat, 1)) }, []string{"2 inputs"}},
+		{"two inputs", func(b *builder) { b.inputs = append(b.inputs, rawValueBytes("x2", uint64(wire.Float32), 1)) }, []string{"2 inputs"}},
 		{"input of wrong type", func(b *builder) { b.inputs[0] = rawValueBytes("x", 10, -1, 1, -1, -1) }, []string{`"x"`, "float16"}},
-		{"input of wrong rank", func(b *builder) { b.inputs[0] = rawValueBytes("x", typeFloat, -1, 1, -1) }, []string{`"x"`, "[N,C,H,W]"}},
+		{"input of wrong rank", func(b *builder) { b.inputs[0] = rawValueBytes("x", uint64(wire.Float32), -1, 1, -1) }, []string{`"x"`, "[N,C,H,W]"}},
 		{"input that is a sequence", func(b *builder) { b.inputs[0] = append(field1(1, []byte("x")), field1(2, field1(4, nil))...) }, []string{`"x"`, "no tensor"}},
-		{"output declared otherwise", func(b *builder) { b.outputs[0] = rawValueBytes("y", typeFloat, -1, 3, -1, -1) }, []string{`"y"`, "declared"}},
-		{"output that nobody makes", func(b *builder) { b.outputs[0] = rawValueBytes("z", typeFloat, -1, 2, -1, -1) }, []string{`"z"`, "no node"}},
+		{"output declared otherwise", func(b *builder) { b.outputs[0] = rawValueBytes("y", uint64(wire.Float32), -1, 3, -1, -1) }, []string{`"y"`, "declared"}},
+		{"output that nobody makes", func(b *builder) { b.outputs[0] = rawValueBytes("z", uint64(wire.Float32), -1, 2, -1, -1) }, []string{`"z"`, "no node"}},
 		{"cycle", func(b *builder) {
 			b.nodes[0] = rawNodeBytes("conv", "Add", []string{"x", "y"}, []string{"c"})
 		}, []string{`"conv"`, `"y"`, "cycle"}},
@@ -188,47 +191,49 @@ func refusals() []refusal {
 		{"node name twice", func(b *builder) { b.nodes[1] = rawNodeBytes("conv", "Relu", []string{"c"}, []string{"y"}) }, []string{`"conv"`, "two nodes"}},
 		{"value made twice", func(b *builder) { b.nodes[1] = rawNodeBytes("relu", "Relu", []string{"c"}, []string{"c"}) }, []string{`"relu"`, `"c"`, "already"}},
 		{"output named as the input", func(b *builder) { b.nodes[1] = rawNodeBytes("relu", "Relu", []string{"c"}, []string{"x"}) }, []string{`"relu"`, `"x"`, "already"}},
-		{"initializer without name", weight(rawTensorBytes("", typeFloat, make([]byte, 4), 1)), []string{"no name"}},
-		{"giant tensor", weight(rawTensorBytes("w", typeFloat, make([]byte, 8), 1<<30, 1<<30, 4, 4)), []string{`"w"`, "larger than any file"}},
-		{"giant dimension", weight(rawTensorBytes("w", typeFloat, make([]byte, 8), 1<<62)), []string{"initializer 0", "out of range"}},
-		{"negative dimension", weight(rawTensorBytes("w", typeFloat, make([]byte, 8), -2)), []string{"initializer 0", "out of range"}},
-		{"many dimensions", weight(rawTensorBytes("w", typeFloat, make([]byte, 4), slices.Repeat([]int64{1}, 17)...)), []string{"initializer 0", "dimensions"}},
-		{"too little data", weight(rawTensorBytes("w", typeFloat, make([]byte, 4*17), 2, 1, 3, 3)), []string{`"w"`, "do not fill"}},
-		{"no data", weight(rawTensorBytes("w", typeFloat, nil, 2, 1, 3, 3)), []string{`"w"`, "do not fill"}},
+		{"initializer without name", weight(rawTensorBytes("", uint64(wire.Float32), make([]byte, 4), 1)), []string{"no name"}},
+		{"giant tensor", weight(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 8), 1<<30, 1<<30, 4, 4)), []string{`"w"`, "larger than any file"}},
+		{"giant dimension", weight(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 8), 1<<62)), []string{"initializer 0", "out of range"}},
+		{"negative dimension", weight(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 8), -2)), []string{"initializer 0", "out of range"}},
+		{"many dimensions", weight(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 4), slices.Repeat([]int64{1}, 17)...)), []string{"initializer 0", "dimensions"}},
+		{"too little data", weight(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 4*17), 2, 1, 3, 3)), []string{`"w"`, "do not fill"}},
+		{"no data", weight(rawTensorBytes("w", uint64(wire.Float32), nil, 2, 1, 3, 3)), []string{`"w"`, "do not fill"}},
 		{"external data", weight(external()), []string{`"w"`, "another file"}},
-		{"segment", weight(append(rawTensorBytes("w", typeFloat, nil, 2), field1(3, nil)...)), []string{`"w"`, "segments"}},
-		{"data twice", weight(append(rawTensorBytes("w", typeFloat, make([]byte, 8), 2), field1(9, make([]byte, 8))...)), []string{`"w"`, "twice"}},
-		{"raw and typed data", weight(append(rawTensorBytes("w", typeFloat, make([]byte, 8), 2), field1(4, make([]byte, 8))...)), []string{`"w"`, "both"}},
-		{"typed data of another type", weight(append(rawTensorBytes("w", typeFloat, nil, 2), field1(7, []byte{1, 2})...)), []string{`"w"`, "another type"}},
-		{"float16 weights", weight(rawTensorBytes("w", 10, make([]byte, 2*18), 2, 1, 3, 3)), []string{`"w"`, "float16"}},
-		{"bool tensor", weight(rawTensorBytes("w", 9, make([]byte, 18), 2, 1, 3, 3)), []string{`"w"`, "bool"}},
-		{"integer weights", weight(rawTensorBytes("w", typeInt64, make([]byte, 8*18), 2, 1, 3, 3)), []string{`"conv"`, `"w"`, "float32"}},
-		{"double weights", weight(rawTensorBytes("w", typeDouble, make([]byte, 8*18), 2, 1, 3, 3)), []string{`"conv"`, `"w"`, "float32"}},
-		{"empty weights", weight(rawTensorBytes("w", typeFloat, []byte{}, 0, 1, 3, 3)), []string{`"conv"`, `"w"`}},
-		{"weights of wrong rank", weight(rawTensorBytes("w", typeFloat, make([]byte, 4*18), 2, 1, 9)), []string{`"conv"`, `"w"`, "[2 1 9]"}},
-		{"weights of wrong channels", weight(rawTensorBytes("w", typeFloat, make([]byte, 4*36), 2, 2, 3, 3)), []string{`"conv"`, "channels"}},
+		{"segment", weight(append(rawTensorBytes("w", uint64(wire.Float32), nil, 2), field1(3, nil)...)), []string{`"w"`, "segments"}},
+		{"data twice", weight(append(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 8), 2), field1(9, make([]byte, 8))...)), []string{`"w"`, "twice"}},
+		{"raw and typed data", weight(append(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 8), 2), field1(4, make([]byte, 8))...)), []string{`"w"`, "both"}},
+		{"typed data of another type", weight(append(rawTensorBytes("w", uint64(wire.Float32), nil, 2), field1(7, []byte{1, 2})...)), []string{`"w"`, "another type"}},
+		{"string tensor", weight(rawTensorBytes("w", 8, make([]byte, 18), 2, 1, 3, 3)), []string{`"w"`, "string"}},
+		{"bool weights", weight(rawTensorBytes("w", uint64(wire.Bool), make([]byte, 18), 2, 1, 3, 3)), []string{`"conv"`, `"w"`, "float32"}},
+		{"float16 that is none", weight(append(rawTensorBytes("w", uint64(wire.Float16), nil, 1), field1(5, varints([]int64{1 << 17}))...)), []string{`"w"`, "no float16"}},
+		{"integer out of range", weight(append(rawTensorBytes("w", uint64(wire.Int8), nil, 1), field1(5, varints([]int64{200}))...)), []string{`"w"`, "no int8"}},
+		{"integer weights", weight(rawTensorBytes("w", uint64(wire.Int64), make([]byte, 8*18), 2, 1, 3, 3)), []string{`"conv"`, `"w"`, "float32"}},
+		{"double weights", weight(rawTensorBytes("w", uint64(wire.Float64), make([]byte, 8*18), 2, 1, 3, 3)), []string{`"conv"`, `"w"`, "float32"}},
+		{"empty weights", weight(rawTensorBytes("w", uint64(wire.Float32), []byte{}, 0, 1, 3, 3)), []string{`"conv"`, `"w"`}},
+		{"weights of wrong rank", weight(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 4*18), 2, 1, 9)), []string{`"conv"`, `"w"`, "[2 1 9]"}},
+		{"weights of wrong channels", weight(rawTensorBytes("w", uint64(wire.Float32), make([]byte, 4*36), 2, 2, 3, 3)), []string{`"conv"`, "channels"}},
 		{"unknown operator", second("NonMaxSuppression", []string{"c"}), []string{`"second"`, "NonMaxSuppression", "not supported"}},
 		{"another domain", func(b *builder) {
 			b.nodes[1] = append(rawNodeBytes("second", "Relu", []string{"c"}, []string{"y"}), field1(7, []byte("com.example"))...)
 		}, []string{`"second"`, "com.example"}},
 		{"unknown attribute", second("Relu", []string{"c"}, intAttr("slope", 1)), []string{`"second"`, "Relu", `"slope"`}},
 		{"attribute twice", conv(intAttr("group", 1), intAttr("group", 1)), []string{`"conv"`, `"group"`, "twice"}},
-		{"attribute of wrong type", conv(attr("strides", attrString, 4, []byte("2"))), []string{`"conv"`, `"strides"`, "string"}},
+		{"attribute of wrong type", conv(attr("strides", wire.AttrString, 4, []byte("2"))), []string{`"conv"`, `"strides"`, "string"}},
 		{"attribute without type", conv(attr("group", 0, 0, nil)), []string{`"conv"`, `"group"`, "type"}},
-		{"attribute without tensor", conv(attr("group", attrTensor, 0, nil)), []string{`"conv"`, `"group"`}},
+		{"attribute without tensor", conv(attr("group", wire.AttrTensor, 0, nil)), []string{`"conv"`, `"group"`}},
 		{"subgraph", conv(attr("body", 5, 6, nil)), []string{`"conv"`, `"body"`}},
 		{"deep subgraphs", conv(attr("body", 5, 6, deep)), []string{`"conv"`, `"body"`}},
-		{"zero stride", conv(attr("strides", attrInts, 8, varints([]int64{0, 1}))), []string{`"conv"`, `"strides"`, "[0 1]"}},
-		{"giant stride", conv(attr("strides", attrInts, 8, varints([]int64{1 << 40, 1}))), []string{`"conv"`, `"strides"`}},
-		{"one stride", conv(attr("strides", attrInts, 8, varints([]int64{1}))), []string{`"conv"`, `"strides"`}},
-		{"negative pad", conv(attr("pads", attrInts, 8, varints([]int64{0, -1, 0, 0}))), []string{`"conv"`, `"pads"`}},
+		{"zero stride", conv(attr("strides", wire.AttrInts, 8, varints([]int64{0, 1}))), []string{`"conv"`, `"strides"`, "[0 1]"}},
+		{"giant stride", conv(attr("strides", wire.AttrInts, 8, varints([]int64{1 << 40, 1}))), []string{`"conv"`, `"strides"`}},
+		{"one stride", conv(attr("strides", wire.AttrInts, 8, varints([]int64{1}))), []string{`"conv"`, `"strides"`}},
+		{"negative pad", conv(attr("pads", wire.AttrInts, 8, varints([]int64{0, -1, 0, 0}))), []string{`"conv"`, `"pads"`}},
 		{"zero groups", conv(intAttr("group", 0)), []string{`"conv"`, `"group"`}},
 		{"groups that do not divide", conv(intAttr("group", 3)), []string{`"conv"`, "channels"}},
-		{"kernel_shape of another kernel", conv(attr("kernel_shape", attrInts, 8, varints([]int64{5, 5}))), []string{`"conv"`, `"kernel_shape"`}},
-		{"auto_pad unknown", conv(attr("auto_pad", attrString, 4, []byte("SAME"))), []string{`"conv"`, `"auto_pad"`, "SAME"}},
-		{"auto_pad beside pads", conv(attr("auto_pad", attrString, 4, []byte("VALID")), attr("pads", attrInts, 8, varints([]int64{0, 1, 0, 1}))), []string{`"conv"`, `"auto_pad"`, `"pads"`, "contradicts"}},
-		{"auto_pad beside pads of a transposed convolution", transposed(attr("auto_pad", attrString, 4, []byte("VALID")), attr("pads", attrInts, 8, varints([]int64{0, 1, 0, 1}))), []string{`"second"`, `"auto_pad"`, `"pads"`, "contradicts"}},
-		{"giant output_padding", transposed(attr("output_padding", attrInts, 8, varints([]int64{1, 0}))), []string{`"second"`, "ConvTranspose", `"output_padding"`}},
+		{"kernel_shape of another kernel", conv(attr("kernel_shape", wire.AttrInts, 8, varints([]int64{5, 5}))), []string{`"conv"`, `"kernel_shape"`}},
+		{"auto_pad unknown", conv(attr("auto_pad", wire.AttrString, 4, []byte("SAME"))), []string{`"conv"`, `"auto_pad"`, "SAME"}},
+		{"auto_pad beside pads", conv(attr("auto_pad", wire.AttrString, 4, []byte("VALID")), attr("pads", wire.AttrInts, 8, varints([]int64{0, 1, 0, 1}))), []string{`"conv"`, `"auto_pad"`, `"pads"`, "contradicts"}},
+		{"auto_pad beside pads of a transposed convolution", transposed(attr("auto_pad", wire.AttrString, 4, []byte("VALID")), attr("pads", wire.AttrInts, 8, varints([]int64{0, 1, 0, 1}))), []string{`"second"`, `"auto_pad"`, `"pads"`, "contradicts"}},
+		{"giant output_padding", transposed(attr("output_padding", wire.AttrInts, 8, varints([]int64{1, 0}))), []string{`"second"`, "ConvTranspose", `"output_padding"`}},
 		{"too many inputs", second("Relu", []string{"c", "b"}), []string{`"second"`, "Relu", "2 inputs"}},
 		{"too few inputs", second("BatchNormalization", []string{"c", "b"}), []string{`"second"`, "BatchNormalization", "2 inputs"}},
 		{"omitted input", second("Add", []string{"", "c"}), []string{`"second"`, "Add", "input 0"}},
@@ -243,15 +248,15 @@ func refusals() []refusal {
 		{"add of different channels", second("Add", []string{"c", "x"}), []string{`"second"`, "Add", "different size"}},
 		{"add of a constant", second("Add", []string{"c", "b"}), []string{`"second"`, "Add", "constant"}},
 		{"pool without kernel", second("MaxPool", []string{"c"}), []string{`"second"`, "MaxPool", `"kernel_shape"`}},
-		{"pool in the padding", second("MaxPool", []string{"c"}, attr("kernel_shape", attrInts, 8, varints([]int64{2, 2})), attr("pads", attrInts, 8, varints([]int64{2, 2, 2, 2}))), []string{`"second"`, "MaxPool", `"pads"`}},
+		{"pool in the padding", second("MaxPool", []string{"c"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})), attr("pads", wire.AttrInts, 8, varints([]int64{2, 2, 2, 2}))), []string{`"second"`, "MaxPool", `"pads"`}},
 		{"average beyond the padding", func(b *builder) {
-			b.inputs[0] = rawValueBytes("x", typeFloat, 1, 1, 9, 9)
-			second("AveragePool", []string{"c"}, attr("kernel_shape", attrInts, 8, varints([]int64{2, 2})),
-				attr("strides", attrInts, 8, varints([]int64{2, 2})), intAttr("ceil_mode", 1), intAttr("count_include_pad", 1))(b)
+			b.inputs[0] = rawValueBytes("x", uint64(wire.Float32), 1, 1, 9, 9)
+			second("AveragePool", []string{"c"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})),
+				attr("strides", wire.AttrInts, 8, varints([]int64{2, 2})), intAttr("ceil_mode", 1), intAttr("count_include_pad", 1))(b)
 		}, []string{`"second"`, "AveragePool", `"ceil_mode"`, `"count_include_pad"`}},
 		{"resize without scales", second("Resize", []string{"c", ""}), []string{`"second"`, "Resize", "scales"}},
-		{"resize cubic", second("Resize", []string{"c", "", "b"}, attr("mode", attrString, 4, []byte("cubic"))), []string{`"second"`, "Resize", `"mode"`, "cubic"}},
-		{"resize crop", second("Resize", []string{"c", "", "b"}, attr("coordinate_transformation_mode", attrString, 4, []byte("tf_crop_and_resize"))), []string{`"second"`, "Resize", "tf_crop_and_resize"}},
+		{"resize cubic", second("Resize", []string{"c", "", "b"}, attr("mode", wire.AttrString, 4, []byte("cubic"))), []string{`"second"`, "Resize", `"mode"`, "cubic"}},
+		{"resize crop", second("Resize", []string{"c", "", "b"}, attr("coordinate_transformation_mode", wire.AttrString, 4, []byte("tf_crop_and_resize"))), []string{`"second"`, "Resize", "tf_crop_and_resize"}},
 		{"resize by two scales", second("Resize", []string{"c", "", "b"}), []string{`"second"`, "Resize", "2 scales"}},
 		{"resize by a fraction", func(b *builder) {
 			second("Resize", []string{"c", "", "s"})(b)
@@ -265,14 +270,14 @@ func refusals() []refusal {
 			second("Pad", []string{"c", "p"})(b)
 			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "p", Shape: []int{8}, Ints: []int64{0, 0, 1, 0, 0, 0, 0, 0}}))
 		}, []string{`"second"`, "Pad", "pad 2 is +1"}},
-		{"transposed output", second("Transpose", []string{"c"}, attr("perm", attrInts, 8, varints([]int64{0, 2, 3, 1}))), []string{`"y"`, "no image"}},
+		{"transposed output", second("Transpose", []string{"c"}, attr("perm", wire.AttrInts, 8, varints([]int64{0, 2, 3, 1}))), []string{`"y"`, "no image"}},
 		{"relu of a transposed image", func(b *builder) {
 			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
 			b.nodes[2] = rawNodeBytes("relu", "Relu", []string{"d"}, []string{"y"})
 		}, []string{`"relu"`, "Relu", "transposed"}},
 		{"batch normalization in training mode", second("BatchNormalization", []string{"c", "b", "b", "b", "b"}, intAttr("training_mode", 1)), []string{`"second"`, "BatchNormalization", `"training_mode"`}},
 		{"second output", func(b *builder) {
-			b.nodes[1] = rawNodeBytes("second", "MaxPool", []string{"c"}, []string{"y", "i"}, attr("kernel_shape", attrInts, 8, varints([]int64{2, 2})))
+			b.nodes[1] = rawNodeBytes("second", "MaxPool", []string{"c"}, []string{"y", "i"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})))
 		}, []string{`"second"`, "MaxPool", `"i"`}},
 		{"sizes times sizes", func(b *builder) {
 			b.nodes = slices.Insert(b.nodes, 1,
@@ -289,7 +294,7 @@ func refusals() []refusal {
 				b.nodes = append(b.nodes, rawNodeBytes(next, "Resize", []string{last, "", "s"}, []string{next}))
 				last = next
 			}
-			b.outputs[0] = rawValueBytes(last, typeFloat, -1, 2, -1, -1)
+			b.outputs[0] = rawValueBytes(last, uint64(wire.Float32), -1, 2, -1, -1)
 		}, []string{"Resize", "out of range"}},
 	}
 }
@@ -330,10 +335,10 @@ func allocated() uint64 {
 func TestGiantValueInfo(t *testing.T) {
 	b := valid()
 	for range 3 {
-		b.graph = append(b.graph, field1(13, rawValueBytes("c", typeFloat, 1<<20, 1<<20, 1<<20))...)
+		b.graph = append(b.graph, field1(13, rawValueBytes("c", uint64(wire.Float32), 1<<20, 1<<20, 1<<20))...)
 	}
-	b.inputs[0] = rawValueBytes("x", typeFloat, 1<<30, 1, 1<<20, 1<<20)
-	b.outputs[0] = rawValueBytes("y", typeFloat, 1<<30, 2, -1, -1)
+	b.inputs[0] = rawValueBytes("x", uint64(wire.Float32), 1<<30, 1, 1<<20, 1<<20)
+	b.outputs[0] = rawValueBytes("y", uint64(wire.Float32), 1<<30, 2, -1, -1)
 	before := allocated()
 	Unmarshal(b.bytes()) // either answer will do
 	if used := allocated() - before; used > 1<<20 {
@@ -378,6 +383,9 @@ func FuzzUnmarshal(f *testing.F) {
 		g, err := Unmarshal(data)
 		if err != nil {
 			return
+		}
+		if err := onnxgo.Check(data); err != nil && !errors.Is(err, onnxgo.ErrUnread) {
+			t.Fatal(err)
 		}
 		g.Shapes([]int{1, max(1, g.Input.Shape[1]), 32, 32})
 		first, err := Marshal(g, MarshalOptions{})

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
 // Operator sets that importGraph knows the semantics of.
@@ -28,25 +29,25 @@ const maxUnit = 1024
 // divide. What was decided under that assumption holds only for sizes that are
 // multiples of m, and the graph says so (nn.Graph.Multiple).
 func (f *file) importGraph() (*nn.Graph, error) {
-	if f.opset < minOpset || f.opset > maxOpset {
-		return nil, fmt.Errorf("operator set %d is not supported; %d to %d are", f.opset, minOpset, maxOpset)
+	if f.Opset < minOpset || f.Opset > maxOpset {
+		return nil, fmt.Errorf("operator set %d is not supported; %d to %d are", f.Opset, minOpset, maxOpset)
 	}
-	if len(f.inputs) != 1 || len(f.outputs) != 1 {
-		return nil, fmt.Errorf("%d inputs and %d outputs: networks with one of each are supported", len(f.inputs), len(f.outputs))
+	if len(f.Inputs) != 1 || len(f.Outputs) != 1 {
+		return nil, fmt.Errorf("%d inputs and %d outputs: networks with one of each are supported", len(f.Inputs), len(f.Outputs))
 	}
 	for _, v := range []struct {
-		rawValue
+		wire.Value
 		what string
-	}{{f.inputs[0], "input"}, {f.outputs[0], "output"}} {
-		if v.dtype != typeFloat {
-			return nil, fmt.Errorf("%s %q has type %s; float32 is supported", v.what, v.name, typeName(v.dtype))
+	}{{f.Inputs[0], "input"}, {f.Outputs[0], "output"}} {
+		if v.Type != wire.Float32 {
+			return nil, fmt.Errorf("%s %q has type %s; float32 is supported", v.what, v.Name, v.Type)
 		}
 	}
-	if in := f.inputs[0]; !in.known || len(in.dims) != 4 || in.dims[1] == 0 {
-		return nil, fmt.Errorf("input %q has shape %v; [N,C,H,W] with a fixed C is supported", in.name, in.dims)
+	if in := f.Inputs[0]; !in.Known || len(in.Dims) != 4 || in.Dims[1] == 0 {
+		return nil, fmt.Errorf("input %q has shape %v; [N,C,H,W] with a fixed C is supported", in.Name, in.Dims)
 	}
-	if out := f.outputs[0]; out.known && len(out.dims) != 4 {
-		return nil, fmt.Errorf("output %q has shape %v; four dimensions [N,K,H,W] are supported", out.name, out.dims)
+	if out := f.Outputs[0]; out.Known && len(out.Dims) != 4 {
+		return nil, fmt.Errorf("output %q has shape %v; four dimensions [N,K,H,W] are supported", out.Name, out.Dims)
 	}
 	unit := 1
 	for {
@@ -85,21 +86,21 @@ type importer struct {
 // value is what a name in the file stands for: an image in the network, a
 // constant, or a small tensor computed from sizes.
 type value struct {
-	image    string // the nn value's name
-	dims     []form // of an image, without transposition
-	perm     []int  // the image is to be transposed so
-	array    *array // constant
-	constant string // its name
-	shape    []int  // of a computed tensor
-	forms    []form // its elements
-	integer  bool   // its element type
-	broken   string // a computed tensor that could not be followed, and why
+	image    string      // the nn value's name
+	dims     []form      // of an image, without transposition
+	perm     []int       // the image is to be transposed so
+	array    *wire.Array // constant
+	constant string      // its name
+	shape    []int       // of a computed tensor
+	forms    []form      // its elements
+	integer  bool        // its element type
+	broken   string      // a computed tensor that could not be followed, and why
 }
 
 func (im *importer) run() (*nn.Graph, error) {
-	in := im.inputs[0]
+	in := im.Inputs[0]
 	dims := make([]form, 4)
-	for i, d := range in.dims {
+	for i, d := range in.Dims {
 		switch {
 		case d > 0:
 			dims[i] = constant(d)
@@ -111,37 +112,37 @@ func (im *importer) run() (*nn.Graph, error) {
 			dims[i] = form{w: float64(im.unit)}
 		}
 	}
-	im.values[in.name] = &value{image: in.name, dims: dims}
-	im.valueNames[in.name] = true
-	for _, t := range im.tensors {
-		im.values[t.name] = &value{array: im.constants[t.name], constant: t.name}
-		im.valueNames[t.name] = true
+	im.values[in.Name] = &value{image: in.Name, dims: dims}
+	im.valueNames[in.Name] = true
+	for _, t := range im.Tensors {
+		im.values[t.Name] = &value{array: im.constants[t.Name], constant: t.Name}
+		im.valueNames[t.Name] = true
 	}
 	for _, o := range im.operators {
-		im.nodeNames[o.name] = true
-		for _, out := range o.outputs {
+		im.nodeNames[o.Name] = true
+		for _, out := range o.Outputs {
 			im.valueNames[out] = true
 		}
 	}
 	for _, o := range im.operators {
 		if err := im.operator(o); err != nil {
-			return nil, fmt.Errorf("%s: %w", o.label(), err)
+			return nil, fmt.Errorf("%s: %w", o.Label(), err)
 		}
 	}
 	return im.graph()
 }
 
 func (im *importer) operator(o *operator) error {
-	r, ok := rules[o.op]
+	r, ok := rules[o.Op]
 	if !ok {
 		return errors.New("the operator is not supported")
 	}
-	for i, out := range o.outputs[1:] {
+	for i, out := range o.Outputs[1:] {
 		if out != "" {
 			return fmt.Errorf("output %d (%q) is not supported", i+1, out)
 		}
 	}
-	if n := len(o.inputs); n < r.least || n > r.most {
+	if n := len(o.Inputs); n < r.least || n > r.most {
 		return fmt.Errorf("has %d inputs, needs %d to %d", n, r.least, r.most)
 	}
 	for i := range r.least {
@@ -157,23 +158,23 @@ func (im *importer) operator(o *operator) error {
 }
 
 func (im *importer) graph() (*nn.Graph, error) {
-	in, out := im.inputs[0], im.outputs[0]
-	v := im.values[out.name]
+	in, out := im.Inputs[0], im.Outputs[0]
+	v := im.values[out.Name]
 	if v.image == "" || v.perm != nil {
-		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input", out.name)
+		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input", out.Name)
 	}
-	g := &nn.Graph{Name: im.name, Nodes: im.nodes, Input: nn.Value{Name: in.name, Shape: in.dims}}
-	g.Output = nn.Value{Name: out.name, Shape: make([]int, 4)}
+	g := &nn.Graph{Name: im.Name, Nodes: im.nodes, Input: nn.Value{Name: in.Name, Shape: in.Dims}}
+	g.Output = nn.Value{Name: out.Name, Shape: make([]int, 4)}
 	for i, d := range v.dims {
 		k, fixed := d.integer()
 		if fixed {
 			g.Output.Shape[i] = k
 		}
-		if out.known && out.dims[i] > 0 && !(fixed && k == out.dims[i]) {
-			return nil, fmt.Errorf("graph output %q is declared with shape %v (0: dynamic), its dimension %d is %v", out.name, out.dims, i, d)
+		if out.Known && out.Dims[i] > 0 && !(fixed && k == out.Dims[i]) {
+			return nil, fmt.Errorf("graph output %q is declared with shape %v (0: dynamic), its dimension %d is %v", out.Name, out.Dims, i, d)
 		}
 	}
-	if m, ok := im.metadata[multipleKey]; ok { // from an earlier import
+	if m, ok := im.Metadata[multipleKey]; ok { // from an earlier import
 		var err error
 		if g.Multiple, err = strconv.Atoi(m); err != nil || g.Multiple < 2 || g.Multiple > maxUnit {
 			return nil, fmt.Errorf("metadata %q = %q is no number from 2 to %d", multipleKey, m, maxUnit)
@@ -182,23 +183,23 @@ func (im *importer) graph() (*nn.Graph, error) {
 	if im.assumed && im.unit > 1 {
 		g.Multiple = max(1, g.Multiple) / gcd(max(1, g.Multiple), im.unit) * im.unit
 	}
-	if v.image != out.name { // operators that changed nothing stood between
-		if v.image == in.name {
+	if v.image != out.Name { // operators that changed nothing stood between
+		if v.image == in.Name {
 			return nil, errors.New("the output is the input: there is no network")
 		}
 		for _, n := range g.Nodes {
 			for _, s := range [][]string{n.Inputs, n.Outputs} {
 				for i := range s {
 					if s[i] == v.image {
-						s[i] = out.name
+						s[i] = out.Name
 					}
 				}
 			}
 		}
 	}
-	for _, t := range im.tensors {
-		if im.used[t.name] {
-			g.Tensors = append(g.Tensors, newTensor(t.name, im.constants[t.name]))
+	for _, t := range im.Tensors {
+		if im.used[t.Name] {
+			g.Tensors = append(g.Tensors, newTensor(t.Name, im.constants[t.Name]))
 		}
 	}
 	g.Tensors = append(g.Tensors, im.extra...)
@@ -209,8 +210,8 @@ func (im *importer) graph() (*nn.Graph, error) {
 	return g, nil
 }
 
-func newTensor(name string, a *array) *nn.Tensor {
-	return &nn.Tensor{Name: name, Shape: a.shape, Data: a.f, Ints: a.i}
+func newTensor(name string, a *wire.Array) *nn.Tensor {
+	return &nn.Tensor{Name: name, Shape: a.Shape, Data: a.F32, Ints: a.Ints}
 }
 
 // emit appends a node that computes an image.
@@ -220,14 +221,14 @@ func (im *importer) emit(o *operator, op string, inputs []string, attrs nn.Attrs
 			return fmt.Errorf("dimension %d of the output is %v, which is out of range", i, d)
 		}
 	}
-	name := o.name
+	name := o.Name
 	if name == "" { // the specification allows nodes without names
-		name = im.fresh(im.nodeNames, o.outputs[0])
+		name = im.fresh(im.nodeNames, o.Outputs[0])
 	}
 	for len(inputs) > 0 && inputs[len(inputs)-1] == "" {
 		inputs = inputs[:len(inputs)-1]
 	}
-	out := o.outputs[0]
+	out := o.Outputs[0]
 	im.nodes = append(im.nodes, &nn.Node{Name: name, Op: op, Inputs: inputs, Outputs: []string{out}, Attrs: attrs})
 	im.values[out] = &value{image: out, dims: dims}
 	return nil
@@ -235,16 +236,16 @@ func (im *importer) emit(o *operator, op string, inputs []string, attrs nn.Attrs
 
 // set gives the operator's output a value without a node.
 func (im *importer) set(o *operator, v *value) error {
-	im.values[o.outputs[0]] = v
+	im.values[o.Outputs[0]] = v
 	return nil
 }
 
 // input returns the operator's i-th input, nil where it is omitted.
 func (im *importer) input(o *operator, i int) *value {
-	if i >= len(o.inputs) || o.inputs[i] == "" {
+	if i >= len(o.Inputs) || o.Inputs[i] == "" {
 		return nil
 	}
-	return im.values[o.inputs[i]]
+	return im.values[o.Inputs[i]]
 }
 
 // image returns the operator's i-th input, which must be an image.
@@ -254,32 +255,32 @@ func (im *importer) image(o *operator, i int) (*value, error) {
 	case v == nil:
 		return nil, fmt.Errorf("input %d is missing", i)
 	case v.image == "":
-		return nil, fmt.Errorf("input %d (%q) is no image computed from the network's input", i, o.inputs[i])
+		return nil, fmt.Errorf("input %d (%q) is no image computed from the network's input", i, o.Inputs[i])
 	case v.perm != nil:
-		return nil, fmt.Errorf("input %d (%q) is transposed by %v, which only Softmax is supported on", i, o.inputs[i], v.perm)
+		return nil, fmt.Errorf("input %d (%q) is transposed by %v, which only Softmax is supported on", i, o.Inputs[i], v.perm)
 	}
 	return v, nil
 }
 
 // weight returns the name and array of the operator's i-th input, a float32
 // constant of the given shape (-1: any size).
-func (im *importer) weight(o *operator, i int, shape ...int) (string, *array, error) {
+func (im *importer) weight(o *operator, i int, shape ...int) (string, *wire.Array, error) {
 	v := im.input(o, i)
 	if v == nil {
 		return "", nil, fmt.Errorf("input %d is missing", i)
 	}
 	if v.array == nil {
-		return "", nil, fmt.Errorf("input %d (%q) is computed by the network; constants are supported", i, o.inputs[i])
+		return "", nil, fmt.Errorf("input %d (%q) is computed by the network; constants are supported", i, o.Inputs[i])
 	}
-	if v.array.f == nil {
-		return "", nil, fmt.Errorf("input %d (%q) is not of type float32", i, o.inputs[i])
+	if v.array.F32 == nil {
+		return "", nil, fmt.Errorf("input %d (%q) is not of type float32", i, o.Inputs[i])
 	}
-	ok := len(v.array.shape) == len(shape)
+	ok := len(v.array.Shape) == len(shape)
 	for j := range shape {
-		ok = ok && (shape[j] == v.array.shape[j] || shape[j] < 0)
+		ok = ok && (shape[j] == v.array.Shape[j] || shape[j] < 0)
 	}
 	if !ok {
-		return "", nil, fmt.Errorf("input %d (%q) has shape %v, needs %v (-1: any)", i, o.inputs[i], v.array.shape, shape)
+		return "", nil, fmt.Errorf("input %d (%q) has shape %v, needs %v (-1: any)", i, o.Inputs[i], v.array.Shape, shape)
 	}
 	im.use(v)
 	return v.constant, v.array, nil
@@ -408,9 +409,9 @@ func (a *attributes) err() error {
 	if a.first != nil {
 		return a.first
 	}
-	for _, r := range a.o.attrs {
-		if !a.seen[r.name] {
-			return fmt.Errorf("attribute %q is not supported", r.name)
+	for _, r := range a.o.Attrs {
+		if !a.seen[r.Name] {
+			return fmt.Errorf("attribute %q is not supported", r.Name)
 		}
 	}
 	return nil

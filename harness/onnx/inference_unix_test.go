@@ -11,10 +11,10 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
 

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
 // IRVersion is the version of the file format that Marshal writes. It is the
@@ -33,7 +34,7 @@ type MarshalOptions struct {
 
 	// HalfWeights stores convolution weights as float16, each with a Cast to
 	// float32 before its use: half the size, float32 arithmetic. ONNX Runtime
-	// reads such files; OpenCV 4.6 and this package do not.
+	// and this package read such files; OpenCV 4.6 does not.
 	HalfWeights bool
 }
 
@@ -96,7 +97,7 @@ func graphBytes(g *nn.Graph, o MarshalOptions) ([]byte, error) {
 		for _, t := range g.Tensors {
 			if half[t.Name] {
 				b, err := nodeBytes(&nn.Node{Name: t.Name + ".cast", Op: "Cast", Inputs: []string{t.Name + ".half"},
-					Outputs: []string{t.Name}, Attrs: nn.Attrs{"to": int64(typeFloat)}})
+					Outputs: []string{t.Name}, Attrs: nn.Attrs{"to": int64(wire.Float32)}})
 				if err != nil {
 					return nil, err
 				}
@@ -150,20 +151,20 @@ func nodeBytes(n *nn.Node) ([]byte, error) {
 		case float32:
 			a.b = protowire.AppendTag(a.b, 2, protowire.Fixed32Type)
 			a.b = protowire.AppendFixed32(a.b, math.Float32bits(v))
-			a.varint(20, attrFloat)
+			a.varint(20, uint64(wire.AttrFloat))
 		case int64:
 			a.b = protowire.AppendTag(a.b, 3, protowire.VarintType)
 			a.b = protowire.AppendVarint(a.b, uint64(v))
-			a.varint(20, attrInt)
+			a.varint(20, uint64(wire.AttrInt))
 		case string:
 			a.bytes(4, []byte(v))
-			a.varint(20, attrString)
+			a.varint(20, uint64(wire.AttrString))
 		case []float32:
 			a.bytes(7, floatBytes(v))
-			a.varint(20, attrFloats)
+			a.varint(20, uint64(wire.AttrFloats))
 		case []int64:
 			a.bytes(8, varints(v))
-			a.varint(20, attrInts)
+			a.varint(20, uint64(wire.AttrInts))
 		default:
 			return nil, fmt.Errorf("attribute %q has type %T, which ONNX does not have", k, v)
 		}
@@ -199,7 +200,7 @@ func halfWeights(g *nn.Graph) (map[string]bool, error) {
 func halfBytes(t *nn.Tensor) ([]byte, error) {
 	m := message{make([]byte, 0, 2*len(t.Data)+len(t.Name)+64)}
 	m.shape(t.Shape)
-	m.varint(2, typeHalf)
+	m.varint(2, uint64(wire.Float16))
 	m.text(8, t.Name+".half")
 	m.b = protowire.AppendTag(m.b, 9, protowire.BytesType)
 	m.b = protowire.AppendVarint(m.b, uint64(2*len(t.Data)))
@@ -217,9 +218,9 @@ func tensorBytes(t *nn.Tensor) []byte {
 	m := message{make([]byte, 0, 4*len(t.Data)+8*len(t.Ints)+len(t.Name)+64)}
 	m.shape(t.Shape)
 	if t.Ints != nil {
-		m.varint(2, typeInt64)
+		m.varint(2, uint64(wire.Int64))
 	} else {
-		m.varint(2, typeFloat)
+		m.varint(2, uint64(wire.Float32))
 	}
 	m.text(8, t.Name)
 	m.b = protowire.AppendTag(m.b, 9, protowire.BytesType)
@@ -249,7 +250,7 @@ func valueBytes(v nn.Value, doc string) []byte {
 		shape.bytes(1, dim.b)
 	}
 	var tensor, typ, m message
-	tensor.varint(1, typeFloat)
+	tensor.varint(1, uint64(wire.Float32))
 	tensor.bytes(2, shape.b)
 	typ.bytes(1, tensor.b)
 	m.text(1, v.Name)

@@ -10,9 +10,10 @@ import (
 	"reflect"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/onnx/onnxgo"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 func TestRoundTrip(t *testing.T) {
@@ -32,6 +33,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if !reflect.DeepEqual(g, h) {
 		t.Error("the graph changed on the way through ONNX")
+	}
+	if err := onnxgo.Check(data); err != nil {
+		t.Error(err)
 	}
 	info, err := onnx.Inspect(data)
 	if err != nil {

@@ -145,16 +145,16 @@ func (im *importer) convolution(o *operator, a *attributes, x *value, channels f
 		return c, err
 	}
 	group := int(a.int("group", 1, 1, maxChannel))
-	c.kernel = a.ints("kernel_shape", []int64{int64(w.shape[2]), int64(w.shape[3])}, 2, 1, maxWindow)
+	c.kernel = a.ints("kernel_shape", []int64{int64(w.Shape[2]), int64(w.Shape[3])}, 2, 1, maxWindow)
 	if a.first != nil {
 		return c, a.first
 	}
-	in, out := channels(w.shape, group)
-	if int(c.kernel[0]) != w.shape[2] || int(c.kernel[1]) != w.shape[3] || out == 0 {
-		return c, fmt.Errorf("attribute \"kernel_shape\" = %v does not fit the weight's shape %v", c.kernel, w.shape)
+	in, out := channels(w.Shape, group)
+	if int(c.kernel[0]) != w.Shape[2] || int(c.kernel[1]) != w.Shape[3] || out == 0 {
+		return c, fmt.Errorf("attribute \"kernel_shape\" = %v does not fit the weight's shape %v", c.kernel, w.Shape)
 	}
-	if k, ok := x.dims[1].integer(); !ok || k != in || w.shape[0]%group != 0 {
-		return c, fmt.Errorf("weight of shape %v with \"group\" = %d does not fit %v channels", w.shape, group, x.dims[1])
+	if k, ok := x.dims[1].integer(); !ok || k != in || w.Shape[0]%group != 0 {
+		return c, fmt.Errorf("weight of shape %v with \"group\" = %d does not fit %v channels", w.Shape, group, x.dims[1])
 	}
 	c.inputs, c.channels = []string{x.image, weight}, out
 	if im.input(o, 2) != nil {
@@ -218,7 +218,7 @@ func (im *importer) convTranspose(o *operator, a *attributes, x *value) error {
 func (im *importer) normalization(o *operator, a *attributes, x *value) error {
 	c, _ := x.dims[1].integer()
 	inputs := []string{x.image}
-	for i := 1; i < len(o.inputs); i++ {
+	for i := 1; i < len(o.Inputs); i++ {
 		name, _, err := im.weight(o, i, c)
 		if err != nil {
 			return err
@@ -229,14 +229,14 @@ func (im *importer) normalization(o *operator, a *attributes, x *value) error {
 	if e := lookup(a, "epsilon", float32(1e-5)); !(e > 0) || e > 1 {
 		a.fail("attribute \"epsilon\" = %g is not supported (more than 0, at most 1 is)", e)
 	}
-	if o.op == "BatchNormalization" {
+	if o.Op == "BatchNormalization" {
 		keep = append(keep, "momentum")
 		if m := lookup(a, "momentum", float32(0.9)); !(m >= 0) || m > 1 {
 			a.fail("attribute \"momentum\" = %g is not supported (from 0 to 1 is)", m)
 		}
 		a.int("training_mode", 0, 0, 0) // opset 14
 	}
-	return im.emit(o, o.op, inputs, a.keep(keep...), x.dims)
+	return im.emit(o, o.Op, inputs, a.keep(keep...), x.dims)
 }
 
 func (im *importer) maxPool(o *operator, a *attributes, x *value) error {
@@ -304,7 +304,7 @@ func (im *importer) pool(o *operator, a *attributes, x *value, keep ...string) e
 	if up {
 		attrs["ceil_mode"] = int64(1)
 	}
-	return im.emit(o, o.op, []string{x.image}, attrs, dims)
+	return im.emit(o, o.Op, []string{x.image}, attrs, dims)
 }
 
 func (im *importer) resize(o *operator, a *attributes, x *value) error {
@@ -319,7 +319,7 @@ func (im *importer) resize(o *operator, a *attributes, x *value) error {
 		return a.first
 	}
 	scales, sizes := im.input(o, 2), im.input(o, 3)
-	if scales != nil && scales.array != nil && scales.array.len() == 0 {
+	if scales != nil && scales.array != nil && scales.array.Len() == 0 {
 		scales = nil // opset 11 has no omitted inputs
 	}
 	if (scales == nil) == (sizes == nil) {
@@ -374,7 +374,7 @@ func (im *importer) resize(o *operator, a *attributes, x *value) error {
 		im.use(scales)
 		name = scales.constant
 	} else {
-		name = im.fresh(im.valueNames, o.outputs[0]+".scales")
+		name = im.fresh(im.valueNames, o.Outputs[0]+".scales")
 		im.extra = append(im.extra, &nn.Tensor{Name: name, Shape: []int{4}, Data: []float32{1, 1, float32(factor[2]), float32(factor[3])}})
 	}
 	return im.emit(o, "Resize", []string{x.image, "", name}, attrs, dims)
@@ -435,13 +435,13 @@ func (im *importer) pad(o *operator, a *attributes, x *value) error {
 
 func (im *importer) activation(o *operator, a *attributes, x *value) error {
 	attrs := nn.Attrs{}
-	if o.op == "LeakyRelu" {
+	if o.Op == "LeakyRelu" {
 		if v := lookup(a, "alpha", float32(0.01)); v != v || math.IsInf(float64(v), 0) {
 			a.fail("attribute \"alpha\" = %g is not supported", v)
 		}
 		attrs = a.keep("alpha")
 	}
-	return im.emit(o, o.op, []string{x.image}, attrs, x.dims)
+	return im.emit(o, o.Op, []string{x.image}, attrs, x.dims)
 }
 
 // softmax also takes a transposed image, the form in which PyTorch writes the
@@ -452,7 +452,7 @@ func (im *importer) softmax(o *operator, a *attributes) error {
 		return errors.New("input 0 is no image computed from the network's input")
 	}
 	def := int64(-1)
-	if im.opset < 13 {
+	if im.Opset < 13 {
 		def = 1
 	}
 	axis := a.int("axis", def, -4, 3)
@@ -464,17 +464,17 @@ func (im *importer) softmax(o *operator, a *attributes) error {
 		perm = []int{0, 1, 2, 3}
 	}
 	// Before opset 13 Softmax runs over all axes from this one on.
-	if im.opset < 13 {
+	if im.Opset < 13 {
 		for _, p := range perm[axis+1:] {
 			if x.dims[p] != constant(1) {
-				return fmt.Errorf("attribute \"axis\" = %d flattens the axes after it at opset %d, which is not supported", axis, im.opset)
+				return fmt.Errorf("attribute \"axis\" = %d flattens the axes after it at opset %d, which is not supported", axis, im.Opset)
 			}
 		}
 	}
 	if err := im.emit(o, "Softmax", []string{x.image}, nn.Attrs{"axis": int64(perm[axis])}, x.dims); err != nil {
 		return err
 	}
-	im.values[o.outputs[0]].perm = x.perm
+	im.values[o.Outputs[0]].perm = x.perm
 	return nil
 }
 
@@ -529,12 +529,12 @@ func (im *importer) transpose(o *operator, a *attributes) error {
 func (im *importer) arithmetic(o *operator, a *attributes) error {
 	x, y := im.input(o, 0), im.input(o, 1)
 	if x.image == "" && y.image == "" {
-		return im.set(o, combine(o.op, x, y))
+		return im.set(o, combine(o.Op, x, y))
 	}
 	if x.image == "" || y.image == "" {
 		return errors.New("combining an image with a constant is not supported")
 	}
-	if o.op == "Div" {
+	if o.Op == "Div" {
 		return errors.New("dividing images is not supported")
 	}
 	var names []string
@@ -550,7 +550,7 @@ func (im *importer) arithmetic(o *operator, a *attributes) error {
 			return fmt.Errorf("images of different size (%v and %v in dimension %d) are not supported", x.dims[i], y.dims[i], i)
 		}
 	}
-	return im.emit(o, o.op, names, nn.Attrs{}, x.dims)
+	return im.emit(o, o.Op, names, nn.Attrs{}, x.dims)
 }
 
 func (im *importer) concat(o *operator, a *attributes) error {
@@ -567,7 +567,7 @@ func (im *importer) concat(o *operator, a *attributes) error {
 	var names []string
 	dims := slices.Clone(first.dims)
 	dims[1] = form{}
-	for i := range o.inputs {
+	for i := range o.Inputs {
 		v, err := im.image(o, i)
 		if err != nil {
 			return err
@@ -591,7 +591,7 @@ func (im *importer) identity(o *operator, a *attributes) error {
 // drop.
 func (im *importer) dropout(o *operator, a *attributes, x *value) error {
 	a.keep("ratio", "seed")
-	if len(o.inputs) == 3 {
+	if len(o.Inputs) == 3 {
 		return errors.New("a training mode given as an input is not supported")
 	}
 	return im.set(o, x)

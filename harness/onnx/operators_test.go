@@ -11,12 +11,12 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
-	"github.com/refocus-em/refocus/harness/peers"
 	stream "github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 // single is a network of one operator on an image of four channels.

@@ -14,10 +14,11 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/onnx/onnxgo"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 // TestImportTorch imports U-Nets that PyTorch has exported at opsets 11 to 17
@@ -56,6 +57,9 @@ func TestImportTorch(t *testing.T) {
 			g, err := onnx.Unmarshal(data)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if err := onnxgo.Check(data); err != nil {
+				t.Error(err)
 			}
 			again, err := onnx.Marshal(g, onnx.MarshalOptions{})
 			if err != nil {

@@ -19,12 +19,12 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
-	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 // runner predicts with the CPU backend and notes the largest image asked for.

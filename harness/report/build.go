@@ -8,14 +8,22 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/report/plot"
+	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
 
 // Summary is what a report found, for the terminal.
 type Summary struct {
 	Index string // path of index.html
 	Lines []string
+	// Model is the path of the exported best model, Best; "" and nil where there
+	// is none.
+	Model string
+	Best  *trained.Model
 }
 
 // Build writes the report of the input into dir: index.html, the figures, the
@@ -44,7 +52,7 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	claims, err := in.claimsJSON(c.Findings)
+	findings, err := in.claimsJSON(c.Findings)
 	if err != nil {
 		return nil, err
 	}
@@ -60,11 +68,11 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		name    string
 		content []byte
 	}
-	files := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", claims}}
+	files := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", findings}}
 	for _, s := range sections {
 		for _, row := range s.Rows {
 			for _, f := range row {
-				files = append(files, file{f.Name + ".svg", []byte(f.drawing.file())})
+				files = append(files, file{f.Name + ".svg", []byte(f.drawing.File())})
 			}
 		}
 	}
@@ -93,21 +101,14 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 func (in *Input) gain() []string {
 	s := in.series()
 	var before, after []float64
-	for i := range s.models {
-		o := &s.models[i]
-		before, after = append(before, o.before[s.at(o.target)]), append(after, s.final(o))
+	for i := range s.Transfers {
+		o := &s.Transfers[i]
+		before, after = append(before, o.Before[s.Index(o.Target)]), append(after, s.Final(o))
 	}
 	if len(after) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", short(median(before)), short(median(after)), len(after))}
-}
-
-func profile(s *study.Study) string {
-	if s.Profile == "" {
-		return "base"
-	}
-	return s.Profile
+	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", plot.Short(stats.Median(before)), plot.Short(stats.Median(after)), len(after))}
 }
 
 // reduced says in which ways the study is smaller than the published one.
@@ -128,7 +129,7 @@ func (in *Input) reduced() []string {
 		}
 		r = append(r, fmt.Sprintf("The simulated field is %g Å of %d samples (published: %g Å of %d); images have %d×%d pixels of %.3g Å (%d×%d of %.3g Å); %s; the carbon is %g to %g Å thick; %d frozen-phonon configurations are averaged (%d).",
 			m.Cell, m.Grid, p.Cell, p.Grid, m.Crop, m.Crop, m.Cell/float64(m.Output), p.Crop, p.Crop, p.Cell/float64(p.Output), particles, m.Carbon[0], m.Carbon[1], m.Phonons, p.Phonons))
-		area := func(m study.Simulation) float64 { a := m.Cell / float64(m.Output); return a * a }
+		area := func(m hrtem.Config) float64 { a := m.Cell / float64(m.Output); return a * a }
 		r = append(r, fmt.Sprintf("The wave is band-limited to %.3g Å⁻¹ (published: %.3g Å⁻¹), and an equal dose per area gives %.3g times the counts per pixel. Absolute losses are therefore not comparable with the published ones; orderings are.",
 			float64(m.Grid)/m.Cell/3, float64(p.Grid)/p.Cell/3, area(m)/area(p)))
 	}

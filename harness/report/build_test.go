@@ -17,9 +17,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/report/claims"
+	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
 
 // plan expands a shipped spec.
@@ -44,7 +48,7 @@ func plan(t *testing.T, name, profile string) *study.Plan {
 func history(stage, target string, domains []string, losses []float64) *store.History {
 	e := store.Epoch{LearningRate: 1e-3, TrainLoss: 0.4, Validation: map[string]store.Score{}}
 	for i, d := range domains {
-		e.Validation[d] = store.Score{Loss: losses[i] + Offset, Dice: 0.9}
+		e.Validation[d] = store.Score{Loss: losses[i] + series.Offset, Dice: 0.9}
 	}
 	return &store.History{Stage: stage, Target: target, Epochs: []store.Epoch{e}, Best: 1}
 }
@@ -54,29 +58,29 @@ func history(stage, target string, domains []string, losses []float64) *store.Hi
 func publishedInput(t *testing.T, name string) Input {
 	t.Helper()
 	in := Input{Plan: plan(t, name, "paper")}
-	s, err := publishedLike(axis(in.Plan.Study))
+	s, err := series.PublishedOf(series.AxisOf(in.Plan.Study))
 	if err != nil {
 		t.Fatal(err)
 	}
-	left := map[config][]*outcome{}
-	for i := range s.models {
-		o := &s.models[i]
-		left[o.config] = append(left[o.config], o)
+	left := map[series.Config][]*series.Transfer{}
+	for i := range s.Transfers {
+		o := &s.Transfers[i]
+		left[o.Config] = append(left[o.Config], o)
 	}
 	for _, r := range in.Plan.Runs {
 		if r.Kind != study.TransferRun {
 			continue
 		}
-		c := config{r.Source.Key, r.Target.Key, r.Parent.LearningRate, r.LearningRate, r.Images, r.Frozen}
+		c := configOf(r)
 		if len(left[c]) == 0 {
 			t.Fatalf("no published model is left for run %s", r.ID)
 		}
 		o := left[c][0]
 		left[c] = left[c][1:]
-		in.Models = append(in.Models, Model{
+		in.Models = append(in.Models, trained.Result{
 			Run: r, Digest: fmt.Sprintf("%064x", len(in.Models)),
-			Pretrain: history("pretrain", c.source, s.domains, o.before),
-			Final:    history("transfer", c.target, s.domains, o.after),
+			Pretrain: history("pretrain", c.Source, s.Domains, o.Before),
+			Final:    history("transfer", c.Target, s.Domains, o.After),
 		})
 	}
 	for c, o := range left {
@@ -110,7 +114,7 @@ func TestPublishedAsOurs(t *testing.T) {
 			}
 		}
 		for _, f := range c.Findings {
-			if f.Ours.Outcome == Unjudged {
+			if f.Ours.Outcome == claims.Unjudged {
 				continue
 			}
 			if f.Ours.Outcome != f.Published.Outcome {
@@ -146,7 +150,7 @@ func TestResultsLikePublished(t *testing.T) {
 		if got := strings.Join(rows[0], ","); !strings.HasPrefix(got, c.head) {
 			t.Errorf("%s: columns %s", c.name, got)
 		}
-		theirs, err := readTable(c.name)
+		theirs, err := series.ReadTable(c.name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,12 +158,12 @@ func TestResultsLikePublished(t *testing.T) {
 			if len(rows)-1 != 2*len(in.Models) { // an epoch of each stage
 				t.Errorf("noise: %d rows", len(rows)-1)
 			}
-			if len(rows[0]) != len(theirs.columns) {
+			if len(rows[0]) != len(theirs.Columns) {
 				t.Errorf("noise: columns %v", rows[0])
 			}
 			continue
 		}
-		skip := theirs.columns["best_target_pretrain_performance"] // of the source's domain in most published rows
+		skip := theirs.Columns["best_target_pretrain_performance"] // of the source's domain in most published rows
 		line := func(r []string) string {
 			r = slices.Delete(slices.Clone(r), skip, skip+1)
 			return strings.Join(r, ",")
@@ -168,7 +172,7 @@ func TestResultsLikePublished(t *testing.T) {
 		for _, r := range rows[1:] {
 			ours[line(r)]++
 		}
-		for _, r := range theirs.rows {
+		for _, r := range theirs.Rows {
 			published[line(r)]++
 		}
 		for l, n := range published {
@@ -176,8 +180,8 @@ func TestResultsLikePublished(t *testing.T) {
 				t.Fatalf("%s: the published row %s is there %d times, want %d", c.name, l, ours[l], n)
 			}
 		}
-		if len(rows)-1 != len(theirs.rows) || len(rows[0]) != len(theirs.columns) {
-			t.Errorf("%s: %d rows of %d columns, published are %d of %d", c.name, len(rows)-1, len(rows[0]), len(theirs.rows), len(theirs.columns))
+		if len(rows)-1 != len(theirs.Rows) || len(rows[0]) != len(theirs.Columns) {
+			t.Errorf("%s: %d rows of %d columns, published are %d of %d", c.name, len(rows)-1, len(rows[0]), len(theirs.Rows), len(theirs.Columns))
 		}
 	}
 }
@@ -199,7 +203,7 @@ func synthetic(t *testing.T, name, profile string) Input {
 			ep := store.Epoch{LearningRate: r.LearningRate, TrainLoss: 0.5 / float64(e+1), Validation: map[string]store.Score{}}
 			for i := range p.Domains {
 				v := 0.1 / float64(e+1) * math.Exp(0.3*random.Stream(1, r.ID, uint64(e), uint64(i)).NormFloat64())
-				ep.Validation[p.Domains[i].Key] = store.Score{Loss: Offset + v, Dice: 0.8}
+				ep.Validation[p.Domains[i].Key] = store.Score{Loss: series.Offset + v, Dice: 0.8}
 			}
 			h.Epochs = append(h.Epochs, ep)
 		}
@@ -211,11 +215,11 @@ func synthetic(t *testing.T, name, profile string) Input {
 		if r.Kind == study.PretrainRun {
 			continue
 		}
-		m := Model{Run: r, Final: histories[r], Digest: fmt.Sprintf("%064x", i), TrainSeconds: 10}
+		m := trained.Result{Run: r, Final: histories[r], Digest: fmt.Sprintf("%064x", i), TrainSeconds: 10}
 		if r.Parent != nil {
 			m.Pretrain = histories[r.Parent]
 		}
-		if r.Frozen == study.FreezeEncoder {
+		if r.Frozen == nn.Encoder {
 			m.TrainSeconds = 8
 		}
 		in.Models = append(in.Models, m)
@@ -306,19 +310,19 @@ func TestBuild(t *testing.T) {
 				t.Errorf("%s: %s: attribution is %v", c.series, filepath.Base(f), !published)
 			}
 		}
-		var claims struct{ Findings []Finding }
+		var judged struct{ Findings []claims.Finding }
 		b, err = os.ReadFile(filepath.Join(dir, "claims.json"))
 		if err == nil {
-			err = json.Unmarshal(b, &claims)
+			err = json.Unmarshal(b, &judged)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(claims.Findings) != 12 {
-			t.Errorf("%s: %d findings", c.series, len(claims.Findings))
+		if len(judged.Findings) != 12 {
+			t.Errorf("%s: %d findings", c.series, len(judged.Findings))
 		}
-		for i, f := range claims.Findings {
-			if f.Number != i+1 || f.Ours.Outcome == "" || len(f.Ours.Parts) == 0 || (f.Ours.Outcome == Unjudged && f.Ours.Why() == "") {
+		for i, f := range judged.Findings {
+			if f.Number != i+1 || f.Ours.Outcome == "" || len(f.Ours.Parts) == 0 || (f.Ours.Outcome == claims.Unjudged && f.Ours.Why() == "") {
 				t.Errorf("%s: finding %d is %+v", c.series, i+1, f)
 			}
 		}
@@ -381,18 +385,18 @@ func TestUnfinished(t *testing.T) {
 func TestBudgets(t *testing.T) {
 	in, other := synthetic(t, "defocus", "smoke"), synthetic(t, "baseline", "smoke")
 	in.Companion = &other
-	f, err := in.findings()
+	c, err := Compare(in)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := f[8].Ours
-	if j.Outcome != Unjudged {
+	j := c.Findings[8].Ours
+	if j.Outcome != claims.Unjudged {
 		t.Errorf("finding 9 at the smoke profile: %+v", j)
 	}
-	if f, err = other.findings(); err != nil {
+	if c, err = Compare(other); err != nil {
 		t.Fatal(err)
 	}
-	if why := f[0].Ours.Why(); f[0].Ours.Outcome != Unjudged || !strings.Contains(why, "single-stage") {
+	if why := c.Findings[0].Ours.Why(); c.Findings[0].Ours.Outcome != claims.Unjudged || !strings.Contains(why, "single-stage") {
 		t.Errorf("finding 1 for the baseline: %s", why)
 	}
 }

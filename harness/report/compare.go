@@ -5,6 +5,12 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/refocus-em/refocus/harness/report/claims"
+	"github.com/refocus-em/refocus/harness/report/plot"
+	"github.com/refocus-em/refocus/harness/report/series"
+	"github.com/refocus-em/refocus/harness/report/stats"
+	"github.com/refocus-em/refocus/harness/study"
 )
 
 // Comparison sets our results beside the published ones.
@@ -12,9 +18,9 @@ type Comparison struct {
 	Study   string `json:"study"`
 	Profile string `json:"profile"`
 	// Correlations are of the orderings of cells of the same two matrices.
-	Correlations []Correlation `json:"correlations"`
-	Rows         []Compared    `json:"rows"`
-	Findings     []Finding     `json:"findings"`
+	Correlations []Correlation    `json:"correlations"`
+	Rows         []Compared       `json:"rows"`
+	Findings     []claims.Finding `json:"findings"`
 	// Note says what cannot be compared, or how; "" for nothing to say.
 	Note string `json:"note,omitempty"`
 }
@@ -48,11 +54,11 @@ func finiteOrNil(v float64) *float64 {
 	return &v
 }
 
-func correlate(name string, ours, published *Matrix) Correlation {
-	a, b := ours.flat(ours), published.flat(ours)
+func correlate(name string, ours, published *stats.Matrix) Correlation {
+	a, b := ours.Flat(ours), published.Flat(ours)
 	c := Correlation{Name: name}
 	var rho float64
-	rho, c.Cells = spearman(a, b)
+	rho, c.Cells = stats.Spearman(a, b)
 	c.Rho = finiteOrNil(rho)
 	for i := range a {
 		if math.IsNaN(a[i]) && !math.IsNaN(b[i]) {
@@ -74,92 +80,76 @@ func (c Correlation) String() string {
 	return s
 }
 
+func corr(v float64) string {
+	if math.IsNaN(v) {
+		return "undefined (too few or equal values)"
+	}
+	return strings.Replace(fmt.Sprintf("%+.2f", v), "-", "−", 1)
+}
+
 // Compare sets the input's results beside the published table of the same
 // series.
 func Compare(in Input) (*Comparison, error) {
 	s := in.series()
-	c := &Comparison{Study: in.Plan.Study.Name, Profile: profile(in.Plan.Study)}
+	c := &Comparison{Study: in.Plan.Study.Name, Profile: in.Plan.Study.ProfileName()}
 	if len(in.reduced()) > 0 {
 		c.Note = "The profile is smaller than the published study: compare orderings and ratios, not losses."
 	}
 	var err error
-	if c.Findings, err = in.findings(); err != nil {
+	if c.Findings, err = claims.Judge(in.evidence(), s.Axis, in.Plan.Study.Kind == study.Mixture); err != nil {
 		return nil, err
 	}
-	if len(s.singles) > 0 && s.axis == axisDefocus {
-		b, err := publishedBaseline()
+	if len(s.Singles) > 0 && s.Axis == series.AxisDefocus {
+		b, err := series.PublishedBaseline()
 		if err != nil {
 			return nil, err
 		}
-		c.Correlations = append(c.Correlations, correlate("single-stage training", s.mixtures(), b.mixtures()))
-		c.merge("rate of single-stage training", s.singleRates(), b.singleRates())
+		c.Correlations = append(c.Correlations, correlate("single-stage training", s.Mixtures(), b.Mixtures()))
+		c.merge("rate of single-stage training", s.SingleRates(), b.SingleRates())
 		return c, nil
 	}
-	published, err := publishedLike(s.axis)
+	published, err := series.PublishedOf(s.Axis)
 	if err != nil {
 		return nil, err
 	}
 	if published == nil {
 		c.Note = "There is no published table of this series in the program; ours stand alone. " + c.Note
-		published = &series{axis: s.axis, domains: s.domains}
-	} else if len(s.models) > 0 {
-		before, after := s.transfers()
-		pb, pa := published.transfers()
+		published = &series.Series{Axis: s.Axis, Domains: s.Domains}
+	} else if len(s.Transfers) > 0 {
+		before, after := s.Medians()
+		pb, pa := published.Medians()
 		c.Correlations = append(c.Correlations, correlate("before transfer", before, pb), correlate("after transfer", after, pa))
 	}
-	for _, f := range []factor{byFrozen, byImages, byRates} {
-		c.merge(f.name, s.groups(f, s.final), published.groups(f, published.final))
+	for _, f := range []series.Factor{series.ByFrozen, series.ByImages, series.ByRates} {
+		c.merge(f.Name, s.Groups(f, s.Final), published.Groups(f, published.Final))
 	}
-	c.merge("target", s.named(s.byTarget()), published.named(published.byTarget()))
+	c.merge("target", s.Named(s.ByTarget()), published.Named(published.ByTarget()))
 	return c, nil
-}
-
-// named writes groups of domains with units.
-func (s *series) named(g []group) []group {
-	for i := range g {
-		g[i].level = s.name(g[i].level)
-	}
-	return g
-}
-
-// singleRates groups the single-stage models' losses on both domains by rate.
-func (s *series) singleRates() []group {
-	var g []group
-	at := map[float64]int{}
-	for _, m := range s.singles {
-		k, ok := at[m.rate]
-		if !ok {
-			k, at[m.rate] = len(g), len(g)
-			g = append(g, group{level: rate(m.rate)})
-		}
-		g[k].values = append(g[k].values, finite(m.loss[:])...)
-	}
-	return g
 }
 
 // merge adds rows of the levels that either side has: those of ours alone, then
 // the published ones in their order.
-func (c *Comparison) merge(name string, ours, published []group) {
-	find := func(g []group, level string) []float64 {
+func (c *Comparison) merge(name string, ours, published []stats.Group) {
+	find := func(g []stats.Group, level string) []float64 {
 		for _, x := range g {
-			if x.level == level {
-				return x.values
+			if x.Level == level {
+				return x.Values
 			}
 		}
 		return nil
 	}
 	var levels []string
 	for _, g := range ours {
-		if find(published, g.level) == nil {
-			levels = append(levels, g.level)
+		if find(published, g.Level) == nil {
+			levels = append(levels, g.Level)
 		}
 	}
 	for _, g := range published {
-		levels = append(levels, g.level)
+		levels = append(levels, g.Level)
 	}
 	for _, l := range levels {
 		o, p := find(ours, l), find(published, l)
-		c.Rows = append(c.Rows, Compared{name, l, finiteOrNil(median(o)), len(o), finiteOrNil(median(p)), len(p)})
+		c.Rows = append(c.Rows, Compared{name, l, finiteOrNil(stats.Median(o)), len(o), finiteOrNil(stats.Median(p)), len(p)})
 	}
 }
 
@@ -168,20 +158,21 @@ func value(v *float64, n int) string {
 	if v == nil {
 		return "–"
 	}
-	return fmt.Sprintf("%s (%d)", short(*v), n)
+	return fmt.Sprintf("%s (%d)", plot.Short(*v), n)
 }
 
 // OursText and PublishedText are the cells of a row.
-func (r Compared) OursText() string      { return value(r.Ours, r.Models) }
+func (r Compared) OursText() string { return value(r.Ours, r.Models) }
+
 func (r Compared) PublishedText() string { return value(r.Published, r.PublishedModels) }
 
 // tally counts the outcomes of findings on our models.
-func tally(f []Finding) string {
+func tally(f []claims.Finding) string {
 	const elsewhere = "are about other series"
 	singular := map[string]string{"hold": "holds", "do not hold": "does not hold", elsewhere: "is about another series"}
 	of := map[string][]string{}
 	for _, x := range f {
-		verb := map[string]string{Holds: "hold", Fails: "do not hold", Unjudged: "cannot be judged here"}[x.Ours.Outcome]
+		verb := map[string]string{claims.Holds: "hold", claims.Fails: "do not hold", claims.Unjudged: "cannot be judged here"}[x.Ours.Outcome]
 		if !x.Ours.Applies() {
 			verb = elsewhere
 		}
@@ -234,18 +225,4 @@ func (c *Comparison) Text() string {
 	}
 	w.Flush()
 	return b.String()
-}
-
-// Why is the first reason that explains a finding's outcome: what could not be
-// judged, or which part does not hold.
-func (j Judgement) Why() string {
-	for _, p := range j.Parts {
-		if p.Outcome == j.Outcome && p.Outcome != Holds {
-			if p.Reason != "" {
-				return p.Reason
-			}
-			return "not so: " + p.Statement
-		}
-	}
-	return ""
 }

@@ -1,13 +1,15 @@
 package report
 
 import (
-	"fmt"
 	"html/template"
-	"math"
 	"slices"
 	"strings"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
+	"github.com/refocus-em/refocus/harness/report/claims"
+	"github.com/refocus-em/refocus/harness/report/plot"
+	"github.com/refocus-em/refocus/harness/report/series"
+	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
 )
 
@@ -16,26 +18,15 @@ import (
 type figure struct {
 	Name    string
 	Caption string
-	drawing *svg
+	drawing *plot.Drawing
 }
 
 // Table is the figure's values for those who do not see it, or copy them; nil
 // for a figure that is not of a matrix.
-func (f figure) Table() *grid { return f.drawing.table }
-
-// grid is a table of text with headings on two sides.
-type grid struct {
-	Columns []string
-	Rows    []gridRow
-}
-
-type gridRow struct {
-	Name  string
-	Cells []string
-}
+func (f figure) Table() *plot.Table { return f.drawing.Table }
 
 // SVG is the drawing for the page.
-func (f figure) SVG() template.HTML { return template.HTML(f.drawing.inline()) }
+func (f figure) SVG() template.HTML { return template.HTML(f.drawing.Inline()) }
 
 // section groups figures under a heading; figures of a row stand side by side,
 // ours first.
@@ -47,7 +38,7 @@ type section struct {
 
 // pair is a row of the same drawing of ours and, where there is one, of the
 // published series.
-func pair(name, caption string, ours, published *series, draw func(who string, s *series) *svg) []figure {
+func pair(name, caption string, ours, published *series.Series, draw func(who string, s *series.Series) *plot.Drawing) []figure {
 	row := []figure{{name, "Ours. " + caption, draw("Ours", ours)}}
 	if published != nil {
 		row = append(row, fromPublished(name, caption, draw("Published", published)))
@@ -56,21 +47,21 @@ func pair(name, caption string, ours, published *series, draw func(who string, s
 }
 
 // fromPublished is a figure of the published results.
-func fromPublished(name, caption string, drawing *svg) figure {
-	return figure{name + "-published", "Published results (Rangel DaCosta et al. 2025, CC BY 4.0). " + caption, drawing.credit(reference.Credit)}
+func fromPublished(name, caption string, drawing *plot.Drawing) figure {
+	return figure{name + "-published", "Published results (Rangel DaCosta et al. 2025, CC BY 4.0). " + caption, drawing.Credit(reference.Credit)}
 }
 
 // sections are all figures of the input.
 func (in *Input) sections() ([]section, error) {
 	s := in.series()
-	published, err := publishedLike(s.axis)
+	published, err := series.PublishedOf(s.Axis)
 	if err != nil {
 		return nil, err
 	}
 	var all []section
-	if len(s.models) > 0 {
+	if len(s.Transfers) > 0 {
 		all = append(all, matrices(s, published), distributions(s, published))
-		if s.axis == axisDefocus {
+		if s.Axis == series.AxisDefocus {
 			all = append(all, spreads(s, published))
 		}
 	}
@@ -93,25 +84,25 @@ func (in *Input) sections() ([]section, error) {
 }
 
 // matrices are the heat maps before and after transfer.
-func matrices(s, published *series) section {
+func matrices(s, published *series.Series) section {
 	sec := section{Title: "Before and after transfer", Text: []string{
 		"Each cell is the median over models of the best validation loss: before transfer on every domain, after transfer on the domain transferred to. Outlined cells are a model's own pretraining domain; after transfer they repeat the value of the pretraining. Each pair of maps has one colour scale.",
 	}}
-	if b, a := s.crystals(); s.axis == axisStructure && b != nil {
-		scale := scaleOf(b, a)
+	if b, a := s.CrystalMedians(); s.Axis == series.AxisStructure && b != nil {
+		scale := plot.ScaleOf(b, a)
 		sec.Rows = append(sec.Rows, []figure{
-			{"before-crystals", "Ours. Before transfer, sizes taken together.", heatMap(s, b, scale, "Ours: before transfer, by crystal", "pretrained on")},
-			{"after-crystals", "Ours. After transfer, sizes taken together.", heatMap(s, a, scale, "Ours: after transfer, by crystal", "pretrained on")},
+			{"before-crystals", "Ours. Before transfer, sizes taken together.", plot.HeatMap(s, b, scale, "Ours: before transfer, by crystal", "pretrained on")},
+			{"after-crystals", "Ours. After transfer, sizes taken together.", plot.HeatMap(s, a, scale, "Ours: after transfer, by crystal", "pretrained on")},
 		})
 	}
 	var rows [][]figure
 	for k, stage := range []string{"before", "after"} {
-		rows = append(rows, pair(stage, strings.ToUpper(stage[:1])+stage[1:]+" transfer.", s, published, func(who string, s *series) *svg {
-			b, a := s.transfers()
-			return heatMap(s, []*Matrix{b, a}[k], scaleOf(b, a), who+": "+stage+" transfer", "pretrained "+s.preposition())
+		rows = append(rows, pair(stage, strings.ToUpper(stage[:1])+stage[1:]+" transfer.", s, published, func(who string, s *series.Series) *plot.Drawing {
+			b, a := s.Medians()
+			return plot.HeatMap(s, []*stats.Matrix{b, a}[k], plot.ScaleOf(b, a), who+": "+stage+" transfer", "pretrained "+s.Preposition())
 		}))
 	}
-	if published == nil && len(s.domains) <= 12 { // narrow enough for each other
+	if published == nil && len(s.Domains) <= 12 { // narrow enough for each other
 		rows = [][]figure{slices.Concat(rows...)}
 	}
 	sec.Rows = append(sec.Rows, rows...)
@@ -119,89 +110,89 @@ func matrices(s, published *series) section {
 }
 
 // distributions show the losses after transfer by what models differ in.
-func distributions(s, published *series) section {
+func distributions(s, published *series.Series) section {
 	sec := section{Title: "What decides the loss after transfer", Text: []string{
 		"Boxes reach from the lower to the upper quartile of the best losses on the target, with the median; whiskers end at the 5th and 95th percentile. Where models are few, each is a dot.",
 	}}
-	for _, f := range []factor{byImages, byFrozen, byRates} {
-		ours := s.groups(f, s.final)
-		if len(ours) < 2 && (published == nil || len(published.groups(f, published.final)) < 2) {
+	for _, f := range []series.Factor{series.ByImages, series.ByFrozen, series.ByRates} {
+		ours := s.Groups(f, s.Final)
+		if len(ours) < 2 && (published == nil || len(published.Groups(f, published.Final)) < 2) {
 			continue
 		}
-		sec.Rows = append(sec.Rows, pair("by-"+strings.ReplaceAll(f.name, " ", "-"), "Loss on the target after transfer by "+f.name+".", s, published, func(who string, s *series) *svg {
-			return boxes(who+": loss after transfer by "+f.name, f.name, lossLabel, []string{""}, [][]group{s.groups(f, s.final)})
+		sec.Rows = append(sec.Rows, pair("by-"+strings.ReplaceAll(f.Name, " ", "-"), "Loss on the target after transfer by "+f.Name+".", s, published, func(who string, s *series.Series) *plot.Drawing {
+			return plot.Boxes(who+": loss after transfer by "+f.Name, f.Name, plot.LossLabel, []string{""}, [][]stats.Group{s.Groups(f, s.Final)})
 		}))
 	}
-	if s.axis == axisStructure {
+	if s.Axis == series.AxisStructure {
 		return sec // eighteen targets are in the heat map
 	}
-	sec.Rows = append(sec.Rows, pair("by-target", "Loss on the target after transfer by target.", s, published, func(who string, s *series) *svg {
-		g := s.byTarget()
+	sec.Rows = append(sec.Rows, pair("by-target", "Loss on the target after transfer by target.", s, published, func(who string, s *series.Series) *plot.Drawing {
+		g := s.ByTarget()
 		for i := range g {
-			g[i].level = s.label(g[i].level)
+			g[i].Level = s.Label(g[i].Level)
 		}
-		return boxes(who+": loss after transfer by target", "target: "+s.unit(), lossLabel, []string{""}, [][]group{g})
+		return plot.Boxes(who+": loss after transfer by target", "target: "+s.Unit(), plot.LossLabel, []string{""}, [][]stats.Group{g})
 	}))
 	return sec
 }
 
 // spreads shows the out-of-distribution spread by source.
-func spreads(s, published *series) section {
+func spreads(s, published *series.Series) section {
 	return section{
 		Title: "Out-of-distribution spread",
 		Text:  []string{"The spread of a model is the standard deviation of its best losses over all domains but the one in focus."},
-		Rows: [][]figure{pair("spread", "Spread of the models by pretraining domain, before and after transfer.", s, published, func(who string, s *series) *svg {
-			before, after := s.spreadsBySource()
+		Rows: [][]figure{pair("spread", "Spread of the models by pretraining domain, before and after transfer.", s, published, func(who string, s *series.Series) *plot.Drawing {
+			before, after := s.SpreadsBySource()
 			for i := range before {
-				before[i].level = s.label(before[i].level)
-				after[i].level = before[i].level
+				before[i].Level = s.Label(before[i].Level)
+				after[i].Level = before[i].Level
 			}
-			return boxes(who+": spread over the domains", "pretrained at "+s.unit(), "standard deviation of the loss", []string{"before transfer", "after transfer"}, [][]group{before, after})
+			return plot.Boxes(who+": spread over the domains", "pretrained at "+s.Unit(), "standard deviation of the loss", []string{"before transfer", "after transfer"}, [][]stats.Group{before, after})
 		})},
 	}
 }
 
 // against compares single-stage training with transfer over the number of target
 // images; nil where the input has no single-stage models.
-func (in *Input) against(s *series) (*section, error) {
-	ours := evidence{transfers: s, singles: s}
+func (in *Input) against(s *series.Series) (*section, error) {
+	ours := claims.Evidence{Transfers: s, Singles: s}
 	if in.Companion != nil {
-		if other := in.Companion.series(); len(other.singles) > 0 {
-			ours.singles = other
-		} else if len(other.models) > 0 {
-			ours.transfers = other
+		if other := in.Companion.series(); len(other.Singles) > 0 {
+			ours.Singles = other
+		} else if len(other.Transfers) > 0 {
+			ours.Transfers = other
 		}
 	}
-	if len(ours.singles.singles) == 0 {
+	if len(ours.Singles.Singles) == 0 {
 		return nil, nil
 	}
-	rows := []figure{{"single-stage", "Ours. " + againstCaption, ours.curves("Ours")}}
-	if s.axis == axisDefocus {
-		t, err := publishedDefocus()
+	rows := []figure{{"single-stage", "Ours. " + againstCaption, curves("Ours", ours)}}
+	if s.Axis == series.AxisDefocus {
+		t, err := series.PublishedDefocus()
 		if err != nil {
 			return nil, err
 		}
-		b, err := publishedBaseline()
+		b, err := series.PublishedBaseline()
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, fromPublished("single-stage", againstCaption, evidence{t, b}.curves("Published")))
+		rows = append(rows, fromPublished("single-stage", againstCaption, curves("Published", claims.Evidence{Transfers: t, Singles: b})))
 	}
 	sec := &section{Title: "Single-stage training and transfer", Rows: [][]figure{rows}}
-	if len(ours.transfers.models) == 0 {
+	if len(ours.Transfers.Transfers) == 0 {
 		sec.Text = append(sec.Text, "No transfers of the defocus series have been reproduced at this profile, so that ours shows single-stage training alone.")
 	}
-	if len(s.singles) > 0 {
-		var published *series
-		if s.axis == axisDefocus {
+	if len(s.Singles) > 0 {
+		var published *series.Series
+		if s.Axis == series.AxisDefocus {
 			var err error
-			if published, err = publishedBaseline(); err != nil {
+			if published, err = series.PublishedBaseline(); err != nil {
 				return nil, err
 			}
 		}
-		sec.Rows = append(sec.Rows, pair("mixtures", "Best validation loss on a domain (column) of models trained on it together with another (row), median over mixtures and rates.", s, published, func(who string, s *series) *svg {
-			m := s.mixtures()
-			return heatMap(s, m, scaleOf(m), who+": single-stage training", "trained together with")
+		sec.Rows = append(sec.Rows, pair("mixtures", "Best validation loss on a domain (column) of models trained on it together with another (row), median over mixtures and rates.", s, published, func(who string, s *series.Series) *plot.Drawing {
+			m := s.Mixtures()
+			return plot.HeatMap(s, m, plot.ScaleOf(m), who+": single-stage training", "trained together with")
 		}))
 	}
 	return sec, nil
@@ -211,7 +202,7 @@ const againstCaption = "Median of the best loss on a domain over the number of i
 
 // curves draws the median losses of single-stage models and transfers over the
 // number of images of the evaluated domain.
-func (e evidence) curves(who string) *svg {
+func curves(who string, e claims.Evidence) *plot.Drawing {
 	type key struct {
 		name   string
 		dashed bool
@@ -229,14 +220,14 @@ func (e evidence) curves(who string) *svg {
 			marks = append(marks, float64(images))
 		}
 	}
-	for _, m := range e.singles.singles {
+	for _, m := range e.Singles.Singles {
 		for k := range 2 {
-			add(key{"single stage " + rate(m.rate), false}, m.images[k], m.loss[k])
+			add(key{"single stage " + series.Rate(m.Rate), false}, m.Images[k], m.Loss[k])
 		}
 	}
-	for i := range e.transfers.models {
-		if o := &e.transfers.models[i]; o.frozen == study.FreezeNone {
-			add(key{"transfer " + rate(o.pretrainRate) + " → " + rate(o.rate), true}, o.images, e.transfers.final(o))
+	for i := range e.Transfers.Transfers {
+		if o := &e.Transfers.Transfers[i]; o.Frozen == study.FreezeNone {
+			add(key{"transfer " + series.Rate(o.PretrainRate) + " → " + series.Rate(o.Rate), true}, o.Images, e.Transfers.Final(o))
 		}
 	}
 	slices.Sort(marks)
@@ -249,57 +240,44 @@ func (e evidence) curves(who string) *svg {
 		}
 		return strings.Compare(a.name, b.name)
 	})
-	var curves []curve
+	var curves []plot.Curve
 	for _, k := range order {
-		c := curve{name: k.name, dashed: k.dashed}
+		c := plot.Curve{Name: k.name, Dashed: k.dashed}
 		for _, n := range marks {
 			if v := values[k][int(n)]; v != nil {
-				c.points = append(c.points, [2]float64{n, median(v)})
+				c.Points = append(c.Points, [2]float64{n, stats.Median(v)})
 			}
 		}
 		curves = append(curves, c)
 	}
-	return lines(who+": loss over images of the evaluated domain", "images of the evaluated domain", lossLabel, curves, marks, true, 0, true)
-}
-
-// mixtures are the medians of single-stage models: the loss on a domain, by
-// column, of models trained on it and another, by row.
-func (s *series) mixtures() *Matrix {
-	seen := map[string]bool{}
-	for _, m := range s.singles {
-		seen[m.domains[0]], seen[m.domains[1]] = true, true
-	}
-	list := s.those(seen)
-	c := newCells(list, list)
-	for _, m := range s.singles {
-		c.add(m.domains[1], m.domains[0], m.loss[0])
-		c.add(m.domains[0], m.domains[1], m.loss[1])
-	}
-	return c.medians()
+	return plot.Lines{
+		Title: who + ": loss over images of the evaluated domain", X: "images of the evaluated domain", Y: plot.LossLabel,
+		Curves: curves, Marks: marks, LogX: true, Dots: true,
+	}.Draw()
 }
 
 // histories plots the validation loss on the target over the epochs of both
 // stages, the median over models of each frozen part or learning rate.
-func (in *Input) histories(s *series) (section, error) {
-	var ours []path
+func (in *Input) histories(s *series.Series) (section, error) {
+	var ours []series.Path
 	for _, m := range in.Models {
-		p := path{name: m.Run.Frozen}
+		p := series.Path{Name: m.Run.Frozen}
 		if in.Plan.Study.Kind == study.Mixture {
-			p.name = rate(m.Run.LearningRate)
+			p.Name = series.Rate(m.Run.LearningRate)
 		}
 		if m.Pretrain != nil {
-			p.pretraining = len(m.Pretrain.Epochs)
+			p.Pretraining = len(m.Pretrain.Epochs)
 			for _, e := range m.Pretrain.Epochs {
-				p.loss = append(p.loss, in.loss(e, m.Run.Target.Key))
+				p.Loss = append(p.Loss, in.loss(e, m.Run.Target.Key))
 			}
 		}
 		for _, e := range m.Final.Epochs {
-			p.loss = append(p.loss, in.loss(e, m.Run.Target.Key))
+			p.Loss = append(p.Loss, in.loss(e, m.Run.Target.Key))
 		}
 		ours = append(ours, p)
 	}
 	caption := "Validation loss on the target domain after every epoch, median over models."
-	if ours[0].pretraining > 0 {
+	if ours[0].Pretraining > 0 {
 		caption += " Transfer begins at the dashed line, from the best epoch of the pretraining."
 	}
 	what := "frozen part"
@@ -307,53 +285,56 @@ func (in *Input) histories(s *series) (section, error) {
 		what = "learning rate"
 	}
 	row := []figure{{"histories", "Ours. " + caption, paths("Ours: loss on the target by "+what, ours)}}
-	if s.axis == axisDose && len(s.models) > 0 {
-		n, err := publishedNoise()
+	if s.Axis == series.AxisDose && len(s.Transfers) > 0 {
+		n, err := series.PublishedNoise()
 		if err != nil {
 			return section{}, err
 		}
-		row = append(row, fromPublished("histories", caption, paths("Published: loss on the target by "+what, n.paths)))
+		row = append(row, fromPublished("histories", caption, paths("Published: loss on the target by "+what, n.Paths)))
 	}
 	return section{Title: "Loss histories", Rows: [][]figure{row}}, nil
 }
 
 // paths draws the medians of paths by name.
-func paths(title string, all []path) *svg {
-	groups := map[string][]path{}
+func paths(title string, all []series.Path) *plot.Drawing {
+	groups := map[string][]series.Path{}
 	var order []string
 	last := 0
 	for _, p := range all {
-		if groups[p.name] == nil {
-			order = append(order, p.name)
+		if groups[p.Name] == nil {
+			order = append(order, p.Name)
 		}
-		groups[p.name] = append(groups[p.name], p)
-		last = max(last, len(p.loss))
+		groups[p.Name] = append(groups[p.Name], p)
+		last = max(last, len(p.Loss))
 	}
 	slices.Sort(order)
-	var curves []curve
+	var curves []plot.Curve
 	for _, name := range order {
-		c := curve{name: name}
+		c := plot.Curve{Name: name}
 		for e := range last {
 			var at []float64
 			for _, p := range groups[name] {
-				if e < len(p.loss) {
-					at = append(at, p.loss[e])
+				if e < len(p.Loss) {
+					at = append(at, p.Loss[e])
 				}
 			}
-			c.points = append(c.points, [2]float64{float64(e + 1), median(at)})
+			c.Points = append(c.Points, [2]float64{float64(e + 1), stats.Median(at)})
 		}
 		curves = append(curves, c)
 	}
 	boundary := 0.0
-	if all[0].pretraining > 0 {
-		boundary = float64(all[0].pretraining) + 0.5
+	if all[0].Pretraining > 0 {
+		boundary = float64(all[0].Pretraining) + 0.5
 	}
-	return lines(title, "epoch", lossLabel, curves, epochs(last), false, boundary, last < 30)
+	return plot.Lines{
+		Title: title, X: "epoch", Y: plot.LossLabel,
+		Curves: curves, Marks: plot.EpochTicks(last), Boundary: boundary, Dots: last < 30,
+	}.Draw()
 }
 
 // particles are the histograms of the particles' radii; nil without any.
 func (in *Input) particles() *section {
-	var panels []panel
+	var panels []plot.Panel
 	at := map[string]int{}
 	for i := range in.Plan.Domains {
 		d := &in.Plan.Domains[i]
@@ -361,30 +342,23 @@ func (in *Input) particles() *section {
 		if len(radii) == 0 {
 			continue
 		}
-		c := crystal(d.Key)
+		c := series.CrystalOf(d.Key)
 		k, ok := at[c]
 		if !ok {
 			k, at[c] = len(panels), len(panels)
-			panels = append(panels, panel{title: strings.ReplaceAll(c, "_", " ")})
+			panels = append(panels, plot.Panel{Title: strings.ReplaceAll(c, "_", " ")})
 		}
 		size := d.Size
 		if size == "" {
 			size = "particles"
 		}
-		panels[k].groups = append(panels[k].groups, group{size, radii})
+		panels[k].Groups = append(panels[k].Groups, stats.Group{Level: size, Values: radii})
 	}
 	if len(panels) == 0 {
 		return nil
 	}
 	return &section{Title: "Particle sizes", Rows: [][]figure{{{
 		"sizes", "Radii of the simulated particles in the training and validation images, in counts per bin, by crystal and size class.",
-		histograms("Radii of the particles", "radius in Å", panels),
+		plot.Histograms("Radii of the particles", "radius in Å", panels),
 	}}}}
-}
-
-func corr(v float64) string {
-	if math.IsNaN(v) {
-		return "undefined (too few or equal values)"
-	}
-	return strings.Replace(fmt.Sprintf("%+.2f", v), "-", "−", 1)
 }

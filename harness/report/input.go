@@ -1,28 +1,20 @@
 package report
 
 import (
-	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/report/claims"
+	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/trained"
 )
-
-// Model is one trained model: a transfer with the pretraining it started from,
-// or a single-stage run.
-type Model struct {
-	Run      *study.Run
-	Pretrain *store.History // nil for a single stage
-	Final    *store.History
-	Digest   string
-	// TrainSeconds of the final stage, without validation.
-	TrainSeconds float64
-}
 
 // Input is what a report is made of.
 type Input struct {
 	Plan   *study.Plan
-	Models []Model // finished ones, in the plan's order
+	Models []trained.Result // finished ones, in the plan's order
 	// Environment is shown as it is: backend, versions, notes.
 	Environment []Fact
 	// Failures says which runs are missing and why.
@@ -57,8 +49,8 @@ type Picture struct {
 
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
-	if in.Plan.Study.Training.Loss == study.LossOnProbabilities {
-		return Offset
+	if in.Plan.Study.Training.Loss == backend.LossOnProbabilities {
+		return series.Offset
 	}
 	return 0
 }
@@ -86,45 +78,71 @@ func (in *Input) best(h *store.History, domain string) float64 {
 	return l - in.offset()
 }
 
-// Addressed is a run with its place in the store.
-type Addressed struct {
-	Run            *study.Run
-	Digest, Parent string // Parent is "" for a run that starts from random weights
+// series is the input's models in the common form.
+func (in *Input) series() *series.Series {
+	s := &series.Series{Axis: series.AxisOf(in.Plan.Study)}
+	for i := range in.Plan.Domains {
+		s.Domains = append(s.Domains, in.Plan.Domains[i].Key)
+	}
+	best := func(m *trained.Result, first bool) []float64 {
+		h := m.Final
+		if first {
+			h = m.Pretrain
+		}
+		v := make([]float64, len(s.Domains))
+		for i, d := range s.Domains {
+			v[i] = in.best(h, d)
+		}
+		return v
+	}
+	for i := range in.Models {
+		m := &in.Models[i]
+		r := m.Run
+		switch r.Kind {
+		case study.TransferRun:
+			s.Images, s.Epochs = r.Parent.Images, r.Parent.Epochs
+			o := series.Transfer{
+				Config: configOf(r),
+				Before: best(m, true), After: best(m, false),
+			}
+			if r.Epochs > 0 {
+				o.Seconds = m.TrainSeconds / float64(r.Epochs)
+			}
+			s.Transfers = append(s.Transfers, o)
+		case study.SingleRun:
+			s.Images, s.Epochs = r.Images, r.Epochs
+			o := series.Single{Rate: r.LearningRate}
+			for k, p := range r.Mixture[:min(2, len(r.Mixture))] {
+				o.Domains[k], o.Images[k], o.Loss[k] = p.Domain.Key, p.Images, in.best(m.Final, p.Domain.Key)
+			}
+			s.Singles = append(s.Singles, o)
+		}
+	}
+	return s
 }
 
-// Load reads the finished models among the runs from the store.
-func Load(st *store.Store, runs []Addressed) ([]Model, error) {
-	histories := map[string]*store.History{}
-	history := func(digest string) (*store.History, error) {
-		if h, ok := histories[digest]; ok {
-			return h, nil
-		}
-		h, err := st.History(digest)
-		if err == nil {
-			histories[digest] = h
-		}
-		return h, err
+// configOf is a transfer's configuration.
+func configOf(r *study.Run) series.Config {
+	return series.Config{
+		Source: r.Source.Key, Target: r.Target.Key,
+		PretrainRate: r.Parent.LearningRate, Rate: r.LearningRate,
+		Images: r.Images, Frozen: r.Frozen,
 	}
-	var models []Model
-	for _, a := range runs {
-		if a.Run.Kind == study.PretrainRun || !st.HasRun(a.Digest) {
+}
+
+// evidence is what findings are judged on: the input's models and those of its
+// companion.
+func (in *Input) evidence() claims.Evidence {
+	var ours claims.Evidence
+	for _, i := range []*Input{in, in.Companion} {
+		if i == nil {
 			continue
 		}
-		m := Model{Run: a.Run, Digest: a.Digest}
-		man, err := st.Manifest(a.Digest)
-		if err != nil {
-			return nil, fmt.Errorf("run %s: %w", a.Run.ID, err)
+		if s := i.series(); len(s.Transfers) > 0 {
+			ours.Transfers = s
+		} else if len(s.Singles) > 0 {
+			ours.Singles = s
 		}
-		m.TrainSeconds = man.TrainSeconds
-		if m.Final, err = history(a.Digest); err != nil {
-			return nil, fmt.Errorf("run %s: %w", a.Run.ID, err)
-		}
-		if a.Parent != "" {
-			if m.Pretrain, err = history(a.Parent); err != nil {
-				return nil, fmt.Errorf("the pretraining of %s: %w", a.Run.ID, err)
-			}
-		}
-		models = append(models, m)
 	}
-	return models, nil
+	return ours
 }

@@ -3,10 +3,14 @@ package report
 import (
 	"bytes"
 	"encoding/csv"
+	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
 
+	"github.com/refocus-em/refocus/harness/report/claims"
+	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 )
@@ -22,7 +26,7 @@ func (in *Input) resultsCSV() ([]byte, error) {
 	switch {
 	case in.Plan.Study.Kind == study.Mixture:
 		err = in.mixtureRows(w.Write)
-	case axis(in.Plan.Study) == axisDose:
+	case series.AxisOf(in.Plan.Study) == series.AxisDose:
 		err = in.doseRows(w.Write)
 	default:
 		err = in.transferRows(w.Write)
@@ -45,7 +49,7 @@ func number(v float64) string {
 // (In the published table best_target_pretrain_performance is that only in the
 // rows of 64 images; in the others it is the loss on the pretraining's domain.)
 func (in *Input) transferRows(write func([]string) error) error {
-	axis := axis(in.Plan.Study)
+	axis := series.AxisOf(in.Plan.Study)
 	head := []string{"pretrain_lr", "transfer_lr", "pretrain_" + axis, "transfer_" + axis, "N_tl_training_points", "freeze_option",
 		"best_target_pretrain_performance", "best_target_transfer_performance"}
 	for _, d := range in.Plan.Domains {
@@ -157,4 +161,18 @@ func (in *Input) modelsCSV() ([]byte, error) {
 	}
 	w.Flush()
 	return b.Bytes(), w.Error()
+}
+
+// claimsJSON is the file of the findings.
+func (in *Input) claimsJSON(f []claims.Finding) ([]byte, error) {
+	b, err := json.MarshalIndent(struct {
+		Study    string           `json:"study"`
+		Profile  string           `json:"profile"`
+		Models   int              `json:"models"`
+		Findings []claims.Finding `json:"findings"`
+	}{in.Plan.Study.Name, in.Plan.Study.Profile, len(in.Models), f}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("writing the findings: %w", err)
+	}
+	return append(b, '\n'), nil
 }

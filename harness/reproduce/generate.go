@@ -13,7 +13,11 @@ import (
 // Generate makes the simulated data sets that are missing and returns where
 // every domain's images are.
 func (d *Data) Generate(ctx context.Context, st *store.Store, p *study.Plan, o dataset.Options) (map[string]train.Files, error) {
-	ready, err := dataset.Generate(ctx, st.Root(), d.Sources, o)
+	var sources []dataset.Source
+	for _, s := range d.Simulated {
+		sources = append(sources, s.Source)
+	}
+	ready, err := dataset.Generate(ctx, st.Root(), sources, o)
 	if err != nil {
 		return nil, err
 	}

@@ -2,12 +2,14 @@ package reproduce
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
@@ -22,10 +24,16 @@ type Node struct {
 	Notes  []string // what the plan asked for and the backend cannot do
 }
 
-// Data says how to make a plan's data sets.
+// Data is the data sets of a plan and how to make them.
 type Data struct {
-	Sources []dataset.Source // simulated
-	sets    map[setKey]set
+	Simulated []Simulated
+	sets      map[setKey]set
+}
+
+// Simulated is a domain's training or validation images that are simulated.
+type Simulated struct {
+	Domain *study.Domain
+	Source dataset.Source
 }
 
 type setKey struct{ domain, split string }
@@ -44,8 +52,8 @@ func Source(s *study.Study, d *study.Domain, split string) dataset.Source {
 		n = d.ValidationImages
 	}
 	return dataset.Source{
-		Config:     hrtem.Config(d.Simulation),
-		Conditions: hrtem.Conditions{Defocus: d.Defocus, DefocusStd: d.DefocusStd, Dose: d.Dose},
+		Config:     d.Simulation,
+		Conditions: d.Conditions,
 		Seed:       s.Seed,
 		Split:      split,
 		Count:      n,
@@ -76,15 +84,110 @@ func NewData(ctx context.Context, st *store.Store, p *study.Plan) (*Data, error)
 				continue
 			}
 			src := Source(p.Study, dom, split)
-			d.Sources = append(d.Sources, src)
+			d.Simulated = append(d.Simulated, Simulated{dom, src})
 			d.sets[setKey{dom.Key, split}] = set{src.Digest(), src.Count}
 		}
 	}
 	return d, nil
 }
 
-// Resolve gives every run of the plan its Spec and digest for the backend.
-func Resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) {
+// Named lists the simulated sets under the names of their domains.
+func (d *Data) Named() []dataset.Named {
+	var sets []dataset.Named
+	for _, s := range d.Simulated {
+		sets = append(sets, dataset.Named{Name: s.Domain.Name, Source: s.Source})
+	}
+	return sets
+}
+
+// Resolved is a plan whose every run has its place in a store.
+type Resolved struct {
+	Plan    *study.Plan
+	Store   *store.Store
+	Backend backend.Description // that trains, or has trained
+	Data    *Data
+	Nodes   []*Node // in the plan's order
+}
+
+// Resolve addresses the plan's runs as the backend trains them.
+func Resolve(ctx context.Context, st *store.Store, p *study.Plan, b backend.Description) (*Resolved, error) {
+	data, err := NewData(ctx, st, p)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := resolve(p, data, b)
+	if err != nil {
+		return nil, err
+	}
+	return &Resolved{p, st, b, data, nodes}, nil
+}
+
+// String names the study, the profile and the backend: "defocus, profile smoke,
+// backend cpu".
+func (r *Resolved) String() string {
+	return fmt.Sprintf("%s, profile %s, backend %s", r.Plan.Study.Name, r.Plan.Study.ProfileName(), r.Backend.Name)
+}
+
+// ReportDir is the folder of the study's report.
+func (r *Resolved) ReportDir() string {
+	name := r.Plan.Study.Name + "-" + r.Plan.Study.ProfileName()
+	if r.Backend.Name != "cpu" {
+		name += "-" + r.Backend.Name
+	}
+	return r.Store.Report(name)
+}
+
+// States counts a study's runs by how far they are.
+type States struct {
+	Runs      int `json:"runs"`
+	Finished  int `json:"finished"`
+	Running   int `json:"running"` // in some process, now
+	Begun     int `json:"begun"`   // with a checkpoint, waiting to be resumed
+	Untouched int `json:"untouched"`
+}
+
+// States looks at every run in the store.
+func (r *Resolved) States() (States, error) {
+	s := States{Runs: len(r.Nodes)}
+	for _, n := range r.Nodes {
+		switch state, err := r.Store.State(n.Digest); {
+		case err != nil:
+			return s, err
+		case state == store.Finished:
+			s.Finished++
+		case state == store.Running:
+			s.Running++
+		case state == store.Begun:
+			s.Begun++
+		default:
+			s.Untouched++
+		}
+	}
+	return s, nil
+}
+
+// Radii are the radii in Å of the particles in the domains' simulated images, as
+// far as these have been made.
+func (r *Resolved) Radii() (map[string][]float64, error) {
+	radii := map[string][]float64{}
+	for _, s := range r.Data.Simulated {
+		m, err := dataset.ReadManifest(r.Store.Root(), s.Source.Digest())
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		for _, im := range m.Images {
+			for _, p := range im.Structure.Particles {
+				radii[s.Domain.Key] = append(radii[s.Domain.Key], p.Radius)
+			}
+		}
+	}
+	return radii, nil
+}
+
+// resolve gives every run of the plan its Spec and digest for the backend.
+func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) {
 	s := p.Study
 	var validation []train.Domain
 	for _, dom := range p.Domains {
@@ -102,7 +205,7 @@ func Resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: train.Network{Width: s.Network.Width, Classes: 2},
+			Network: nn.UNetOptions{Width: s.Network.Width, Classes: 2},
 			Loss:    s.Training.Loss,
 			Backend: train.Backend{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,
@@ -113,7 +216,7 @@ func Resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 			Dihedral:     s.Training.Dihedral,
 			LearningRate: r.LearningRate,
 			Decay:        s.Training.LearningRateDecay,
-			Adam:         train.Adam(s.Training.Adam),
+			Adam:         s.Training.Adam,
 		}
 		if r.Frozen != study.FreezeNone && r.Frozen != "" {
 			n.Spec.Frozen = []string{r.Frozen}

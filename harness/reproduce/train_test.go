@@ -13,10 +13,11 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/fakebackend"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
 	"github.com/refocus-em/refocus/harness/train"
 )
 
@@ -39,7 +40,7 @@ func small(t *testing.T) ([]*Node, map[string]train.Files) {
 	files := map[string]train.Files{"x": {Train: train.File{Path: path, SHA256: sha}, Validation: train.File{Path: path, SHA256: sha}}}
 	node := func(id string, parent *Node) *Node {
 		n := &Node{Run: &study.Run{ID: id}, Parent: parent, Spec: train.Spec{
-			Format: train.Format, Stage: train.Pretrain, Network: train.Network{Width: 4, Classes: 2},
+			Format: train.Format, Stage: study.PretrainRun, Network: nn.UNetOptions{Width: 4, Classes: 2},
 			Loss: backend.LossOnProbabilities, Backend: train.Backend{Name: "fake", Numerics: "fake-1", Precision: backend.Float32},
 			Seed: 1, Stream: id,
 			Data:       []train.Part{{Domain: train.Domain{Name: "x", Digest: "d", Images: 4}, Of: 4}},
@@ -47,7 +48,7 @@ func small(t *testing.T) ([]*Node, map[string]train.Files) {
 			Target:     "x", Epochs: 3, BatchSize: 8, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
 		}}
 		if parent != nil {
-			n.Spec.Stage, n.Spec.Parent = train.Transfer, parent.Digest
+			n.Spec.Stage, n.Spec.Parent = study.TransferRun, parent.Digest
 		}
 		if n.Digest, err = n.Spec.Digest(); err != nil {
 			t.Fatal(err)

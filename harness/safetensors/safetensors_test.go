@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 func sample() ([]Tensor, map[string]string) {

@@ -5,16 +5,18 @@ import (
 	"math"
 	"regexp"
 	"slices"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/hrtem/crystal"
+	"github.com/refocus-em/refocus/harness/internal/bounds"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // Limits keep a mistyped spec from asking for more than a machine can hold.
 const (
 	maxWidth   = 1024
-	maxGrid    = 4096    // samples per side
 	maxPixels  = 1 << 14 // per side of own images
-	minRadius  = 2       // Å
-	maxRadius  = 200     // Å
-	maxBlur    = 20      // Å
 	maxImages  = 1 << 20
 	maxEpochs  = 100_000
 	maxBatch   = 1 << 16
@@ -34,42 +36,35 @@ func (c *checker) fail(path []string, format string, args ...any) {
 
 func at(path ...string) []string { return path }
 
-// integer wants lo ≤ n ≤ hi.
-func (c *checker) integer(path []string, n, lo, hi int) {
-	switch {
-	case n < lo:
-		c.fail(path, "must be at least %d, but is %d", lo, n)
-	case n > hi:
-		c.fail(path, "must be at most %d, but is %d", hi, n)
+// check adds what one of package bounds says.
+func (c *checker) check(path []string, message string) {
+	if message != "" {
+		c.found = append(c.found, Problem{path: path, Message: message})
 	}
 }
 
-// number wants lo ≤ x ≤ hi.
+func (c *checker) integer(path []string, n, lo, hi int) { c.check(path, bounds.Integer(n, lo, hi)) }
+
 func (c *checker) number(path []string, x, lo, hi float64) {
-	switch {
-	case math.IsNaN(x):
-		c.fail(path, "must be a number")
-	case x < lo:
-		c.fail(path, "must be at least %g, but is %g", lo, x)
-	case x > hi:
-		c.fail(path, "must be at most %g, but is %g", hi, x)
+	c.check(path, bounds.Number(x, lo, hi))
+}
+
+func (c *checker) positive(path []string, x, hi float64) { c.check(path, bounds.Positive(x, hi)) }
+
+// simulation adds what the simulator says about fields of its configuration.
+func (c *checker) simulation(found []hrtem.Problem) {
+	for _, p := range found {
+		c.check(at("simulation", p.Key), p.Message)
 	}
 }
 
-// positive wants 0 < x ≤ hi.
-func (c *checker) positive(path []string, x, hi float64) {
-	switch {
-	case !(x > 0):
-		c.fail(path, "must be more than 0, but is %g", x)
-	case x > hi:
-		c.fail(path, "must be at most %g, but is %g", hi, x)
-	}
-}
-
-// span wants lo ≤ r[0] ≤ r[1] ≤ hi.
-func (c *checker) span(path []string, r [2]float64, lo, hi float64) {
-	if !(r[0] >= lo && r[0] <= r[1] && r[1] <= hi) {
-		c.fail(path, "wants [smallest, largest] between %g and %g, but is [%g, %g]", lo, hi, r[0], r[1])
+// field adds what the simulator says about one field, whose value another key of
+// the spec gives.
+func (c *checker) field(path []string, key string, found []hrtem.Problem) {
+	for _, p := range found {
+		if p.Key == key {
+			c.check(path, p.Message)
+		}
 	}
 }
 
@@ -118,7 +113,7 @@ func (s *Study) checkFields(c *checker) {
 	}
 
 	t := s.Training
-	c.oneOf(at("training", "loss"), t.Loss, LossOnProbabilities, LossOnLogits)
+	c.oneOf(at("training", "loss"), t.Loss, backend.LossOnProbabilities, backend.LossOnLogits)
 	c.integer(at("training", "batch"), t.Batch, 1, maxBatch)
 	c.positive(at("training", "learning_rate_decay"), t.LearningRateDecay, 1)
 	for _, b := range []struct {
@@ -132,8 +127,8 @@ func (s *Study) checkFields(c *checker) {
 	c.positive(at("training", "adam", "epsilon"), t.Adam.Epsilon, 1)
 	c.integer(at("training", "initialisations"), t.Initialisations, 1, maxModels)
 	c.oneOf(at("training", "pretrain_sharing"), t.PretrainSharing, ShareNone, ShareSeed)
-	c.oneOf(at("training", "precision"), t.Precision, Float32, Mixed, Float64)
-	c.oneOf(at("training", "precision_fallback"), t.PrecisionFallback, "", Float32)
+	c.oneOf(at("training", "precision"), t.Precision, backend.Float32, backend.Mixed, backend.Float64)
+	c.oneOf(at("training", "precision_fallback"), t.PrecisionFallback, "", backend.Float32)
 	c.integer(at("training", "power_cap_watts"), t.PowerCapWatts, 0, 10_000)
 
 	s.checkGrid(c)
@@ -157,7 +152,7 @@ func (s *Study) checkFields(c *checker) {
 		c.rates(at("transfer", "learning_rates"), s.Transfer.LearningRates)
 		distinct(c, at("transfer", "frozen"), s.Transfer.Frozen, true)
 		for _, f := range s.Transfer.Frozen {
-			c.oneOf(at("transfer", "frozen"), f, FreezeNone, FreezeEncoder, FreezeDecoder)
+			c.oneOf(at("transfer", "frozen"), f, FreezeNone, nn.Encoder, nn.Decoder)
 		}
 	case Mixture:
 		c.integer(at("mixture", "epochs"), s.Mixture.Epochs, 1, maxEpochs)
@@ -191,9 +186,10 @@ func (s *Study) checkGrid(c *checker) {
 		return
 	}
 	g := s.Grid
+	crystals := slices.Sorted(slices.Values(crystal.Names()))
 	distinct(c, at("grid", "crystal"), g.Crystals, true)
 	for _, id := range g.Crystals {
-		c.oneOf(at("grid", "crystal"), id, Crystals()...)
+		c.oneOf(at("grid", "crystal"), id, crystals...)
 	}
 	distinct(c, at("grid", "size"), g.Sizes, false)
 	for _, size := range g.Sizes {
@@ -209,7 +205,7 @@ func (s *Study) checkGrid(c *checker) {
 		if !nameRule.MatchString(size) {
 			c.fail(at("sizes", size), "a size's name must be letters, digits, %q and %q", "-", "_")
 		}
-		c.span(at("sizes", size), s.Sizes[size], minRadius, maxRadius)
+		c.field(at("sizes", size), "radius", s.sized(size).CheckFields())
 	}
 	distinct(c, at("grid", "defocus"), g.Defocus, true)
 	for _, d := range g.Defocus {
@@ -222,61 +218,13 @@ func (s *Study) checkGrid(c *checker) {
 	c.number(at("grid", "defocus_spread"), g.DefocusSpread, 0, 1e4)
 	c.integer(at("grid", "train_images"), g.TrainImages, 1, maxImages)
 	c.integer(at("grid", "validation_images"), g.ValidationImages, 1, maxImages)
-	s.Simulation.check(c)
+	c.simulation(s.Simulation.CheckFields())
 	for _, id := range keys(s.LabelBlur) {
-		if !slices.Contains(Crystals(), id) {
-			best, _ := nearest(id, Crystals())
+		if !slices.Contains(crystals, id) {
+			best, _ := nearest(id, crystals)
 			c.fail(at("label_blur", id), "unknown crystal; nearest: %s", best)
 		}
-		c.number(at("label_blur", id), s.LabelBlur[id], 0, maxBlur)
-	}
-}
-
-// check has the bounds of the simulator, so that a spec is refused with its
-// line before anything runs.
-func (m Simulation) check(c *checker) {
-	key := func(k string) []string { return at("simulation", k) }
-	c.number(key("cell"), m.Cell, 8, 1024)
-	for _, side := range []struct {
-		key string
-		n   int
-	}{{"grid", m.Grid}, {"output", m.Output}} {
-		c.integer(key(side.key), side.n, 16, maxGrid)
-		if rest := side.n; rest > 0 {
-			for _, f := range []int{2, 3, 5} {
-				for rest%f == 0 {
-					rest /= f
-				}
-			}
-			if rest != 1 || side.n%2 != 0 {
-				c.fail(key(side.key), "must be even and a product of 2, 3 and 5, for the Fourier transform, but is %d", side.n)
-			}
-		}
-	}
-	c.integer(key("crop"), m.Crop, 16, maxGrid)
-	if m.Crop%16 != 0 {
-		c.fail(key("crop"), "must be a multiple of 16, which the network halves four times, but is %d", m.Crop)
-	}
-	c.span(key("radius"), m.Radius, minRadius, maxRadius)
-	if p := m.Particles; p[0] < 0 || p[0] > p[1] || p[1] > 64 {
-		c.fail(key("particles"), "wants [smallest, largest] between 0 and 64, but is [%d, %d]", p[0], p[1])
-	}
-	c.number(key("gap"), m.Gap, 0, 1000)
-	c.span(key("carbon"), m.Carbon, 0, 500)
-	c.integer(key("max_faults"), m.MaxFaults, 0, 2)
-	c.integer(key("phonons"), m.Phonons, 1, 64)
-	c.number(key("displacement"), m.Displacement, 0, 1)
-	c.number(key("slice"), m.Slice, 0.25, 10)
-	c.number(key("beam_energy"), m.BeamEnergy, 10e3, 2e6)
-	c.number(key("focal_spread"), m.FocalSpread, 0, 1000)
-	if m.DefocusSign != 1 && m.DefocusSign != -1 {
-		c.fail(key("defocus_sign"), "must be 1 (underfocus counts positive) or -1 (overfocus does), but is %d", m.DefocusSign)
-	}
-	c.integer(key("focus_phonons"), m.FocusPhonons, 1, 64)
-	c.positive(key("label_phase"), m.LabelPhase, math.Pi)
-	c.number(key("label_blur"), m.LabelBlur, 0, maxBlur)
-	if !(m.LabelLevel > 0 && m.LabelLevel < 1) {
-		c.fail(key("label_level"), "must be more than 0 and less than 1, but is %g", m.LabelLevel)
+		c.field(at("label_blur", id), "label_blur", s.Simulation.Of(id, s.LabelBlur).CheckFields())
 	}
 }
 
@@ -307,7 +255,7 @@ func (o OwnData) check(c *checker, table []string) {
 // checkFields has complained about.
 func (s *Study) checkTogether(c *checker) {
 	if s.simulated() {
-		s.checkField(c)
+		s.checkSimulation(c)
 	}
 	s.checkSelection(c, "source", s.Source)
 	s.checkSelection(c, "target", s.Target)
@@ -317,38 +265,28 @@ func (s *Study) checkTogether(c *checker) {
 	}
 }
 
-// checkField wants the particles to fit into the cell and the pixels to show
-// the lattice.
-func (s *Study) checkField(c *checker) {
-	m := s.Simulation
-	if m.Crop > m.Output {
-		c.fail(at("simulation", "crop"), "%d pixels cannot be cut out of simulation.output = %d", m.Crop, m.Output)
+// checkSimulation looks at conditions between fields of the simulation. Where
+// sizes replace the radius, they have to fit.
+func (s *Study) checkSimulation(c *checker) {
+	found := s.Simulation.CheckTogether()
+	if len(s.Grid.Sizes) > 0 {
+		found = slices.DeleteFunc(found, func(p hrtem.Problem) bool { return p.Key == "radius" })
 	}
-	if m.Output > m.Grid {
-		c.fail(at("simulation", "output"), "%d pixels cannot be made of simulation.grid = %d samples", m.Output, m.Grid)
-	}
-	if m.Output > 0 && m.Cell/float64(m.Output) > 0.5 {
-		c.fail(at("simulation", "output"), "%d pixels on %g Å are %.3g Å each; above 0.5 Å the lattice is lost", m.Output, m.Cell, m.Cell/float64(m.Output))
-	}
-	if m.Grid > 0 && m.Cell/float64(m.Grid) > 0.25 {
-		c.fail(at("simulation", "grid"), "%d samples on %g Å are %.3g Å apart; the wave needs 0.25 Å or less", m.Grid, m.Cell, m.Cell/float64(m.Grid))
-	}
-	if m.FocusPhonons > m.Phonons {
-		c.fail(at("simulation", "focus_phonons"), "%d are more than simulation.phonons = %d", m.FocusPhonons, m.Phonons)
-	}
-	fits := func(path []string, r [2]float64) {
-		if m.Particles[1] > 0 && 2*r[1]+m.Gap > m.Cell {
-			c.fail(path, "a particle of radius %g Å and its gap of %g Å do not fit into simulation.cell = %g Å", r[1], m.Gap, m.Cell)
-		}
-	}
-	if len(s.Grid.Sizes) == 0 {
-		fits(at("simulation", "radius"), m.Radius)
-	}
+	c.simulation(found)
 	for _, size := range s.Grid.Sizes {
-		if r, ok := s.Sizes[size]; ok {
-			fits(at("sizes", size), r)
+		if _, ok := s.Sizes[size]; ok {
+			c.field(at("sizes", size), "radius", s.sized(size).CheckTogether())
 		}
 	}
+}
+
+// sized is the simulation with the radius that [sizes] has for a name.
+func (s *Study) sized(size string) hrtem.Config {
+	m := s.Simulation
+	if r, ok := s.Sizes[size]; ok {
+		m.Radius = r
+	}
+	return m
 }
 
 func (s *Study) checkSelection(c *checker, table string, sel Selection) {

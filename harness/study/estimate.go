@@ -1,9 +1,11 @@
 package study
 
 import (
-	"encoding/json"
 	"math"
 	"time"
+
+	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // Estimate is what a plan asks of a machine.
@@ -38,27 +40,30 @@ type Estimate struct {
 func (p *Plan) Estimate() Estimate {
 	s := p.Study
 	e := Estimate{Domains: len(p.Domains)}
+	network, err := nn.UNetLayout(nn.UNetOptions{Width: s.Network.Width, Classes: 2})
+	if err != nil {
+		panic(err) // an expanded study has been checked
+	}
+	work := networkWork{network, map[networkTask]float64{}}
 
-	structures := map[string]int{} // specimens by what determines them
+	structures := map[hrtem.Config]int{} // specimens by what determines them
 	var validation int64
 	var forward float64 // of validating once on every domain
 	for i := range p.Domains {
 		d := &p.Domains[i]
 		validation += int64(d.ValidationImages)
-		forward += float64(d.ValidationImages) * newWork(s.Network.Width, p.size(d, &e)).forward()
+		forward += float64(d.ValidationImages) * work.flops(p.size(d, &e), "")
 		if d.Own != nil {
 			continue
 		}
 		n := d.TrainImages + d.ValidationImages
 		e.Images += n
 		e.DataBytes += int64(n) * int64(d.Simulation.Crop) * int64(d.Simulation.Crop) * 4
-		key := d.Simulation.key()
-		if structures[key] == 0 {
-			structures[key] = n
+		if m := d.Simulation; structures[m] == 0 {
+			structures[m] = n
 			e.Structures += n
-			m := d.Simulation
 			e.DataBytes += int64(n) * (int64(m.Phonons)*int64(m.Output)*int64(m.Output)*8 + int64(m.Crop)*int64(m.Crop))
-			e.simulation += float64(n) * m.work()
+			e.simulation += float64(n) * simulationWork(m)
 		}
 	}
 
@@ -82,7 +87,7 @@ func (p *Plan) Estimate() Estimate {
 		for _, part := range r.Mixture {
 			steps := int64(part.Images) * symmetries * epochs
 			e.ImageSteps += steps
-			e.FLOPs += float64(steps) * newWork(s.Network.Width, p.size(part.Domain, &e)).step(r.Frozen)
+			e.FLOPs += float64(steps) * work.flops(p.size(part.Domain, &e), r.Frozen)
 		}
 		e.ValidationImages += validation * epochs
 		e.FLOPs += forward * float64(epochs)
@@ -124,72 +129,45 @@ func seconds(s float64) time.Duration {
 	return time.Duration(s * 1e9)
 }
 
-// key is what makes two domains share their structures.
-func (m Simulation) key() string {
-	b, err := json.Marshal(m)
-	if err != nil {
-		panic(err) // numbers and strings always encode
-	}
-	return string(b)
-}
-
-// work is proportional to the cost of one structure: two Fourier transforms of
+// simulationWork is proportional to the cost of one structure: two Fourier transforms of
 // the grid per slice and phonon configuration propagate, about as much again
 // makes the slice's potential.
-func (m Simulation) work() float64 {
+func simulationWork(m hrtem.Config) float64 {
 	n := float64(m.Grid) * float64(m.Grid)
 	thickness := (m.Carbon[0]+m.Carbon[1])/2 + 2*m.Radius[1] + 4
 	return n * math.Log2(n) * float64(m.Phonons) * math.Ceil(thickness/m.Slice)
 }
 
-// secondsPerWork turns work into seconds of one core. Measured on a shared Zen 3
+// secondsPerWork turns simulationWork into seconds of one core. Measured on a shared Zen 3
 // core: 0.056 s per structure of the quick profile, 12.8 s at paper scale, which
 // are 0.95e-9 and 0.91e-9 s.
 const secondsPerWork = 0.93e-9
 
-// work is the number of multiply-adds of one image in the parts of the network
-// that differ in what they cost when frozen.
-type work struct {
-	first            float64 // first convolution, which needs no input gradient
-	encoder, decoder float64 // all of each, first included
+// networkWork counts the FLOPs of the study's network on one square image: those
+// of inference, and those of a training step with a part frozen.
+type networkWork struct {
+	network *nn.Graph
+	counted map[networkTask]float64
 }
 
-// newWork counts the convolutions of the U-Net of the given width on a square
-// image: 7×7 and pooling, three times two residual units, four steps up, head.
-func newWork(width, size int) work {
-	w, p := float64(width), float64(size)*float64(size)
-	conv := func(kernel, in, out, pixels float64) float64 { return kernel * in * out * pixels }
-	k := work{first: conv(49, 1, w, p)}
-	k.encoder = k.first
-	in, pixels := w, p/4
-	for range 3 {
-		out := 2 * in
-		pixels /= 4
-		k.encoder += conv(9, in, out, pixels) + 3*conv(9, out, out, pixels) + conv(1, in, out, pixels)
-		in = out
-	}
-	for _, skip := range []float64{4 * w, 2 * w, w, 0} {
-		out := in / 2
-		pixels *= 4
-		k.decoder += conv(9, in+skip, out, pixels) + conv(9, out, out, pixels)
-		in = out
-	}
-	k.decoder += conv(1, in, 2, pixels)
-	return k
+type networkTask struct {
+	size   int
+	frozen string // see Run.Frozen, "" for inference
 }
 
-// forward is the FLOPs of inference on one image.
-func (k work) forward() float64 { return 2 * (k.encoder + k.decoder) }
-
-// step is the FLOPs of one image in a training step: forward, gradients of the
-// activations as far down as something below is trained, and gradients of the
-// weights that are trained.
-func (k work) step(frozen string) float64 {
-	switch frozen {
-	case FreezeEncoder:
-		return k.forward() + 4*k.decoder
-	case FreezeDecoder:
-		return k.forward() + 2*k.decoder + 4*k.encoder - 2*k.first
+func (w *networkWork) flops(size int, frozen string) float64 {
+	t := networkTask{size, frozen}
+	if n, ok := w.counted[t]; ok {
+		return n
 	}
-	return 3*k.forward() - 2*k.first
+	count := func() (int64, error) { return w.network.TrainingMultiplyAdds([]int{1, 1, size, size}, frozen) }
+	if frozen == "" {
+		count = func() (int64, error) { return w.network.MultiplyAdds([]int{1, 1, size, size}) }
+	}
+	n, err := count()
+	if err != nil {
+		panic(err) // an expanded study has been checked
+	}
+	w.counted[t] = 2 * float64(n)
+	return w.counted[t]
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/refocus-em/refocus/harness/hrtem"
 )
 
 // Plan is a study expanded into domains and runs.
@@ -31,11 +33,9 @@ type Domain struct {
 	Value float64 `json:"value"`
 
 	// Imaging conditions and specimen of a simulated domain.
-	Defocus    float64    `json:"defocus"`        // nominal, Å
-	DefocusStd float64    `json:"defocus_std"`    // per image, Å
-	Dose       float64    `json:"dose"`           // e⁻/Å²
-	Size       string     `json:"size,omitempty"` // name in [sizes]
-	Simulation Simulation `json:"simulation"`
+	hrtem.Conditions
+	Size       string       `json:"size,omitempty"` // name in [sizes]
+	Simulation hrtem.Config `json:"simulation"`
 
 	// Own is set for a domain of the user's own images.
 	Own *OwnData `json:"own,omitempty"`
@@ -67,7 +67,7 @@ type Run struct {
 	Mixture        []Part  // what an epoch is made of
 	LearningRate   float64 // of the first epoch
 	Epochs         int
-	Frozen         string // FreezeNone, FreezeEncoder or FreezeDecoder
+	Frozen         string // FreezeNone, nn.Encoder or nn.Decoder
 	Images         int    // of all parts, before augmentation
 	Seed           int    // number of the initialisation, from 0
 
@@ -228,22 +228,11 @@ func (s *Study) domains() []Domain {
 
 func (s *Study) simulatedDomain(crystal, size string, defocus, dose float64) Domain {
 	d := Domain{
-		Defocus: defocus, DefocusStd: s.Grid.DefocusSpread, Dose: dose, Size: size,
-		Simulation:  s.Simulation,
+		Conditions:  hrtem.Conditions{Defocus: defocus, DefocusStd: s.Grid.DefocusSpread, Dose: dose},
+		Size:        size,
+		Simulation:  s.sized(size).Of(crystal, s.LabelBlur),
 		TrainImages: s.Grid.TrainImages, ValidationImages: s.Grid.ValidationImages,
 	}
-	m := &d.Simulation
-	m.Crystal = crystal
-	if r, ok := s.Sizes[size]; ok {
-		m.Radius = r
-	}
-	if !crystals[crystal] {
-		m.MaxFaults = 0
-	}
-	if blur, ok := s.LabelBlur[crystal]; ok {
-		m.LabelBlur = blur
-	}
-
 	var key, name []string
 	if len(s.Grid.Crystals) > 1 || len(s.Grid.Sizes) > 1 {
 		key = append(key, crystal)

@@ -35,6 +35,20 @@ type File struct {
 	profiles map[string]*Study
 }
 
+// Load reads the spec that Find finds under a name and expands one of its
+// profiles, the default one for "".
+func Load(name, profile string) (*Plan, error) {
+	f, err := Find(name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.Study(profile)
+	if err != nil {
+		return nil, err
+	}
+	return s.Expand()
+}
+
 // Find reads the shipped spec that name is ("defocus", …; see [Series]), or else
 // the file at that path.
 func Find(name string) (*File, error) {

@@ -82,6 +82,15 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 	return b.Flush()
 }
 
+// ProfileName is the profile's name for people and folders: "base" where none was
+// applied.
+func (s *Study) ProfileName() string {
+	if s.Profile == "" {
+		return "base"
+	}
+	return s.Profile
+}
+
 // WriteRuns writes one JSON object per run and line.
 func WriteRuns(w io.Writer, p *Plan) error {
 	b := bufio.NewWriter(w)

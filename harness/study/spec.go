@@ -1,5 +1,10 @@
 package study
 
+import (
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/hrtem"
+)
+
 // Study is a spec with one profile applied. The zero value is not useful: fields
 // that a file leaves out have the values of [Defaults]. Keys of the TOML file
 // are the JSON names; one tag serves both, so that the resolved spec in a
@@ -18,16 +23,18 @@ type Study struct {
 	// same seed and the same simulation share their structures. [choice]
 	Seed uint64 `json:"seed"`
 
-	Network    Network            `json:"network"`
-	Training   Training           `json:"training"`
-	Grid       Grid               `json:"grid"`
-	Own        map[string]OwnData `json:"domain,omitempty"`
-	Source     Selection          `json:"source"`
-	Target     Selection          `json:"target"`
-	Pretrain   Pretrain           `json:"pretrain"`
-	Transfer   TransferStage      `json:"transfer"`
-	Mixture    MixtureStage       `json:"mixture"`
-	Simulation Simulation         `json:"simulation"`
+	Network  Network            `json:"network"`
+	Training Training           `json:"training"`
+	Grid     Grid               `json:"grid"`
+	Own      map[string]OwnData `json:"domain,omitempty"`
+	Source   Selection          `json:"source"`
+	Target   Selection          `json:"target"`
+	Pretrain Pretrain           `json:"pretrain"`
+	Transfer TransferStage      `json:"transfer"`
+	Mixture  MixtureStage       `json:"mixture"`
+	// Simulation is what all domains share; their crystals, sizes and label
+	// blurs replace some of it.
+	Simulation hrtem.Config `json:"simulation"`
 	// Sizes are the particle radii (Å, smallest and largest) that grid.size
 	// names. [paper]
 	Sizes map[string][2]float64 `json:"sizes,omitempty"`
@@ -42,28 +49,9 @@ const (
 	Mixture  = "mixture"  // a single stage on images of two domains
 )
 
-// Losses, as the backends name them.
-const (
-	// LossOnProbabilities is the published loss: the cross entropy applied to
-	// the softmax output as if it were logits. [paper, by its offset of 0.3133]
-	LossOnProbabilities = "cross-entropy-on-probabilities"
-	// LossOnLogits is the usual cross entropy.
-	LossOnLogits = "cross-entropy"
-)
-
-// Precisions, as the backends name them.
-const (
-	Float32 = "float32"
-	Float64 = "float64"
-	Mixed   = "mixed" // half-precision compute, float32 master weights, dynamic loss scaling
-)
-
-// Parts of the network that a transfer may hold fixed.
-const (
-	FreezeNone    = "none"
-	FreezeEncoder = "encoder"
-	FreezeDecoder = "decoder"
-)
+// FreezeNone is the value of transfer.frozen that trains the whole network; the
+// others are the names of its parameter groups, nn.Encoder and nn.Decoder.
+const FreezeNone = "none"
 
 // Sharing of pretrained models.
 const (
@@ -80,7 +68,8 @@ type Network struct {
 
 // Training is the protocol that every stage follows.
 type Training struct {
-	// Loss is LossOnProbabilities or LossOnLogits.
+	// Loss is backend.LossOnProbabilities [paper, by its offset of 0.3133] or
+	// backend.LossOnLogits.
 	Loss string `json:"loss"`
 	// Batch is the number of images of one optimiser step. [paper: 16]
 	Batch int `json:"batch"`
@@ -90,16 +79,16 @@ type Training struct {
 	// LearningRateDecay multiplies the learning rate after every epoch. [paper: 0.99]
 	LearningRateDecay float64 `json:"learning_rate_decay"`
 	// Adam holds the optimiser's constants. [choice: PyTorch's defaults]
-	Adam Adam `json:"adam"`
+	Adam backend.Adam `json:"adam"`
 	// Initialisations is how many times each configuration is trained, each
 	// time from other random weights. [paper: 3]
 	Initialisations int `json:"initialisations"`
 	// PretrainSharing is ShareNone [paper] or ShareSeed.
 	PretrainSharing string `json:"pretrain_sharing"`
-	// Precision is Float32, Mixed (noise and structure series [paper]) or
-	// Float64.
+	// Precision is backend.Float32, backend.Mixed (noise and structure series
+	// [paper]) or backend.Float64.
 	Precision string `json:"precision"`
-	// PrecisionFallback is Float32 where a run may go on in float32 if the
+	// PrecisionFallback is backend.Float32 where a run may go on in float32 if the
 	// backend lacks Precision, and empty where it must be refused. [choice]
 	PrecisionFallback string `json:"precision_fallback"`
 	// PowerCapWatts limits the GPU's power during training, in W; 0 leaves it
@@ -108,18 +97,11 @@ type Training struct {
 	PowerCapWatts int `json:"power_cap_watts"`
 }
 
-// Adam is the optimiser of Kingma and Ba (2015).
-type Adam struct {
-	Beta1   float64 `json:"beta1"`   // decay of the first moment
-	Beta2   float64 `json:"beta2"`   // decay of the second moment
-	Epsilon float64 `json:"epsilon"` // added to the root of the second moment
-}
-
 // Grid makes domains of simulated images: one for every combination of its
 // crystals, sizes, defoci and doses. An axis with one value is a constant; the
 // axes with several values name the domains.
 type Grid struct {
-	// Crystals are ids such as "w_CdSe"; see [Crystals]. [paper: nine]
+	// Crystals are ids such as "w_CdSe"; see [crystal.Names]. [paper: nine]
 	Crystals []string `json:"crystal"`
 	// Sizes are names from the table [sizes]; empty for simulation.radius.
 	Sizes []string `json:"size"`
@@ -186,7 +168,7 @@ type TransferStage struct {
 	Epochs        int       `json:"epochs"`         // [paper: 10]
 	Images        []int     `json:"images"`         // before augmentation [paper: 64 to 512]
 	LearningRates []float64 `json:"learning_rates"` // initial ones [paper]
-	Frozen        []string  `json:"frozen"`         // FreezeNone, FreezeEncoder, FreezeDecoder [paper]
+	Frozen        []string  `json:"frozen"`         // FreezeNone, nn.Encoder, nn.Decoder [paper]
 }
 
 // MixtureStage is the only stage of a mixture study. It runs for every
@@ -198,98 +180,29 @@ type MixtureStage struct {
 	LearningRates []float64 `json:"learning_rates"` // initial ones [paper]
 }
 
-// Simulation is everything that determines a structure's exit waves and label,
-// and the imaging that all domains share. Its fields are those of the
-// simulator's configuration, in the same order, so that one converts to the
-// other.
-type Simulation struct {
-	// Crystal is filled in by Expand from the grid.
-	Crystal string `json:"crystal,omitempty" spec:"-"`
-
-	// Cell is the lateral size of the periodic cell in Å. [paper: 128]
-	Cell float64 `json:"cell"`
-	// Grid is the number of wave function samples per side of the cell. [paper: 1280]
-	Grid int `json:"grid"`
-	// Output is the number of image pixels per side of the cell. [paper: 640, 0.2 Å each]
-	Output int `json:"output"`
-	// Crop is the number of pixels per side of images and labels, cut out at a
-	// random place, a multiple of 16. [choice: 512]
-	Crop int `json:"crop"`
-	// Radius is the smallest and largest particle radius in Å. [paper; uniform between them: choice]
-	Radius [2]float64 `json:"radius"`
-	// Particles is the smallest and largest number of particles. [paper: 1 to 5]
-	Particles [2]int `json:"particles"`
-	// Gap is the least distance between particles in Å. [paper: 10]
-	Gap float64 `json:"gap"`
-	// Carbon is the least and greatest thickness of the amorphous carbon in Å;
-	// {0, 0} for none. [paper: 20 to 80]
-	Carbon [2]float64 `json:"carbon"`
-	// MaxFaults is the largest number of stacking faults of a wurtzite
-	// particle, 0 to 2; other crystals have none. [paper: up to two]
-	MaxFaults int `json:"max_faults"`
-	// Phonons is the number of frozen-phonon configurations averaged. [paper: 8]
-	Phonons int `json:"phonons"`
-	// Displacement is the rms thermal displacement per axis in Å. [choice: 0.1]
-	Displacement float64 `json:"displacement"`
-	// Slice is the multislice thickness in Å. [choice: 2]
-	Slice float64 `json:"slice"`
-	// BeamEnergy in eV. [paper: 300 000]
-	BeamEnergy float64 `json:"beam_energy"`
-	// FocalSpread is the 1/e half width of the focus distribution in Å. [paper: 10]
-	FocalSpread float64 `json:"focal_spread"`
-	// DefocusSign relates the spec's defocus to underfocus: -1 counts overfocus
-	// positive, +1 underfocus. [choice: -1]
-	DefocusSign int `json:"defocus_sign"`
-	// FocusPhonons is the number of phonon configurations that the search for
-	// zero defocus averages, at most Phonons. [choice: 2]
-	FocusPhonons int `json:"focus_phonons"`
-	// LabelPhase is the phase in rad above which a pixel belongs to a particle. [paper: π/16]
-	LabelPhase float64 `json:"label_phase"`
-	// LabelBlur is the σ in Å of the Gaussian that smooths the label, for
-	// crystals without an entry in [label_blur]. [paper: 1.6]
-	LabelBlur float64 `json:"label_blur"`
-	// LabelLevel is the level at which the smoothed label is cut, 0 to 1. [choice: 0.1]
-	LabelLevel float64 `json:"label_level"`
-}
-
-// crystals are the structures that can be simulated, by the ids of the
-// published notebooks; true for wurtzites, which can have stacking faults.
-var crystals = map[string]bool{
-	"w_ZnS": true, "w_CdSe": true, "fcc_Cu": false, "fcc_Ag": false, "dc_C": false,
-	"dc_Si": false, "spinel_Fe3O4": false, "spinel_Co3O4": false, "bcc_Fe": false,
-}
-
-// Crystals returns the ids of the structures that can be simulated, sorted.
-func Crystals() []string { return keys(crystals) }
-
 // Defaults is the study that a spec starts from: the published protocol and
 // simulation, without domains.
 func Defaults() Study {
+	simulation, blurs := hrtem.PaperDefaults()
 	return Study{
 		Kind:    Transfer,
 		Seed:    1,
 		Network: Network{Width: 64},
 		Training: Training{
-			Loss:              LossOnProbabilities,
+			Loss:              backend.LossOnProbabilities,
 			Batch:             16,
 			Dihedral:          true,
 			LearningRateDecay: 0.99,
-			Adam:              Adam{0.9, 0.999, 1e-8},
+			Adam:              backend.DefaultAdam,
 			Initialisations:   3,
 			PretrainSharing:   ShareNone,
-			Precision:         Float32,
+			Precision:         backend.Float32,
 		},
-		Grid:     Grid{DefocusSpread: 15, TrainImages: 512, ValidationImages: 128},
-		Pretrain: Pretrain{Epochs: 10, Images: 512},
-		Transfer: TransferStage{Epochs: 10},
-		Mixture:  MixtureStage{Epochs: 10},
-		Simulation: Simulation{
-			Cell: 128, Grid: 1280, Output: 640, Crop: 512,
-			Radius: [2]float64{15, 25}, Particles: [2]int{1, 5}, Gap: 10, Carbon: [2]float64{20, 80},
-			MaxFaults: 2, Phonons: 8, Displacement: 0.1, Slice: 2,
-			BeamEnergy: 300e3, FocalSpread: 10, DefocusSign: -1, FocusPhonons: 2,
-			LabelPhase: 0.19634954084936207, LabelBlur: 1.6, LabelLevel: 0.1,
-		},
-		LabelBlur: map[string]float64{"dc_C": 1, "bcc_Fe": 1, "spinel_Co3O4": 1},
+		Grid:       Grid{DefocusSpread: 15, TrainImages: 512, ValidationImages: 128},
+		Pretrain:   Pretrain{Epochs: 10, Images: 512},
+		Transfer:   TransferStage{Epochs: 10},
+		Mixture:    MixtureStage{Epochs: 10},
+		Simulation: simulation,
+		LabelBlur:  blurs,
 	}
 }

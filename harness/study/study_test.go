@@ -15,6 +15,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/hrtem"
 )
 
 // expand returns the plan of a shipped series.
@@ -63,6 +66,34 @@ func TestModels(t *testing.T) {
 		}
 		if p.Study.Kind == Transfer && (e.Pretrainings != c.want || e.PretrainingsUnshared != c.want) {
 			t.Errorf("%s: %d and %d pretrainings, want one per model", c.series, e.Pretrainings, e.PretrainingsUnshared)
+		}
+	}
+}
+
+// The simulator accepts every simulated domain of every shipped spec, and the
+// paper profile of the defocus series is what the simulator calls the paper's.
+func TestSimulator(t *testing.T) {
+	for _, series := range Series() {
+		for _, profile := range []string{"smoke", "quick", "paper"} {
+			if series == "own-data" {
+				continue
+			}
+			for _, d := range expand(t, series, profile).Domains {
+				c := d.Simulation
+				if err := c.Validate(); err != nil {
+					t.Errorf("%s %s: %s: %v", series, profile, d.Name, err)
+				}
+				if profile != "paper" {
+					continue
+				}
+				want := hrtem.Paper(d.Simulation.Crystal)
+				if series == "structure" {
+					want.Radius = map[string][2]float64{"small": {10, 20}, "large": {25, 35}}[d.Size]
+				}
+				if c != want {
+					t.Errorf("%s: %s is simulated with\n%+v, want\n%+v", series, d.Name, c, want)
+				}
+			}
 		}
 	}
 }
@@ -134,7 +165,7 @@ func TestPublishedConfigurations(t *testing.T) {
 				if r.Kind != TransferRun {
 					continue
 				}
-				if r.Images != 128 || r.Parent.LearningRate != 1e-4 || r.LearningRate != 1e-5 || r.Precision != Mixed || r.PowerCapWatts != 250 {
+				if r.Images != 128 || r.Parent.LearningRate != 1e-4 || r.LearningRate != 1e-5 || r.Precision != backend.Mixed || r.PowerCapWatts != 250 {
 					t.Fatalf("%s is not what the paper trained", r.ID)
 				}
 				key = fmt.Sprint(fmt.Sprint(r.Source.Value), fmt.Sprint(r.Target.Value), r.Frozen)
@@ -304,8 +335,8 @@ func TestPublishedProtocol(t *testing.T) {
 	for _, series := range []string{"defocus", "noise", "structure", "baseline"} {
 		s := expand(t, series, "paper").Study
 		tr := s.Training
-		if s.Network.Width != 64 || tr.Loss != LossOnProbabilities || tr.Batch != 16 || !tr.Dihedral || tr.LearningRateDecay != 0.99 ||
-			tr.Adam != (Adam{0.9, 0.999, 1e-8}) || tr.Initialisations != 3 || tr.PretrainSharing != ShareNone {
+		if s.Network.Width != 64 || tr.Loss != backend.LossOnProbabilities || tr.Batch != 16 || !tr.Dihedral || tr.LearningRateDecay != 0.99 ||
+			tr.Adam != (backend.Adam{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}) || tr.Initialisations != 3 || tr.PretrainSharing != ShareNone {
 			t.Errorf("%s: protocol %+v", series, tr)
 		}
 		if s.Kind == Transfer && (s.Pretrain.Epochs != 10 || s.Transfer.Epochs != 10 || s.Pretrain.Images != 512) ||

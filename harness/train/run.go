@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
@@ -84,11 +83,11 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 		return nil, err
 	}
 
-	parts, err := s.parts()
+	samples, err := s.samples()
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, parts: parts, sess: sess, graph: g, report: report}
+	r := &runner{spec: s, samples: samples, sess: sess, graph: g, report: report}
 	c, err := keep.Checkpoint()
 	if err != nil {
 		return nil, fmt.Errorf("reading the checkpoint (where it is removed, the run starts from its beginning): %w", err)
@@ -160,12 +159,12 @@ func load(ctx context.Context, sess backend.Session, job Job) error {
 }
 
 type runner struct {
-	spec   Spec
-	parts  []dataset.Part
-	sess   backend.Session
-	graph  *nn.Graph
-	report func(Event)
-	result Result
+	spec    Spec
+	samples []backend.Sample
+	sess    backend.Session
+	graph   *nn.Graph
+	report  func(Event)
+	result  Result
 }
 
 // epoch trains and validates one epoch, counted from 0, and returns the state
@@ -173,13 +172,10 @@ type runner struct {
 func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 	s := r.spec
 	e := store.Epoch{LearningRate: s.rate(epoch), Validation: map[string]store.Score{}}
-	batches, err := s.batches(r.parts, epoch)
-	if err != nil {
-		return nil, err
-	}
+	batches := s.batches(r.samples, epoch)
 	start := time.Now()
 	steps := 0
-	err = r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
+	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
 		func(st backend.Step) error {
 			e.TrainLoss += st.Loss
 			if st.Skipped {

@@ -8,25 +8,19 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 )
 
 // Format is raised whenever the protocol below changes what a Spec means.
 const Format = 1
 
-// Stages of the protocol.
-const (
-	Pretrain = "pretrain"
-	Transfer = "transfer"
-	Single   = "single"
-)
-
 // Spec is everything that determines a run's result.
 type Spec struct {
-	Format  int     `json:"format"`
-	Stage   string  `json:"stage"`
-	Network Network `json:"network"`
-	Loss    string  `json:"loss"`
-	Backend Backend `json:"backend"`
+	Format  int            `json:"format"`
+	Stage   string         `json:"stage"` // a kind of study.Run
+	Network nn.UNetOptions `json:"network"`
+	Loss    string         `json:"loss"`
+	Backend Backend        `json:"backend"`
 
 	// Seed is the study's; Stream names the run's own random streams (initial
 	// weights, subset, order), so that runs with equal Seed and Stream see the
@@ -43,19 +37,13 @@ type Spec struct {
 	Validation []Domain `json:"validation"`
 	Target     string   `json:"target"`
 
-	Epochs       int      `json:"epochs"`
-	BatchSize    int      `json:"batch_size"`
-	Dihedral     bool     `json:"dihedral"` // all eight variants of each image form an epoch
-	LearningRate float64  `json:"learning_rate"`
-	Decay        float64  `json:"decay"` // of the learning rate, per epoch
-	Adam         Adam     `json:"adam"`
-	Frozen       []string `json:"frozen,omitempty"` // parameter groups
-}
-
-// Network is the study's U-Net at a width.
-type Network struct {
-	Width   int `json:"width"`
-	Classes int `json:"classes"`
+	Epochs       int          `json:"epochs"`
+	BatchSize    int          `json:"batch_size"`
+	Dihedral     bool         `json:"dihedral"` // all eight variants of each image form an epoch
+	LearningRate float64      `json:"learning_rate"`
+	Decay        float64      `json:"decay"` // of the learning rate, per epoch
+	Adam         backend.Adam `json:"adam"`
+	Frozen       []string     `json:"frozen,omitempty"` // parameter groups
 }
 
 // Backend names whose arithmetic a result has.
@@ -63,13 +51,6 @@ type Backend struct {
 	Name      string `json:"name"`
 	Numerics  string `json:"numerics"`
 	Precision string `json:"precision"`
-}
-
-// Adam holds the optimiser's constants.
-type Adam struct {
-	Beta1   float64 `json:"beta1"`
-	Beta2   float64 `json:"beta2"`
-	Epsilon float64 `json:"epsilon"`
 }
 
 // Domain is a validation set.
@@ -113,7 +94,7 @@ func (s Spec) Digest() (string, error) { return store.Digest("run", s) }
 
 // Graph builds the network with its initial weights.
 func (s Spec) Graph() (*nn.Graph, error) {
-	g, err := nn.UNet(nn.UNetOptions{Width: s.Network.Width, Classes: s.Network.Classes})
+	g, err := nn.UNet(s.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -134,9 +115,9 @@ func (s Spec) rate(epoch int) float64 {
 // Check refuses a spec that no protocol could run.
 func (s Spec) Check() error {
 	switch {
-	case s.Stage != Pretrain && s.Stage != Transfer && s.Stage != Single:
+	case s.Stage != study.PretrainRun && s.Stage != study.TransferRun && s.Stage != study.SingleRun:
 		return fmt.Errorf("stage %q is unknown", s.Stage)
-	case (s.Stage == Transfer) != (s.Parent != ""):
+	case (s.Stage == study.TransferRun) != (s.Parent != ""):
 		return fmt.Errorf("a %s run with parent %q", s.Stage, s.Parent)
 	case s.Epochs < 1 || s.BatchSize < 1:
 		return fmt.Errorf("%d epochs of batches of %d", s.Epochs, s.BatchSize)
@@ -164,6 +145,6 @@ func (s Spec) options(threads int) backend.Options {
 		Precision: s.Backend.Precision,
 		Loss:      s.Loss,
 		Threads:   threads,
-		Adam:      backend.Adam{Beta1: s.Adam.Beta1, Beta2: s.Adam.Beta2, Epsilon: s.Adam.Epsilon},
+		Adam:      s.Adam,
 	}
 }

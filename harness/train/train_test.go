@@ -15,9 +15,10 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/fakebackend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
 )
 
 // memory keeps a checkpoint in memory.
@@ -56,12 +57,12 @@ func job(t *testing.T) Job {
 	}
 	return Job{
 		Spec: Spec{
-			Format: Format, Stage: Pretrain, Network: Network{4, 2}, Loss: backend.LossOnProbabilities,
+			Format: Format, Stage: study.PretrainRun, Network: nn.UNetOptions{Width: 4, Classes: 2}, Loss: backend.LossOnProbabilities,
 			Backend: Backend{"fake", "fake-1", backend.Float32}, Seed: 3, Stream: "a",
 			Data:       []Part{{Domain{"x", "dx", 4}, 6}, {Domain{"y", "dy", 2}, 2}},
 			Validation: []Domain{{"x", "vx", 3}, {"y", "vy", 3}},
 			Target:     "x", Epochs: 5, BatchSize: 16, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
-			Adam: Adam{0.9, 0.999, 1e-8}, Frozen: []string{"encoder"},
+			Adam: backend.DefaultAdam, Frozen: []string{"encoder"},
 		},
 		Files: map[string]Files{"x": {set(6), set(3)}, "y": {set(2), set(3)}},
 	}
@@ -100,42 +101,6 @@ func TestProtocol(t *testing.T) {
 	}
 	if d := h.Epochs[0].Validation["x"].Dice; d != 0.5 {
 		t.Errorf("Dice %g of one pixel in each cell of the confusion, want 0.5", d)
-	}
-}
-
-// Every symmetry of every chosen image appears exactly once an epoch, in an
-// order that changes with the epoch and with nothing else.
-func TestBatches(t *testing.T) {
-	s := job(t).Spec
-	parts, err := s.parts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, err := s.batches(parts, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[backend.Sample]bool{}
-	perSet := map[string]map[int]bool{}
-	for _, b := range first {
-		for _, x := range b {
-			if seen[x] {
-				t.Errorf("%v appears twice", x)
-			}
-			seen[x] = true
-			if perSet[x.Dataset] == nil {
-				perSet[x.Dataset] = map[int]bool{}
-			}
-			perSet[x.Dataset][x.Index] = true
-		}
-	}
-	if len(seen) != 6*8 || len(perSet["train/x"]) != 4 || len(perSet["train/y"]) != 2 {
-		t.Errorf("%d samples of %d and %d images", len(seen), len(perSet["train/x"]), len(perSet["train/y"]))
-	}
-	again, _ := s.batches(parts, 0)
-	second, _ := s.batches(parts, 1)
-	if !reflect.DeepEqual(first, again) || reflect.DeepEqual(first, second) {
-		t.Error("the order must depend on the epoch alone")
 	}
 }
 
@@ -269,7 +234,7 @@ func TestSpecDigest(t *testing.T) {
 func TestSpecCheck(t *testing.T) {
 	for want, change := range map[string]func(*Spec){
 		"target":        func(s *Spec) { s.Target = "z" },
-		"parent":        func(s *Spec) { s.Stage = Transfer },
+		"parent":        func(s *Spec) { s.Stage = study.TransferRun },
 		"learning rate": func(s *Spec) { s.LearningRate = math.NaN() },
 		"images of":     func(s *Spec) { s.Data[0].Images = 7 },
 		"epochs":        func(s *Spec) { s.Epochs = 0 },

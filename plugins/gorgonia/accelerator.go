@@ -4,12 +4,13 @@ import (
 	G "gorgonia.org/gorgonia"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
-// accelerator is a device that runs a session's plans and optimiser instead of
-// the processor. It holds the weights, statistics and moments; the session's
-// own copies are as of the last upload or download.
+// accelerator is a device that runs a network's plans and optimiser instead of
+// the processor. It holds the weights, statistics and moments; the network's own
+// copies are what they were at first.
 type accelerator interface {
 	// supports reports what the graph needs that the device lacks.
 	supports(g *nn.Graph) error
@@ -21,11 +22,14 @@ type accelerator interface {
 	read(p *plan, n *G.Node) ([]float32, error)
 	// reclaim takes back the memory of a run's values.
 	reclaim()
-	// step moves the running statistics and takes an optimiser step with the
-	// gradients of the plan's last run.
+	// commit moves the running statistics by those of the plan's last run.
+	commit(p *plan) error
+	// step takes an optimiser step with the gradients of the plan's last run.
 	step(p *plan, a *adam) error
-	upload(s *session) error
-	download(s *session) error
+	// upload makes the device hold the network's arrays.
+	upload(e *network) error
+	get(e *network, k engine.Kind, ts []backend.NamedTensor) error
+	set(k engine.Kind, ts []backend.NamedTensor) error
 	close() error
 }
 

@@ -19,9 +19,17 @@ import (
 type adam struct {
 	backend.Adam
 	rate    float64
-	step    int
+	step    int                  // from 1
 	m, v    map[string][]float32 // by parameter; all parameters have both
 	workers *kernel.Workers
+}
+
+func newAdam(constants backend.Adam, parameters []*nn.Tensor, w *kernel.Workers) *adam {
+	a := &adam{Adam: constants, m: map[string][]float32{}, v: map[string][]float32{}, workers: w}
+	for _, t := range parameters {
+		a.m[t.Name], a.v[t.Name] = make([]float32, t.Len()), make([]float32, t.Len())
+	}
+	return a
 }
 
 var _ G.Solver = (*adam)(nil)
@@ -36,24 +44,14 @@ func (t trained) Name() string           { return t.name }
 func (t trained) Value() G.Value         { return t.value }
 func (t trained) Grad() (G.Value, error) { return t.grad, nil }
 
-// reset forgets all steps.
-func (a *adam) reset(parameters []*nn.Tensor) {
-	a.step, a.m, a.v = 0, map[string][]float32{}, map[string][]float32{}
-	for _, t := range parameters {
-		a.m[t.Name], a.v[t.Name] = make([]float32, t.Len()), make([]float32, t.Len())
-	}
-}
-
-// next counts a step and returns its size and the root of the second moment's
-// correction.
-func (a *adam) next() (size, root2 float64) {
-	a.step++
+// corrected is the step's size and the root of the second moment's correction.
+func (a *adam) corrected() (size, root2 float64) {
 	return a.rate / (1 - math.Pow(a.Beta1, float64(a.step))), math.Sqrt(1 - math.Pow(a.Beta2, float64(a.step)))
 }
 
-// Step takes one optimiser step; the model consists of trained values.
+// Step takes optimiser step number step at rate; the model consists of trained values.
 func (a *adam) Step(model []G.ValueGrad) error {
-	size64, root64 := a.next()
+	size64, root64 := a.corrected()
 	size, root2 := float32(size64), float32(root64)
 	b1, b2 := float32(1-a.Beta1), float32(1-a.Beta2)
 	keep2, epsilon := float32(a.Beta2), float32(a.Epsilon)

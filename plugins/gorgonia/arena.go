@@ -4,6 +4,7 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
 )
 
@@ -12,6 +13,14 @@ type executor struct {
 	workers *kernel.Workers
 	arena   *arena
 	device  accelerator // nil: the processor
+}
+
+// interrupted is the error of a run that was stopped.
+func (x *executor) interrupted() error {
+	if x.workers.Stopped() {
+		return engine.ErrInterrupted
+	}
+	return nil
 }
 
 // arena lends memory to intermediate values and takes it back when their last

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
 func noProgress(backend.Step) error { return nil }
@@ -176,8 +176,23 @@ func TestNoLeak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := len(s.(*session).plans); n > maxPlans {
-		t.Errorf("%d plans are kept", n)
+}
+
+// A network keeps few plans, whatever sizes come.
+func TestPlans(t *testing.T) {
+	e, err := compile(unet(t, 4), engine.Options{Options: backend.Options{Device: here().devices[0].Name, Threads: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for h := 16; h <= 16*(maxPlans+2); h += 16 {
+		b := engine.Batch{Images: backend.Tensor{Shape: []int{1, 1, h, 16}, F32: make([]float32, h*16)}}
+		if _, err := e.Forward(b, backend.Tensor{Shape: []int{1, 2, h, 16}, F32: make([]float32, 2*h*16)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(e.(*network).plans); n != maxPlans {
+		t.Errorf("%d plans are kept, want %d", n, maxPlans)
 	}
 }
 
@@ -310,152 +325,5 @@ func TestWithoutSoftmax(t *testing.T) {
 	}
 	if _, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d"}); !errors.Is(err, backend.ErrUnsupported) {
 		t.Errorf("evaluation: %v", err)
-	}
-}
-
-// Bad requests are refused, and leave the session as it was.
-func TestBadRequests(t *testing.T) {
-	ctx := context.Background()
-	s := open(t, unet(t, 4), backend.Options{})
-	load(t, s, 4, 16, 16)
-	wide, labels := disc(2, 16, 32)
-	path, digest := save(t, 2, 16, 32, wide, labels)
-	if err := s.LoadDataset(ctx, "wide", path, digest); err != nil {
-		t.Fatal(err)
-	}
-	labels[3] = 2
-	three, threeDigest := save(t, 2, 16, 32, wide, labels)
-	if err := s.LoadDataset(ctx, "three", three, threeDigest); err != nil {
-		t.Fatal(err)
-	}
-	before := state(t, s)
-	good := batches(1, 2, 4)
-	train := func(rate float64, frozen []string, b ...backend.Sample) func() error {
-		return func() error {
-			return s.Train(ctx, backend.TrainRequest{Batches: []backend.Batch{b}, LearningRate: rate, Frozen: frozen}, noProgress)
-		}
-	}
-	alter := func(f func(map[string]safetensors.Tensor, map[string]string)) func() error {
-		return func() error {
-			file, err := safetensors.Decode(before)
-			if err != nil {
-				return err
-			}
-			ts := map[string]safetensors.Tensor{}
-			for _, i := range file.Tensors() {
-				v, err := file.Float32(i.Name)
-				if err != nil {
-					return err
-				}
-				ts[i.Name] = safetensors.Tensor{Name: i.Name, Shape: i.Shape, Data: v}
-			}
-			f(ts, file.Metadata)
-			var list []safetensors.Tensor
-			for _, i := range file.Tensors() {
-				if v, ok := ts[i.Name]; ok {
-					list = append(list, v)
-				}
-			}
-			data, err := safetensors.Encode(list, file.Metadata)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return s.SetState(ctx, data)
-		}
-	}
-	for name, f := range map[string]func() error{
-		"NaN rate":        train(math.NaN(), nil, good[0]...),
-		"negative rate":   train(-1, nil, good[0]...),
-		"empty batch":     train(1e-3, nil),
-		"unknown dataset": train(1e-3, nil, backend.Sample{Dataset: "x"}),
-		"index":           train(1e-3, nil, backend.Sample{Dataset: "d", Index: 4}),
-		"negative index":  train(1e-3, nil, backend.Sample{Dataset: "d", Index: -1}),
-		"symmetry":        train(1e-3, nil, backend.Sample{Dataset: "d", Dihedral: 8}),
-		"not square":      train(1e-3, nil, backend.Sample{Dataset: "wide", Dihedral: 1}),
-		"mixed sizes":     train(1e-3, nil, backend.Sample{Dataset: "d"}, backend.Sample{Dataset: "wide"}),
-		"label":           train(1e-3, nil, backend.Sample{Dataset: "three"}),
-		"group":           train(1e-3, []string{"middle"}, good[0]...),
-		"digest":          func() error { return s.LoadDataset(ctx, "d", path, strings.Repeat("0", 64)) },
-		"path":            func() error { return s.LoadDataset(ctx, "d", path+"x", digest) },
-		"evaluate":        func() error { _, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "x"}); return err },
-		"evaluate index": func() error {
-			_, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d", Indices: []int{9}})
-			return err
-		},
-		"batch size": func() error {
-			_, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "d", BatchSize: -1})
-			return err
-		},
-		"size": func() error {
-			_, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, 20, 20}, F32: make([]float32, 400)})
-			return err
-		},
-		"channels": func() error {
-			_, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 2, 16, 16}, F32: make([]float32, 512)})
-			return err
-		},
-		"values": func() error {
-			_, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, 16, 16}, F32: make([]float32, 5)})
-			return err
-		},
-		"activation":        func() error { _, err := s.Activations(ctx, good[0], []string{"nothing"}, true); return err },
-		"state":             func() error { return s.SetState(ctx, []byte("nonsense")) },
-		"truncated state":   func() error { return s.SetState(ctx, before[:len(before)-8]) },
-		"missing weight":    alter(func(ts map[string]safetensors.Tensor, _ map[string]string) { delete(ts, "decoder.head.bias") }),
-		"missing moment":    alter(func(ts map[string]safetensors.Tensor, _ map[string]string) { delete(ts, "adam.v.decoder.head.bias") }),
-		"negative step":     alter(func(_ map[string]safetensors.Tensor, m map[string]string) { m["step"] = "-1" }),
-		"moments, no step":  alter(func(_ map[string]safetensors.Tensor, m map[string]string) { delete(m, "step") }),
-		"cancelled already": func() error { c, cancel := context.WithCancel(ctx); cancel(); return s.SetState(c, before) },
-	} {
-		if f() == nil {
-			t.Errorf("%s: accepted", name)
-		}
-		if !bytes.Equal(state(t, s), before) {
-			t.Fatalf("%s: changed the state", name)
-		}
-	}
-	if err := train(1e-3, nil, good[0]...)(); err != nil {
-		t.Errorf("not usable afterwards: %v", err)
-	}
-	// Weights alone start the optimiser afresh.
-	if err := alter(func(ts map[string]safetensors.Tensor, m map[string]string) {
-		delete(m, "step")
-		for name := range ts {
-			if strings.HasPrefix(name, "adam.") {
-				delete(ts, name)
-			}
-		}
-	})(); err != nil {
-		t.Error(err)
-	}
-	if !bytes.Equal(state(t, s), before) {
-		t.Error("weights alone do not restore the initial state")
-	}
-	for range 2 {
-		if err := s.Close(); err != nil {
-			t.Errorf("closing, and closing again: %v", err)
-		}
-	}
-	if _, err := s.State(ctx); err == nil {
-		t.Error("a closed session answers")
-	}
-}
-
-// Dihedral symmetries act as backend.Dihedral defines them.
-func TestDihedral(t *testing.T) {
-	s := open(t, unet(t, 4), backend.Options{})
-	load(t, s, 1, 16, 16)
-	pixels, _ := disc(1, 16, 16)
-	for op := range uint8(8) {
-		v, err := s.Activations(context.Background(), backend.Batch{{Dataset: "d", Dihedral: op}}, []string{nn.Image}, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, got := range v[0].F32 {
-			y, x := backend.Dihedral(op, 16, i/16, i%16)
-			if got != pixels[y*16+x] {
-				t.Fatalf("operation %d: pixel %d is wrong", op, i)
-			}
-		}
 	}
 }

@@ -37,19 +37,11 @@ type norm struct {
 	momentum float64
 }
 
-// check reports what a graph needs that this backend lacks, before any shape is
-// known, naming the node.
-func check(g *nn.Graph) error {
-	if err := g.Check(); err != nil {
+// checkGraph refuses a graph that this backend cannot execute, before any shape
+// is known, naming the node.
+func checkGraph(g *nn.Graph) error {
+	if err := operators.Check(g); err != nil {
 		return err
-	}
-	if len(g.Input.Shape) != 4 || g.Input.Shape[1] < 1 {
-		return fmt.Errorf("input %q of shape %v: must be [N,C,H,W] with known channels", g.Input.Name, g.Input.Shape)
-	}
-	for _, n := range g.Nodes {
-		if err := checkNode(g, n); err != nil {
-			return fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
-		}
 	}
 	reached := ancestors(g, g.Output.Name)
 	for _, n := range g.Nodes {
@@ -77,102 +69,6 @@ func check(g *nn.Graph) error {
 	}
 	_, err := g.Shapes(probe)
 	return err
-}
-
-// known lists the attributes that each operator's implementation reads.
-var known = map[string][]string{
-	"Conv":               {"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"},
-	"BatchNormalization": {"epsilon", "momentum", "training_mode"},
-	"Relu":               {},
-	"MaxPool":            {"auto_pad", "ceil_mode", "dilations", "kernel_shape", "pads", "storage_order", "strides"},
-	"Resize":             {"coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "extrapolation_value", "mode", "nearest_mode"},
-	"Concat":             {"axis"},
-	"Add":                {},
-	"Softmax":            {"axis"},
-}
-
-// arity is the least and the greatest number of inputs.
-var arity = map[string][2]int{
-	"Conv": {2, 3}, "BatchNormalization": {5, 5}, "Relu": {1, 1}, "MaxPool": {1, 1},
-	"Resize": {3, 3}, "Concat": {1, 1 << 10}, "Add": {2, 2}, "Softmax": {1, 1},
-}
-
-func checkNode(g *nn.Graph, n *nn.Node) error {
-	attrs, ok := known[n.Op]
-	if !ok {
-		return fmt.Errorf("operator %w", backend.ErrUnsupported)
-	}
-	names := make([]string, 0, len(n.Attrs))
-	for name := range n.Attrs {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if !slices.Contains(attrs, name) {
-			return fmt.Errorf("attribute %q: %w", name, backend.ErrUnsupported)
-		}
-	}
-	if r := arity[n.Op]; len(n.Inputs) < r[0] || len(n.Inputs) > r[1] {
-		return fmt.Errorf("has %d inputs, takes %d to %d", len(n.Inputs), r[0], r[1])
-	}
-	if len(n.Outputs) != 1 || n.Outputs[0] == "" {
-		return fmt.Errorf("has outputs %q, supported is one", n.Outputs)
-	}
-	for i, in := range n.Inputs {
-		t := g.Tensor(in)
-		switch {
-		case n.Op == "Conv" && i > 0, n.Op == "BatchNormalization" && i > 0, n.Op == "Resize" && i == 2:
-			if t == nil || t.Data == nil && t.Len() > 0 {
-				return fmt.Errorf("input %d (%q) must be a floating-point constant of the graph", i, in)
-			}
-		case n.Op == "Resize" && i == 1: // roi, of no use here
-		case t != nil || in == "":
-			return fmt.Errorf("input %d (%q) must be computed from the image", i, in)
-		}
-		if t != nil && n.Op != "Resize" && t.Role == nn.Constant {
-			return fmt.Errorf("input %d (%q) must have a role (nn.Graph.AssignRoles gives it)", i, in)
-		}
-	}
-	refuse := func(name string, got any, supported string) error {
-		return fmt.Errorf("attribute %s = %v: %w, only %s", name, got, backend.ErrUnsupported, supported)
-	}
-	if d := n.Attrs.Ints("dilations", 1, 1); !slices.Equal(d, []int{1, 1}) {
-		return refuse("dilations", d, "[1 1]")
-	}
-	switch n.Op {
-	case "Conv":
-		if v := n.Attrs.Int("group", 1); v != 1 {
-			return refuse("group", v, "1")
-		}
-	case "BatchNormalization":
-		if v := n.Attrs.Int("training_mode", 0); v != 0 {
-			return refuse("training_mode", v, "0")
-		}
-	case "MaxPool":
-		if v := n.Attrs.Int("storage_order", 0); v != 0 {
-			return refuse("storage_order", v, "0")
-		}
-	case "Resize":
-		if v := n.Attrs.Str("mode", "nearest"); v != "nearest" {
-			return refuse("mode", v, "nearest")
-		}
-		if v := n.Attrs.Str("coordinate_transformation_mode", "half_pixel"); v != "asymmetric" {
-			return refuse("coordinate_transformation_mode", v, "asymmetric")
-		}
-		if v := n.Attrs.Str("nearest_mode", "round_prefer_floor"); v != "floor" {
-			return refuse("nearest_mode", v, "floor")
-		}
-		for _, s := range g.Tensor(n.Inputs[2]).Data {
-			if s != float32(int(s)) || s < 1 || s > 64 {
-				return fmt.Errorf("scale %g: %w, only whole numbers from 1 to 64", s, backend.ErrUnsupported)
-			}
-		}
-	case "Softmax":
-		if v := n.Attrs.Int("axis", -1); v != 1 && v != -3 {
-			return refuse("axis", v, "1 (channels)")
-		}
-	}
-	return nil
 }
 
 func producer(g *nn.Graph, value string) *nn.Node {
@@ -286,9 +182,6 @@ func (b *builder) node(n *nn.Node, relued bool) (*G.Node, error) {
 		}
 		inputs = inputs[:3]
 		stats := &batchStatistics{mean: make([]float64, x[1]), variance: make([]float64, x[1]), count: x[0] * x[2] * x[3]}
-		if stats.count < 2 {
-			return nil, fmt.Errorf("one value per channel has no variance to train with")
-		}
 		b.norms = append(b.norms, norm{n, stats, float64(n.Attrs.Float("momentum", 0.9))})
 		a = &batchNorm{x[0], x[1], x[2] * x[3], eps, relued, stats}
 	case "Relu":

@@ -17,6 +17,7 @@ import (
 	"gorgonia.org/tensor"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 	_ "github.com/refocus-em/refocus/plugins/gorgonia/internal/probe" // before cu
 )
@@ -69,7 +70,7 @@ type device struct {
 	live map[cu.DevicePtr]*deviceLoan
 	last *deviceMachine // whose values are in memory
 
-	weights, m, v map[string]span
+	arrays map[engine.Kind]map[string]span // values and moments
 }
 
 // deviceLoan is memory lent to an intermediate value; see loan.
@@ -155,7 +156,7 @@ func (d *device) do(f func() error) (err error) {
 func (d *device) close() error {
 	err := d.do(func() error {
 		d.reclaimHere()
-		for _, s := range []map[string]span{d.weights, d.m, d.v} {
+		for _, s := range d.arrays {
 			for _, v := range s {
 				d.put(v.DevicePtr, int64(v.n)*4)
 			}
@@ -299,28 +300,27 @@ func (d *device) supports(g *nn.Graph) error {
 
 func (d *device) operator(o *op) G.Op { return &cudaOp{op: o} }
 
-func (d *device) upload(s *session) error {
+func (d *device) upload(e *network) error {
 	return d.do(func() error {
-		fill := func(to *map[string]span, name string, data []float32) (err error) {
-			if *to == nil {
-				*to = map[string]span{}
+		d.arrays = map[engine.Kind]map[string]span{}
+		fill := func(k engine.Kind, name string, data []float32) error {
+			v, err := d.floats(len(data))
+			if err != nil {
+				return err
 			}
-			v, ok := (*to)[name]
-			if !ok {
-				if v, err = d.floats(len(data)); err != nil {
-					return err
-				}
-				(*to)[name] = v
+			if d.arrays[k] == nil {
+				d.arrays[k] = map[string]span{}
 			}
+			d.arrays[k][name] = v
 			return d.copyTo(v, data)
 		}
-		for name, w := range s.weights {
-			if err := fill(&d.weights, name, w.Data().([]float32)); err != nil {
+		for name, w := range e.weights {
+			if err := fill(engine.Value, name, w.Data().([]float32)); err != nil {
 				return err
 			}
 		}
-		for name := range s.adam.m {
-			if err := errors.Join(fill(&d.m, name, s.adam.m[name]), fill(&d.v, name, s.adam.v[name])); err != nil {
+		for name := range e.adam.m {
+			if err := errors.Join(fill(engine.FirstMoment, name, e.adam.m[name]), fill(engine.SecondMoment, name, e.adam.v[name])); err != nil {
 				return err
 			}
 		}
@@ -328,15 +328,50 @@ func (d *device) upload(s *session) error {
 	})
 }
 
-func (d *device) download(s *session) error {
+// get and set move many tensors while the device's thread is theirs: its queue
+// is waited for once.
+
+func (d *device) get(e *network, k engine.Kind, ts []backend.NamedTensor) error {
 	return d.do(func() error {
-		for name, w := range s.weights {
-			if err := d.copyFrom(w.Data().([]float32), d.weights[name]); err != nil {
-				return err
+		for _, t := range ts {
+			s, ok := d.arrays[k][t.Name]
+			if n := e.gradient(t.Name); k == engine.Gradient && n != nil {
+				s, ok = d.last.span(n), true
+			}
+			if !ok {
+				return noArray(k, t.Name)
+			}
+			if err := d.copyFrom(t.F32, s); err != nil {
+				return fmt.Errorf("tensor %q: %w", t.Name, err)
 			}
 		}
-		for name := range s.adam.m {
-			if err := errors.Join(d.copyFrom(s.adam.m[name], d.m[name]), d.copyFrom(s.adam.v[name], d.v[name])); err != nil {
+		return nil
+	})
+}
+
+func (d *device) set(k engine.Kind, ts []backend.NamedTensor) error {
+	return d.do(func() error {
+		for _, t := range ts {
+			s, ok := d.arrays[k][t.Name]
+			if !ok {
+				return noArray(k, t.Name)
+			}
+			if err := d.copyTo(s, t.F32); err != nil {
+				return fmt.Errorf("tensor %q: %w", t.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
+func (d *device) commit(p *plan) error {
+	return d.do(func() error {
+		values := d.arrays[engine.Value]
+		for _, n := range p.norms {
+			batch := n.batch.device.(*deviceStatistics)
+			mean, variance := values[n.node.Inputs[3]], values[n.node.Inputs[4]]
+			if err := errors.Join(d.launch("blend", mean.n, mean, batch.mean, n.momentum),
+				d.launch("blend", variance.n, variance, batch.variance, n.momentum)); err != nil {
 				return err
 			}
 		}
@@ -346,18 +381,10 @@ func (d *device) download(s *session) error {
 
 func (d *device) step(p *plan, a *adam) error {
 	return d.do(func() error {
-		for _, n := range p.norms {
-			batch := n.batch.device.(*deviceStatistics)
-			mean, variance := d.weights[n.node.Inputs[3]], d.weights[n.node.Inputs[4]]
-			if err := errors.Join(d.launch("blend", mean.n, mean, batch.mean, n.momentum),
-				d.launch("blend", variance.n, variance, batch.variance, n.momentum)); err != nil {
-				return err
-			}
-		}
-		size, root2 := a.next()
+		size, root2 := a.corrected()
 		for i, name := range p.parameters {
-			w, g := d.weights[name], d.last.span(p.grads[i])
-			if err := d.launch("adam", w.n, w, d.m[name], d.v[name], g, size, root2, 1-a.Beta1, a.Beta2, 1-a.Beta2, a.Epsilon); err != nil {
+			w, m, v, g := d.arrays[engine.Value][name], d.arrays[engine.FirstMoment][name], d.arrays[engine.SecondMoment][name], d.last.span(p.grads[i])
+			if err := d.launch("adam", w.n, w, m, v, g, size, root2, 1-a.Beta1, a.Beta2, 1-a.Beta2, a.Epsilon); err != nil {
 				return err
 			}
 		}

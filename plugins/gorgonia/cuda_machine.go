@@ -10,6 +10,8 @@ import (
 
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
+
+	"github.com/refocus-em/refocus/harness/backend/engine"
 )
 
 // deviceMachine is a gorgonia.VM that runs a graph on a device: it calls the
@@ -116,7 +118,7 @@ func (m *deviceMachine) run() error {
 		}
 	}
 	for _, n := range m.order {
-		if err := p.exec.workers.Err(); err != nil {
+		if err := p.exec.interrupted(); err != nil {
 			return err
 		}
 		v, err := m.node(n)
@@ -145,7 +147,7 @@ func (m *deviceMachine) node(n *G.Node) (G.Value, error) {
 		case labelsName:
 			return denseOf(n.Shape(), m.labels.DevicePtr), nil
 		default:
-			return denseOf(n.Shape(), d.weights[name].DevicePtr), nil
+			return denseOf(n.Shape(), d.arrays[engine.Value][name].DevicePtr), nil
 		}
 	case G.CUDADoer:
 		if own(n) != nil {

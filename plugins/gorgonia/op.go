@@ -78,7 +78,7 @@ func (o *op) InferShape(in ...G.DimSizer) (tensor.Shape, error) {
 // memory of inputs that nobody reads any more.
 func (o *op) Do(values ...G.Value) (G.Value, error) {
 	x := o.b.exec
-	if err := x.workers.Err(); err != nil {
+	if err := x.interrupted(); err != nil {
 		return nil, err
 	}
 	in := make([][]float32, len(values))
@@ -108,7 +108,7 @@ func (o *op) Do(values ...G.Value) (G.Value, error) {
 	for _, v := range values {
 		x.arena.used(v)
 	}
-	return result, x.workers.Err()
+	return result, x.interrupted()
 }
 
 func (o *op) ReturnsPtr() bool     { return false }

@@ -1,7 +1,6 @@
 package gorgonia
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"sync"
@@ -198,12 +197,11 @@ func (b *builder) countUses(keep map[*G.Node]bool) {
 
 // run executes the plan on what images and labels hold. Values are readable
 // until done is called.
-func (p *plan) run(ctx context.Context) error {
-	p.exec.workers.Watch(ctx)
+func (p *plan) run() error {
 	err := p.machine.RunAll()
 	p.machine.Reset()
-	if ctx.Err() != nil {
-		err = ctx.Err()
+	if stop := p.exec.interrupted(); stop != nil {
+		return stop
 	}
 	return err
 }
@@ -222,6 +220,13 @@ func (p *plan) value(n *G.Node) ([]float32, error) {
 		return p.exec.device.read(p, n)
 	}
 	return n.Value().Data().([]float32), nil
+}
+
+// copyValue copies what the last run computed for a value of the graph.
+func (p *plan) copyValue(dst []float32, name string) error {
+	v, err := p.value(p.values[name])
+	copy(dst, v)
+	return err
 }
 
 // commit moves the running statistics as a training step does.

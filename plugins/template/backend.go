@@ -1,34 +1,18 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
-// template is the backend; it has no state of its own.
-type template struct{}
-
-// operators is what this backend executes, with restrictions for people. Open
-// enforces them.
-var operators = []backend.Operator{
-	{Type: "Conv", Device: "cpu", Note: "no dilation, no groups"},
-	{Type: "BatchNormalization", Device: "cpu"},
-	{Type: "Relu", Device: "cpu"},
-	{Type: "MaxPool", Device: "cpu", Note: "no padding, no dilation, no ceil_mode"},
-	{Type: "Resize", Device: "cpu", Note: "nearest, integer factors"},
-	{Type: "Concat", Device: "cpu", Note: "along channels"},
-	{Type: "Add", Device: "cpu"},
-	{Type: "Softmax", Device: "cpu", Note: "over channels, last"},
-}
-
-// Describe says what the harness may ask for. Numerics must change whenever the
+// describe says what the harness may ask for. Numerics must change whenever the
 // bits of a result may: it keeps old and new results apart.
-func (template) Describe(context.Context) (backend.Description, error) {
+func describe() (backend.Description, error) {
 	return backend.Description{
 		Name: "template", Version: "1.0.0", Numerics: "template-1",
 		// One thread always sums in the same order. On another kind of processor
@@ -37,81 +21,92 @@ func (template) Describe(context.Context) (backend.Description, error) {
 		Devices:     []backend.Device{{Name: "cpu", Kind: "cpu", Info: "one thread"}},
 		Precisions:  []string{backend.Float32},
 		Losses:      []string{backend.LossOnProbabilities},
-		Operators:   operators,
+		Operators:   operators.Describe("cpu"),
 		Notes:       []string{"an example to copy: correct and slow"},
 	}, nil
 }
 
-// Open refuses what the backend cannot do, naming the node, and copies the
-// weights: the graph is not ours to change.
-func (template) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
-	refuse := func(format string, a ...any) error {
-		return fmt.Errorf(format+": %w", append(a, backend.ErrUnsupported)...)
-	}
-	switch {
-	case o.Precision != backend.Float32:
-		return nil, refuse("precision %q", o.Precision)
-	case o.Loss != backend.LossOnProbabilities:
-		return nil, refuse("loss %q", o.Loss)
-	case o.Device != "" && o.Device != "cpu":
-		return nil, refuse("device %q", o.Device)
-	case !(o.Adam.Beta1 >= 0 && o.Adam.Beta1 < 1 && o.Adam.Beta2 >= 0 && o.Adam.Beta2 < 1 && o.Adam.Epsilon > 0):
-		return nil, fmt.Errorf("constants of Adam %+v are out of range", o.Adam)
-	}
-	for i, n := range g.Nodes {
-		if err := supported(g, n); err != nil {
-			return nil, refuse("node %q (%s): %v", n.Name, n.Op, err)
-		}
-		if last := i == len(g.Nodes)-1; last != (n.Op == "Softmax") {
-			return nil, refuse("node %q (%s): the last node, and no other, must be a Softmax", n.Name, n.Op)
-		}
-	}
-	s := &session{graph: g, adam: o.Adam, weights: map[string][]float64{}, m: map[string][]float64{}, v: map[string][]float64{}, datasets: map[string]*dataset{}}
-	for _, t := range g.Tensors {
-		w := make([]float64, len(t.Data))
-		for i, x := range t.Data {
-			w[i] = float64(x)
-		}
-		s.weights[t.Name] = w
-	}
-	s.forget()
-	return s, nil
+// operators is what this backend executes.
+var operators = engine.Operators{
+	"Conv": {Inputs: [2]int{2, 3}, Attributes: []string{"auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"},
+		Note: "no dilation, no groups", Check: checkConv},
+	"BatchNormalization": {Inputs: [2]int{5, 5}, Attributes: []string{"epsilon", "momentum"}},
+	"Relu":               {Inputs: [2]int{1, 1}},
+	"MaxPool": {Inputs: [2]int{1, 1}, Attributes: []string{"kernel_shape", "pads", "strides"},
+		Note: "no padding, no dilation, no ceil_mode", Check: checkMaxPool},
+	"Resize": {Inputs: [2]int{3, 3}, Attributes: []string{"coordinate_transformation_mode", "mode", "nearest_mode"},
+		Note: "nearest, integer factors", Check: checkResize},
+	"Concat":  {Inputs: [2]int{1, math.MaxInt}, Attributes: []string{"axis"}, Note: "along channels"},
+	"Add":     {Inputs: [2]int{2, 2}},
+	"Softmax": {Inputs: [2]int{1, 1}, Attributes: []string{"axis"}, Note: "over channels, last", Check: checkSoftmax},
 }
 
-// supported reports what of a node this backend does not execute. nn.Shapes
-// has its own checks of shapes, which come with each input.
-func supported(g *nn.Graph, n *nn.Node) error {
-	if !slices.ContainsFunc(operators, func(o backend.Operator) bool { return o.Type == n.Op }) {
-		return fmt.Errorf("the operator is unknown")
-	}
+// The checks say what of a node is not supported. nn.Shapes has its own checks of
+// shapes, which come with each input.
+
+func checkConv(_ *nn.Graph, n *nn.Node) error {
 	if d := n.Attrs.Ints("dilations", 1, 1); !slices.Equal(d, []int{1, 1}) {
 		return fmt.Errorf("dilations %v", d)
 	}
 	if group := n.Attrs.Int("group", 1); group != 1 {
 		return fmt.Errorf("group %d", group)
 	}
-	if a := n.Attrs.Str("auto_pad", "NOTSET"); a != "NOTSET" {
-		return fmt.Errorf("auto_pad %s", a)
+	return nil
+}
+
+func checkMaxPool(_ *nn.Graph, n *nn.Node) error {
+	if p := n.Attrs.Ints("pads", 0, 0, 0, 0); slices.Max(p) > 0 {
+		return fmt.Errorf("pads %v", p)
 	}
-	switch n.Op {
-	case "MaxPool":
-		if p := n.Attrs.Ints("pads", 0, 0, 0, 0); slices.Max(p) > 0 || n.Attrs.Int("ceil_mode", 0) != 0 {
-			return fmt.Errorf("pads %v with ceil_mode %d", p, n.Attrs.Int("ceil_mode", 0))
-		}
-	case "Resize":
-		mode := [3]string{n.Attrs.Str("mode", "nearest"), n.Attrs.Str("coordinate_transformation_mode", "half_pixel"), n.Attrs.Str("nearest_mode", "round_prefer_floor")}
-		if mode != [3]string{"nearest", "asymmetric", "floor"} {
-			return fmt.Errorf("mode %v", mode)
-		}
-		for _, f := range g.Tensor(n.Inputs[2]).Data {
-			if float64(f) != math.Trunc(float64(f)) {
-				return fmt.Errorf("factor %v", f)
-			}
-		}
-	case "Softmax":
-		if a := n.Attrs.Int("axis", -1); a != 1 && a != -3 {
-			return fmt.Errorf("axis %d", a)
+	return nil
+}
+
+func checkResize(g *nn.Graph, n *nn.Node) error {
+	mode := [3]string{n.Attrs.Str("mode", "nearest"), n.Attrs.Str("coordinate_transformation_mode", "half_pixel"), n.Attrs.Str("nearest_mode", "round_prefer_floor")}
+	if mode != [3]string{"nearest", "asymmetric", "floor"} {
+		return fmt.Errorf("mode %v", mode)
+	}
+	scales := g.Tensor(n.Inputs[2])
+	if scales == nil {
+		return fmt.Errorf("a factor that is computed")
+	}
+	for _, f := range scales.Data {
+		if float64(f) != math.Trunc(float64(f)) {
+			return fmt.Errorf("factor %v", f)
 		}
 	}
 	return nil
+}
+
+func checkSoftmax(g *nn.Graph, n *nn.Node) error {
+	if a := n.Attrs.Int("axis", -1); a != 1 && a != -3 {
+		return fmt.Errorf("axis %d", a)
+	}
+	if n.Outputs[0] != g.Output.Name {
+		return fmt.Errorf("a Softmax that is not the last node")
+	}
+	return nil
+}
+
+// compile refuses what the backend cannot do, naming the node, and copies the
+// weights.
+func compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
+	if err := operators.Check(g); err != nil {
+		return nil, err
+	}
+	if n := g.Nodes[len(g.Nodes)-1]; n.Op != "Softmax" {
+		return nil, fmt.Errorf("node %q (%s): the last node must be a Softmax: %w", n.Name, n.Op, backend.ErrUnsupported)
+	}
+	e := &loops{graph: g, options: o, weights: map[string][]float64{}, m: map[string][]float64{}, v: map[string][]float64{}}
+	for _, t := range g.Tensors {
+		w := make([]float64, len(t.Data))
+		for i, x := range t.Data {
+			w[i] = float64(x)
+		}
+		e.weights[t.Name] = w
+		if t.Role == nn.Parameter {
+			e.m[t.Name], e.v[t.Name] = make([]float64, t.Len()), make([]float64, t.Len())
+		}
+	}
+	return e, nil
 }

@@ -4,6 +4,9 @@
 // plugins/README.md says how to turn it into yours.
 package main
 
-import "github.com/refocus-em/refocus/harness/backend/plugin"
+import (
+	"github.com/refocus-em/refocus/harness/backend/engine"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
+)
 
-func main() { plugin.Serve(template{}) }
+func main() { plugin.Serve(engine.NewBackend(describe, compile)) }

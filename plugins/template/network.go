@@ -1,9 +1,10 @@
 package main
 
 import (
-	"context"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -23,7 +24,7 @@ func newArray(shape []int) *array {
 
 // pass is one run through the network, kept for the way back.
 type pass struct {
-	s              *session
+	e              *loops
 	values         map[string]*array
 	gradients      map[string][]float64 // of values, and of parameters
 	mean, variance map[string][]float64 // of each normalisation's batch
@@ -31,36 +32,36 @@ type pass struct {
 
 // forward runs the network. In training mode normalisations use the batch's
 // statistics; they do not move the running ones, which only a step does.
-func (s *session) forward(ctx context.Context, images *array, training bool) (*pass, error) {
-	shapes, err := s.graph.Shapes(images.shape)
+func (e *loops) forward(images backend.Tensor, training bool) (*pass, error) {
+	shapes, err := e.graph.Shapes(images.Shape)
 	if err != nil {
 		return nil, err
 	}
-	p := &pass{s, map[string]*array{s.graph.Input.Name: images}, map[string][]float64{}, map[string][]float64{}, map[string][]float64{}}
-	for _, n := range s.graph.Nodes {
-		if err := ctx.Err(); err != nil { // a node takes well under a second
-			return nil, err
+	p := &pass{e, map[string]*array{e.graph.Input.Name: {images.Shape, images.Float64s()}}, map[string][]float64{}, map[string][]float64{}, map[string][]float64{}}
+	for _, n := range e.graph.Nodes {
+		if e.options.Stopped() {
+			return nil, engine.ErrInterrupted
 		}
 		x, y := p.values[n.Inputs[0]], newArray(shapes[n.Outputs[0]])
 		switch n.Op {
 		case "Conv":
-			w := s.weights[n.Inputs[1]]
+			w := e.weights[n.Inputs[1]]
 			if len(n.Inputs) > 2 {
-				b := s.weights[n.Inputs[2]]
+				b := e.weights[n.Inputs[2]]
 				each(y, func(c, i int) { y.data[i] = b[c] })
 			}
-			s.products(n, x, y, func(wi, xi, step, yi, count int) {
+			e.products(n, x, y, func(wi, xi, step, yi, count int) {
 				for i := range count {
 					y.data[yi+i] += w[wi] * x.data[xi+i*step]
 				}
 			})
 		case "BatchNormalization":
-			mean, variance := s.weights[n.Inputs[3]], s.weights[n.Inputs[4]]
+			mean, variance := e.weights[n.Inputs[3]], e.weights[n.Inputs[4]]
 			if training {
 				mean, variance = moments(x)
 				p.mean[n.Name], p.variance[n.Name] = mean, variance
 			}
-			scale, shift := s.weights[n.Inputs[1]], s.weights[n.Inputs[2]]
+			scale, shift := e.weights[n.Inputs[1]], e.weights[n.Inputs[2]]
 			each(x, func(c, i int) {
 				y.data[i] = (x.data[i]-mean[c])/math.Sqrt(variance[c]+epsilon(n))*scale[c] + shift[c]
 			})
@@ -104,7 +105,7 @@ func (s *session) forward(ctx context.Context, images *array, training bool) (*p
 // losses is the study's loss of each image: the cross entropy of the
 // probabilities taken as logits, mean over pixels.
 func (p *pass) losses(labels []uint8) []float64 {
-	z := p.values[p.s.graph.Output.Name]
+	z := p.values[p.e.graph.Output.Name]
 	k, pixels := z.shape[1], z.shape[2]*z.shape[3]
 	out := make([]float64, z.shape[0])
 	for i, label := range labels {
@@ -120,11 +121,11 @@ func (p *pass) losses(labels []uint8) []float64 {
 
 // backward finds the gradient of the mean loss for every parameter, in
 // training mode.
-func (p *pass) backward(ctx context.Context, labels []uint8) error {
-	s := p.s
-	z := p.values[s.graph.Output.Name]
+func (p *pass) backward(labels []uint8) error {
+	e := p.e
+	z := p.values[e.graph.Output.Name]
 	k, pixels := z.shape[1], z.shape[2]*z.shape[3]
-	dz := p.gradient(s.graph.Output.Name)
+	dz := p.gradient(e.graph.Output.Name)
 	for i, label := range labels {
 		first := i/pixels*pixels*k + i%pixels
 		sum := 0.0
@@ -136,17 +137,17 @@ func (p *pass) backward(ctx context.Context, labels []uint8) error {
 		}
 		dz[first+int(label)*pixels] -= 1 / float64(len(labels))
 	}
-	for i := len(s.graph.Nodes) - 1; i >= 0; i-- {
-		if err := ctx.Err(); err != nil {
-			return err
+	for i := len(e.graph.Nodes) - 1; i >= 0; i-- {
+		if e.options.Stopped() {
+			return engine.ErrInterrupted
 		}
-		n := s.graph.Nodes[i]
+		n := e.graph.Nodes[i]
 		x, y := p.values[n.Inputs[0]], p.values[n.Outputs[0]]
 		dx, dy := p.gradient(n.Inputs[0]), p.gradient(n.Outputs[0])
 		switch n.Op {
 		case "Conv":
-			w, dw := s.weights[n.Inputs[1]], p.gradient(n.Inputs[1])
-			s.products(n, x, y, func(wi, xi, step, yi, count int) {
+			w, dw := e.weights[n.Inputs[1]], p.gradient(n.Inputs[1])
+			e.products(n, x, y, func(wi, xi, step, yi, count int) {
 				for i := range count {
 					dx[xi+i*step] += w[wi] * dy[yi+i]
 					dw[wi] += x.data[xi+i*step] * dy[yi+i]
@@ -158,7 +159,7 @@ func (p *pass) backward(ctx context.Context, labels []uint8) error {
 			}
 		case "BatchNormalization":
 			mean, variance := p.mean[n.Name], p.variance[n.Name]
-			scale, dscale, dshift := s.weights[n.Inputs[1]], p.gradient(n.Inputs[1]), p.gradient(n.Inputs[2])
+			scale, dscale, dshift := e.weights[n.Inputs[1]], p.gradient(n.Inputs[1]), p.gradient(n.Inputs[2])
 			each(x, func(c, i int) {
 				dscale[c] += dy[i] * (x.data[i] - mean[c]) / math.Sqrt(variance[c]+epsilon(n))
 				dshift[c] += dy[i]
@@ -202,10 +203,28 @@ func (p *pass) backward(ctx context.Context, labels []uint8) error {
 	return nil
 }
 
+// moveStatistics blends the batch's statistics into the running ones, those of
+// frozen groups too. ONNX's momentum 0.9 is PyTorch's 0.1.
+func (p *pass) moveStatistics() {
+	for _, n := range p.e.graph.Nodes {
+		if n.Op != "BatchNormalization" {
+			continue
+		}
+		keep := float64(n.Attrs.Float("momentum", 0.9))
+		x := p.values[n.Inputs[0]]
+		count := float64(len(x.data) / x.shape[1])
+		mean, variance := p.e.weights[n.Inputs[3]], p.e.weights[n.Inputs[4]]
+		for c := range mean {
+			mean[c] = single(keep*mean[c] + (1-keep)*p.mean[n.Name][c])
+			variance[c] = single(keep*variance[c] + (1-keep)*p.variance[n.Name][c]*count/(count-1))
+		}
+	}
+}
+
 // gradient is where the gradient of a value or a parameter is summed up.
 func (p *pass) gradient(name string) []float64 {
 	if p.gradients[name] == nil {
-		n := len(p.s.weights[name])
+		n := len(p.e.weights[name])
 		if v := p.values[name]; v != nil {
 			n = len(v.data)
 		}
@@ -234,8 +253,8 @@ func moments(x *array) (mean, variance []float64) {
 
 // products visits all products of a convolution, in rows: outputs yi to
 // yi+count−1 take weight wi times the inputs xi, xi+step, ….
-func (s *session) products(n *nn.Node, x, y *array, f func(wi, xi, step, yi, count int)) {
-	w := s.graph.Tensor(n.Inputs[1]).Shape
+func (e *loops) products(n *nn.Node, x, y *array, f func(wi, xi, step, yi, count int)) {
+	w := e.graph.Tensor(n.Inputs[1]).Shape
 	stride, pad := n.Attrs.Ints("strides", 1, 1), n.Attrs.Ints("pads", 0, 0, 0, 0)
 	for wi := range w[0] * w[1] * w[2] * w[3] {
 		kx, ky, c, k := wi%w[3], wi/w[3]%w[2], wi/w[3]/w[2]%w[1], wi/w[3]/w[2]/w[1]

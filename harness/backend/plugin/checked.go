@@ -32,8 +32,8 @@ func checkDescription(d backend.Description) error {
 }
 
 // Checked wraps a session so that answers which cannot be right become a
-// *NonsenseError: numbers that are not finite, wrong shapes, names and counts,
-// a state that misses tensors. Client does so for every session.
+// *backend.NonsenseError: numbers that are not finite, wrong shapes, names and
+// counts, a state that misses tensors. Client does so for every session.
 func Checked(s backend.Session, plugin string, g *nn.Graph, o backend.Options) backend.Session {
 	return &checked{Session: s, plugin: plugin, graph: g, options: o, datasets: map[string][]int{}}
 }
@@ -275,7 +275,7 @@ func CheckState(g *nn.Graph, state []byte) error {
 		if t.Role != nn.Parameter {
 			continue
 		}
-		for _, m := range []string{"adam.m.", "adam.v."} {
+		for _, m := range []string{backend.FirstMoment, backend.SecondMoment} {
 			if _, ok := f.Info(m + t.Name); ok {
 				moments++
 				if err := read(m+t.Name, t.Shape); err != nil {
@@ -287,8 +287,8 @@ func CheckState(g *nn.Graph, state []byte) error {
 	if want := 2 * len(g.Parameters()); moments != 0 && moments != want {
 		return fmt.Errorf("%d of the optimiser's %d moments", moments, want)
 	}
-	if step, err := strconv.ParseInt(f.Metadata["step"], 10, 64); err != nil || step < 0 {
-		return fmt.Errorf("metadata \"step\" is %q, must be a decimal number", f.Metadata["step"])
+	if step, err := strconv.ParseInt(f.Metadata[backend.StepKey], 10, 64); err != nil || step < 0 {
+		return fmt.Errorf("metadata %q is %q, must be a decimal number", backend.StepKey, f.Metadata[backend.StepKey])
 	}
 	return nil
 }

@@ -112,6 +112,24 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// A refusal is known as one after every method, however deep it was wrapped.
+func TestUnsupported(t *testing.T) {
+	s := open(t, launch(t, "refuses later"), 4)
+	for method, err := range map[string]error{
+		"Train":       s.Train(t.Context(), backend.TrainRequest{Batches: []backend.Batch{{{Dataset: "a"}}}}, keep),
+		"Evaluate":    evaluate(s),
+		"Predict":     predict(s),
+		"State":       state(s),
+		"SetState":    s.SetState(t.Context(), nil),
+		"Gradients":   gradients(s),
+		"Activations": activations(s),
+	} {
+		if !errors.Is(err, backend.ErrUnsupported) || err.Error() != errLater.Error() {
+			t.Errorf("%s: the refusal became %v", method, err)
+		}
+	}
+}
+
 func TestCancel(t *testing.T) {
 	s := open(t, launch(t, "slow"), 4)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -240,16 +258,10 @@ func TestNonsense(t *testing.T) {
 		"short evaluation":    {evaluate, "3 losses"},
 		"infinite prediction": {predict, "element 1 of [1 2 16 16] is +Inf"},
 		"flat prediction":     {predict, "has shape [512], must be [1 2 16 16]"},
-		"thawed gradient": {func(s backend.Session) error {
-			_, _, err := s.Gradients(ctx, batches[0], []string{"encoder"})
-			return err
-		}, "tensors, must be"},
-		"wrong activation": {func(s backend.Session) error {
-			_, err := s.Activations(ctx, batches[0], []string{"encoder.init.pool"}, false)
-			return err
-		}, `"encoder.init.pool" has shape [1], must be [1 2 8 16]`},
-		"incomplete state": {state, `tensor "encoder.init.conv.weight" is missing`},
-		"truncated state":  {state, "truncated"},
+		"thawed gradient":     {gradients, "tensors, must be"},
+		"wrong activation":    {activations, `"encoder.init.pool" has shape [1], must be [1 2 8 16]`},
+		"incomplete state":    {state, `tensor "encoder.init.conv.weight" is missing`},
+		"truncated state":     {state, "truncated"},
 	} {
 		t.Run(behaviour, func(t *testing.T) {
 			t.Parallel()
@@ -271,6 +283,16 @@ func keep(backend.Step) error { return nil }
 
 func evaluate(s backend.Session) error {
 	_, err := s.Evaluate(context.Background(), backend.EvaluateRequest{Dataset: "a"})
+	return err
+}
+
+func gradients(s backend.Session) error {
+	_, _, err := s.Gradients(context.Background(), backend.Batch{{Dataset: "a"}}, []string{"encoder"})
+	return err
+}
+
+func activations(s backend.Session) error {
+	_, err := s.Activations(context.Background(), backend.Batch{{Dataset: "a"}}, []string{"encoder.init.pool"}, false)
 	return err
 }
 

@@ -75,7 +75,11 @@ func (f *fake) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend.
 	if f.behaviour == "huge error" {
 		return nil, errors.New("start " + strings.Repeat("x", 1<<20))
 	}
-	return &fakeSession{f: f, g: g, o: o, sets: map[string][]int{}}, nil
+	s := &fakeSession{f: f, g: g, o: o, sets: map[string][]int{}}
+	if f.behaviour == "refuses later" {
+		return refusing{s}, nil
+	}
+	return s, nil
 }
 
 type fakeSession struct {
@@ -256,6 +260,35 @@ func (s *fakeSession) SetState(_ context.Context, state []byte) error {
 }
 
 func (s *fakeSession) Close() error { return nil }
+
+// refusing is a session that finds out too late what it does not support.
+type refusing struct{ *fakeSession }
+
+// errLater holds the refusal two levels deep and beside another error.
+var errLater = fmt.Errorf("after all: %w", errors.Join(errors.New("a pity"), fmt.Errorf("node \"head\" (Conv): %w", backend.ErrUnsupported)))
+
+func (refusing) Train(context.Context, backend.TrainRequest, func(backend.Step) error) error {
+	return errLater
+}
+
+func (refusing) Evaluate(context.Context, backend.EvaluateRequest) (backend.Evaluation, error) {
+	return backend.Evaluation{}, errLater
+}
+
+func (refusing) Predict(context.Context, backend.Tensor) (backend.Tensor, error) {
+	return backend.Tensor{}, errLater
+}
+
+func (refusing) Gradients(context.Context, backend.Batch, []string) (float64, []backend.NamedTensor, error) {
+	return 0, nil, errLater
+}
+
+func (refusing) Activations(context.Context, backend.Batch, []string, bool) ([]backend.NamedTensor, error) {
+	return nil, errLater
+}
+
+func (refusing) State(context.Context) ([]byte, error)  { return nil, errLater }
+func (refusing) SetState(context.Context, []byte) error { return errLater }
 
 // launch starts the test binary as a plugin with the given behaviour.
 func launch(t *testing.T, b string, change ...func(*Spec)) *Client {

@@ -12,8 +12,8 @@ import (
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
-// session is a session of a plugin: it translates the methods of Session into
-// calls of the service.
+// session is a session of a plugin: it translates the methods of
+// backend.Session into calls of the service.
 type session struct {
 	client *Client
 	id     uint64

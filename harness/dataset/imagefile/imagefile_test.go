@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 // want is pixel (y, x) of image i in a file of testdata/make.py of a kind.

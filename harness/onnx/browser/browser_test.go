@@ -19,11 +19,11 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/testnet"
 	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/onnx"
-	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/predict"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 // The page segments its example in headless Chromium and gets what package

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/harness/peers"
 	"github.com/refocus-em/refocus/harness/safetensors"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 //go:embed unet.py

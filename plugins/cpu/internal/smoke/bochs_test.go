@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
 // bochsrc describes the emulated machine. An instruction counts as a

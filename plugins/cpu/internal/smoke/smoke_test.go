@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/peers"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
 )
 

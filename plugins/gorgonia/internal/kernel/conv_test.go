@@ -1,9 +1,9 @@
 package kernel
 
 import (
-	"context"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/random"
@@ -88,7 +88,7 @@ func TestConv(t *testing.T) {
 		for _, c := range shapes {
 			x, w, b, dy := c.operands()
 			y64, dx64, dw64, db64 := c.direct(x, w, b, dy)
-			got := run(NewWorkers(3), c, x, w, b, dy)
+			got := run(NewWorkers(3, nil), c, x, w, b, dy)
 			for i, want := range [][]float64{y64, dx64, dw64, db64} {
 				var scale, worst float64
 				for j, v := range want {
@@ -108,9 +108,9 @@ func TestConv(t *testing.T) {
 func TestConvIsReproducible(t *testing.T) {
 	for _, c := range shapes {
 		x, w, b, dy := c.operands()
-		want := run(NewWorkers(1), c, x, w, b, dy)
+		want := run(NewWorkers(1, nil), c, x, w, b, dy)
 		for _, n := range []int{2, 3, 7} {
-			for i, v := range run(NewWorkers(n), c, x, w, b, dy) {
+			for i, v := range run(NewWorkers(n, nil), c, x, w, b, dy) {
 				if fmt.Sprint(v) != fmt.Sprint(want[i]) {
 					t.Errorf("%+v: result %d differs with %d workers", c, i, n)
 				}
@@ -120,21 +120,22 @@ func TestConvIsReproducible(t *testing.T) {
 		one.N = 1
 		y := make([]float32, len(dy)/c.N)
 		last := len(x) / c.N * (c.N - 1)
-		one.Forward(NewWorkers(2), x[last:], w, b, y)
+		one.Forward(NewWorkers(2, nil), x[last:], w, b, y)
 		if fmt.Sprint(y) != fmt.Sprint(want[0][len(dy)-len(y):]) {
 			t.Errorf("%+v: an image alone gives other bits than in the batch", c)
 		}
 	}
 }
 
-func TestRunStopsWhenCancelled(t *testing.T) {
-	p := NewWorkers(2)
-	ctx, cancel := context.WithCancel(context.Background())
-	p.Watch(ctx)
-	cancel()
-	p.Run(10, func(_, task int) { t.Error("ran a task after cancellation") })
-	if p.Err() == nil {
-		t.Error("Err is nil")
+func TestRunStops(t *testing.T) {
+	for _, n := range []int{1, 2} {
+		var stop atomic.Bool
+		stop.Store(true)
+		p := NewWorkers(n, &stop)
+		p.Run(10, func(_, task int) { t.Errorf("%d workers ran task %d after they were stopped", n, task) })
+		if !p.Stopped() {
+			t.Error("Stopped is false")
+		}
 	}
 }
 
@@ -149,7 +150,7 @@ func BenchmarkConv(b *testing.B) {
 	} {
 		x, w, _, dy := c.operands()
 		y, dx, dw := make([]float32, len(dy)), make([]float32, len(x)), make([]float32, len(w))
-		p := NewWorkers(1)
+		p := NewWorkers(1, nil)
 		flops := 2 * float64(len(dy)) * float64(len(w)/c.M)
 		for name, f := range map[string]func(){
 			"forward": func() { c.Forward(p, x, w, nil, y) },

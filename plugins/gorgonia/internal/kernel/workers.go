@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 )
@@ -13,29 +12,28 @@ type Workers struct {
 	n       int
 	scratch [][]float32
 	shared  [2][]float32
-	ctx     context.Context
+	stop    *atomic.Bool
 }
 
-// NewWorkers returns n workers; n must be at least 1.
-func NewWorkers(n int) *Workers {
-	return &Workers{n: n, scratch: make([][]float32, n), ctx: context.Background()}
+// NewWorkers returns n workers; n must be at least 1. Run stops handing out
+// tasks once stop is true; nil never is.
+func NewWorkers(n int, stop *atomic.Bool) *Workers {
+	return &Workers{n: n, scratch: make([][]float32, n), stop: stop}
 }
 
 // Count is the number of workers.
 func (w *Workers) Count() int { return w.n }
 
-// Watch makes Run stop handing out tasks once ctx is done. The caller learns of
-// it from Err; what the operator computed is then incomplete.
-func (w *Workers) Watch(ctx context.Context) { w.ctx = ctx }
+// Stopped reports whether the workers have been stopped. What the operator under
+// way computes is then incomplete.
+func (w *Workers) Stopped() bool { return w.stop != nil && w.stop.Load() }
 
-// Err is the watched context's error.
-func (w *Workers) Err() error { return w.ctx.Err() }
-
-// Run calls f(worker, task) for every task in [0, tasks), each once.
+// Run calls f(worker, task) for every task in [0, tasks), each once, unless it
+// is stopped.
 func (w *Workers) Run(tasks int, f func(worker, task int)) {
 	n := min(w.n, tasks)
 	if n <= 1 {
-		for t := 0; t < tasks && w.ctx.Err() == nil; t++ {
+		for t := 0; t < tasks && !w.Stopped(); t++ {
 			f(0, t)
 		}
 		return
@@ -43,7 +41,7 @@ func (w *Workers) Run(tasks int, f func(worker, task int)) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	loop := func(worker int) {
-		for w.ctx.Err() == nil {
+		for !w.Stopped() {
 			t := int(next.Add(1)) - 1
 			if t >= tasks {
 				return

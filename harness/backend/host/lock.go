@@ -1,0 +1,133 @@
+package host
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// LockName is the name of the file that pins plugins.
+const LockName = "refocus.lock.toml"
+
+// LockPath is the lock file that applies here: $REFOCUS_LOCK; else the nearest
+// one upwards from the working folder, in a folder itself or in its plugins/;
+// else where a new one belongs, which is plugins/ of a checkout or the working
+// folder.
+func LockPath() string {
+	if path := os.Getenv("REFOCUS_LOCK"); path != "" {
+		return path
+	}
+	start, err := os.Getwd()
+	if err != nil {
+		return LockName
+	}
+	for folder := start; ; folder = filepath.Dir(folder) {
+		for _, path := range []string{filepath.Join(folder, LockName), filepath.Join(folder, "plugins", LockName)} {
+			if _, err := os.Stat(path); err == nil {
+				return path
+			}
+		}
+		if filepath.Dir(folder) == folder {
+			break
+		}
+	}
+	if root := moduleRoot(); root != "" {
+		if st, err := os.Stat(filepath.Join(root, "plugins")); err == nil && st.IsDir() {
+			return filepath.Join(root, "plugins", LockName)
+		}
+	}
+	return filepath.Join(start, LockName)
+}
+
+// Lock is the content of a lock file.
+type Lock struct {
+	Backends []Pin `toml:"backend"`
+}
+
+// Pin is what a lock file holds of one backend.
+type Pin struct {
+	Name     string            `toml:"name"`
+	Version  string            `toml:"version"`
+	Protocol int               `toml:"protocol"`
+	Numerics string            `toml:"numerics"`
+	SHA256   map[string]string `toml:"sha256"` // by platform, as in "linux/amd64"
+}
+
+// platform names the machine code of an executable for this computer.
+const platform = runtime.GOOS + "/" + runtime.GOARCH
+
+var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// ReadLock reads a lock file. One that does not exist is empty, with exists
+// false.
+func ReadLock(path string) (l Lock, exists bool, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return l, false, nil
+	}
+	if err != nil {
+		return l, false, err
+	}
+	meta, err := toml.Decode(string(data), &l)
+	if err != nil {
+		return l, true, fmt.Errorf("%s: %w", path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		return l, true, fmt.Errorf("%s: unknown key %s", path, unknown[0])
+	}
+	seen := map[string]bool{}
+	for _, p := range l.Backends {
+		if !validName.MatchString(p.Name) || seen[p.Name] {
+			return l, true, fmt.Errorf("%s: the name %q is not valid or is pinned twice", path, p.Name)
+		}
+		seen[p.Name] = true
+		for platform, digest := range p.SHA256 {
+			if !hexDigest.MatchString(digest) {
+				return l, true, fmt.Errorf("%s: backend %s: %q is not the SHA-256 of an executable for %s", path, p.Name, digest, platform)
+			}
+		}
+	}
+	return l, true, nil
+}
+
+// Find returns the pin with the name.
+func (l Lock) Find(name string) (Pin, bool) {
+	i := slices.IndexFunc(l.Backends, func(p Pin) bool { return p.Name == name })
+	if i < 0 {
+		return Pin{}, false
+	}
+	return l.Backends[i], true
+}
+
+// write replaces the file at path as a whole.
+func (l Lock) write(path string) error {
+	slices.SortFunc(l.Backends, func(a, b Pin) int { return strings.Compare(a.Name, b.Name) })
+	var b bytes.Buffer
+	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends lock`.\n")
+	for _, p := range l.Backends {
+		fmt.Fprintf(&b, "\n[[backend]]\nname = %q\nversion = %q\nprotocol = %d\nnumerics = %q\n[backend.sha256]\n", p.Name, p.Version, p.Protocol, p.Numerics)
+		for _, platform := range slices.Sorted(maps.Keys(p.SHA256)) {
+			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
+		}
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+LockName+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	_, err = temp.Write(b.Bytes())
+	err = errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close())
+	if err == nil {
+		err = os.Rename(temp.Name(), path)
+	}
+	return err
+}

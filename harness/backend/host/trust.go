@@ -1,0 +1,90 @@
+package host
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Trust says how an executable stands to the lock file.
+type Trust string
+
+// The states of trust.
+const (
+	BuiltIn   Trust = "built in"   // part of the harness, which nobody can pin from inside
+	Pinned    Trust = "pinned"     // the very file that the lock file names
+	Changed   Trust = "CHANGED"    // another file than the lock file names
+	NotPinned Trust = "not pinned" // the lock file, if any, does not name it for this platform
+)
+
+// UnlockedError refuses an executable that is not the one the lock file pins.
+type UnlockedError struct {
+	Name, Path string
+	Trust      Trust // Changed or NotPinned
+	LockFile   string
+	Digest     string // of the executable
+	Want       string // the pinned digest of a changed one
+	NoLockFile bool
+}
+
+func (e *UnlockedError) Error() string {
+	how := fmt.Sprintf("if you trust it, pin it with `refocus backends lock %s`, or use --allow-unlocked this once", e.Name)
+	switch {
+	case e.Trust == Changed:
+		return fmt.Sprintf("backend %s: %s is not the file that %s pins (SHA-256 %s, pinned %s): it was rebuilt, updated or tampered with; %s",
+			e.Name, e.Path, e.LockFile, e.Digest, e.Want, how)
+	case e.NoLockFile:
+		return fmt.Sprintf("backend %s: %s is not pinned, since there is no lock file yet (%s); %s", e.Name, e.Path, e.LockFile, how)
+	}
+	return fmt.Sprintf("backend %s: %s is not pinned for %s in %s; %s", e.Name, e.Path, platform, e.LockFile, how)
+}
+
+func (p Plugins) lockFile() string {
+	if p.LockFile != "" {
+		return p.LockFile
+	}
+	return LockPath()
+}
+
+// Trust compares an executable with the lock file, and returns its SHA-256
+// (none of a built-in backend) and the reason to refuse it, if there is one.
+func (p Plugins) Trust(f Found) (Trust, string, error) {
+	if f.Builtin {
+		return BuiltIn, "", nil
+	}
+	path := p.lockFile()
+	lock, exists, err := ReadLock(path)
+	if err != nil {
+		return "", "", fmt.Errorf("reading the lock file: %w", err)
+	}
+	digest, err := digestOf(f.Path)
+	if err != nil {
+		return "", "", err
+	}
+	refusal := &UnlockedError{Name: f.Name, Path: f.Path, Trust: NotPinned, LockFile: path, Digest: digest, NoLockFile: !exists}
+	pin, _ := lock.Find(f.Name)
+	switch want := pin.SHA256[platform]; want {
+	case digest:
+		return Pinned, digest, nil
+	case "":
+	default:
+		refusal.Trust, refusal.Want = Changed, want
+	}
+	return refusal.Trust, digest, refusal
+}
+
+// digestOf is the SHA-256 of a file.
+func digestOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("hashing %s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

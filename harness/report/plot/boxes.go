@@ -1,0 +1,70 @@
+package plot
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/refocus-em/refocus/harness/report/stats"
+)
+
+// stripLimit is how many values of a group are drawn one by one.
+const stripLimit = 160
+
+// Boxes draws groups of values: a box from the lower to the upper quartile with
+// the median, whiskers to the 5th and 95th percentile, and the values themselves
+// where they are few. With several kinds, each group has a box per kind.
+func Boxes(title, xLabel, yLabel string, kinds []string, groups [][]stats.Group) *Drawing {
+	scale := ScaleOf()
+	for _, g := range groups {
+		for _, x := range g {
+			if len(x.Values) > stripLimit {
+				scale.include([]float64{stats.Quantile(x.Values, 0.05), stats.Quantile(x.Values, 0.95)})
+			} else {
+				scale.include(x.Values)
+			}
+		}
+	}
+	n := len(groups[0])
+	names := kinds
+	if len(kinds) == 1 {
+		names = nil
+	}
+	f := newFrame(max(380, min(540, 100+float64(n*len(kinds))*64)), 290, title, xLabel, yLabel, scale, names...)
+	f.line(f.left, f.bottom, f.right, f.bottom, axisInk)
+	slot := (f.right - f.left) / float64(n)
+	wide := min(26, slot/float64(len(kinds))*0.5)
+	for i := range n {
+		mid := f.left + slot*(float64(i)+0.5)
+		f.text(mid, f.bottom+17, "middle", tick, groups[0][i].Level)
+		for k := range kinds {
+			ink := palette[k%len(palette)]
+			v := stats.Finite(groups[k][i].Values)
+			if len(v) == 0 {
+				continue
+			}
+			x := mid + (float64(k)-float64(len(kinds)-1)/2)*wide*1.5
+			if len(v) <= stripLimit {
+				for j, value := range v {
+					// Fractions of the golden ratio spread evenly.
+					shift := math.Mod(float64(j+1)*math.Phi, 1) - 0.5
+					if y := f.y(value); !math.IsNaN(y) {
+						f.circle(x+shift*wide*0.9, y, 1.7, fmt.Sprintf(`fill="%s" fill-opacity="0.45"`, ink))
+					}
+				}
+			}
+			q := func(p float64) float64 { return f.y(max(stats.Quantile(v, p), f.scale.low)) }
+			if math.IsNaN(q(0.5)) {
+				continue
+			}
+			style := fmt.Sprintf(`stroke="%s" stroke-width="1.5"`, ink)
+			f.line(x, q(0.05), x, q(0.25), style)
+			f.line(x, q(0.75), x, q(0.95), style)
+			what := strings.TrimSpace(kinds[k] + " " + groups[k][i].Level)
+			f.rect(x-wide/2, q(0.75), wide, max(q(0.25)-q(0.75), 0.5), fmt.Sprintf(`fill="%s" fill-opacity="0.22" %s`, ink, style),
+				fmt.Sprintf("%s: median %.4g, quartiles %.4g and %.4g, of %d", what, stats.Median(v), stats.Quantile(v, 0.25), stats.Quantile(v, 0.75), len(v)))
+			f.line(x-wide/2, q(0.5), x+wide/2, q(0.5), fmt.Sprintf(`stroke="%s" stroke-width="3"`, ink))
+		}
+	}
+	return f.Drawing
+}

@@ -1,0 +1,58 @@
+package study
+
+import (
+	"math"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/nn"
+)
+
+// The estimate's FLOPs are those of the network's own graph.
+func TestEstimateFLOPs(t *testing.T) {
+	for _, c := range []struct{ width, crop int }{{64, 512}, {16, 64}, {8, 64}, {2, 16}} {
+		g, err := nn.UNet(nn.UNetOptions{Width: c.width, Classes: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		macs, err := g.MultiplyAdds([]int{1, 1, c.crop, c.crop})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := *expand(t, "baseline", "paper").Study
+		s.Network.Width, s.Simulation.Crop = c.width, c.crop
+		s.Training.Initialisations = 1
+		p, err := s.Expand()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := p.Estimate()
+		// The first convolution has no input gradient.
+		first := 49 * float64(c.width) * float64(c.crop*c.crop)
+		want := float64(e.ImageSteps)*(6*float64(macs)-2*first) + float64(e.ValidationImages)*2*float64(macs)
+		if math.Abs(e.FLOPs/want-1) > 1e-9 { // rounding of sums
+			t.Errorf("width %d, %d pixels: %g FLOP, the graph has %g", c.width, c.crop, e.FLOPs, want)
+		}
+	}
+}
+
+// Counts of the paper profile, worked out by hand.
+func TestEstimateCounts(t *testing.T) {
+	e := expand(t, "defocus", "paper").Estimate()
+	for name, c := range map[string]struct{ got, want int64 }{
+		"structures":        {int64(e.Structures), 640},
+		"images":            {int64(e.Images), 11 * 640},
+		"image-steps":       {e.ImageSteps, 7200*512*8*10 + 7200/4*(64+128+256+512)*8*10},
+		"validation images": {e.ValidationImages, 2 * 7200 * 10 * 11 * 128},
+		"bytes":             {e.DataBytes, 11*640*512*512*4 + 640*(8*640*640*8+512*512)},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %d, want %d", name, c.got, c.want)
+		}
+	}
+	if e := expand(t, "structure", "paper").Estimate(); e.Structures != 18*640 {
+		t.Errorf("structure series simulates %d structures, want %d", e.Structures, 18*640)
+	}
+	if e := expand(t, "noise", "paper").Estimate(); e.Structures != 640 {
+		t.Errorf("noise series simulates %d structures, want 640", e.Structures)
+	}
+}

@@ -1,0 +1,8 @@
+// Package testkit holds the folders of what only tests use, the plugins' among
+// them:
+//
+//   - peers decides what a test does without an outside program that it needs;
+//   - testnet has networks, images and predictions of the CPU backend;
+//   - fakebackend is a backend without arithmetic, in which every difference of
+//     what it was asked shows.
+package testkit

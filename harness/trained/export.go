@@ -1,0 +1,150 @@
+package trained
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/onnx/browser"
+	"github.com/refocus-em/refocus/harness/onnx/export"
+	"github.com/refocus-em/refocus/harness/store"
+)
+
+// ExportOptions say what to write. Predict is the model's own.
+type ExportOptions struct {
+	export.Options
+	// Authors of a BioImage Model Zoo package, "The refocus developers" where there
+	// are none, and its Maintainers, by their names on GitHub.
+	Authors, Maintainers []string
+}
+
+// Export writes the model to path, certified with images of its target's
+// validation set and the backend's predictions of them, and returns the files.
+func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o ExportOptions) ([]string, error) {
+	e, err := m.Describe()
+	if err != nil {
+		return nil, err
+	}
+	if len(o.Authors) > 0 {
+		e.Authors = o.Authors
+	}
+	e.Maintainers = o.Maintainers
+	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Image) (export.Image, error) {
+		s, err := m.session(ctx, b, g)
+		if err != nil {
+			return export.Image{}, err
+		}
+		defer s.Close()
+		y, err := s.Predict(ctx, backend.Tensor{Shape: x.Shape, F32: x.Data})
+		if err != nil {
+			return export.Image{}, err
+		}
+		r := export.Image{Shape: y.Shape, Data: y.F32}
+		if y.F64 != nil {
+			r.Data = make([]float32, len(y.F64))
+			for i, v := range y.F64 {
+				r.Data[i] = float32(v)
+			}
+		}
+		return r, nil
+	}
+	return export.Write(ctx, path, e, o.Options)
+}
+
+// holdout is how many validation images a model is certified with.
+const holdout = 8
+
+// Describe says what the model is for its users, with the first images of its
+// target's validation set, which must be in the store.
+func (m *Model) Describe() (export.Model, error) {
+	target := m.Target()
+	root := m.store.Root()
+	ready, err := dataset.Find(root, target.Digest)
+	if err != nil {
+		return export.Model{}, fmt.Errorf("the images of domain %s are needed to certify the model: %w", target.Name, err)
+	}
+	set, err := dataset.ReadManifest(root, target.Digest)
+	if err != nil {
+		return export.Model{}, err
+	}
+	what := "domain " + target.Name
+	short := what
+	if set.Config != nil {
+		short = fmt.Sprintf("%s, %g nm, %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
+		what = fmt.Sprintf("%s, defocus %g nm, dose %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
+	}
+	e := export.Model{
+		Graph: m.Graph,
+		Title: "HRTEM nanoparticle segmentation, " + short,
+		Description: fmt.Sprintf("U-Net of width %d with a ResNet encoder, trained by refocus on %s (%s stage, run %s of study %s). "+
+			"Input: one image of zero mean and unit variance; output: the probabilities of background and nanoparticle.",
+			m.Spec.Network.Width, what, m.Spec.Stage, m.Manifest.ID, m.Manifest.Study),
+		Study:          m.Manifest.Study,
+		SpecDigest:     m.Manifest.StudyDigest,
+		RunDigest:      m.Digest,
+		Domain:         target.Name,
+		PixelSize:      ready.PixelSize,
+		ValidationLoss: m.Loss(),
+		ClassNames:     []string{"background", "nanoparticle"},
+		License:        "CC-BY-4.0",
+		Authors:        []string{"The refocus developers"},
+		Cite: []export.Citation{{
+			Text: "L. Rangel DaCosta, H. Oill, M. C. Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks. Elemental Microscopy (2025)",
+			DOI:  "10.69761/kjte5358",
+		}},
+		Finished: m.Manifest.Finished,
+		Version:  m.Manifest.Harness,
+		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %.4g above its minimum and the Dice coefficient %.4f.",
+			target.Images, m.Loss(), m.Score().Dice),
+	}
+	for _, f := range m.Manifest.Files {
+		if f.Name == store.WeightsFile {
+			e.WeightsDigest = f.SHA256
+		}
+	}
+	images, err := ready.Open()
+	if err != nil {
+		return export.Model{}, err
+	}
+	defer images.Close()
+	n := ready.Height * ready.Width
+	for i := range min(holdout, ready.Count) {
+		l := export.Labelled{Image: export.Image{Shape: []int{1, 1, ready.Height, ready.Width}, Data: make([]float32, n)}, Labels: make([]uint8, n)}
+		if err := images.Image(i, l.Data); err != nil {
+			return export.Model{}, fmt.Errorf("%s: %w", ready.Path, err)
+		}
+		if err := images.Label(i, l.Labels); err != nil {
+			return export.Model{}, fmt.Errorf("%s: %w", ready.Path, err)
+		}
+		e.Holdout = append(e.Holdout, l)
+	}
+	e.Example = e.Holdout[0].Image
+	return e, nil
+}
+
+// BrowserPage writes to path a page that runs the exported model, at onnxPath, on
+// images dropped into it.
+func (m *Model) BrowserPage(onnxPath, path string) error {
+	runtime, err := browser.FindRuntime()
+	if err != nil {
+		return err
+	}
+	e, err := m.Describe()
+	if err != nil {
+		return err
+	}
+	p := &browser.Page{Title: e.Title, Description: e.Description, PixelSize: e.PixelSize, Classes: e.ClassNames,
+		Example: &browser.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
+	if p.Model, err = os.ReadFile(onnxPath); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := p.Write(&b, runtime); err != nil {
+		return err
+	}
+	return store.WriteFile(path, b.Bytes())
+}

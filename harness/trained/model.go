@@ -1,0 +1,149 @@
+package trained
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"runtime"
+	"strings"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
+	"github.com/refocus-em/refocus/harness/train"
+)
+
+// Model is a finished run with its trained network.
+type Model struct {
+	Digest   string
+	Manifest *store.Manifest
+	Spec     train.Spec
+	History  *store.History
+	Graph    *nn.Graph // with the weights of the best epoch
+
+	store *store.Store
+}
+
+// Open reads the finished run with the given digest.
+func Open(st *store.Store, digest string) (*Model, error) {
+	m := &Model{Digest: digest, store: st}
+	var err error
+	if m.Manifest, err = st.Manifest(digest); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(m.Manifest.Spec, &m.Spec); err != nil {
+		return nil, fmt.Errorf("run %.12s: its manifest's spec is damaged: %w", digest, err)
+	}
+	if m.History, err = st.History(digest); err != nil {
+		return nil, err
+	}
+	if n := len(m.History.Epochs); m.History.Best < 1 || m.History.Best > n {
+		return nil, fmt.Errorf("run %.12s: its history is damaged: the best of %d epochs is %d", digest, n, m.History.Best)
+	}
+	w, err := st.Weights(digest)
+	if err != nil {
+		return nil, err
+	}
+	if m.Graph, err = m.Spec.Graph(); err != nil {
+		return nil, err
+	}
+	if err := train.LoadWeights(m.Graph, w); err != nil {
+		return nil, fmt.Errorf("run %.12s: %w", digest, err)
+	}
+	return m, nil
+}
+
+// Find opens the one finished run whose digest begins with prefix.
+func Find(st *store.Store, prefix string) (*Model, error) {
+	runs, err := st.Runs()
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, r := range runs {
+		if strings.HasPrefix(r, strings.ToLower(prefix)) {
+			found = append(found, r)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return nil, fmt.Errorf("no finished run in %s has a digest that begins with %q", st.Root(), prefix)
+	case len(found) > 1:
+		return nil, fmt.Errorf("%d runs have digests that begin with %q; give more of it", len(found), prefix)
+	}
+	return Open(st, found[0])
+}
+
+// Best opens the model with the lowest validation loss on its target among those
+// of the nodes that are finished, pretrainings left aside; nil where there is none.
+func Best(st *store.Store, nodes []*reproduce.Node) (*Model, error) {
+	var digest string
+	lowest := math.Inf(1)
+	for _, n := range nodes {
+		if n.Spec.Stage == study.PretrainRun || !st.HasRun(n.Digest) {
+			continue
+		}
+		h, err := st.History(n.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if l, ok := h.BestLoss(n.Spec.Target); ok && l < lowest {
+			lowest, digest = l, n.Digest
+		}
+	}
+	if digest == "" {
+		return nil, nil
+	}
+	return Open(st, digest)
+}
+
+// NoModel is the error of those who need a finished model of a study and find none.
+func NoModel(r *reproduce.Resolved) error {
+	return fmt.Errorf("there is no finished model of %s in the store at %s; run 'refocus reproduce' first", r, r.Store.Root())
+}
+
+// Score is the validation on the target after the best epoch.
+func (m *Model) Score() store.Score {
+	return m.History.Epochs[m.History.Best-1].Validation[m.Spec.Target]
+}
+
+// Loss is the lowest validation loss on the target, above the minimum of the
+// study's loss.
+func (m *Model) Loss() float64 {
+	l := m.Score().Loss
+	if m.Spec.Loss == backend.LossOnProbabilities {
+		l -= math.Log1p(math.Exp(-1))
+	}
+	return l
+}
+
+// String names the run and its loss, for people.
+func (m *Model) String() string {
+	return fmt.Sprintf("%s, validation loss %.4g above its minimum on %s", m.Manifest.ID, m.Loss(), m.Spec.Target)
+}
+
+// Target is the domain that the model was trained for.
+func (m *Model) Target() train.Domain { return m.validation(m.Spec.Target) }
+
+func (m *Model) validation(domain string) train.Domain {
+	for _, d := range m.Spec.Validation {
+		if d.Name == domain {
+			return d
+		}
+	}
+	return train.Domain{Name: domain}
+}
+
+// session opens the graph, the model's own or one that computes the same, to be
+// asked something. A model trained in mixed precision has float32 weights and
+// answers in float32.
+func (m *Model) session(ctx context.Context, b backend.Backend, g *nn.Graph) (backend.Session, error) {
+	precision := m.Spec.Backend.Precision
+	if precision == backend.Mixed {
+		precision = backend.Float32
+	}
+	return b.Open(ctx, g, backend.Options{Precision: precision, Loss: m.Spec.Loss, Threads: runtime.NumCPU()})
+}
