@@ -19,11 +19,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
-	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
 
@@ -106,7 +106,7 @@ operations each) and the fused multiply-add peak of the same cores in the same r
 				if err != nil {
 					return err
 				}
-				if err := store.WriteFile(save, model); err != nil {
+				if err := files.Write(save, model); err != nil {
 					return err
 				}
 			}
@@ -320,14 +320,10 @@ func (r *benchResult) steps(ctx context.Context, s backend.Session, pid int, len
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := store.WriteFile(path, set); err != nil {
+	if err := files.Write(path, set); err != nil {
 		return nil, 0, err
 	}
-	sum, _, err := store.HashFile(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := s.LoadDataset(ctx, "bench", path, sum); err != nil {
+	if err := s.LoadDataset(ctx, "bench", path, files.Sum(set)); err != nil {
 		return nil, 0, err
 	}
 	batch := make(backend.Batch, r.Batch)

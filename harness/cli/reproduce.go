@@ -11,6 +11,7 @@ import (
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -42,12 +43,15 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			if err := files.Writable(r.ReportDir()); err != nil { // and not only after the training
+				return err
+			}
 			p, st, desc, nodes := r.Plan, r.Store, r.Backend, r.Nodes
 			out.Printf("%s, profile %s: %s", p.Study.Name, p.Study.ProfileName(), p.Study.Title)
 			jobs, threads = share(jobs, threads, runtime.NumCPU(), p.Study)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			files, err := generate(ctx, st, p, r.Data, jobs*threads, out)
+			images, err := generate(ctx, st, p, r.Data, jobs*threads, out)
 			if err != nil {
 				return err
 			}
@@ -75,7 +79,7 @@ cluster; 'refocus plan' says more.`,
 				Launch: b.process(out),
 				SHA256: executable,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: files,
+				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: images,
 			}, out)
 			if err != nil {
 				return err
@@ -121,7 +125,7 @@ func share(jobs, threads, cores int, s *study.Study) (int, int) {
 // generate makes the data sets with a progress display.
 func generate(ctx context.Context, st *store.Store, p *study.Plan, data *reproduce.Data, workers int, out *progress.Printer) (map[string]train.Files, error) {
 	begun := false
-	files, err := data.Generate(ctx, st, p, dataset.Options{
+	images, err := data.Generate(ctx, st, p, dataset.Options{
 		Workers: workers,
 		Progress: func(e dataset.Event) {
 			if !begun {
@@ -130,11 +134,14 @@ func generate(ctx context.Context, st *store.Store, p *study.Plan, data *reprodu
 			}
 			out.Add(1)
 		},
+		Damaged: func(path string, why error) {
+			out.Printf("warning: %v: making the data set again; what was there is kept as %s", why, path)
+		},
 	})
 	if begun {
 		out.End()
 	}
-	return files, err
+	return images, err
 }
 
 // trainAll trains the nodes with a progress display.
@@ -180,6 +187,9 @@ func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o r
 	}
 	o.Damaged = func(n *reproduce.Node, path string, err error) {
 		out.Printf("%s: warning: its checkpoint is damaged: %v\n%s: starting from its beginning, which gives the same result; the damaged file is kept as %s until the run is done", n.Run.ID, err, n.Run.ID, path)
+	}
+	o.Remade = func(n *reproduce.Node, path string, why error) {
+		out.Printf("%s: warning: %v: making the run again; what was there is kept as %s", n.Run.ID, why, path)
 	}
 	o.Failed = func(n *reproduce.Node, err error) { out.Printf("%s failed: %v", n.Run.ID, err) }
 	return reproduce.Train(ctx, st, nodes, o)

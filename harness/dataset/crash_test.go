@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/files"
-	"github.com/refocus-em/refocus/harness/internal/crashfs"
-	"github.com/refocus-em/refocus/harness/internal/seed"
+	"github.com/refocus-em/refocus/harness/testkit/crashfs"
+	"github.com/refocus-em/refocus/harness/testkit/seed"
 )
 
 // generating makes two sets of images of one structure.

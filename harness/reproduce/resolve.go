@@ -27,7 +27,9 @@ type Node struct {
 // Data is the data sets of a plan and how to make them.
 type Data struct {
 	Simulated []Simulated
-	sets      map[setKey]set
+	// Notes are warnings about sets that were damaged and made again.
+	Notes []string
+	sets  map[setKey]set
 }
 
 // Simulated is a domain's training or validation images that are simulated.

@@ -44,6 +44,7 @@ type TrainOptions struct {
 	Failed   func(*Node, error)         // for good
 	Restart  func(*Node, error, int)    // the backend failed; trying again
 	Damaged  func(*Node, string, error) // the checkpoint, now in this file; beginning again
+	Remade   func(*Node, string, error) // the run was finished and is damaged, now in this path; making it again
 }
 
 // Failure is a run that could not be trained.
@@ -245,6 +246,9 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		return &storeError{err}
 	}
 	defer claim.Release()
+	if path, why := claim.Damaged(); path != "" && w.o.Remade != nil {
+		w.o.Remade(n, path, why)
+	}
 	call(w.o.Started, n)
 	started := time.Now()
 	for restarts := 0; ; restarts++ {

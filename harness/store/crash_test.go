@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/files"
-	"github.com/refocus-em/refocus/harness/internal/crashfs"
-	"github.com/refocus-em/refocus/harness/internal/seed"
+	"github.com/refocus-em/refocus/harness/testkit/crashfs"
+	"github.com/refocus-em/refocus/harness/testkit/seed"
 )
 
 // run is the digest and the manifest of a run.

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/hrtem/crystal"
 )
@@ -51,7 +52,7 @@ func main() {
 }
 
 func run(dir string) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return err
 	}
 	for _, c := range []struct {
@@ -124,7 +125,7 @@ func write(dir, name string, config hrtem.Config) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name+".json"), b, 0o666)
+	return files.Write(filepath.Join(dir, name+".json"), b)
 }
 
 func writeRaw(path string, data any) error {
@@ -132,5 +133,5 @@ func writeRaw(path string, data any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return os.WriteFile(path, b, 0o666)
+	return files.Write(path, b)
 }
