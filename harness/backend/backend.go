@@ -31,11 +31,23 @@ const (
 	// LossOnProbabilities is the published study's loss: the cross entropy
 	// applied to the softmax output as if it were logits,
 	// mean over pixels of −log softmax(softmax(z))[target].
-	// Its minimum for two classes is ln(1+e⁻¹) = 0.313262.
+	// It cannot go below LeastOnProbabilities.
 	LossOnProbabilities = "cross-entropy-on-probabilities"
 	// LossOnLogits is the usual cross entropy, mean of −log softmax(z)[target].
 	LossOnLogits = "cross-entropy"
 )
+
+// LeastOnProbabilities is the least value of LossOnProbabilities for two classes,
+// ln(1+e⁻¹).
+const LeastOnProbabilities = 0.31326168751822286
+
+// LeastLoss is what a loss cannot go below for two classes.
+func LeastLoss(loss string) float64 {
+	if loss == LossOnProbabilities {
+		return LeastOnProbabilities
+	}
+	return 0
+}
 
 // Frozen groups are named by a prefix of parameter names: nn.Group.
 //

@@ -125,8 +125,8 @@ func Find(root, digest string) (Ready, error) {
 }
 
 // findOrClear is Find for those who make what is missing: a set that is damaged is
-// set aside, of which damaged is told, and then is not there.
-func findOrClear(ctx context.Context, disk files.Disk, root, digest string, damaged func(path string, why error)) (Ready, error) {
+// set aside, with a warning, and then is not there.
+func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn func(format string, args ...any)) (Ready, error) {
 	r, err := Find(root, digest)
 	if err == nil {
 		err = disk.Settle(filepath.Dir(r.Path))
@@ -148,8 +148,8 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, dama
 	if err != nil {
 		return Ready{}, fmt.Errorf("setting a data set aside (%w): %w", damage, err)
 	}
-	if damaged != nil {
-		damaged(path, damage)
+	if warn != nil {
+		warn("warning: %v: making the data set again; what was there is kept as %s", damage, path)
 	}
 	return Ready{}, fmt.Errorf("data set %s: %w", digest, fs.ErrNotExist)
 }

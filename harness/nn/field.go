@@ -29,7 +29,7 @@ func (g *Graph) Field() (Field, error) {
 		if err != nil {
 			return f, err
 		}
-		f.Period = f.Period / gcd(f.Period, period) * period
+		f.Period = LCM(f.Period, period)
 		for p := range period {
 			lo, hi, err := g.reach(axis, p)
 			if err != nil {
@@ -63,10 +63,10 @@ func (g *Graph) period(axis int) (int, error) {
 			}
 			s.num *= k
 		}
-		d := gcd(s.num, s.den)
+		d := GCD(s.num, s.den)
 		s = scale{s.num / d, s.den / d}
 		scales[n.Outputs[0]] = s
-		if period = period / gcd(period, s.den) * s.den; period > maxPeriod {
+		if period = LCM(period, s.den); period > maxPeriod {
 			return 0, fmt.Errorf("node %q (%s): the network's strides multiply to more than %d", n.Name, n.Op, maxPeriod)
 		}
 	}
@@ -164,13 +164,6 @@ func (g *Graph) wholeScale(n *Node, axis int) (int, error) {
 		}
 	}
 	return 0, fmt.Errorf("node %q (Resize): needs constant whole scales", n.Name)
-}
-
-func gcd(a, b int) int {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
 }
 
 // floorDiv rounds towards minus infinity.

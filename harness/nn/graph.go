@@ -101,7 +101,7 @@ type Tensor struct {
 }
 
 // Len is the number of elements.
-func (t *Tensor) Len() int { return size(t.Shape) }
+func (t *Tensor) Len() int { return Size(t.Shape) }
 
 // Group is the part of a tensor's name before the first dot.
 func Group(name string) string {
@@ -238,12 +238,4 @@ func (g *Graph) Check() error {
 		return fmt.Errorf("output %q is produced by no node", g.Output.Name)
 	}
 	return nil
-}
-
-func size(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
 }

@@ -3,6 +3,8 @@ package onnx
 import (
 	"fmt"
 	"math"
+
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // form is the number n·N + h·(H/m) + w·(W/m) + k, in which N, H and W are the
@@ -57,7 +59,7 @@ func (a form) floor(s int) (q form, finer int) {
 	finer = 1
 	for _, c := range []float64{a.n, a.h, a.w} {
 		if r := int(math.Abs(c)) % s; r != 0 {
-			finer = max(finer, s/gcd(r, s))
+			finer = max(finer, s/nn.GCD(r, s))
 		}
 	}
 	q = a.scale(1 / float64(s))
@@ -94,11 +96,4 @@ func (a form) String() string {
 		s += fmt.Sprintf("%+g", a.k)
 	}
 	return s
-}
-
-func gcd(a, b int) int {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
 }

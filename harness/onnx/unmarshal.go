@@ -44,11 +44,3 @@ func Unmarshal(data []byte) (*nn.Graph, error) {
 	}
 	return g, nil
 }
-
-func size(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
-}

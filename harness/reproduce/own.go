@@ -16,9 +16,7 @@ func (d *Data) own(ctx context.Context, st *store.Store, dom *study.Domain) erro
 	im, err := dataset.Import(ctx, st.Root(), o.Images, o.Labels, dataset.ImportOptions{
 		TrainImages: o.TrainImages, ValidationImages: o.ValidationImages, ValidationFraction: o.ValidationFraction,
 		Classes: 2, PixelSize: o.PixelSize,
-		Damaged: func(path string, why error) {
-			d.Notes = append(d.Notes, fmt.Sprintf("warning: %v: made again; what was there is kept as %s", why, path))
-		},
+		Warn: func(format string, args ...any) { d.Warnings = append(d.Warnings, fmt.Sprintf(format, args...)) },
 	})
 	if err != nil {
 		return fmt.Errorf("domain %s: %w", dom.Key, err)

@@ -17,7 +17,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/hrtem/crystal"
 )
@@ -52,7 +51,7 @@ func main() {
 }
 
 func run(dir string) error {
-	if err := files.Mkdir(dir); err != nil {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
 	for _, c := range []struct {
@@ -125,7 +124,7 @@ func write(dir, name string, config hrtem.Config) error {
 	if err != nil {
 		return err
 	}
-	return files.Write(filepath.Join(dir, name+".json"), b)
+	return os.WriteFile(filepath.Join(dir, name+".json"), b, 0o666)
 }
 
 func writeRaw(path string, data any) error {
@@ -133,5 +132,5 @@ func writeRaw(path string, data any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return files.Write(path, b)
+	return os.WriteFile(path, b, 0o666)
 }

@@ -3,6 +3,8 @@ package plain
 import (
 	"math"
 
+	"github.com/refocus-em/refocus/harness/nn"
+
 	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
 )
 
@@ -317,7 +319,7 @@ func newSoftmax[T float](_ *Engine[T], s *step[T]) (operator[T], error) {
 // lines calls f with the offset of every line along the axis, whose elements
 // are stride apart.
 func (s *softmax[T]) lines(e *Engine[T], f func(at, stride, n int)) {
-	n, stride := s.x.shape[s.axis], size(s.x.shape[s.axis+1:])
+	n, stride := s.x.shape[s.axis], nn.Size(s.x.shape[s.axis+1:])
 	e.each(len(s.x.data)/n, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			f(i/stride*stride*n+i%stride, stride, n)
