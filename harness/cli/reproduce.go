@@ -43,7 +43,7 @@ cluster; 'refocus plan' says more.`,
 			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), p.Study.Network.Width)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			files, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
+			images, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
@@ -71,7 +71,7 @@ cluster; 'refocus plan' says more.`,
 				Launch: b.process(out),
 				SHA256: executable,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: files, Progress: out,
+				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Images: images, Progress: out,
 			})
 			if err != nil {
 				return err

@@ -355,7 +355,7 @@ func assemble(w wanted) error {
 		}
 		copy(pixels[i*n:], p.pixels)
 		copy(labels[i*n:], p.label)
-		m.Images = append(m.Images, p.Image)
+		m.Images = append(m.Images, p.Origin)
 	}
 	if err := writeSet(w.dir, m, pixels, labels); err != nil {
 		return err
