@@ -8,6 +8,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -36,6 +37,9 @@ cluster; 'refocus plan' says more.`,
 			out := c.printer()
 			r, err := c.resolve(ctx, args[0], &b, store.Open, out)
 			if err != nil {
+				return err
+			}
+			if err := files.Writable(r.ReportDir()); err != nil { // and not only after the training
 				return err
 			}
 			p, st, desc, nodes := r.Plan, r.Store, r.Backend, r.Nodes
