@@ -18,12 +18,16 @@ import (
 func dataCommand() *cobra.Command {
 	var c common
 	var workers int
+	var dropWaves bool
 	cmd := &cobra.Command{
 		Use:   "data SERIES|FILE",
 		Short: "Simulate a study's data sets, list and draw them",
 		Long: `Makes the data sets a study needs that the store lacks, and lists them. Exit waves
 are simulated once per structure and serve every defocus and dose. Interrupted, the
-same command goes on where it stopped; the bytes are the same either way.`,
+same command goes on where it stopped; the bytes are the same either way.
+
+Exit waves are most of what is stored (26 MB a structure in the paper profile). They
+are kept for other series of the same structures; with --drop-waves they are not.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := c.plan(args[0])
@@ -42,7 +46,7 @@ same command goes on where it stopped; the bytes are the same either way.`,
 			if workers <= 0 {
 				workers = runtime.NumCPU()
 			}
-			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, Progress: out}); err != nil {
+			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, DropWaves: dropWaves, Progress: out}); err != nil {
 				return err
 			}
 			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())
@@ -52,8 +56,13 @@ same command goes on where it stopped; the bytes are the same either way.`,
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	intFlag(cmd, &workers, "jobs", 0, 0, "structures simulated at once (default: all cores)")
+	dropWavesFlag(cmd, &dropWaves)
 	cmd.AddCommand(dataShowCommand())
 	return cmd
+}
+
+func dropWavesFlag(cmd *cobra.Command, drop *bool) {
+	cmd.Flags().BoolVar(drop, "drop-waves", false, "do not keep exit waves that are simulated now; images of other defoci or doses then need them simulated again")
 }
 
 func dataShowCommand() *cobra.Command {

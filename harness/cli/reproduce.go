@@ -17,6 +17,7 @@ func reproduceCommand() *cobra.Command {
 	var c common
 	var b backendFlags
 	var jobs, threads, restarts int
+	var dropWaves bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
 		Short: "Simulate, train, report and export a study",
@@ -42,7 +43,7 @@ cluster; 'refocus plan' says more.`,
 			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), p.Study.Network.Width)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			files, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, Progress: out})
+			files, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
@@ -90,6 +91,7 @@ cluster; 'refocus plan' says more.`,
 	b.register(cmd)
 	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
+	dropWavesFlag(cmd, &dropWaves)
 	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
 }

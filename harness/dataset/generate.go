@@ -30,8 +30,9 @@ type Options struct {
 	// Workers is the number of structures simulated at a time; 0 is one per
 	// available processor.
 	Workers int
-	// DropWaves does not keep exit waves: at the study's size a structure's take
-	// 26 MB. Other conditions then need the structure simulated again.
+	// DropWaves does not keep the exit waves that are simulated: at the study's
+	// size a structure's take 26 MB. Other conditions then need the structure
+	// simulated again. Waves that are there are used, and stay.
 	DropWaves bool
 	Progress  progress.Meter // counts structures; nil for none
 
@@ -120,6 +121,8 @@ func missing(root string, sources []Source, opt Options) ([]*group, error) {
 		}
 		seen[digest] = true
 		if _, err := Find(root, digest); err == nil {
+			// of no use where a process died before it removed them
+			os.RemoveAll(wanted{dir: filepath.Join(dataDir(root), digest)}.parts())
 			continue
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

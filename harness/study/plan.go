@@ -63,8 +63,8 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 		g, m := s.Grid, s.Simulation
 		row("structures", "%s to simulate (%d training + %d validation each), %s samples",
 			format.Count(int64(e.Structures)), g.TrainImages, g.ValidationImages, format.Size(m.Grid, m.Grid))
-		row("images", "%s of %s pixels at %s; %s with exit waves",
-			format.Count(int64(e.Images)), format.Size(m.Crop, m.Crop), format.PixelSize(m.Cell/float64(m.Output)), format.Bytes(e.DataBytes))
+		row("images", "%s of %s pixels at %s; %s, and %s of exit waves unless they are dropped",
+			format.Count(int64(e.Images)), format.Size(m.Crop, m.Crop), format.PixelSize(m.Cell/float64(m.Output)), format.Bytes(e.ImageBytes), format.Bytes(e.WaveBytes))
 	}
 	if s.Kind == Transfer {
 		row("pretrainings", "%s (%s shared per seed, %s without sharing)",

@@ -40,7 +40,7 @@ type session struct {
 	stop     atomic.Bool // Options.Stop
 
 	step  int     // optimiser steps taken
-	scale float64 // mixed precision: the loss scale
+	scale float64 // by which the loss is multiplied: 1 except in mixed precision
 	good  int     // … and the steps since it last changed
 
 	frozen []bool // per parameter, of the call under way

@@ -483,31 +483,9 @@ func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path strin
 		return r, nil
 	}
 	r.Version, r.Passed = version, true
-	fail := func(format string, args ...any) {
-		if r.Passed {
-			r.Passed, r.Detail = false, fmt.Sprintf(format, args...)
-		}
-	}
 	for i, t := range trials {
-		got := results[i]
-		switch {
-		case got.Err != nil:
-			fail("%s: %v", t.name, got.Err)
-		case !k.Predicts:
-		case t.finite:
-			if err := finite(got.Data); err != nil {
-				fail("%s: %v", t.name, err)
-			}
-		case t.logits:
-			d := difference(got.Data, t.want.Data) / largest(t.want.Data)
-			if r.Logits = max(r.Logits, bounded(d)); !(d <= r.Tolerance) {
-				fail("%s: the softmax's input differs by %.2g of its largest value from the backend's, %g is tolerated", t.name, d, r.Tolerance)
-			}
-		default:
-			d := difference(got.Data, t.want.Data)
-			if r.Probabilities = max(r.Probabilities, bounded(d)); !(d <= r.Tolerance) {
-				fail("%s: probabilities differ by %.2g from the backend's, %g is tolerated", t.name, d, r.Tolerance)
-			}
+		if err := r.judge(t, k.Predicts, results[i]); err != nil && r.Passed {
+			r.Passed, r.Detail = false, fmt.Sprintf("%s: %v", t.name, err)
 		}
 	}
 	if c.half && k.Predicts && len(c.model.Holdout) > 0 {
@@ -518,6 +496,31 @@ func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path strin
 		r.DiceDrop = &drop
 	}
 	return r, nil
+}
+
+// judge compares what the consumer made of a trial with the backend's result, and
+// notes the distance.
+func (r *Consumer) judge(t trial, predicts bool, got consumer.Result) error {
+	switch {
+	case got.Err != nil:
+		return got.Err
+	case !predicts:
+		return nil
+	case t.finite:
+		return finite(got.Data)
+	}
+	d := difference(got.Data, t.want.Data)
+	if t.logits {
+		d /= largest(t.want.Data)
+		if r.Logits = max(r.Logits, bounded(d)); !(d <= r.Tolerance) {
+			return fmt.Errorf("the softmax's input differs by %.2g of its largest value from the backend's, %g is tolerated", d, r.Tolerance)
+		}
+		return nil
+	}
+	if r.Probabilities = max(r.Probabilities, bounded(d)); !(d <= r.Tolerance) {
+		return fmt.Errorf("probabilities differ by %.2g from the backend's, %g is tolerated", d, r.Tolerance)
+	}
+	return nil
 }
 
 // diceDrop compares the segmentation of the held-out images.
