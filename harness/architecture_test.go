@@ -35,12 +35,13 @@ harness/half
 harness/safetensors
 harness/progress
 harness/internal
+harness/files               |                                          | github.com/gofrs/flock golang.org/x/sys
 harness/nn                  | random
 harness/dataset/imagefile   | half                                     | golang.org/x/image
 harness/onnx/internal       | half                                     | google.golang.org/protobuf
 harness/onnx                | half nn onnx/internal                    | google.golang.org/protobuf
 harness/onnx/onnxgo         | onnx/internal                            | github.com/owulveryck/onnx-go gonum.org/v1/gonum google.golang.org/protobuf gorgonia.org/tensor
-harness/onnx/export         | random internal nn dataset/imagefile onnx onnx/onnxgo
+harness/onnx/export         | random internal files nn dataset/imagefile onnx onnx/onnxgo
 harness/backend             | nn
 harness/backend/proto       |                                          | google.golang.org/grpc google.golang.org/protobuf
 harness/backend/engine      | safetensors nn backend
@@ -51,18 +52,18 @@ plugins/cpu                 | random half safetensors nn backend backend/plugin 
 plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
-harness/dataset             | random safetensors progress internal dataset/imagefile hrtem | github.com/gofrs/flock golang.org/x/image
+harness/dataset             | random safetensors progress internal files dataset/imagefile hrtem | golang.org/x/image
 harness/study               | specs internal nn backend hrtem          | github.com/BurntSushi/toml
-harness/store               |                                          | github.com/gofrs/flock
+harness/store               | files
 harness/train               | random safetensors progress nn backend study store
-harness/crosscheck          | random safetensors internal nn backend store
+harness/crosscheck          | random safetensors internal nn backend files
 harness/reproduce           | progress nn backend dataset study store train
-harness/predict             | progress internal nn dataset/imagefile onnx
-harness/trained             | internal nn onnx onnx/export backend dataset study store train reproduce
-harness/report              | artifacts/reference internal nn backend hrtem study store reproduce trained
-harness/cli                 | random safetensors internal nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra golang.org/x/term
+harness/predict             | progress internal files nn dataset/imagefile onnx
+harness/trained             | internal files nn onnx onnx/export backend dataset study store train reproduce
+harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained
+harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra golang.org/x/term
 harness                     | cli
-harness/testkit             | random safetensors nn backend plugins/cpu
+harness/testkit             | random safetensors files nn backend plugins/cpu
 plugins/internal/torchtest  | safetensors nn testkit
 `
 

@@ -22,6 +22,7 @@ import (
 	"github.com/refocus-em/refocus/harness/cli"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/testkit/seed"
 )
 
 // asRefocus makes the test binary behave as the refocus command, so that tests
@@ -178,7 +179,7 @@ func reproduceTiny(t *testing.T, extra ...string) string {
 // command ends with the same bits.
 func TestKilledAtAnyMoment(t *testing.T) {
 	want := fingerprint(t, reproduceTiny(t))
-	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	rng := seed.Rand(t)
 	out := t.TempDir()
 	kills := 0
 	for attempt := 0; ; attempt++ {

@@ -6,17 +6,16 @@ import (
 	"encoding/json"
 	"html/template"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
-	"github.com/refocus-em/refocus/harness/store"
 )
 
 // Write puts certificate.json and certificate.html into dir.
 func (c *Certificate) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return err
 	}
 	clean := *c
@@ -33,14 +32,14 @@ func (c *Certificate) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := store.WriteFile(filepath.Join(dir, "certificate.json"), append(b, '\n')); err != nil {
+	if err := files.Write(filepath.Join(dir, "certificate.json"), append(b, '\n')); err != nil {
 		return err
 	}
 	var page bytes.Buffer
 	if err := pageTemplate.Execute(&page, c.view()); err != nil {
 		return err
 	}
-	return store.WriteFile(filepath.Join(dir, "certificate.html"), page.Bytes())
+	return files.Write(filepath.Join(dir, "certificate.html"), page.Bytes())
 }
 
 // finite replaces infinity, which stands for a value that is no number and which

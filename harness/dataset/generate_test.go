@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/safetensors"
@@ -150,7 +151,7 @@ func TestGenerate(t *testing.T) {
 		if err := Verify(b.root, r.Digest); err != nil {
 			t.Error(err)
 		}
-		if err := checkFile(r.Path, File{r.SHA256, 8 + 5*16*16*5 + headerLen(t, r.Path)}); err != nil {
+		if err := (files.File{Size: 8 + 5*16*16*5 + headerLen(t, r.Path), SHA256: r.SHA256}).Check(r.Path); err != nil {
 			t.Error(err)
 		}
 		f, err := safetensors.Open(r.Path)
@@ -178,7 +179,7 @@ func TestGenerate(t *testing.T) {
 				t.Errorf("actual defocus %v of nominal %v", d, s.Conditions.Defocus)
 			}
 			w, err := os.ReadFile(filepath.Join(b.root, "data", s.Specimens(), shardName(k)))
-			if err != nil || fileOf(w) != m.Images[k].Waves {
+			if err != nil || contentOf(files.Of("", w)) != m.Images[k].Waves {
 				t.Errorf("manifest of image %d names other exit waves (%v)", k, err)
 			}
 		}

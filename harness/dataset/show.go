@@ -174,10 +174,11 @@ func Sets(root string) ([]string, error) {
 	}
 	var digests []string
 	for _, e := range entries {
-		if _, err := setDir(root, e.Name()); err != nil || !e.IsDir() {
+		dir, err := setDir(root, e.Name())
+		if err != nil {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(dataDir(root), e.Name(), manifestFile)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, manifestFile)); err == nil {
 			digests = append(digests, e.Name())
 		}
 	}

@@ -1,16 +1,15 @@
 package predict
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/progress"
@@ -48,7 +47,7 @@ func (m *Model) Files(ctx context.Context, paths []string, dir string, run Run, 
 		}
 		names[n] = p
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return nil, err
 	}
 	var results []Result
@@ -162,37 +161,10 @@ func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run
 		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.PixelSize) }},
 		{".overlay.png", func(w io.Writer) error { return WriteOverlay(w, im, labels) }},
 	} {
-		if err := writeFile(base+f.suffix, f.write); err != nil {
+		if _, err := files.Create(base+f.suffix, f.write); err != nil {
 			return err
 		}
 		r.Files = append(r.Files, base+f.suffix)
-	}
-	return nil
-}
-
-// writeFile writes under a temporary name and renames, so that a result exists
-// whole or not at all.
-func writeFile(path string, write func(io.Writer) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".predict-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails once it has been renamed
-	b := bufio.NewWriterSize(tmp, 1<<16)
-	if err = write(b); err == nil {
-		err = b.Flush()
-	}
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
 }

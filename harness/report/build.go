@@ -5,13 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/stats"
-	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -30,7 +29,7 @@ type Summary struct {
 // tables and the findings. Files of an earlier report of the same study are
 // replaced one by one, each whole.
 func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return nil, err
 	}
 	c, err := Compare(in)
@@ -68,11 +67,11 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		name    string
 		content []byte
 	}
-	files := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", findings}}
+	contents := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", findings}}
 	for _, s := range sections {
 		for _, row := range s.Rows {
 			for _, f := range row {
-				files = append(files, file{f.Name + ".svg", []byte(f.drawing.File())})
+				contents = append(contents, file{f.Name + ".svg", []byte(f.drawing.File())})
 			}
 		}
 	}
@@ -81,15 +80,15 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		if name == "" {
 			name = fmt.Sprintf("images-%d", i+1)
 		}
-		files = append(files, file{name + ".png", p.PNG})
+		contents = append(contents, file{name + ".png", p.PNG})
 	}
 	digest := sha256.Sum256(results)
 	page, err := in.page(sections, c, sum, hex.EncodeToString(digest[:]))
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range append(files, file{"index.html", page}) {
-		if err := store.WriteFile(filepath.Join(dir, f.name), f.content); err != nil {
+	for _, f := range append(contents, file{"index.html", page}) {
+		if err := files.Write(filepath.Join(dir, f.name), f.content); err != nil {
 			return nil, err
 		}
 	}

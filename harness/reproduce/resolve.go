@@ -27,7 +27,10 @@ type Node struct {
 // Data is the data sets of a plan and how to make them.
 type Data struct {
 	Simulated []Simulated
-	sets      map[setKey]set
+	// Warnings tell of sets of the user's own images that were damaged and have been
+	// made again.
+	Warnings []string
+	sets     map[setKey]set
 }
 
 // Simulated is a domain's training or validation images that are simulated.

@@ -280,6 +280,9 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		return &storeError{err}
 	}
 	defer claim.Release()
+	if path, why := claim.Damaged(); path != "" {
+		w.meter.Printf("%s: warning: %v: making the run again; what was there is kept as %s", n.Run.ID, why, path)
+	}
 	started := time.Now()
 	meter := &once{Meter: w.meter}
 	for restarts := 0; ; restarts++ {

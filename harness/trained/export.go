@@ -8,6 +8,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/browser"
@@ -148,5 +149,5 @@ func (m *Model) BrowserPage(onnxPath, path string) error {
 	if err := p.Write(&b, runtime); err != nil {
 		return err
 	}
-	return store.WriteFile(path, b.Bytes())
+	return files.Write(path, b.Bytes())
 }

@@ -4,7 +4,6 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"image"
 	"image/color"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/nn"
 )
@@ -54,7 +54,7 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 		name string
 		data []byte
 	}
-	files := []file{{"weights.onnx", model}}
+	entries := []file{{"weights.onnx", model}}
 	for _, x := range []struct {
 		name string
 		Image
@@ -68,23 +68,23 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 		if err := imagefile.WriteTIFF(&sample, h, w, m.PixelSize, pages...); err != nil {
 			return nil, err
 		}
-		files = append(files, file{"test_" + x.name + ".npy", test.Bytes()}, file{"sample_" + x.name + ".tif", sample.Bytes()})
+		entries = append(entries, file{"test_" + x.name + ".npy", test.Bytes()}, file{"sample_" + x.name + ".tif", sample.Bytes()})
 	}
 	picture, err := cover(standard, output)
 	if err != nil {
 		return nil, err
 	}
-	files = append(files, file{"cover.png", picture}, file{"README.md", []byte(p.readme())})
+	entries = append(entries, file{"cover.png", picture}, file{"README.md", []byte(p.readme())})
 	sum := map[string]string{}
-	for _, f := range files {
-		sum[f.name] = fmt.Sprintf("%x", sha256.Sum256(f.data))
+	for _, f := range entries {
+		sum[f.name] = files.Sum(f.data)
 	}
-	files = append(files, file{"bioimageio.yaml", []byte(p.description(sum))})
+	entries = append(entries, file{"bioimageio.yaml", []byte(p.description(sum))})
 
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	for i := range files {
-		f := files[(i+len(files)-1)%len(files)] // the description first
+	for i := range entries {
+		f := entries[(i+len(entries)-1)%len(entries)] // the description first
 		w, err := z.CreateHeader(&zip.FileHeader{Name: f.name, Method: zip.Store, Modified: p.time()})
 		if err != nil {
 			return nil, err
