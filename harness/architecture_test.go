@@ -48,7 +48,7 @@ harness/backend/engine      | safetensors nn backend
 harness/backend/plugin      | safetensors nn onnx backend backend/proto | github.com/hashicorp/go-hclog github.com/hashicorp/go-plugin golang.org/x/sys google.golang.org/grpc
 harness/backend/host        | backend backend/plugin                   | github.com/BurntSushi/toml
 harness/backend/backendtest | random safetensors nn backend
-plugins/cpu                 | random half safetensors nn backend backend/plugin | github.com/mmcloughlin/avo golang.org/x/sys
+plugins/cpu                 | random half nn backend backend/engine backend/plugin | github.com/mmcloughlin/avo golang.org/x/sys
 plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
@@ -56,15 +56,15 @@ harness/dataset             | random safetensors progress internal files dataset
 harness/study               | specs internal nn backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
 harness/train               | random safetensors progress nn backend study store
-harness/crosscheck          | random safetensors nn backend files
+harness/crosscheck          | random safetensors internal nn backend files
 harness/reproduce           | progress nn backend dataset study store train
 harness/predict             | progress internal files nn dataset/imagefile onnx
-harness/trained             | files nn onnx onnx/export backend dataset study store train reproduce
-harness/report              | artifacts/reference files nn backend hrtem study store reproduce trained
+harness/trained             | internal files nn onnx onnx/export backend dataset study store train reproduce
+harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained
 harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra golang.org/x/term
 harness                     | cli
 harness/testkit             | random safetensors files nn backend plugins/cpu
-plugins/internal/torchtest  | safetensors nn testkit
+plugins/internal/torchtest  | safetensors nn backend testkit
 `
 
 type room struct {

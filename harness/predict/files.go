@@ -10,6 +10,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/progress"
 )
@@ -118,12 +119,12 @@ func (m *Segmenter) pixelSize(given, file float64) (float64, string) {
 		size = file
 	case m.PixelSize > 0:
 		size = m.PixelSize
-		note = fmt.Sprintf("the file does not say its pixel size; areas take the model's, %g Å", size)
+		note = fmt.Sprintf("the file does not say its pixel size; areas take the model's, %s", format.PixelSize(size))
 	default:
 		return 0, "the pixel size is not known; areas are in pixels only"
 	}
 	if r := size / m.PixelSize; m.PixelSize > 0 && (r > 1.1 || r < 1/1.1) {
-		note = fmt.Sprintf("pixels of %g Å, the network was trained on %g Å: resample the image for a better result", size, m.PixelSize)
+		note = fmt.Sprintf("pixels of %s, the network was trained on %s: resample the image for a better result", format.PixelSize(size), format.PixelSize(m.PixelSize))
 	}
 	return size, note
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/browser"
 	"github.com/refocus-em/refocus/harness/onnx/export"
@@ -77,8 +78,9 @@ func (m *Model) Describe() (export.Model, error) {
 	what := "domain " + target.Name
 	short := what
 	if set.Config != nil {
-		short = fmt.Sprintf("%s, %g nm, %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
-		what = fmt.Sprintf("%s, defocus %g nm, dose %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
+		defocus, dose := format.Defocus(set.Conditions.Defocus), format.Dose(set.Conditions.Dose)
+		short = fmt.Sprintf("%s, %s, %s", set.Config.Crystal, defocus, dose)
+		what = fmt.Sprintf("%s, defocus %s, dose %s", set.Config.Crystal, defocus, dose)
 	}
 	e := export.Model{
 		Graph: m.Graph,
@@ -101,8 +103,8 @@ func (m *Model) Describe() (export.Model, error) {
 		}},
 		Finished: m.Manifest.Finished,
 		Version:  m.Manifest.Harness,
-		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %.4g above its minimum and the Dice coefficient %.4f.",
-			target.Images, m.Loss(), m.Score().Dice),
+		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %s above its minimum and the Dice coefficient %.4f.",
+			target.Images, format.Loss(m.Loss()), m.Score().Dice),
 	}
 	for _, f := range m.Manifest.Files {
 		if f.Name == store.WeightsFile {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -118,7 +119,7 @@ func (m *Model) Loss() float64 {
 
 // String names the run and its loss, for people.
 func (m *Model) String() string {
-	return fmt.Sprintf("%s, validation loss %.4g above its minimum on %s", m.Manifest.ID, m.Loss(), m.Spec.Target)
+	return fmt.Sprintf("%s, validation loss %s above its minimum on %s", m.Manifest.ID, format.Loss(m.Loss()), m.Spec.Target)
 }
 
 // Target is the domain that the model was trained for.

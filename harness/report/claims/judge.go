@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
@@ -181,7 +182,7 @@ func decided(statement string, numbers []Number, tests ...test) Statement {
 			p.Outcome, p.Reason = Fails, ""
 		case i[0] < t.low || i[1] > t.high:
 			if p.Outcome == Holds {
-				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the difference is within the uncertainty (%s: %.3g, 95 %% interval %.3g to %.3g)", t.name, e.Ratio, i[0], i[1])
+				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the difference is within the uncertainty (%s: %s, 95 %% interval %s to %s)", t.name, format.Digits(e.Ratio, 3), format.Digits(i[0], 3), format.Digits(i[1], 3))
 			}
 		}
 	}
