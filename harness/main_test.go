@@ -71,7 +71,7 @@ func TestPlanCounts(t *testing.T) {
 
 func TestPlanModel(t *testing.T) {
 	out, _, code := output(t, "plan", "defocus", "--profile", "paper", "--model")
-	if code != 0 || !strings.Contains(out, "14147650 parameters, 11019584 of them (77.9 %) in the encoder; 62.8 G multiply-adds") {
+	if code != 0 || !strings.Contains(out, "14,147,650 parameters, 11,019,584 of them (77.9 %) in the encoder; 62.8 G multiply-adds") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 }
