@@ -48,7 +48,7 @@ harness/backend/engine      | safetensors nn backend
 harness/backend/plugin      | safetensors nn onnx backend backend/proto | github.com/hashicorp/go-hclog github.com/hashicorp/go-plugin golang.org/x/sys google.golang.org/grpc
 harness/backend/host        | backend backend/plugin                   | github.com/BurntSushi/toml
 harness/backend/backendtest | random safetensors nn backend
-plugins/cpu                 | random half safetensors nn backend backend/plugin | github.com/mmcloughlin/avo golang.org/x/sys
+plugins/cpu                 | random half nn backend backend/engine backend/plugin | github.com/mmcloughlin/avo golang.org/x/sys
 plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
@@ -64,7 +64,7 @@ harness/report              | artifacts/reference files nn backend hrtem study s
 harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra golang.org/x/term
 harness                     | cli
 harness/testkit             | random safetensors files nn backend plugins/cpu
-plugins/internal/torchtest  | safetensors nn testkit
+plugins/internal/torchtest  | safetensors nn backend testkit
 `
 
 type room struct {

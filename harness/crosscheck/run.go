@@ -34,6 +34,8 @@ func Run(ctx context.Context, in Input) (*Certificate, error) {
 	return r.cert, nil
 }
 
+// run is a cross-check in progress. Each stage, in a file of its own, adds its
+// comparisons to the certificate.
 type run struct {
 	in      Input
 	g       *nn.Graph

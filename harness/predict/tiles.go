@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/refocus-em/refocus/harness/nn"
-
 	"github.com/refocus-em/refocus/harness/internal/pixels"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // DefaultTile is the side of a tile in pixels, overlap included. Larger tiles

@@ -33,7 +33,7 @@ func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size
 		return nil, err
 	}
 	defer opened.Close()
-	e, ok := opened.(*fast.Engine)
+	e, ok := opened.(fastEngine)
 	if !ok {
 		return nil, errors.New("no times per layer: this precision or network runs on plain loops")
 	}

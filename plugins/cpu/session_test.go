@@ -189,7 +189,7 @@ func TestQuestionsChangeNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, training := range []bool{false, true} {
-		acts, err := s.Activations(ctx, samples(0, 1), []string{nn.Logits, nn.Image, "encoder.init.conv.weight", nn.Probabilities}, training)
+		acts, err := s.Activations(ctx, samples(0, 1), []string{nn.Logits, "encoder.down1.unit1.conv2", nn.Image, "encoder.init.conv.weight", nn.Probabilities}, training)
 		if err != nil {
 			t.Fatal(err)
 		}

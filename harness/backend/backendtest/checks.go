@@ -42,6 +42,7 @@ func (s *suite) all(ctx context.Context) {
 	s.run(ctx, "state/without moments", (*check).freshOptimiser)
 	s.run(ctx, "state/damaged", (*check).damagedState)
 	s.run(ctx, "refuse/operator", (*check).unknownOperator)
+	s.run(ctx, "refuse/attribute", (*check).unknownAttribute)
 	s.run(ctx, "refuse/options", (*check).unknownOptions)
 	s.run(ctx, "refuse/requests", (*check).badRequests)
 	s.run(ctx, "determinism/runs", func(c *check) { c.deterministic(0, 0) })

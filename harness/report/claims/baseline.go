@@ -40,6 +40,7 @@ func (e Evidence) bothWays() (order []target, transfers, mixtures map[target][]f
 	return order, transfers, mixtures
 }
 
+// baseline is the rule of finding 9.
 func (e Evidence) baseline() []Part {
 	statement := fmt.Sprintf("For the same pair of domains, number of target images and rate of the first stage, transfer's median loss is between %.2g and %.3g times that of single-stage training, in the median over these.", 1/alike, alike)
 	if e.Singles == nil {

@@ -37,6 +37,7 @@ func focusToOthers(s *series.Series) []float64 {
 	return stats.Finite(ratios)
 }
 
+// focusHardest is the rule of finding 4.
 func (e Evidence) focusHardest() []Part {
 	s := e.Transfers
 	const first = "After transfer, 0 nm has the highest median loss of all targets."
@@ -106,6 +107,7 @@ func worstToBest(m *stats.Matrix, skip func(row, column string) bool) (ratio flo
 
 func diagonal(row, column string) bool { return row == column }
 
+// source is the rule of finding 5.
 func (e Evidence) source() []Part {
 	s := e.Transfers
 	before, after := s.Medians()
@@ -148,6 +150,7 @@ func (e Evidence) source() []Part {
 	return append(parts, judged(third, a <= hardly, []Number{{fmt.Sprintf("worst to best over %d targets", n), a, 0}}))
 }
 
+// spreads is the rule of finding 6.
 func (e Evidence) spreads() []Part {
 	s := e.Transfers
 	before, after := s.SpreadsBySource()
@@ -184,6 +187,7 @@ func (e Evidence) spreads() []Part {
 	return parts
 }
 
+// worse is the rule of finding 7.
 func (e Evidence) worse() []Part {
 	s := e.Transfers
 	first := fmt.Sprintf("The spread rises in transfer for at least %.0f %% of the models.", 100*canMake)
@@ -223,6 +227,7 @@ func (e Evidence) worse() []Part {
 	return append(parts, judged(second, at == most, numbers))
 }
 
+// asymmetry is the rule of finding 8.
 func (e Evidence) asymmetry() []Part {
 	s := e.Transfers
 	const statement = "Transfer from 0 nm to another defocus reaches a lower loss than transfer from there to 0 nm, in the median over otherwise equal configurations."

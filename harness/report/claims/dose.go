@@ -6,6 +6,7 @@ import (
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
+// doses is the rule of finding 10.
 func (e Evidence) doses() []Part {
 	s := e.Transfers
 	var numbers []Number

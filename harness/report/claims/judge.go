@@ -123,6 +123,7 @@ func (f *finding) on(e Evidence, axis, name string) Judgement {
 	return judgement(fmt.Sprintf("%s: %d transfers", name, len(e.Transfers.Transfers)), f.judge(e)...)
 }
 
+// effect condenses ratios of losses.
 func effect(name string, ratios []float64) Effect {
 	e := Effect{Name: name, Ratio: stats.Median(ratios), Pairs: len(ratios)}
 	ties := 0

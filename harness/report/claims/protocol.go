@@ -12,6 +12,7 @@ import (
 	"github.com/refocus-em/refocus/harness/study"
 )
 
+// images is the rule of finding 1.
 func (e Evidence) images() []Part {
 	s := e.Transfers
 	g := s.Groups(series.ByImages, s.Final)
@@ -34,6 +35,7 @@ func (e Evidence) images() []Part {
 	return append(parts, judged(second, decreasing(values(tails)), tails))
 }
 
+// frozen is the rule of finding 2.
 func (e Evidence) frozen() []Part {
 	s := e.Transfers
 	medians := numbersOf(s.Groups(series.ByFrozen, s.Final), "median with frozen part %s", stats.Median)
@@ -47,6 +49,7 @@ func (e Evidence) frozen() []Part {
 	}
 }
 
+// rates is the rule of finding 3.
 func (e Evidence) rates() []Part {
 	s := e.Transfers
 	g := s.Groups(series.ByRates, s.Final)
@@ -75,6 +78,7 @@ func (e Evidence) rates() []Part {
 	}
 }
 
+// times is the rule of finding 12.
 func (e Evidence) times() []Part {
 	s := e.Transfers
 	statement := fmt.Sprintf("With the encoder frozen, an epoch of transfer takes between %.0f and %.0f %% less time than with nothing frozen.", 100*savedLeast, 100*savedMost)

@@ -15,6 +15,7 @@ func kind(key string) string {
 	return k
 }
 
+// structures is the rule of finding 11.
 func (e Evidence) structures() []Part {
 	s := e.Transfers
 	before, after := s.Medians()

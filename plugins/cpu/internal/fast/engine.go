@@ -38,7 +38,7 @@ const maxPrograms = 16
 
 // Compile prepares a graph for execution. The error wraps
 // backend.ErrUnsupported for a graph outside the U-Net family.
-func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
+func Compile(g *nn.Graph, o engine.Options) (*Engine, error) {
 	net, err := compile(g)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func compiled(t testing.TB, g *nn.Graph, o engine.Options) *Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.Close() })
-	return e.(*Engine)
+	return e
 }
 
 func batch(n, h, w int) engine.Batch {
