@@ -75,7 +75,7 @@ cluster; 'refocus plan' says more.`,
 				Launch: b.process(out),
 				SHA256: executable,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: images, Progress: out,
+				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Images: images, Progress: out,
 			})
 			if err != nil {
 				return err

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
-	"fmt"
 	"html/template"
 	"math"
 	"path/filepath"
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // Write puts certificate.json and certificate.html into dir.
@@ -110,7 +110,7 @@ func (c *Certificate) view() view {
 var pageSource string
 
 var pageTemplate = template.Must(template.New("certificate").Funcs(template.FuncMap{
-	"sci": func(v float64) string { return fmt.Sprintf("%.1e", v) },
-	"ulp": func(v float64) string { return fmt.Sprintf("%.3g", v) },
-	"ms":  func(v float64) string { return fmt.Sprintf("%.1f ms", 1e3*v) },
+	"sci": func(v float64) string { return format.Digits(v, 2) },
+	"ulp": func(v float64) string { return format.Digits(v, 3) },
+	"ms":  format.Milliseconds,
 }).Parse(pageSource))

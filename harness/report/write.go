@@ -68,8 +68,7 @@ func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, err
 // which it exports to dir, and the page that runs it. What keeps the model from
 // being exported is returned apart from other errors.
 func (in *Input) show(ctx context.Context, r *reproduce.Resolved, m *trained.Model, dir string, o Options) (exportErr, err error) {
-	in.Environment = append(in.Environment, Fact{"best model", fmt.Sprintf("run %s (%s): validation loss %.4g above its minimum on %s",
-		m.Manifest.ID, m.Digest, m.Loss(), m.Spec.Target)})
+	in.Environment = append(in.Environment, Fact{"best model", fmt.Sprintf("%s (%s)", m, m.Digest)})
 	b, err := o.Launch(ctx)
 	if err != nil {
 		return nil, err
