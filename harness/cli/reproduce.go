@@ -68,7 +68,7 @@ cluster; 'refocus plan' says more.`,
 			failures, err := r.Train(ctx, reproduce.TrainOptions{
 				Launch: b.process(out), SHA256: executable, Harness: version(),
 				Jobs: jobs, Threads: threads, Restarts: restarts,
-				Files: images, Progress: out,
+				Images: images, Progress: out,
 			})
 			if err != nil {
 				return err

@@ -67,7 +67,7 @@ func (r *run) session(ctx context.Context, b backend.Backend, precision string, 
 	if err != nil {
 		return nil, err
 	}
-	for id, f := range map[string]File{trainSet: r.in.Train, validationSet: r.in.Validation} {
+	for id, f := range map[string]ImageSet{trainSet: r.in.Train, validationSet: r.in.Validation} {
 		if err := s.LoadDataset(ctx, id, f.Path, f.SHA256); err != nil {
 			s.Close()
 			return nil, err

@@ -374,7 +374,7 @@ func assemble(disk files.Disk, w wanted) error {
 		}
 		copy(pixels[i*n:], p.pixels)
 		copy(labels[i*n:], p.label)
-		m.Images = append(m.Images, p.Image)
+		m.Images = append(m.Images, p.Origin)
 	}
 	if err := writeSet(disk, w.dir, m, pixels, labels); err != nil {
 		return err

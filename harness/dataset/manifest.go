@@ -42,13 +42,13 @@ type Manifest struct {
 	Files     map[string]content `json:"files,omitempty"`
 
 	// Images has one entry per simulated image, in order.
-	Images []Image `json:"images,omitempty"`
+	Images []Origin `json:"images,omitempty"`
 	// Own says which files a user's own images come from.
 	Own *Own `json:"own,omitempty"`
 }
 
-// Image says how a simulated image came about.
-type Image struct {
+// Origin says how a simulated image came about.
+type Origin struct {
 	// Defocus is the actual defocus in Å, in the sign of the nominal one.
 	Defocus float64 `json:"defocus"`
 	// Waves describes the file of the structure's exit waves, which may have

@@ -108,13 +108,13 @@ func saveSpecimen(disk files.Disk, dir string, shard []byte, i int, info hrtem.I
 // because it is not worth a sync each: after a power cut a damaged part is
 // simply made again.
 type part struct {
-	Image
+	Origin
 	pixels []float32
 	label  []uint8
 }
 
 func writePart(disk files.Disk, dir string, i int, c hrtem.Config, p *part) error {
-	about, err := json.Marshal(p.Image)
+	about, err := json.Marshal(p.Origin)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func readPart(dir string, i int, c hrtem.Config) (*part, error) {
 	if err := f.ReadUint8("label", 0, p.label); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
-	if err := json.Unmarshal([]byte(f.Metadata["image"]), &p.Image); err != nil {
+	if err := json.Unmarshal([]byte(f.Metadata["image"]), &p.Origin); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return p, nil

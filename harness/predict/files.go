@@ -38,7 +38,7 @@ type Result struct {
 // Files segments the images in the files at paths and writes the results to
 // dir, which it makes. An image that cannot be read or segmented does not keep
 // the others from it: its error is joined to those returned.
-func (m *Model) Files(ctx context.Context, paths []string, dir string, run Run, o Options) ([]Result, error) {
+func (m *Segmenter) Files(ctx context.Context, paths []string, dir string, run Run, o Options) ([]Result, error) {
 	names := map[string]string{}
 	for _, p := range paths {
 		n := strings.ToLower(baseName(p)) // some file systems do not tell case
@@ -80,7 +80,7 @@ func baseName(path string) string {
 	return name
 }
 
-func (m *Model) file(ctx context.Context, path, dir string, run Run, o Options) ([]Result, error) {
+func (m *Segmenter) file(ctx context.Context, path, dir string, run Run, o Options) ([]Result, error) {
 	st, err := imagefile.Open(path)
 	if err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func (m *Model) file(ctx context.Context, path, dir string, run Run, o Options) 
 }
 
 // pixelSize decides on the size of a pixel and says what the user should know.
-func (m *Model) pixelSize(given, file float64) (float64, string) {
+func (m *Segmenter) pixelSize(given, file float64) (float64, string) {
 	size, note := given, ""
 	switch {
 	case given > 0:
@@ -129,7 +129,7 @@ func (m *Model) pixelSize(given, file float64) (float64, string) {
 	return size, note
 }
 
-func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
+func (m *Segmenter) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
 	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}

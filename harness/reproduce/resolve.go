@@ -142,7 +142,7 @@ func (r *Resolved) ReportDir() string {
 
 // Generate makes the simulated data sets that are missing and returns where every
 // domain's images are.
-func (r *Resolved) Generate(ctx context.Context, o dataset.Options) (map[string]train.Files, error) {
+func (r *Resolved) Generate(ctx context.Context, o dataset.Options) (map[string]train.Images, error) {
 	return r.Data.Generate(ctx, r.Store, r.Plan, o)
 }
 
@@ -216,10 +216,10 @@ func (r *Resolved) Radii() (map[string][]float64, error) {
 // resolve gives every run of the plan its Spec and digest for the backend.
 func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) {
 	s := p.Study
-	var validation []train.Domain
+	var validation []train.Set
 	for _, dom := range p.Domains {
 		v := data.sets[setKey{dom.Key, dataset.Validation}]
-		validation = append(validation, train.Domain{Name: dom.Key, Digest: v.digest, Images: v.count})
+		validation = append(validation, train.Set{Name: dom.Key, Digest: v.digest, Images: v.count})
 	}
 	nodes := make([]*Node, len(p.Runs))
 	byRun := map[*study.Run]*Node{}
@@ -234,7 +234,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 			Stage:   r.Kind,
 			Network: nn.UNetOptions{Width: s.Network.Width, Classes: 2},
 			Loss:    s.Training.Loss,
-			Backend: train.Backend{Name: b.Name, Numerics: b.Numerics, Precision: precision},
+			Backend: train.Arithmetic{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,
 			Validation:   validation,
 			Target:       r.Target.Key,
@@ -254,7 +254,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 				return nil, fmt.Errorf("run %s: domain %s has no training images", r.ID, part.Domain.Key)
 			}
 			n.Spec.Data = append(n.Spec.Data, train.Part{
-				Domain: train.Domain{Name: part.Domain.Key, Digest: t.digest, Images: part.Images}, Of: t.count,
+				Set: train.Set{Name: part.Domain.Key, Digest: t.digest, Images: part.Images}, Of: t.count,
 			})
 		}
 		if r.Parent != nil {
@@ -285,6 +285,3 @@ func (n *Node) precision(b backend.Description) (string, error) {
 	}
 	return "", fmt.Errorf("run %s asks for precision %s, which backend %s lacks (it has %v); set training.precision_fallback to allow another", n.Run.ID, want, b.Name, b.Precisions)
 }
-
-// Count is the number of images of a domain's set.
-func (d *Data) Count(domain, split string) int { return d.sets[setKey{domain, split}].count }

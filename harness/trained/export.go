@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/refocus-em/refocus/harness/predict"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
@@ -35,17 +37,17 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 		e.Authors = o.Authors
 	}
 	e.Maintainers = o.Maintainers
-	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Image) (export.Image, error) {
+	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Tensor) (export.Tensor, error) {
 		s, err := m.session(ctx, b, g)
 		if err != nil {
-			return export.Image{}, err
+			return export.Tensor{}, err
 		}
 		defer s.Close()
 		y, err := s.Predict(ctx, backend.Tensor{Shape: x.Shape, F32: x.Data})
 		if err != nil {
-			return export.Image{}, err
+			return export.Tensor{}, err
 		}
-		r := export.Image{Shape: y.Shape, Data: y.F32}
+		r := export.Tensor{Shape: y.Shape, Data: y.F32}
 		if y.F64 != nil {
 			r.Data = make([]float32, len(y.F64))
 			for i, v := range y.F64 {
@@ -116,7 +118,7 @@ func (m *Model) Describe() (export.Model, error) {
 	defer images.Close()
 	n := ready.Height * ready.Width
 	for i := range min(holdout, ready.Count) {
-		l := export.Labelled{Image: export.Image{Shape: []int{1, 1, ready.Height, ready.Width}, Data: make([]float32, n)}, Labels: make([]uint8, n)}
+		l := export.Labelled{Tensor: export.Tensor{Shape: []int{1, 1, ready.Height, ready.Width}, Data: make([]float32, n)}, Labels: make([]uint8, n)}
 		if err := images.Image(i, l.Data); err != nil {
 			return export.Model{}, fmt.Errorf("%s: %w", ready.Path, err)
 		}
@@ -125,7 +127,7 @@ func (m *Model) Describe() (export.Model, error) {
 		}
 		e.Holdout = append(e.Holdout, l)
 	}
-	e.Example = e.Holdout[0].Image
+	e.Example = e.Holdout[0].Tensor
 	return e, nil
 }
 
@@ -141,7 +143,7 @@ func (m *Model) BrowserPage(onnxPath, path string) error {
 		return err
 	}
 	p := &browser.Page{Title: e.Title, Description: e.Description, PixelSize: e.PixelSize, Classes: e.ClassNames,
-		Example: &browser.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
+		Example: &predict.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
 	if p.Model, err = os.ReadFile(onnxPath); err != nil {
 		return err
 	}

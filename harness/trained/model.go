@@ -120,15 +120,15 @@ func (m *Model) String() string {
 }
 
 // Target is the domain that the model was trained for.
-func (m *Model) Target() train.Domain { return m.validation(m.Spec.Target) }
+func (m *Model) Target() train.Set { return m.validation(m.Spec.Target) }
 
-func (m *Model) validation(domain string) train.Domain {
+func (m *Model) validation(domain string) train.Set {
 	for _, d := range m.Spec.Validation {
 		if d.Name == domain {
 			return d
 		}
 	}
-	return train.Domain{Name: domain}
+	return train.Set{Name: domain}
 }
 
 // session opens the graph, the model's own or one that computes the same, to be

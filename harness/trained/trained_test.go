@@ -247,11 +247,11 @@ func testExport(t *testing.T, r *reproduce.Resolved) {
 		t.Fatalf("%d images of %d", len(e.Holdout), ready.Count)
 	}
 	for i, h := range e.Holdout {
-		pixels, label := make([]float32, len(h.Image.Data)), make([]uint8, len(h.Labels))
+		pixels, label := make([]float32, len(h.Data)), make([]uint8, len(h.Labels))
 		if err := errors.Join(images.Image(i, pixels), images.Label(i, label)); err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(pixels, h.Image.Data) || !slices.Equal(label, h.Labels) {
+		if !slices.Equal(pixels, h.Data) || !slices.Equal(label, h.Labels) {
 			t.Errorf("image %d is another", i)
 		}
 	}

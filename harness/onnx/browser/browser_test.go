@@ -47,7 +47,7 @@ func TestPage(t *testing.T) {
 	}
 	p := Page{
 		Title: "Discs in noise <b>", Description: "A small network that finds discs & nothing else.", Model: data, PixelSize: 0.2,
-		Classes: []string{"background", "disc"}, Example: &Image{90, 130, x.F32},
+		Classes: []string{"background", "disc"}, Example: &predict.Image{H: 90, W: 130, Pixels: x.F32},
 	}
 	path := filepath.Join(t.TempDir(), "page.html")
 	f, err := os.Create(path)

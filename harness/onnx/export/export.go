@@ -45,7 +45,7 @@ type Model struct {
 
 	// Example is an image of the domain: standardised, [1,1,H,W] with sizes that
 	// the network takes. Without one a synthetic image stands in.
-	Example Image
+	Example Tensor
 	// Holdout are validation images with labels, on which the effect of float16
 	// weights is judged. Optional.
 	Holdout []Labelled
@@ -54,21 +54,21 @@ type Model struct {
 // Citation is a publication to cite.
 type Citation struct{ Text, DOI string }
 
-// Image is a batch of images [N,C,H,W].
-type Image struct {
+// Tensor is a batch of images [N,C,H,W].
+type Tensor struct {
 	Shape []int
 	Data  []float32
 }
 
 // Labelled is an image with its class indices [N,H,W].
 type Labelled struct {
-	Image
+	Tensor
 	Labels []uint8
 }
 
 // Predict runs a graph on images in inference mode, with the backend that
 // trained it.
-type Predict func(ctx context.Context, g *nn.Graph, x Image) (Image, error)
+type Predict func(ctx context.Context, g *nn.Graph, x Tensor) (Tensor, error)
 
 // Formats of an export.
 const (

@@ -52,7 +52,7 @@ func Reproduced(t testing.TB, spec string) *reproduce.Resolved {
 	if err != nil {
 		t.Fatal(err)
 	}
-	failures, err := r.Train(t.Context(), reproduce.TrainOptions{Launch: Launch, Jobs: 2, Threads: 1, Harness: "test", Files: images})
+	failures, err := r.Train(t.Context(), reproduce.TrainOptions{Launch: Launch, Jobs: 2, Threads: 1, Harness: "test", Images: images})
 	if err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}
