@@ -80,6 +80,17 @@ func (a form) ratio(b form) (int, bool) {
 	return 0, false
 }
 
+// times is the product, if it is linear in the sizes.
+func (a form) times(b form) (form, bool) {
+	switch {
+	case b.fixed():
+		return a.scale(b.k), true
+	case a.fixed():
+		return b.scale(a.k), true
+	}
+	return form{}, false
+}
+
 func (a form) String() string {
 	s := ""
 	for _, t := range []struct {
