@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/cli"
+	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/store"
 )
 
@@ -103,6 +105,19 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"export", "best", "-o", "x.onnx", "--author", "somebody"}, cli.ExitUsage, "--format bioimageio"},
 		{[]string{"plan", bad}, cli.ExitUsage, "bad.toml:4: network.witdh"},
 		{[]string{"frobnicate"}, cli.ExitUsage, "unknown command"},
+		{[]string{"verfy"}, cli.ExitUsage, "nearest: verify"},
+		{[]string{"backends", "frob"}, cli.ExitUsage, "unknown command"},
+		{[]string{"backends", "lst"}, cli.ExitUsage, "nearest: list"},
+		{[]string{"bench", "infer"}, cli.ExitUsage, "unknown command"},
+		{[]string{"plan", "defocus", "--count", "--model"}, cli.ExitUsage, "either"},
+		{[]string{"reproduce", "defocus", "--jobs", "-3"}, cli.ExitUsage, `"-3" for "--jobs" flag: must be at least 0`},
+		{[]string{"reproduce", "defocus", "--threads", "two"}, cli.ExitUsage, "must be a whole number"},
+		{[]string{"data", "defocus", "--jobs=-1"}, cli.ExitUsage, "must be at least 0"},
+		{[]string{"data", "show", "defocus", "--images", "0"}, cli.ExitUsage, "must be at least 1"},
+		{[]string{"predict", "m.onnx", "i.tif", "-o", "x", "--pixel-size", "nan"}, cli.ExitUsage, "must be a number"},
+		{[]string{"bench", "train", "--width", "0"}, cli.ExitUsage, "must be at least 1"},
+		{[]string{"export", "best", "-o", "x", "--format", "tflite"}, cli.ExitUsage, "must be onnx or bioimageio"},
+		{[]string{"crosscheck", "--factor=-1"}, cli.ExitUsage, "must be at least 0"},
 		{[]string{"verify", "--out", nowhere}, cli.ExitFailed, "no store"},
 		{[]string{"serve-backend", "nothing"}, cli.ExitUsage, "there is cpu"},
 	} {
@@ -355,6 +370,39 @@ func TestData(t *testing.T) {
 	said, errs, code = output(t, "data", "show", "testdata/tiny.toml", "--out", out)
 	if code != 0 || strings.Count(said, ".png") != 3 {
 		t.Errorf("show: exit %d\n%s%s", code, said, errs)
+	}
+
+	// Without the exit waves the images are the same.
+	slim := t.TempDir()
+	if said, errs, code = output(t, "data", "testdata/tiny.toml", "--out", slim, "--drop-waves"); code != 0 {
+		t.Fatalf("exit %d\n%s%s", code, said, errs)
+	}
+	kinds := func(root string) map[string]int {
+		manifests, err := filepath.Glob(filepath.Join(root, "data", "*", "manifest.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := map[string]int{}
+		for _, path := range manifests {
+			m, err := dataset.ReadManifest(root, filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n[m.Kind]++
+			if m.Kind == dataset.Simulated {
+				n[m.Digest+" "+fmt.Sprint(m.Files)]++
+			}
+		}
+		return n
+	}
+	kept, dropped := kinds(out), kinds(slim)
+	if kept[dataset.Waves] == 0 || dropped[dataset.Waves] != 0 {
+		t.Errorf("%d sets of exit waves, %d where they are dropped", kept[dataset.Waves], dropped[dataset.Waves])
+	}
+	delete(kept, dataset.Waves)
+	delete(dropped, dataset.Waves)
+	if !maps.Equal(kept, dropped) {
+		t.Errorf("with exit waves the sets are\n%v\nwithout\n%v", kept, dropped)
 	}
 }
 

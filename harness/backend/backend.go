@@ -7,9 +7,9 @@
 // the same numbers and can be compared with another one step by step.
 //
 // Backend and Session are what the harness sees of every backend. Package plugin
-// makes a plugin of a Backend, and a Backend of a plugin: it holds the host that
-// finds, verifies, starts and watches plugins, and Serve for their executables.
-// Authors in other languages implement the service in proto/ directly.
+// makes a plugin of a Backend and a Backend of a plugin, package host finds
+// plugins and starts those that are trusted. Authors in other languages implement
+// the service in proto/ directly.
 package backend
 
 import (
@@ -31,11 +31,23 @@ const (
 	// LossOnProbabilities is the published study's loss: the cross entropy
 	// applied to the softmax output as if it were logits,
 	// mean over pixels of −log softmax(softmax(z))[target].
-	// Its minimum for two classes is ln(1+e⁻¹) = 0.313262.
+	// It cannot go below LeastOnProbabilities.
 	LossOnProbabilities = "cross-entropy-on-probabilities"
 	// LossOnLogits is the usual cross entropy, mean of −log softmax(z)[target].
 	LossOnLogits = "cross-entropy"
 )
+
+// LeastOnProbabilities is the least value of LossOnProbabilities for two classes,
+// ln(1+e⁻¹).
+const LeastOnProbabilities = 0.31326168751822286
+
+// LeastLoss is what a loss cannot go below for two classes.
+func LeastLoss(loss string) float64 {
+	if loss == LossOnProbabilities {
+		return LeastOnProbabilities
+	}
+	return 0
+}
 
 // Frozen groups are named by a prefix of parameter names: nn.Group.
 //

@@ -11,8 +11,9 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
+	"github.com/refocus-em/refocus/harness/backend/host"
 	"github.com/refocus-em/refocus/harness/backend/plugin"
-	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/reproduce"
 )
 
@@ -28,12 +29,12 @@ func (b *backendFlags) register(cmd *cobra.Command) {
 }
 
 func (b *backendFlags) registerTrust(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+plugin.LockName+" does not pin, or pins differently")
+	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+host.LockName+" does not pin, or pins differently")
 }
 
 // plugins are the backends this program knows; their warnings go to out.
-func (b *backendFlags) plugins(out *progress.Printer) plugin.Plugins {
-	return plugin.Plugins{
+func (b *backendFlags) plugins(out *console.Printer) host.Plugins {
+	return host.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
 		Spec: plugin.Spec{Logger: hclog.New(&hclog.LoggerOptions{
@@ -43,7 +44,7 @@ func (b *backendFlags) plugins(out *progress.Printer) plugin.Plugins {
 }
 
 // lineWriter hands log lines to a printer, which keeps them clear of a bar.
-type lineWriter struct{ out *progress.Printer }
+type lineWriter struct{ out *console.Printer }
 
 func (w lineWriter) Write(p []byte) (int, error) {
 	n := len(p)
@@ -55,17 +56,17 @@ func (w lineWriter) Write(p []byte) (int, error) {
 }
 
 // launch starts the backend's process.
-func (b *backendFlags) launch(ctx context.Context, out *progress.Printer) (*plugin.Client, error) {
+func (b *backendFlags) launch(ctx context.Context, out *console.Printer) (*plugin.Client, error) {
 	return b.plugins(out).Launch(ctx, b.name)
 }
 
 // process is launch for those who need no more than a process.
-func (b *backendFlags) process(out *progress.Printer) func(context.Context) (reproduce.Process, error) {
+func (b *backendFlags) process(out *console.Printer) func(context.Context) (reproduce.Process, error) {
 	return func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) }
 }
 
 // describe starts the backend for long enough to ask what it is.
-func (b *backendFlags) describe(ctx context.Context, out *progress.Printer) (backend.Description, error) {
+func (b *backendFlags) describe(ctx context.Context, out *console.Printer) (backend.Description, error) {
 	c, err := b.launch(ctx, out)
 	if err != nil {
 		return backend.Description{}, err
@@ -83,7 +84,7 @@ func (b *backendFlags) digest() (string, error) {
 		return "", err
 	}
 	_, digest, err := p.Trust(f)
-	var unlocked *plugin.UnlockedError
+	var unlocked *host.UnlockedError
 	if errors.As(err, &unlocked) && b.allowUnlocked {
 		err = nil
 	}
@@ -91,17 +92,17 @@ func (b *backendFlags) digest() (string, error) {
 }
 
 func backendsCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "backends",
 		Short: "List, describe, test and pin backend plugins",
 		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
 beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH and in the user's
 data folder. An executable other than the built-in cpu backend is started only
-if ` + plugin.LockName + ` pins it ('refocus backends lock NAME'), or with
+if ` + host.LockName + ` pins it ('refocus backends lock NAME'), or with
 --allow-unlocked. The lock file is the nearest one upwards from the current
 directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
-	}
-	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error) (*cobra.Command, *backendFlags) {
+	})
+	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error) (*cobra.Command, *backendFlags) {
 		var b backendFlags
 		var c common
 		s := &cobra.Command{Use: use, Short: short, Args: args, RunE: func(cmd *cobra.Command, args []string) error {
@@ -115,11 +116,11 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 	}
 	name := exactly(1, "the name of a backend")
 	sub("list", "List the backends and whether the lock file pins them", exactly(0, "no arguments"),
-		func(_ context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+		func(_ context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
 			return b.plugins(out).PrintList(w)
 		})
 	info, b := sub("info NAME", "Say what a backend is and can do", name,
-		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
 			p := b.plugins(out)
 			f, err := p.Find(b.name)
 			if err != nil {
@@ -130,11 +131,11 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 				return err
 			}
 			trust, _, _ := p.Trust(f) // describe has acted on a refusal
-			return plugin.PrintInfo(w, f, trust, d)
+			return host.PrintInfo(w, f, trust, d)
 		})
 	b.registerTrust(info)
 	verify, b := sub("verify NAME", "Run a backend through the conformance suite", name,
-		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
 			c, err := b.launch(ctx, out)
 			if err != nil {
 				return err
@@ -149,12 +150,12 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 		})
 	b.registerTrust(verify)
 	sub("lock NAME", "Pin a backend's executable as it is now", name,
-		func(ctx context.Context, b *backendFlags, w io.Writer, out *progress.Printer) error {
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
 			pin, err := b.plugins(out).Lock(ctx, b.name)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, plugin.LockPath())
+			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, host.LockPath())
 			return nil
 		})
 	return cmd

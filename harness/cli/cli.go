@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -76,7 +76,7 @@ type failure struct{ silent bool }
 func (*failure) Error() string { return "failed" }
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
+	root := group(&cobra.Command{
 		Use:   "refocus",
 		Short: "Reproduce a published study of transfer learning in HRTEM analysis",
 		Long: `refocus simulates the micrographs of a published study, trains its networks in
@@ -95,18 +95,7 @@ interrupted.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usagef(cmd, "unknown command %q; nearest: %s", args[0], strings.Join(near, ", "))
-			}
-			return usagef(cmd, "unknown command %q", args[0])
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
-	}
-	root.SuggestionsMinimumDistance = 2
+	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
@@ -115,16 +104,6 @@ interrupted.`,
 		verifyCommand(), serveBackendCommand(),
 	)
 	return root
-}
-
-// exactly is cobra.ExactArgs with this program's exit code for misuse.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef(cmd, "%s takes %s, not %d arguments", cmd.Name(), what, len(args))
-		}
-		return nil
-	}
 }
 
 // version is the module's version and commit as the Go tool recorded them.
@@ -160,11 +139,11 @@ func (c *common) jsonFlag(cmd *cobra.Command) {
 }
 
 // printer shows progress on standard error, or events on standard output.
-func (c *common) printer() *progress.Printer {
+func (c *common) printer() *console.Printer {
 	if c.json {
-		return progress.New(os.Stdout, progress.JSON)
+		return console.New(os.Stdout, console.JSON)
 	}
-	return progress.New(os.Stderr, progress.Detect(os.Stderr))
+	return console.For(os.Stderr)
 }
 
 // plan reads and expands the spec that the command line names.
@@ -173,7 +152,7 @@ func (c *common) plan(name string) (*study.Plan, error) { return study.Load(name
 // resolve reads the spec that the command line names, opens the store (with
 // store.Open or store.Existing), asks the backend what it is and addresses every
 // run.
-func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *progress.Printer) (*reproduce.Resolved, error) {
+func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open func(string) (*store.Store, error), out *console.Printer) (*reproduce.Resolved, error) {
 	p, err := c.plan(name)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			files, err := generate(ctx, st, p, data, runtime.NumCPU(), out)
+			files, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.NumCPU(), Progress: out})
 			if err != nil {
 				return err
 			}
@@ -95,8 +95,8 @@ fails, and names the first place where the two part.`,
 	f := cmd.Flags()
 	f.StringVar(&against, "against", "cpu", "backend to compare with, named likewise")
 	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose network and images are used")
-	f.IntVar(&o.Batch, "batch", 0, "images per step (default 4)")
-	f.IntVar(&o.Steps, "steps", 0, "steps of the trajectory (default 20)")
-	f.Float64Var(&o.Factor, "factor", 0, "how many times the yardstick's distance a distance may be (default 8)")
+	intFlag(cmd, &o.Batch, "batch", 0, 0, "images per step (default 4)")
+	intFlag(cmd, &o.Steps, "steps", 0, 0, "steps of the trajectory (default 20)")
+	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the yardstick's distance a distance may be (default 8)")
 	return cmd
 }

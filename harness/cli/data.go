@@ -2,10 +2,8 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"image/png"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -20,12 +18,16 @@ import (
 func dataCommand() *cobra.Command {
 	var c common
 	var workers int
+	var dropWaves bool
 	cmd := &cobra.Command{
 		Use:   "data SERIES|FILE",
 		Short: "Simulate a study's data sets, list and draw them",
 		Long: `Makes the data sets a study needs that the store lacks, and lists them. Exit waves
 are simulated once per structure and serve every defocus and dose. Interrupted, the
-same command goes on where it stopped; the bytes are the same either way.`,
+same command goes on where it stopped; the bytes are the same either way.
+
+Exit waves are most of what is stored (26 MB a structure in the paper profile). They
+are kept for other series of the same structures; with --drop-waves they are not.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := c.plan(args[0])
@@ -44,7 +46,7 @@ same command goes on where it stopped; the bytes are the same either way.`,
 			if workers <= 0 {
 				workers = runtime.NumCPU()
 			}
-			if _, err := generate(cmd.Context(), st, p, data, workers, out); err != nil {
+			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, DropWaves: dropWaves, Progress: out}); err != nil {
 				return err
 			}
 			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())
@@ -53,9 +55,14 @@ same command goes on where it stopped; the bytes are the same either way.`,
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
-	cmd.Flags().IntVar(&workers, "jobs", 0, "structures simulated at once (default: all cores)")
+	intFlag(cmd, &workers, "jobs", 0, 0, "structures simulated at once (default: all cores)")
+	dropWavesFlag(cmd, &dropWaves)
 	cmd.AddCommand(dataShowCommand())
 	return cmd
+}
+
+func dropWavesFlag(cmd *cobra.Command, drop *bool) {
+	cmd.Flags().BoolVar(drop, "drop-waves", false, "do not keep exit waves that are simulated now; images of other defoci or doses then need them simulated again")
 }
 
 func dataShowCommand() *cobra.Command {
@@ -90,15 +97,9 @@ parameters of every image's structure instead.`,
 				if d.Own != nil {
 					continue
 				}
-				src := reproduce.Source(p.Study, d, dataset.Train)
-				ready, err := dataset.Find(st.Root(), src.Digest())
-				if err != nil { // perhaps only validated on
-					src = reproduce.Source(p.Study, d, dataset.Validation)
-					if ready, err = dataset.Find(st.Root(), src.Digest()); errors.Is(err, fs.ErrNotExist) {
-						return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, p.Study.ProfileName(), c.out)
-					} else if err != nil {
-						return err
-					}
+				src, ready, err := reproduce.FindImages(st, p, d)
+				if err != nil {
+					return err
 				}
 				if structures {
 					m, err := dataset.ReadManifest(st.Root(), ready.Digest)
@@ -130,7 +131,7 @@ parameters of every image's structure instead.`,
 	}
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
-	cmd.Flags().IntVar(&n, "images", 12, "images per sheet")
+	intFlag(cmd, &n, "images", 1, 12, "images per sheet")
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the sheets (default: in the store's reports)")
 	cmd.Flags().BoolVar(&structures, "structures", false, "print the structures' parameters instead of drawing")
 	return cmd

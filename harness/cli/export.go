@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/onnx/export"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/trained"
@@ -63,8 +63,8 @@ $REFOCUS_PYTHON, /usr/bin/python3 or python3.`,
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", "", "`FILE` to write")
 	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose best model is meant")
-	f.StringVar(&o.Format, "format", export.ONNX, `"onnx" or "bioimageio"`)
-	f.StringVar(&o.Precision, "precision", export.Float32, `of the stored weights: "float32" or "float16"`)
+	choiceFlag(cmd, &o.Format, "format", export.ONNX, `"onnx" or "bioimageio"`, export.ONNX, export.BioImageIO)
+	choiceFlag(cmd, &o.Precision, "precision", export.Float32, `of the stored weights: "float32" or "float16"`, export.Float32, export.Float16)
 	f.StringArrayVar(&o.Authors, "author", nil, "`NAME` of an author of the BioImage Model Zoo package; may be repeated")
 	f.StringArrayVar(&o.Maintainers, "maintainer", nil, "`NAME` on GitHub of a maintainer of the package, whom the zoo asks for; may be repeated")
 	f.BoolVar(&o.Standardize, "standardize", false, "write a second model that takes raw images and standardises them itself")
@@ -72,7 +72,7 @@ $REFOCUS_PYTHON, /usr/bin/python3 or python3.`,
 }
 
 // model opens the run that an argument names: "best" of a series, or a digest.
-func (c *common) model(ctx context.Context, arg, series string, b *backendFlags, out *progress.Printer) (*trained.Model, error) {
+func (c *common) model(ctx context.Context, arg, series string, b *backendFlags, out *console.Printer) (*trained.Model, error) {
 	if arg != "best" {
 		st, err := store.Existing(c.out)
 		if err != nil {

@@ -23,6 +23,9 @@ func planCommand() *cobra.Command {
 trained and in how many steps, and estimates of the time and the space.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if count && model {
+				return usagef(cmd, "either --count or --model")
+			}
 			p, err := c.plan(args[0])
 			if err != nil {
 				return err
@@ -44,7 +47,6 @@ trained and in how many steps, and estimates of the time and the space.`,
 	c.jsonFlag(cmd)
 	cmd.Flags().BoolVar(&count, "count", false, "print only the number of trained models")
 	cmd.Flags().BoolVar(&model, "model", false, "print the network's layers with shapes and parameters")
-	cmd.MarkFlagsMutuallyExclusive("count", "model")
 	return cmd
 }
 

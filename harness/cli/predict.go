@@ -55,18 +55,8 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 				p, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, h, w}, F32: image})
 				return p.F32, err
 			}
-			current := ""
-			last := 0
-			o.Progress = func(name string, done, total int) {
-				if name != current {
-					current, last = name, 0
-					out.Begin(name, "tiles", float64(total), 0)
-				}
-				out.Add(float64(done - last))
-				last = done
-			}
+			o.Progress = out
 			results, err := m.Files(ctx, args[1:], dir, run, o)
-			out.End()
 			for _, r := range results {
 				if r.Note != "" {
 					out.Printf("%s: %s", r.Source, r.Note)
@@ -83,8 +73,8 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 	b.register(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&dir, "output", "o", "", "`DIR` to write into")
-	f.IntVar(&o.Tile, "tile", predict.DefaultTile, "side of a tile in pixels, overlap included")
-	f.IntVar(&o.MinArea, "min-area", 0, "leave out particles of fewer pixels")
-	f.Float64Var(&o.PixelSize, "pixel-size", 0, "of the images in Å (default: as the image says, else as the model says)")
+	intFlag(cmd, &o.Tile, "tile", 1, predict.DefaultTile, "side of a tile in pixels, overlap included")
+	intFlag(cmd, &o.MinArea, "min-area", 0, 0, "leave out particles of fewer pixels")
+	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the image says, else as the model says)")
 	return cmd
 }

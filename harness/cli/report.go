@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/refocus-em/refocus/harness/cli/internal/progress"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -40,7 +40,7 @@ columns of the published tables, and the best model so far as best.onnx.`,
 }
 
 // writeReport writes a study's report and says what it found and where it is.
-func writeReport(ctx context.Context, r *reproduce.Resolved, b *backendFlags, o report.Options, out *progress.Printer) error {
+func writeReport(ctx context.Context, r *reproduce.Resolved, b *backendFlags, o report.Options, out *console.Printer) error {
 	o.Version, o.Launch = version(), b.process(out)
 	sum, err := report.Write(ctx, r, o)
 	if sum == nil {

@@ -1,27 +1,23 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"runtime"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
-	"github.com/refocus-em/refocus/harness/cli/internal/progress"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
-	"github.com/refocus-em/refocus/harness/study"
-	"github.com/refocus-em/refocus/harness/train"
 )
 
 func reproduceCommand() *cobra.Command {
 	var c common
 	var b backendFlags
 	var jobs, threads, restarts int
+	var dropWaves bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
 		Short: "Simulate, train, report and export a study",
@@ -44,10 +40,10 @@ cluster; 'refocus plan' says more.`,
 			}
 			p, st, desc, nodes := r.Plan, r.Store, r.Backend, r.Nodes
 			out.Printf("%s, profile %s: %s", p.Study.Name, p.Study.ProfileName(), p.Study.Title)
-			jobs, threads = share(jobs, threads, runtime.NumCPU(), p.Study)
+			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), p.Study.Network.Width)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			files, err := generate(ctx, st, p, r.Data, jobs*threads, out)
+			files, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
@@ -71,12 +67,12 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
-			failures, err := trainAll(ctx, st, nodes, reproduce.TrainOptions{
+			failures, err := reproduce.Train(ctx, st, nodes, reproduce.TrainOptions{
 				Launch: b.process(out),
 				SHA256: executable,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: files,
-			}, out)
+				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: files, Progress: out,
+			})
 			if err != nil {
 				return err
 			}
@@ -93,94 +89,9 @@ cluster; 'refocus plan' says more.`,
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	b.register(cmd)
-	cmd.Flags().IntVar(&jobs, "jobs", 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
-	cmd.Flags().IntVar(&threads, "threads", 0, "threads per run (default likewise)")
-	cmd.Flags().IntVar(&restarts, "restarts", 3, "how often a run is resumed after its backend failed")
+	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
+	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
+	dropWavesFlag(cmd, &dropWaves)
+	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
-}
-
-// share divides the cores between runs and threads. Small networks gain more
-// from running side by side than from threads within one; large ones would need
-// too much memory.
-func share(jobs, threads, cores int, s *study.Study) (int, int) {
-	if jobs <= 0 && threads <= 0 && s.Network.Width <= 16 {
-		return cores, 1
-	}
-	if jobs <= 0 {
-		jobs = 1
-		if threads > 0 {
-			jobs = max(1, cores/threads)
-		}
-	}
-	if threads <= 0 {
-		threads = max(1, cores/jobs)
-	}
-	return jobs, threads
-}
-
-// generate makes the data sets with a progress display.
-func generate(ctx context.Context, st *store.Store, p *study.Plan, data *reproduce.Data, workers int, out *progress.Printer) (map[string]train.Files, error) {
-	begun := false
-	files, err := data.Generate(ctx, st, p, dataset.Options{
-		Workers: workers,
-		Progress: func(e dataset.Event) {
-			if !begun {
-				begun = true
-				out.Begin("simulating", "structures", float64(e.Total), float64(e.Done-1))
-			}
-			out.Add(1)
-		},
-	})
-	if begun {
-		out.End()
-	}
-	return files, err
-}
-
-// trainAll trains the nodes with a progress display.
-func trainAll(ctx context.Context, st *store.Store, nodes []*reproduce.Node, o reproduce.TrainOptions, out *progress.Printer) ([]reproduce.Failure, error) {
-	var total, already float64
-	todo := 0
-	before := map[*reproduce.Node]bool{}
-	for _, n := range nodes {
-		total += n.Spec.Work()
-		if st.HasRun(n.Digest) {
-			already += n.Spec.Work()
-			before[n] = true
-		} else {
-			todo++
-		}
-	}
-	if todo < len(nodes) {
-		out.Printf("%d of %d runs are in the store already", len(nodes)-todo, len(nodes))
-	}
-	if todo == 0 {
-		return nil, nil
-	}
-	out.Begin("training", "image-steps", total, already)
-	defer out.End()
-	o.Progress = func(_ *reproduce.Node, e train.Event) { out.Add(e.Work) }
-	o.Skipped = func(n *reproduce.Node) {
-		if !before[n] { // another process has done it
-			out.Add(n.Spec.Work())
-		}
-	}
-	o.Finished = func(n *reproduce.Node, d time.Duration) {
-		h, err := st.History(n.Digest)
-		if err != nil {
-			return // reported when the history is needed
-		}
-		out.Event("run", map[string]any{
-			"id": n.Run.ID, "digest": n.Digest, "seconds": d.Seconds(),
-			"best_epoch": h.Best, "validation_loss": h.Epochs[h.Best-1].Validation[h.Target].Loss,
-		})
-	}
-	o.Restart = func(n *reproduce.Node, err error, k int) {
-		out.Printf("%s: %v\n%s: restarting the backend, going on from the last checkpoint (%d of %d)", n.Run.ID, err, n.Run.ID, k, o.Restarts)
-	}
-	o.Damaged = func(n *reproduce.Node, path string, err error) {
-		out.Printf("%s: warning: its checkpoint is damaged: %v\n%s: starting from its beginning, which gives the same result; the damaged file is kept as %s until the run is done", n.Run.ID, err, n.Run.ID, path)
-	}
-	o.Failed = func(n *reproduce.Node, err error) { out.Printf("%s failed: %v", n.Run.ID, err) }
-	return reproduce.Train(ctx, st, nodes, o)
 }

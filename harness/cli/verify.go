@@ -34,7 +34,7 @@ is removed, 'refocus reproduce' makes it again.`,
 			if err != nil {
 				return err
 			}
-			p.Begin("data", "sets", float64(len(sets)), 0)
+			p.Begin("data", "sets", float64(len(sets)))
 			for _, d := range sets {
 				if err := cmd.Context().Err(); err != nil {
 					return err
@@ -49,7 +49,7 @@ is removed, 'refocus reproduce' makes it again.`,
 			if err != nil {
 				return err
 			}
-			p.Begin("runs", "runs", float64(len(runs)), 0)
+			p.Begin("runs", "runs", float64(len(runs)))
 			for _, d := range runs {
 				if err := cmd.Context().Err(); err != nil {
 					return err

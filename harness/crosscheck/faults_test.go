@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/half"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/plugins/cpu"
@@ -392,7 +393,7 @@ func halfConvolution(out, in []float32, w *nn.Tensor) {
 						for k := range 9 {
 							v, u := y+k/3-1, x+k%3-1
 							if v >= 0 && v < side && u >= 0 && u < side {
-								sum = half(sum + in[(n*inC+c)*pixels+v*side+u]*w.Data[(o*inC+c)*9+k])
+								sum = half.Round(sum + in[(n*inC+c)*pixels+v*side+u]*w.Data[(o*inC+c)*9+k])
 							}
 						}
 					}
@@ -401,12 +402,6 @@ func halfConvolution(out, in []float32, w *nn.Tensor) {
 			}
 		}
 	}
-}
-
-// half rounds to the ten bits of a float16's mantissa.
-func half(v float32) float32 {
-	b := math.Float32bits(v)
-	return math.Float32frombits((b + 0xfff + b>>13&1) &^ 0x1fff)
 }
 
 // flip mirrors the kernels of one convolution, and its moments.

@@ -20,6 +20,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -29,11 +30,11 @@ type Options struct {
 	// Workers is the number of structures simulated at a time; 0 is one per
 	// available processor.
 	Workers int
-	// DropWaves does not keep exit waves: at the study's size a structure's take
-	// 26 MB. Other conditions then need the structure simulated again.
+	// DropWaves does not keep the exit waves that are simulated: at the study's
+	// size a structure's take 26 MB. Other conditions then need the structure
+	// simulated again. Waves that are there are used, and stay.
 	DropWaves bool
-	// Progress is told of every finished structure, one call at a time.
-	Progress func(Event)
+	Progress  progress.Meter // counts structures; nil for none
 
 	// newSimulator stands in for hrtem.NewSimulator in tests.
 	newSimulator func(hrtem.Config) (simulator, error)
@@ -43,20 +44,6 @@ type Options struct {
 type simulator interface {
 	Specimen(ctx context.Context, seed uint64, split string, index int) (*hrtem.Specimen, error)
 	Image(ctx context.Context, sp *hrtem.Specimen, c hrtem.Conditions, rng *rand.Rand, dst []float32) (float64, error)
-}
-
-// Event reports one finished structure.
-type Event struct {
-	// Crystal, Split and Index name the structure; Images of it were made now.
-	Crystal, Split string
-	Index          int
-	Images         int
-	// Simulated says that its exit waves were computed and not read.
-	Simulated bool
-	// Done of Total structures are finished, in this or in an earlier call.
-	Done, Total int
-	// Elapsed since the start of the call, Remaining estimated.
-	Elapsed, Remaining time.Duration
 }
 
 // group is the sources that share exit waves.
@@ -134,6 +121,8 @@ func missing(root string, sources []Source, opt Options) ([]*group, error) {
 		}
 		seen[digest] = true
 		if _, err := Find(root, digest); err == nil {
+			// of no use where a process died before it removed them
+			os.RemoveAll(wanted{dir: filepath.Join(dataDir(root), digest)}.parts())
 			continue
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -181,26 +170,12 @@ func simulate(ctx context.Context, groups []*group, opt Options) error {
 		}
 	}
 
-	var (
-		mu           sync.Mutex // guards what follows and orders progress
-		busy         []job
-		done, worked int
-		start        = time.Now()
-	)
-	report := func(e Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		done++
-		if e.Images > 0 {
-			worked++
-		}
-		e.Done, e.Total, e.Elapsed = done, len(all), time.Since(start)
-		if worked > 0 {
-			e.Remaining = e.Elapsed / time.Duration(worked) * time.Duration(e.Total-done)
-		}
-		if opt.Progress != nil {
-			opt.Progress(e)
-		}
+	var mu sync.Mutex
+	var busy []job
+	meter := progress.Or(opt.Progress)
+	if len(all) > 0 {
+		meter.Begin("simulating", "structures", float64(len(all)))
+		defer meter.End()
 	}
 	pass := func(jobs []job, wait bool) {
 		var next atomic.Int64
@@ -213,7 +188,7 @@ func simulate(ctx context.Context, groups []*group, opt Options) error {
 						return
 					}
 					j := jobs[n]
-					e, err := j.g.claimed(ctx, j.i, opt, wait)
+					made, err := j.g.claimed(ctx, j.i, opt, wait)
 					if err == errBusy {
 						mu.Lock()
 						busy = append(busy, j)
@@ -227,7 +202,11 @@ func simulate(ctx context.Context, groups []*group, opt Options) error {
 					if j.g.left.Add(-1) == 0 {
 						j.g.sim = nil // its tables can go
 					}
-					report(e)
+					if made {
+						meter.Add(1)
+					} else {
+						meter.Skip(1)
+					}
 				}
 			})
 		}
@@ -245,14 +224,13 @@ func simulate(ctx context.Context, groups []*group, opt Options) error {
 // claimed makes structure i unless another process is at it, in which case it
 // waits or returns errBusy. Claims save work and no more: whoever makes a
 // structure makes the same bytes. The system ends the claim of a process that
-// dies.
-func (g *group) claimed(ctx context.Context, i int, opt Options, wait bool) (Event, error) {
-	e := Event{Crystal: g.source.Config.Crystal, Split: g.source.Split, Index: i}
+// dies. It says whether anything was left to make.
+func (g *group) claimed(ctx context.Context, i int, opt Options, wait bool) (made bool, err error) {
 	if len(g.todo(i)) == 0 {
-		return e, nil
+		return false, nil
 	}
 	if err := os.MkdirAll(g.dir, 0o755); err != nil {
-		return e, err
+		return false, err
 	}
 	lock := flock.New(filepath.Join(g.dir, fmt.Sprintf(".claim-%06d", i)))
 	claim := lock.TryLock
@@ -262,17 +240,17 @@ func (g *group) claimed(ctx context.Context, i int, opt Options, wait bool) (Eve
 	ok, err := claim()
 	switch {
 	case ctx.Err() != nil:
-		return e, ctx.Err()
+		return false, ctx.Err()
 	case err == nil && ok:
 		defer func() {
 			os.Remove(lock.Path())
 			lock.Unlock()
 		}()
 	case err == nil:
-		return e, errBusy
+		return false, errBusy
 	}
 	// A file system without locks gives an error: work is done twice at worst.
-	return g.structure(ctx, i, opt, e)
+	return g.structure(ctx, i, opt)
 }
 
 // todo lists the sets that lack the image of structure i.
@@ -286,37 +264,37 @@ func (g *group) todo(i int) []wanted {
 	return todo
 }
 
-// structure makes the images of structure i that are missing.
-func (g *group) structure(ctx context.Context, i int, opt Options, e Event) (Event, error) {
+// structure makes the images of structure i that are missing and says
+// whether any were.
+func (g *group) structure(ctx context.Context, i int, opt Options) (made bool, err error) {
 	s := g.source
 	todo := g.todo(i) // again: another process may have made some while we waited
 	if len(todo) == 0 {
-		return e, nil
+		return false, nil
 	}
 	if err := ctx.Err(); err != nil {
-		return e, err
+		return false, err
 	}
 	sim, err := g.sim()
 	if err != nil {
-		return e, err
+		return false, err
 	}
 	sp, waves, err := loadSpecimen(g.dir, s.Config, i)
 	if err != nil { // missing or damaged
-		e.Simulated = true
 		if sp, err = sim.Specimen(ctx, s.Seed, s.Split, i); err != nil {
-			return e, err
+			return false, err
 		}
 		if len(sp.Waves) != s.Config.Phonons {
-			return e, fmt.Errorf("%d exit waves, want %d", len(sp.Waves), s.Config.Phonons)
+			return false, fmt.Errorf("%d exit waves, want %d", len(sp.Waves), s.Config.Phonons)
 		}
 		shard, err := encodeSpecimen(s.Config, sp)
 		if err != nil {
-			return e, err
+			return false, err
 		}
 		waves = fileOf(shard)
 		if !opt.DropWaves {
 			if err := g.keep(shard, i, sp.Info); err != nil {
-				return e, err
+				return false, err
 			}
 		}
 	}
@@ -325,14 +303,13 @@ func (g *group) structure(ctx context.Context, i int, opt Options, e Event) (Eve
 		p.Waves, p.Structure = waves, sp.Info
 		rng := random.Stream(s.Seed, "image "+digestOf(w.source.imaging()), uint64(i))
 		if p.Defocus, err = sim.Image(ctx, sp, w.source.Conditions, rng, p.pixels); err != nil {
-			return e, err
+			return false, err
 		}
 		if err := writePart(w.parts(), i, s.Config, p); err != nil && !w.finished() {
-			return e, err
+			return false, err
 		}
-		e.Images++
 	}
-	return e, nil
+	return true, nil
 }
 
 // keep stores the exit waves of structure i and, with the first of them, what

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
@@ -130,15 +131,16 @@ func sameContents(t *testing.T, got, want map[string]string) {
 
 func TestGenerate(t *testing.T) {
 	b := newBench(t, 5)
-	var events []Event
-	b.opt.Progress = func(e Event) { events = append(events, e) }
+	var told progresstest.Recorder
+	b.opt.Progress = &told
 	ready := b.generate(t)
 
 	if len(ready) != 2 || b.made.Load() != 5 {
 		t.Fatalf("%d sets from %d simulations, want 2 from 5: conditions share structures", len(ready), b.made.Load())
 	}
-	if len(events) != 5 || events[4].Done != 5 || events[4].Total != 5 || events[0].Images != 2 || !events[0].Simulated {
-		t.Errorf("events %+v", events)
+	want := []progresstest.Phase{{Name: "simulating", Unit: "structures", Total: 5, Done: 5, Ended: true}}
+	if !reflect.DeepEqual(told.Phases, want) {
+		t.Errorf("told %+v, want %+v", told.Phases, want)
 	}
 	for i, r := range ready {
 		s := b.sources[i]
@@ -267,11 +269,11 @@ func TestResume(t *testing.T) {
 		b.opt.Workers = 1
 		b.opt.DropWaves = drop
 		ctx, cancel := context.WithCancel(t.Context())
-		b.opt.Progress = func(e Event) {
-			if e.Done == 3 {
+		b.opt.Progress = &progresstest.Recorder{OnAdd: func(p progresstest.Phase) {
+			if p.Done == 3 {
 				cancel()
 			}
-		}
+		}}
 		if _, err := Generate(ctx, b.root, b.sources, b.opt); !errors.Is(err, context.Canceled) {
 			t.Fatalf("error %v, want cancelled", err)
 		}
@@ -281,15 +283,11 @@ func TestResume(t *testing.T) {
 				t.Errorf("an unfinished set is found: %v", err)
 			}
 		}
-		var worked int
-		b.opt.Progress = func(e Event) {
-			if e.Simulated {
-				worked++
-			}
-		}
+		var told progresstest.Recorder
+		b.opt.Progress = &told
 		b.generate(t)
-		if b.made.Load() != 6 || worked != 6-int(made) {
-			t.Errorf("%d simulations in all, %d of them after %d: finished structures were not kept", b.made.Load(), worked, made)
+		if p := told.Phases[0]; b.made.Load() != 6 || p.Done != float64(6-made) || p.Skipped != float64(made) {
+			t.Errorf("%d simulations in all after %d, told %+v: finished structures were not kept", b.made.Load(), made, p)
 		}
 		for _, s := range b.sources {
 			sameContents(t, contents(t, filepath.Join(b.root, "data", s.Digest())), contents(t, filepath.Join(want.root, "data", s.Digest())))

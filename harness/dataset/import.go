@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 )
 
@@ -28,8 +30,6 @@ type ImportOptions struct {
 	Classes int
 	// PixelSize in Å overrides what the file says.
 	PixelSize float64
-	// Progress is told of every finished image.
-	Progress func(done, total int)
 }
 
 // maxPixels bounds what Import holds in memory: 2 GiB of float32.
@@ -118,7 +118,6 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 	base.Values = classes
 
 	var out Imported
-	done := 0
 	for _, part := range []struct {
 		name         string
 		first, count int
@@ -129,11 +128,7 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 		digest := digestOf(o)
 		ready, err := Find(root, digest)
 		if errors.Is(err, fs.ErrNotExist) {
-			ready, err = importPart(ctx, root, digest, part.name, images, x, y, o, func() {
-				if done++; opt.Progress != nil {
-					opt.Progress(done, train+validation)
-				}
-			})
+			ready, err = importPart(ctx, root, digest, part.name, images, x, y, o)
 		}
 		if err != nil {
 			return bad(err)
@@ -291,9 +286,9 @@ func scanLabels(ctx context.Context, path string, y *imagefile.Stack, classes in
 }
 
 // importPart writes one of the two sets.
-func importPart(ctx context.Context, root, digest, name, path string, x, y *imagefile.Stack, o own, tick func()) (Ready, error) {
+func importPart(ctx context.Context, root, digest, name, path string, x, y *imagefile.Stack, o own) (Ready, error) {
 	n := x.H * x.W
-	pixels := make([]float32, o.Count*n)
+	images := make([]float32, o.Count*n)
 	labels := make([]uint8, o.Count*n)
 	class := map[float32]uint8{}
 	for c, v := range o.Own.Values {
@@ -305,11 +300,11 @@ func importPart(ctx context.Context, root, digest, name, path string, x, y *imag
 			return Ready{}, err
 		}
 		k := o.Own.First + i
-		dst := pixels[i*n:][:n]
+		dst := images[i*n:][:n]
 		if err := x.At(k, dst); err != nil {
 			return Ready{}, fmt.Errorf("reading %s: %w", path, err)
 		}
-		if err := Standardise(dst); err != nil {
+		if err := pixels.Standardize(dst, x.W); err != nil {
 			return Ready{}, fmt.Errorf("image %d of %s: %w", k, path, err)
 		}
 		if err := y.At(k, row); err != nil {
@@ -318,7 +313,6 @@ func importPart(ctx context.Context, root, digest, name, path string, x, y *imag
 		for p, v := range row {
 			labels[i*n+p] = class[v]
 		}
-		tick()
 	}
 	dir, err := setDir(root, digest)
 	if err != nil {
@@ -329,36 +323,8 @@ func importPart(ctx context.Context, root, digest, name, path string, x, y *imag
 		Count: o.Count, Height: x.H, Width: x.W, Classes: o.Classes, PixelSize: o.PixelSize,
 		Own: &o.Own,
 	}
-	if err := writeSet(dir, m, pixels, labels); err != nil {
+	if err := writeSet(dir, m, images, labels); err != nil {
 		return Ready{}, err
 	}
 	return m.ready(dir)
-}
-
-// Standardise shifts and scales an image to mean 0 and variance 1 (dividing by
-// the number of pixels), in float64. It refuses pixels that are not finite and
-// images of a single value.
-func Standardise(pixels []float32) error {
-	var sum float64
-	for p, v := range pixels {
-		if d := v - v; d != 0 { // NaN for both infinities and NaN
-			return fmt.Errorf("pixel %d, counted row by row, is %v", p, v)
-		}
-		sum += float64(v)
-	}
-	mean := sum / float64(len(pixels))
-	var squares float64
-	for _, v := range pixels {
-		d := float64(v) - mean
-		squares += float64(d * d)
-	}
-	std := math.Sqrt(squares / float64(len(pixels)))
-	// Rounding leaves a constant image a trace of variance.
-	if !(std > 1e-12*math.Abs(mean)) {
-		return errors.New("every pixel is the same")
-	}
-	for i, v := range pixels {
-		pixels[i] = float32((float64(v) - mean) / std)
-	}
-	return nil
 }

@@ -94,6 +94,6 @@ func (s *Simulator) Image(ctx context.Context, sp *Specimen, c Conditions, rng *
 	if err != nil {
 		return 0, err
 	}
-	optics.Standardise(dst)
+	optics.Standardize(dst)
 	return actual, nil
 }

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -51,7 +52,7 @@ func TestShapes(t *testing.T) {
 		"decoder.up4.conv2":       {3, 4, 32, 48},
 		Probabilities:             {3, 2, 32, 48},
 	} {
-		if !equal(s[name], want) {
+		if !slices.Equal(s[name], want) {
 			t.Errorf("%s has shape %v, want %v", name, s[name], want)
 		}
 	}
@@ -121,13 +122,13 @@ func TestWindowShapes(t *testing.T) {
 		n := &Node{Name: "n", Op: c.op, Inputs: []string{"x"}, Outputs: []string{"y"}, Attrs: c.attrs}
 		if c.weight != nil {
 			n.Inputs = append(n.Inputs, "w")
-			g.Tensors = []*Tensor{{Name: "w", Shape: c.weight, Data: make([]float32, size(c.weight))}}
+			g.Tensors = []*Tensor{{Name: "w", Shape: c.weight, Data: make([]float32, Size(c.weight))}}
 		}
 		g.Nodes = []*Node{n}
 		s, err := g.Shapes([]int{2, 4, 9, 12})
 		if err != nil {
 			t.Errorf("%s: %v", c.op, err)
-		} else if !equal(s["y"], c.want) {
+		} else if !slices.Equal(s["y"], c.want) {
 			t.Errorf("%s: shape %v, want %v", c.op, s["y"], c.want)
 		}
 	}

@@ -1,6 +1,9 @@
 package nn
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Shapes infers the shape of every value for an input of the given shape
 // [N,C,H,W]. It covers the operators of UNet and those of other U-Nets that
@@ -41,83 +44,148 @@ func (g *Graph) Shapes(input []int) (map[string][]int, error) {
 	return shapes, nil
 }
 
+// inference has the output shape of every operator that has one, given the
+// shapes of its inputs; the first is [N,C,H,W], that of an input left out nil.
+var inference = map[string]func(g *Graph, n *Node, in [][]int) ([]int, error){
+	"Relu":                  unchanged,
+	"LeakyRelu":             unchanged,
+	"PRelu":                 sloped,
+	"Elu":                   unchanged,
+	"Selu":                  unchanged,
+	"Sigmoid":               unchanged,
+	"HardSigmoid":           unchanged,
+	"Tanh":                  unchanged,
+	"Softplus":              unchanged,
+	"Erf":                   unchanged,
+	"Exp":                   unchanged,
+	"Log":                   unchanged,
+	"Sqrt":                  unchanged,
+	"Neg":                   unchanged,
+	"Abs":                   unchanged,
+	"Reciprocal":            unchanged,
+	"Round":                 unchanged,
+	"Cast":                  unchanged,
+	"Clip":                  clipped,
+	"Softmax":               softmaxShape,
+	"LogSoftmax":            softmaxShape,
+	"ArgMax":                argMaxShape,
+	"BatchNormalization":    normalisedBy(4),
+	"InstanceNormalization": normalisedBy(2),
+	"Add":                   elementwise,
+	"Sub":                   elementwise,
+	"Mul":                   elementwise,
+	"Div":                   elementwise,
+	"Max":                   elementwise,
+	"Min":                   elementwise,
+	"Conv":                  convShape,
+	"ConvTranspose":         transposedShape,
+	"MaxPool":               poolShape,
+	"AveragePool":           poolShape,
+	"ReduceMean":            reducedShape,
+	"ReduceSum":             reducedShape,
+	"ReduceMax":             reducedShape,
+	"ReduceMin":             reducedShape,
+	"Resize":                resizedShape,
+	"Concat":                joined,
+	"Pad":                   paddedShape,
+	"Slice":                 slicedShape,
+	"Reshape":               blocksShape,
+	"DepthToSpace":          depthToSpaceShape,
+	"SpaceToDepth":          spaceToDepthShape,
+}
+
 func (g *Graph) infer(n *Node, in [][]int) ([]int, error) {
-	if len(in) == 0 || len(n.Outputs) == 0 || len(in[0]) != 4 {
+	if len(in) == 0 || len(n.Outputs) == 0 || len(in[0]) != 4 && (len(in) != 2 || len(in[1]) != 4) {
 		return nil, fmt.Errorf("needs one output and an input of shape [N,C,H,W]")
 	}
-	x := in[0]
-	switch n.Op {
-	case "Relu", "LeakyRelu", "Sigmoid":
-		return x, nil
-	case "Softmax":
-		if a := n.Attrs.Int("axis", -1); a < -4 || a > 3 {
-			return nil, fmt.Errorf("axis %d of 4 dimensions", a)
-		}
-		return x, nil
-	case "BatchNormalization":
-		if len(in) != 5 {
-			return nil, fmt.Errorf("has %d inputs, needs 5", len(in))
-		}
-		for i, s := range in[1:] {
-			if len(s) != 1 || s[0] != x[1] {
-				return nil, fmt.Errorf("input %d has shape %v for %d channels", i+1, s, x[1])
-			}
-		}
-		return x, nil
-	case "InstanceNormalization":
-		if len(in) != 3 {
-			return nil, fmt.Errorf("has %d inputs, needs 3", len(in))
-		}
-		for i, s := range in[1:] {
-			if len(s) != 1 || s[0] != x[1] {
-				return nil, fmt.Errorf("input %d has shape %v for %d channels", i+1, s, x[1])
-			}
-		}
-		return x, nil
-	case "Add", "Sub", "Mul":
-		if len(in) != 2 || !equal(in[0], in[1]) {
-			return nil, fmt.Errorf("shapes %v differ", in)
-		}
-		return x, nil
-	case "Conv":
-		if len(in) < 2 || len(in[1]) != 4 {
-			return nil, fmt.Errorf("needs a weight of shape [M,C,kH,kW]")
-		}
-		w := in[1]
-		if group := n.Attrs.Int("group", 1); group < 1 || w[1]*group != x[1] || w[0]%group != 0 {
-			return nil, fmt.Errorf("weight %v with %d groups does not fit %d channels", w, group, x[1])
-		}
-		if len(in) > 2 && in[2] != nil && (len(in[2]) != 1 || in[2][0] != w[0]) {
-			return nil, fmt.Errorf("bias of shape %v for %d channels", in[2], w[0])
-		}
-		if k := n.Attrs.Ints("kernel_shape", w[2:]...); !equal(k, w[2:]) {
-			return nil, fmt.Errorf("kernel_shape %v differs from the weight's %v", k, w[2:])
-		}
-		return n.window(x, w[0], w[2:])
-	case "ConvTranspose":
-		return n.transposed(in)
-	case "MaxPool", "AveragePool":
-		return n.window(x, x[1], n.Attrs.Ints("kernel_shape"))
-	case "Resize":
-		t := g.Tensor(n.Inputs[len(n.Inputs)-1])
-		if len(n.Inputs) != 3 || t == nil || len(t.Data) != 4 || t.Data[0] != 1 || t.Data[1] != 1 || t.Data[2] < 1 || t.Data[3] < 1 {
-			return nil, fmt.Errorf("needs constant scales [1,1,sH,sW] of at least 1")
-		}
-		return []int{x[0], x[1], int(float32(x[2]) * t.Data[2]), int(float32(x[3]) * t.Data[3])}, nil
-	case "Concat":
-		if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
-			return nil, fmt.Errorf("axis %d: only the channel axis 1 is supported", a)
-		}
-		out := append([]int(nil), x...)
-		for _, s := range in[1:] {
-			if len(s) != 4 || s[0] != x[0] || s[2] != x[2] || s[3] != x[3] {
-				return nil, fmt.Errorf("shapes %v do not join along channels (height and width must be multiples of 16)", in)
-			}
-			out[1] += s[1]
-		}
-		return out, nil
+	f := inference[n.Op]
+	if f == nil {
+		return nil, fmt.Errorf("operator has no shape inference")
 	}
-	return nil, fmt.Errorf("operator has no shape inference")
+	if len(in[0]) != 4 && len(in[1]) == 4 && !n.broadcasts() {
+		return nil, fmt.Errorf("its first input has shape %v, not [N,C,H,W]", in[0])
+	}
+	return f(g, n, in)
+}
+
+func unchanged(_ *Graph, _ *Node, in [][]int) ([]int, error) { return in[0], nil }
+
+func softmaxShape(_ *Graph, n *Node, in [][]int) ([]int, error) {
+	if a := n.Attrs.Int("axis", -1); a < -4 || a > 3 {
+		return nil, fmt.Errorf("axis %d of 4 dimensions", a)
+	}
+	return in[0], nil
+}
+
+// normalisedBy is for operators that take so many values per channel.
+func normalisedBy(tensors int) func(*Graph, *Node, [][]int) ([]int, error) {
+	return func(_ *Graph, _ *Node, in [][]int) ([]int, error) {
+		if len(in) != 1+tensors {
+			return nil, fmt.Errorf("has %d inputs, needs %d", len(in), 1+tensors)
+		}
+		x := in[0]
+		for i, s := range in[1:] {
+			if len(s) != 1 || s[0] != x[1] {
+				return nil, fmt.Errorf("input %d has shape %v for %d channels", i+1, s, x[1])
+			}
+		}
+		return x, nil
+	}
+}
+
+func convShape(_ *Graph, n *Node, in [][]int) ([]int, error) {
+	if len(in) < 2 || len(in[1]) != 4 {
+		return nil, fmt.Errorf("needs a weight of shape [M,C,kH,kW]")
+	}
+	x, w := in[0], in[1]
+	if group := n.Attrs.Int("group", 1); group < 1 || w[1]*group != x[1] || w[0]%group != 0 {
+		return nil, fmt.Errorf("weight %v with %d groups does not fit %d channels", w, group, x[1])
+	}
+	if err := n.weightFits(in, w[0]); err != nil {
+		return nil, err
+	}
+	return n.window(x, w[0], w[2:])
+}
+
+// weightFits checks a convolution's bias and kernel_shape, where given, against
+// its weight.
+func (n *Node) weightFits(in [][]int, channels int) error {
+	if len(in) > 2 && in[2] != nil && (len(in[2]) != 1 || in[2][0] != channels) {
+		return fmt.Errorf("bias of shape %v for %d channels", in[2], channels)
+	}
+	kernel := in[1][2:]
+	if k := n.Attrs.Ints("kernel_shape", kernel...); !slices.Equal(k, kernel) {
+		return fmt.Errorf("kernel_shape %v differs from the weight's %v", k, kernel)
+	}
+	return nil
+}
+
+func poolShape(_ *Graph, n *Node, in [][]int) ([]int, error) {
+	return n.window(in[0], in[0][1], n.Attrs.Ints("kernel_shape"))
+}
+
+func resizedShape(g *Graph, n *Node, in [][]int) ([]int, error) {
+	x := in[0]
+	t := g.Tensor(n.Inputs[len(n.Inputs)-1])
+	if len(n.Inputs) != 3 || t == nil || len(t.Data) != 4 || t.Data[0] != 1 || t.Data[1] != 1 || !(t.Data[2] > 0) || !(t.Data[3] > 0) {
+		return nil, fmt.Errorf("needs constant scales [1,1,sH,sW] of more than 0")
+	}
+	out := []int{x[0], x[1], int(float32(x[2]) * t.Data[2]), int(float32(x[3]) * t.Data[3])}
+	return out, notEmpty(out)
+}
+
+func joined(_ *Graph, n *Node, in [][]int) ([]int, error) {
+	if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
+		return nil, fmt.Errorf("axis %d: only the channel axis 1 is supported", a)
+	}
+	out := slices.Clone(in[0])
+	for _, s := range in[1:] {
+		if len(s) != 4 || s[0] != out[0] || s[2] != out[2] || s[3] != out[3] {
+			return nil, fmt.Errorf("shapes %v do not join along channels (height and width must be multiples of 16)", in)
+		}
+		out[1] += s[1]
+	}
+	return out, nil
 }
 
 // window is the output shape of a sliding window with explicit padding.
@@ -148,8 +216,8 @@ func (n *Node) window(x []int, channels int, kernel []int) ([]int, error) {
 	return out, nil
 }
 
-// transposed is the output shape of a ConvTranspose with explicit padding.
-func (n *Node) transposed(in [][]int) ([]int, error) {
+// transposedShape is for explicit padding.
+func transposedShape(_ *Graph, n *Node, in [][]int) ([]int, error) {
 	if a := n.Attrs.Str("auto_pad", "NOTSET"); a != "NOTSET" {
 		return nil, fmt.Errorf("auto_pad %s must be made explicit", a)
 	}
@@ -161,13 +229,9 @@ func (n *Node) transposed(in [][]int) ([]int, error) {
 	if group < 1 || w[0] != x[1] || w[0]%group != 0 {
 		return nil, fmt.Errorf("weight %v with %d groups does not fit %d channels", w, group, x[1])
 	}
-	channels := w[1] * group
-	if len(in) > 2 && in[2] != nil && (len(in[2]) != 1 || in[2][0] != channels) {
-		return nil, fmt.Errorf("bias of shape %v for %d channels", in[2], channels)
-	}
-	k := n.Attrs.Ints("kernel_shape", w[2:]...)
-	if !equal(k, w[2:]) {
-		return nil, fmt.Errorf("kernel_shape %v differs from the weight's %v", k, w[2:])
+	channels, k := w[1]*group, w[2:]
+	if err := n.weightFits(in, channels); err != nil {
+		return nil, err
 	}
 	s, p := n.Attrs.Ints("strides", 1, 1), n.Attrs.Ints("pads", 0, 0, 0, 0)
 	d, more := n.Attrs.Ints("dilations", 1, 1), n.Attrs.Ints("output_padding", 0, 0)
@@ -185,16 +249,4 @@ func (n *Node) transposed(in [][]int) ([]int, error) {
 		}
 	}
 	return out, nil
-}
-
-func equal(a, b []int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }

@@ -47,7 +47,7 @@ func (g *Graph) Layers(input []int) ([]Layer, error) {
 			if w == nil {
 				return nil, fmt.Errorf("node %q (Conv): weight %q is not a constant of the graph", n.Name, n.Inputs[1])
 			}
-			r.MultiplyAdds = int64(size(r.Shape)) * int64(w.Len()/w.Shape[0])
+			r.MultiplyAdds = int64(Size(r.Shape)) * int64(w.Len()/w.Shape[0])
 		}
 		rows = append(rows, r)
 	}

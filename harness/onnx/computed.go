@@ -556,6 +556,30 @@ func (im *importer) constantOfShape(o *operator, a *attributes) error {
 	})
 }
 
+// expandComputed repeats a single number.
+func (im *importer) expandComputed(o *operator) error {
+	return im.follow(o, func(c *value) (*value, error) {
+		shape, err := im.input(o, 1).integers()
+		if err != nil {
+			return nil, err
+		}
+		if slices.Equal(shape, c.shape) {
+			return c, nil
+		}
+		n := 1
+		for _, d := range shape {
+			if d < 1 || d > maxComputed || n*d > maxComputed {
+				return nil, fmt.Errorf("shape %v is not supported", shape)
+			}
+			n *= d
+		}
+		if len(c.forms) != 1 || len(shape) > wire.MaxRank {
+			return nil, fmt.Errorf("expanding shape %v to %v is not supported", c.shape, shape)
+		}
+		return &value{shape: shape, forms: slices.Repeat(c.forms, n), integer: c.integer}, nil
+	})
+}
+
 // cast converts computed numbers between integers and floating point.
 func (im *importer) cast(o *operator, a *attributes) error {
 	to := lookup(a, "to", int64(0))
@@ -665,7 +689,7 @@ func combine(op string, x, y *value) (*value, error) {
 			f = p.scale(1 / q.k)
 			if a.integer && p.fixed() {
 				f.k = math.Trunc(f.k) // integer division rounds towards zero
-			} else if a.integer && !f.whole() && q.k > 0 && min(p.n, p.h, p.w, p.k) >= 0 {
+			} else if a.integer && !f.whole() && q.k > 0 && p.positive() { // likewise
 				var err error
 				if f, err = floorDiv(p, int(q.k)); err != nil {
 					return nil, err

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
@@ -44,7 +45,7 @@ func (im *importer) fold(o *operator, a *attributes, f folding) error {
 	if err != nil {
 		return err
 	}
-	if c.Len() != size(c.Shape) {
+	if c.Len() != nn.Size(c.Shape) {
 		return fmt.Errorf("constant of %d elements with shape %v", c.Len(), c.Shape)
 	}
 	return im.set(o, &value{array: c, constant: o.Outputs[0]})
@@ -102,7 +103,7 @@ func foldArithmetic(im *importer, o *operator, a *attributes, in []*wire.Array) 
 	if err != nil {
 		return nil, err
 	}
-	n := size(shape)
+	n := nn.Size(shape)
 	if n > 4*(x.Len()+y.Len()) {
 		return nil, fmt.Errorf("constants of shapes %v and %v give %d elements, which is not supported", x.Shape, y.Shape, n)
 	}
@@ -191,7 +192,7 @@ func foldTranspose(im *importer, o *operator, a *attributes, in []*wire.Array) (
 	from := make([]int, rank) // strides of the constant, in the result's order
 	for i, p := range perm {
 		r.Shape[i] = c.Shape[p]
-		from[i] = size(c.Shape[p+1:])
+		from[i] = nn.Size(c.Shape[p+1:])
 	}
 	order := make([]int, c.Len())
 	for i := range order {
@@ -249,7 +250,7 @@ func foldReshape(im *importer, o *operator, a *attributes, in []*wire.Array) (*w
 		if a.first != nil {
 			return nil, a.first
 		}
-		r.Shape = []int{size(c.Shape[:axis]), size(c.Shape[axis:])}
+		r.Shape = []int{nn.Size(c.Shape[:axis]), nn.Size(c.Shape[axis:])}
 	default:
 		axes, err := im.axes(o, a)
 		if err != nil {
@@ -265,7 +266,7 @@ func foldReshape(im *importer, o *operator, a *attributes, in []*wire.Array) (*w
 			return nil, err
 		}
 	}
-	if size(r.Shape) != c.Len() {
+	if nn.Size(r.Shape) != c.Len() {
 		return nil, fmt.Errorf("shape %v for %d elements", r.Shape, c.Len())
 	}
 	return &r, nil
@@ -293,9 +294,9 @@ func foldConcat(im *importer, o *operator, a *attributes, in []*wire.Array) (*wi
 		}
 		r.Shape[axis] += c.Shape[axis]
 	}
-	for outer := range size(first.Shape[:axis]) {
+	for outer := range nn.Size(first.Shape[:axis]) {
 		for _, c := range in {
-			n := size(c.Shape[axis:])
+			n := nn.Size(c.Shape[axis:])
 			r.F32 = append(r.F32, c.F32[outer*n:][:n]...)
 		}
 	}

@@ -3,6 +3,8 @@ package onnx
 import (
 	"fmt"
 	"math"
+
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // form is the number n·N + h·(H/m) + w·(W/m) + k, in which N, H and W are the
@@ -57,7 +59,7 @@ func (a form) floor(s int) (q form, finer int) {
 	finer = 1
 	for _, c := range []float64{a.n, a.h, a.w} {
 		if r := int(math.Abs(c)) % s; r != 0 {
-			finer = max(finer, s/gcd(r, s))
+			finer = max(finer, s/nn.GCD(r, s))
 		}
 	}
 	q = a.scale(1 / float64(s))
@@ -79,6 +81,9 @@ func (a form) ratio(b form) (int, bool) {
 	}
 	return 0, false
 }
+
+// positive reports whether the number is not below zero for any size.
+func (a form) positive() bool { return min(a.n, a.h, a.w) >= 0 && a.n+a.h+a.w+a.k >= 0 }
 
 // times is the product, if it is linear in the sizes.
 func (a form) times(b form) (form, bool) {
@@ -105,11 +110,4 @@ func (a form) String() string {
 		s += fmt.Sprintf("%+g", a.k)
 	}
 	return s
-}
-
-func gcd(a, b int) int {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
 }

@@ -153,7 +153,7 @@ func (im *importer) run() (*nn.Graph, error) {
 	}
 	for _, o := range im.operators {
 		if err := im.operator(o); err != nil {
-			return nil, fmt.Errorf("%s: %w", o.Label(), err)
+			return nil, &NodeError{o.Label(), err}
 		}
 	}
 	return im.graph()
@@ -272,7 +272,7 @@ func (im *importer) graph() (*nn.Graph, error) {
 		}
 	}
 	if im.assumed && im.unit > 1 {
-		g.Multiple = max(1, g.Multiple) / gcd(max(1, g.Multiple), im.unit) * im.unit
+		g.Multiple = nn.LCM(max(1, g.Multiple), im.unit)
 	}
 	if v.image != out.Name {
 		im.rename(v.image, out.Name)

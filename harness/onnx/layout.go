@@ -77,10 +77,6 @@ func reduced(view []int, dims []int, keep bool) []int {
 // reduce is a mean, sum or extremum along axes of an image: an attribute, or
 // since opset 18 (ReduceSum 13) an input.
 func (im *importer) reduce(o *operator, a *attributes) error {
-	x, err := im.number(o, 0)
-	if err != nil {
-		return err
-	}
 	axes := lookup(a, "axes", []int64(nil))
 	if v := im.input(o, 1); v != nil {
 		r, err := v.integers()
@@ -96,6 +92,13 @@ func (im *importer) reduce(o *operator, a *attributes) error {
 	keep := a.int("keepdims", 1, 0, 1)
 	if a.first != nil {
 		return a.first
+	}
+	if s := im.input(o, 0); s.stack != nil {
+		return im.reduceStack(o, s, axes, keep == 1)
+	}
+	x, err := im.number(o, 0)
+	if err != nil {
+		return err
 	}
 	if len(axes) == 0 {
 		if noop == 1 {
@@ -561,6 +564,9 @@ func (im *importer) concat(o *operator, a *attributes) error {
 	if computed {
 		return im.concatComputed(o, a)
 	}
+	if s := im.stacked(o, lookup(a, "axis", int64(0))); s != nil {
+		return im.set(o, s)
+	}
 	var names []string
 	var dims []form
 	var view []int
@@ -595,6 +601,145 @@ func (im *importer) concat(o *operator, a *attributes) error {
 		return err
 	}
 	return im.seen(o, view)
+}
+
+// stacked follows a Concat along a dimension of size one that every image has
+// inserted, nil where it is another.
+func (im *importer) stacked(o *operator, axis int64) *value {
+	s := &value{broken: fmt.Sprintf("%s: images in a dimension of their own are supported only where they are summed", o.Label())}
+	var view []int
+	for i := range o.Inputs {
+		v, err := im.number(o, i)
+		if err != nil {
+			return nil
+		}
+		if i == 0 {
+			view = slices.Clone(v.views())
+			if axis < 0 {
+				axis += int64(len(view))
+			}
+			if axis < 0 || axis >= int64(len(view)) || view[axis] != inserted {
+				return nil
+			}
+		}
+		if !slices.Equal(view, v.views()) {
+			return nil
+		}
+		s.stack = append(s.stack, v)
+	}
+	s.along = int(axis)
+	return s
+}
+
+// reduceStack combines stacked images.
+func (im *importer) reduceStack(o *operator, s *value, axes []int64, keep bool) error {
+	first := s.stack[0]
+	n := int64(len(first.views()))
+	op := map[string]string{"ReduceSum": "Add", "ReduceMean": "Add", "ReduceMax": "Max", "ReduceMin": "Min"}[o.Op]
+	if len(axes) != 1 || axes[0] != int64(s.along) && axes[0]+n != int64(s.along) {
+		return errors.New(s.broken)
+	}
+	last := first.image
+	var err error
+	for _, v := range s.stack[1:] {
+		if !slices.Equal(v.dims, first.dims) {
+			return fmt.Errorf("stacks images of %v and %v", first.dims, v.dims)
+		}
+		if last, err = im.node(o, op, []string{last, v.image}, nil, v.dims); err != nil {
+			return err
+		}
+	}
+	v := &value{image: last, dims: first.dims, view: first.view}
+	if !keep {
+		v = v.as(slices.Delete(slices.Clone(first.views()), s.along, s.along+1))
+	}
+	if o.Op == "ReduceMean" {
+		return im.pointwise(o, "Div", v, []string{im.scalar(o, "count", float32(len(s.stack)))}, nil)
+	}
+	return im.set(o, v)
+}
+
+// expand repeats dimensions of size one.
+func (im *importer) expand(o *operator, a *attributes) error {
+	if im.input(o, 0).image == "" {
+		return im.expandComputed(o)
+	}
+	x, err := im.number(o, 0)
+	if err != nil {
+		return err
+	}
+	c, err := im.input(o, 1).computed()
+	if err != nil {
+		return fmt.Errorf("shape: %w", err)
+	}
+	first := len(x.views()) - len(c.forms)
+	if first < 0 {
+		return fmt.Errorf("shape %v of more dimensions than the image is not supported", c.forms)
+	}
+	dims := slices.Clone(x.dims)
+	for i, n := range c.forms {
+		d := x.views()[first+i]
+		switch {
+		case n == constant(1):
+		case d == inserted || d == merged:
+			return fmt.Errorf("shape %v is not supported", c.forms)
+		case n == x.dims[d]:
+		case x.dims[d] == constant(1):
+			dims[d] = n
+		default:
+			return fmt.Errorf("shape %v does not fit an image of %v", c.forms, x.dims)
+		}
+	}
+	im.decided(c.forms...)
+	if slices.Equal(dims, x.dims) {
+		return im.set(o, x)
+	}
+	if dims[2] != x.dims[2] || dims[3] != x.dims[3] || dims[0] != x.dims[0] {
+		if x.dims[2] != constant(1) || x.dims[3] != constant(1) || dims[0] != x.dims[0] || dims[1] != x.dims[1] {
+			return fmt.Errorf("repeating an image of %v to %v is not supported", x.dims, dims)
+		}
+		return im.set(o, &value{image: x.image, dims: dims, view: x.view, spread: true})
+	}
+	k, _ := dims[1].integer()
+	ones := make([]float32, k)
+	for i := range ones {
+		ones[i] = 1
+	}
+	return im.resized(o, "Mul", x, []string{im.tensor(o, "ones", []int{1, k, 1, 1}, ones)}, nil, dims)
+}
+
+// tile repeats the channels of an image.
+func (im *importer) tile(o *operator, a *attributes) error {
+	x, err := im.number(o, 0)
+	if err != nil {
+		return err
+	}
+	times, err := im.input(o, 1).integers()
+	if err != nil {
+		return fmt.Errorf("repeats: %w", err)
+	}
+	if len(times) != len(x.views()) {
+		return fmt.Errorf("repeats %v of %d dimensions", times, len(x.views()))
+	}
+	names := []string{x.image}
+	dims := slices.Clone(x.dims)
+	for i, k := range times {
+		switch d := x.views()[i]; {
+		case k == 1:
+		case d != 1 || k < 1 || k > maxComputed:
+			return fmt.Errorf("repeats %v: repeating channels is supported", times)
+		default:
+			names = slices.Repeat(names, k)
+			dims[1] = dims[1].scale(float64(k))
+		}
+	}
+	if len(names) == 1 {
+		return im.set(o, x)
+	}
+	if err := im.emit(o, "Concat", names, nn.Attrs{"axis": int64(1)}, dims); err != nil {
+		return err
+	}
+	return im.seen(o, x.view)
 }
 
 // depthToSpace is DepthToSpace or SpaceToDepth.

@@ -37,6 +37,8 @@ var rules = map[string]rule{
 	"ArgMax":                {1, 1, (*importer).argMax, false, nil},
 	"Concat":                {1, maxChannel, (*importer).concat, false, foldConcat},
 	"Split":                 {1, 2, (*importer).split, true, nil},
+	"Expand":                {2, 2, (*importer).expand, false, nil},
+	"Tile":                  {2, 2, (*importer).tile, false, nil},
 	"Transpose":             {1, 1, (*importer).transpose, false, foldTranspose},
 	"Identity":              {1, 1, (*importer).identity, false, nil},
 	"Cast":                  {1, 1, (*importer).cast, false, foldCast},

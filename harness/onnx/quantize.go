@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
@@ -124,7 +125,7 @@ func (q quantized) weights(c *wire.Array, axis int64) (*wire.Array, error) {
 		if axis < 0 || axis >= int64(len(c.Shape)) || c.Shape[axis] != n || len(q.scale.Shape) != 1 {
 			return nil, fmt.Errorf("%d scales do not fit axis %d of shape %v", n, axis, c.Shape)
 		}
-		inner = size(c.Shape[axis+1:])
+		inner = nn.Size(c.Shape[axis+1:])
 	}
 	w := &wire.Array{Shape: slices.Clone(c.Shape), Type: wire.Float32, F32: make([]float32, len(c.Ints))}
 	for i, v := range c.Ints {

@@ -26,6 +26,9 @@ type value struct {
 	forms []form // its elements
 
 	broken string // a value that could not be followed, and why
+
+	stack []*value // images along a dimension of their own, which only a reduction is followed on
+	along int      // that dimension in the file
 }
 
 // Entries of a view that are no single dimension of the image.

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
-	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+	"github.com/refocus-em/refocus/harness/progress"
 )
 
 // Options of Files.
@@ -22,8 +22,8 @@ type Options struct {
 	MinArea int
 	// PixelSize of the images in Å; 0: as the file says, else as the model says.
 	PixelSize float64
-	// Progress is told how many tiles of an image are done.
-	Progress func(name string, done, total int)
+	// Progress counts the tiles of one image after another; nil for none.
+	Progress progress.Meter
 }
 
 // Result is what was found in one image.
@@ -130,12 +130,16 @@ func (m *Model) pixelSize(given, file float64) (float64, string) {
 }
 
 func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
-	if err := Standardize(im); err != nil {
-		return err
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
+		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}
+	meter := progress.Or(o.Progress)
+	defer meter.End()
 	s, err := m.Segment(ctx, im, run, o.Tile, func(done, total int) {
-		if o.Progress != nil {
-			o.Progress(r.Source, done, total)
+		if done == 0 {
+			meter.Begin(r.Source, "tiles", float64(total))
+		} else {
+			meter.Add(1)
 		}
 	})
 	if err != nil {
@@ -150,8 +154,8 @@ func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run
 		suffix string
 		write  func(w io.Writer) error
 	}{
-		{".probability.npy", func(w io.Writer) error { return npy.Write(w, []int{s.H, s.W}, s.Probability) }},
-		{".probability.tif", func(w io.Writer) error { return tiff.Write(w, s.H, s.W, r.PixelSize, s.Probability) }},
+		{".probability.npy", func(w io.Writer) error { return imagefile.WriteNPY(w, []int{s.H, s.W}, s.Probability) }},
+		{".probability.tif", func(w io.Writer) error { return imagefile.WriteTIFF(w, s.H, s.W, r.PixelSize, s.Probability) }},
 		{".mask.png", func(w io.Writer) error { return WriteMask(w, s.H, s.W, labels) }},
 		{".labels.png", func(w io.Writer) error { return WriteLabels(w, s.H, s.W, labels) }},
 		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.PixelSize) }},

@@ -106,7 +106,7 @@ func New(g *nn.Graph) (*Model, error) {
 	}
 	m.period = f.Period
 	if g.Multiple > 1 && m.period%g.Multiple != 0 {
-		m.period = m.period / gcd(m.period, g.Multiple) * g.Multiple
+		m.period = nn.LCM(m.period, g.Multiple)
 	}
 	m.margin = roundUp(f.Radius, m.period)
 	return m, nil
@@ -171,10 +171,3 @@ func withoutStandardization(g *nn.Graph) {
 type Run func(ctx context.Context, h, w int, image []float32) ([]float32, error)
 
 func roundUp(n, step int) int { return (n + step - 1) / step * step }
-
-func gcd(a, b int) int {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
-}

@@ -5,7 +5,8 @@ import (
 	"image/color"
 	"image/png"
 	"io"
-	"slices"
+
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 )
 
 // WriteMask writes the pixels of particles in white.
@@ -34,7 +35,7 @@ func WriteLabels(w io.Writer, h, width int, labels []int32) error {
 // WriteOverlay writes the image with its particles tinted and outlined. Grey
 // values span all but the darkest and brightest half percent of the pixels.
 func WriteOverlay(w io.Writer, im Image, labels []int32) error {
-	lo, hi := percentiles(im.Pixels)
+	black, white := pixels.Range(im.Pixels)
 	out := image.NewNRGBA(image.Rect(0, 0, im.W, im.H))
 	differs := func(at, y, x int) bool {
 		return y < 0 || x < 0 || y >= im.H || x >= im.W || labels[y*im.W+x] != labels[at]
@@ -42,7 +43,7 @@ func WriteOverlay(w io.Writer, im Image, labels []int32) error {
 	for y := range im.H {
 		for x := range im.W {
 			at := y*im.W + x
-			g := uint8(255 * min(max((im.Pixels[at]-lo)/(hi-lo), 0), 1))
+			g := uint8(255 * min(max((float64(im.Pixels[at])-black)/(white-black), 0), 1))
 			c := color.NRGBA{g, g, g, 255}
 			if labels[at] > 0 {
 				if differs(at, y-1, x) || differs(at, y+1, x) || differs(at, y, x-1) || differs(at, y, x+1) {
@@ -59,19 +60,3 @@ func WriteOverlay(w io.Writer, im Image, labels []int32) error {
 
 // blend tints a grey value by a fifth.
 func blend(g, tint uint8) uint8 { return uint8((4*int(g) + int(tint)) / 5) }
-
-// percentiles are the 0.5 and 99.5 percentiles of a sample of the values.
-func percentiles(x []float32) (lo, hi float32) {
-	const most = 1 << 18
-	step := max(1, len(x)/most)
-	var s []float32
-	for i := 0; i < len(x); i += step {
-		s = append(s, x[i])
-	}
-	slices.Sort(s)
-	lo, hi = s[len(s)/200], s[len(s)-1-len(s)/200]
-	if !(hi > lo) {
-		hi = lo + 1
-	}
-	return lo, hi
-}

@@ -16,12 +16,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
-	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
 	"github.com/refocus-em/refocus/harness/testkit/testnet"
@@ -72,7 +73,7 @@ func TestTilesEqualWhole(t *testing.T) {
 	}
 	const h, w = 403, 550
 	im, truth := discs(h, w)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
@@ -138,7 +139,7 @@ func TestMarginMatters(t *testing.T) {
 		t.Fatal(err)
 	}
 	im, _ := discs(256, 256)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	run := runner(t, g, nil)
@@ -176,31 +177,6 @@ func TestSpans(t *testing.T) {
 				t.Fatalf("%d pixels in tiles of %d end at %d", n, tile, at)
 			}
 		}
-	}
-}
-
-func TestStandardize(t *testing.T) {
-	im, _ := discs(50, 41)
-	if err := Standardize(im); err != nil {
-		t.Fatal(err)
-	}
-	var mean, square float64
-	for _, v := range im.Pixels {
-		mean += float64(v)
-		square += float64(v) * float64(v)
-	}
-	n := float64(len(im.Pixels))
-	if math.Abs(mean/n) > 1e-6 || math.Abs(square/n-1) > 1e-6 {
-		t.Errorf("mean %g, mean square %g", mean/n, square/n)
-	}
-	for name, bad := range map[string]float32{"is NaN": float32(math.NaN()), "is +Inf": float32(math.Inf(1))} {
-		im.Pixels[41+3] = bad
-		if err := Standardize(im); err == nil || !strings.Contains(err.Error(), "pixel (1, 3) "+name) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := Standardize(Image{2, 2, []float32{5, 5, 5, 5}}); err == nil {
-		t.Error("accepted a constant image")
 	}
 }
 
@@ -325,20 +301,27 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(one, func(b *bytes.Buffer) error { return tiff.Write(b, im.H, im.W, 0.5, im.Pixels) })
+	write(one, func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, im.H, im.W, 0.5, im.Pixels) })
 	write(two, func(b *bytes.Buffer) error {
-		return npy.Write(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
+		return imagefile.WriteNPY(b, []int{2, im.H, im.W}, append(slices.Clone(im.Pixels), im.Pixels...))
 	})
 	write(bad, func(b *bytes.Buffer) error { b.WriteString("\x89PNG\r\n\x1a\nnonsense"); return nil })
 	out := filepath.Join(dir, "out")
-	seen := map[string]bool{}
+	var told progresstest.Recorder
 	results, err := m.Files(context.Background(), []string{one, bad, two}, out, runner(t, g, nil), Options{
-		MinArea: 12, Progress: func(name string, done, total int) { seen[name] = done == total }})
+		MinArea: 12, Progress: &told})
 	if err == nil || !strings.Contains(err.Error(), "bad.png") || strings.Contains(err.Error(), "one.tif") {
 		t.Errorf("error %v, want one about bad.png", err)
 	}
-	if len(results) != 3 || !seen[one] || !seen[two+"[1]"] {
-		t.Fatalf("%d results, progress %v", len(results), seen)
+	var seen []string
+	for _, p := range told.Phases {
+		seen = append(seen, p.Name)
+		if p.Done != p.Total || !p.Ended {
+			t.Errorf("told %+v", p)
+		}
+	}
+	if want := []string{one, two + "[0]", two + "[1]"}; len(results) != 3 || !slices.Equal(seen, want) {
+		t.Fatalf("%d results, told of %v, want %v", len(results), seen, want)
 	}
 	if r := results[0]; r.PixelSize != 0.5 || !strings.Contains(r.Note, "resample") {
 		t.Errorf("pixel size %g, note %q", r.PixelSize, r.Note)
@@ -431,9 +414,9 @@ func TestPython(t *testing.T) {
 	dir := t.TempDir()
 	im, _ := discs(7, 11)
 	for name, f := range map[string]func(b *bytes.Buffer) error{
-		"a.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0.2, im.Pixels) },
-		"b.tif": func(b *bytes.Buffer) error { return tiff.Write(b, 7, 11, 0, im.Pixels) },
-		"c.npy": func(b *bytes.Buffer) error { return npy.Write(b, []int{7, 11}, im.Pixels) },
+		"a.tif": func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, 7, 11, 0.2, im.Pixels) },
+		"b.tif": func(b *bytes.Buffer) error { return imagefile.WriteTIFF(b, 7, 11, 0, im.Pixels) },
+		"c.npy": func(b *bytes.Buffer) error { return imagefile.WriteNPY(b, []int{7, 11}, im.Pixels) },
 	} {
 		var b bytes.Buffer
 		if err := f(&b); err != nil {
@@ -538,7 +521,7 @@ func TestWholeOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	im, _ := discs(33, 50)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	ctx, run := context.Background(), runner(t, g, nil)
@@ -589,7 +572,7 @@ func TestTilesOfOthers(t *testing.T) {
 		t.Errorf("period %d, margin %d", m.period, m.margin)
 	}
 	im, _ := discs(150, 131)
-	if err := Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	ctx, run := context.Background(), runner(t, g, nil)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
+
+	"github.com/refocus-em/refocus/harness/nn"
+
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 )
 
 // DefaultTile is the side of a tile in pixels, overlap included. Larger tiles
@@ -26,34 +29,9 @@ type Segmentation struct {
 	Class       []uint8 // the most probable class
 }
 
-// Standardize gives the image zero mean and unit variance in place. Sums are
-// taken in float64 over the whole image.
-func Standardize(im Image) error {
-	var mean, variance float64
-	for i, v := range im.Pixels {
-		if v != v || math.IsInf(float64(v), 0) {
-			return fmt.Errorf("pixel (%d, %d) is %g; replace what is not a number before segmenting", i/im.W, i%im.W, v)
-		}
-		mean += float64(v)
-	}
-	n := float64(len(im.Pixels))
-	mean /= n
-	for _, v := range im.Pixels {
-		d := float64(v) - mean
-		variance += float64(d * d)
-	}
-	std := math.Sqrt(variance / n)
-	if !(std > 0) || std < 1e-12*math.Abs(mean) {
-		return fmt.Errorf("every pixel has the value %g: there is nothing to segment", im.Pixels[0])
-	}
-	for i, v := range im.Pixels {
-		im.Pixels[i] = float32((float64(v) - mean) / std)
-	}
-	return nil
-}
-
 // Segment predicts a standardised image in tiles of the given side (0:
-// DefaultTile). progress is told how many tiles are done.
+// DefaultTile). progress is told how many tiles are done,
+// before the first as well.
 func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progress func(done, total int)) (*Segmentation, error) {
 	if im.H < 1 || im.W < 1 || len(im.Pixels) != im.H*im.W {
 		return nil, fmt.Errorf("%d pixels for an image of %d×%d", len(im.Pixels), im.H, im.W)
@@ -67,7 +45,11 @@ func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progre
 		return nil, err
 	}
 	s := &Segmentation{H: im.H, W: im.W, Probability: make([]float32, im.H*im.W), Class: make([]uint8, im.H*im.W)}
+	if progress == nil {
+		progress = func(done, total int) {}
+	}
 	k, done, total := len(m.Classes), 0, len(rows)*len(columns)
+	progress(done, total)
 	var buf []float32
 	for _, r := range rows {
 		for _, c := range columns {
@@ -80,9 +62,9 @@ func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progre
 			}
 			buf = buf[:th*tw]
 			for y := range th {
-				from := im.Pixels[mirror(r.begin+y, im.H)*im.W:]
+				from := im.Pixels[pixels.Mirror(r.begin+y, im.H)*im.W:]
 				for x := range tw {
-					buf[y*tw+x] = from[mirror(c.begin+x, im.W)]
+					buf[y*tw+x] = from[pixels.Mirror(c.begin+x, im.W)]
 				}
 			}
 			p, err := run(ctx, th, tw, buf)
@@ -95,25 +77,17 @@ func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progre
 			for y := r.from; y < min(r.to, im.H); y++ {
 				for x := c.from; x < min(c.to, im.W); x++ {
 					at := (y-r.begin)*tw + x - c.begin
-					best := 0
-					for j := 1; j < k; j++ {
-						if p[j*th*tw+at] > p[best*th*tw+at] {
-							best = j
-						}
-					}
 					// the sum of the others is exact where the background is
 					// almost certain; 1−p is not
 					var q float32
 					for j := 1; j < k; j++ {
 						q += p[j*th*tw+at]
 					}
-					s.Probability[y*im.W+x], s.Class[y*im.W+x] = q, uint8(best)
+					s.Probability[y*im.W+x], s.Class[y*im.W+x] = q, uint8(nn.MostProbable(p, th*tw, at))
 				}
 			}
 			done++
-			if progress != nil {
-				progress(done, total)
-			}
+			progress(done, total)
 		}
 	}
 	return s, nil
@@ -158,20 +132,4 @@ func spans(n, tile, margin int) []span {
 		at = s.to
 	}
 	return out
-}
-
-// mirror folds coordinate i ≥ 0 into [0,n) by reflection at the last pixel,
-// which is not repeated.
-func mirror(i, n int) int {
-	if i < n {
-		return i
-	}
-	if n == 1 {
-		return 0
-	}
-	i %= 2 * (n - 1)
-	if i >= n {
-		i = 2*(n-1) - i
-	}
-	return i
 }

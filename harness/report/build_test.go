@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/report/claims"
@@ -48,7 +49,7 @@ func plan(t *testing.T, name, profile string) *study.Plan {
 func history(stage, target string, domains []string, losses []float64) *store.History {
 	e := store.Epoch{LearningRate: 1e-3, TrainLoss: 0.4, Validation: map[string]store.Score{}}
 	for i, d := range domains {
-		e.Validation[d] = store.Score{Loss: losses[i] + series.Offset, Dice: 0.9}
+		e.Validation[d] = store.Score{Loss: losses[i] + backend.LeastOnProbabilities, Dice: 0.9}
 	}
 	return &store.History{Stage: stage, Target: target, Epochs: []store.Epoch{e}, Best: 1}
 }
@@ -203,7 +204,7 @@ func synthetic(t *testing.T, name, profile string) Input {
 			ep := store.Epoch{LearningRate: r.LearningRate, TrainLoss: 0.5 / float64(e+1), Validation: map[string]store.Score{}}
 			for i := range p.Domains {
 				v := 0.1 / float64(e+1) * math.Exp(0.3*random.Stream(1, r.ID, uint64(e), uint64(i)).NormFloat64())
-				ep.Validation[p.Domains[i].Key] = store.Score{Loss: series.Offset + v, Dice: 0.8}
+				ep.Validation[p.Domains[i].Key] = store.Score{Loss: backend.LeastOnProbabilities + v, Dice: 0.8}
 			}
 			h.Epochs = append(h.Epochs, ep)
 		}

@@ -49,10 +49,7 @@ type Picture struct {
 
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
-	if in.Plan.Study.Training.Loss == backend.LossOnProbabilities {
-		return series.Offset
-	}
-	return 0
+	return backend.LeastLoss(in.Plan.Study.Training.Loss)
 }
 
 // loss is an epoch's validation loss on a domain, without the offset; NaN where

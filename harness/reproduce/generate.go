@@ -2,13 +2,32 @@ package reproduce
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
 )
+
+// FindImages finds images of a simulated domain in the store: those to train on or,
+// where only these have been made, those to validate on.
+func FindImages(st *store.Store, p *study.Plan, d *study.Domain) (dataset.Source, dataset.Ready, error) {
+	var err error
+	for _, split := range []string{dataset.Train, dataset.Validation} {
+		src := Source(p.Study, d, split)
+		var ready dataset.Ready
+		if ready, err = dataset.Find(st.Root(), src.Digest()); err == nil {
+			return src, ready, nil
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, p.Study.ProfileName(), st.Root())
+	}
+	return dataset.Source{}, dataset.Ready{}, err
+}
 
 // Generate makes the simulated data sets that are missing and returns where
 // every domain's images are.

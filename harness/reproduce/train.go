@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/train"
 )
@@ -36,14 +37,30 @@ type TrainOptions struct {
 	StudyDigest string // of the resolved spec, recorded in manifests
 	Harness     string // version, recorded in manifests
 	Files       map[string]train.Files
+	// Progress counts the work of all runs, in the unit of train.Spec.Work, and is
+	// told of restarts, damaged checkpoints and failures. Its event "run" tells of
+	// every run that this process has finished. Nil for none.
+	Progress progress.Meter
+}
 
-	Started  func(*Node)                // a run begins, or goes on
-	Progress func(*Node, train.Event)   // within a run
-	Finished func(*Node, time.Duration) // by this process
-	Skipped  func(*Node)                // finished before, or by another process
-	Failed   func(*Node, error)         // for good
-	Restart  func(*Node, error, int)    // the backend failed; trying again
-	Damaged  func(*Node, string, error) // the checkpoint, now in this file; beginning again
+// Share divides the cores between runs trained at once and threads of each, as far
+// as these are not given (0), for networks of some width. Small networks gain more
+// from running side by side than from threads within one; large ones would need
+// too much memory.
+func Share(jobs, threads, cores, width int) (int, int) {
+	if jobs <= 0 && threads <= 0 && width <= 16 {
+		return cores, 1
+	}
+	if jobs <= 0 {
+		jobs = 1
+		if threads > 0 {
+			jobs = max(1, cores/threads)
+		}
+	}
+	if threads <= 0 {
+		threads = max(1, cores/jobs)
+	}
+	return jobs, threads
 }
 
 // Failure is a run that could not be trained.
@@ -60,6 +77,9 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	q := newQueue(nodes)
+	meter := progress.Or(o.Progress)
+	before := begin(meter, st, nodes)
+	defer meter.End()
 	// Whatever ends the context must wake the workers that wait for work.
 	defer context.AfterFunc(ctx, q.wake)()
 	var wg sync.WaitGroup
@@ -67,7 +87,7 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := &worker{st: st, o: &o, q: q, giveUp: cancel}
+			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel}
 			defer w.stop()
 			for {
 				n := q.next(ctx)
@@ -80,6 +100,28 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 	}
 	wg.Wait()
 	return q.failures, context.Cause(ctx)
+}
+
+// begin begins the phase and skips the runs that the store has already, which it
+// returns.
+func begin(meter progress.Meter, st *store.Store, nodes []*Node) map[*Node]bool {
+	var total, already float64
+	before := map[*Node]bool{}
+	for _, n := range nodes {
+		total += n.Spec.Work()
+		if st.HasRun(n.Digest) {
+			already += n.Spec.Work()
+			before[n] = true
+		}
+	}
+	if len(before) > 0 {
+		meter.Printf("%d of %d runs are in the store already", len(before), len(nodes))
+	}
+	if len(before) < len(nodes) {
+		meter.Begin("training", "image-steps", total)
+		meter.Skip(already)
+	}
+	return before
 }
 
 // retry is how long a run that another process is working on is left alone.
@@ -176,6 +218,8 @@ type worker struct {
 	st     *store.Store
 	o      *TrainOptions
 	q      *queue
+	meter  progress.Meter
+	before map[*Node]bool          // in the store when Train began
 	giveUp context.CancelCauseFunc // ends all workers
 	proc   Process
 	desc   backend.Description
@@ -206,29 +250,20 @@ func (w *worker) start(ctx context.Context) error {
 }
 
 func (w *worker) run(ctx context.Context, n *Node) {
-	start := time.Now()
 	err := w.attempts(ctx, n)
 	switch {
 	case errors.Is(err, store.ErrDone):
-		call(w.o.Skipped, n)
+		if !w.before[n] { // another process has done it
+			w.meter.Skip(n.Spec.Work())
+		}
 		err = nil
-	case errors.Is(err, store.ErrBusy):
+	case err == nil, errors.Is(err, store.ErrBusy):
 	case errors.As(err, new(*storeError)):
 		w.giveUp(fmt.Errorf("%s: %w", n.Run.ID, err))
-	case err != nil:
-		if ctx.Err() == nil && w.o.Failed != nil {
-			w.o.Failed(n, err)
-		}
-	case w.o.Finished != nil:
-		w.o.Finished(n, time.Since(start))
+	case ctx.Err() == nil:
+		w.meter.Printf("%s failed: %v", n.Run.ID, err)
 	}
 	w.q.settle(n, err)
-}
-
-func call(f func(*Node), n *Node) {
-	if f != nil {
-		f(n)
-	}
 }
 
 // attempts claims a run and trains it, with a new backend process after each
@@ -245,10 +280,11 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		return &storeError{err}
 	}
 	defer claim.Release()
-	call(w.o.Started, n)
 	started := time.Now()
+	meter := &once{Meter: w.meter}
 	for restarts := 0; ; restarts++ {
-		res, err := w.attempt(ctx, n, claim)
+		meter.done = 0
+		res, err := w.attempt(ctx, n, claim, meter)
 		if err == nil {
 			return w.commit(claim, n, res, started, restarts)
 		}
@@ -256,13 +292,11 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		if ctx.Err() != nil || !backendFailed(err) || restarts >= w.o.Restarts {
 			return err
 		}
-		if w.o.Restart != nil {
-			w.o.Restart(n, err, restarts+1)
-		}
+		w.meter.Printf("%s: %v\n%s: restarting the backend, going on from the last checkpoint (%d of %d)", n.Run.ID, err, n.Run.ID, restarts+1, w.o.Restarts)
 	}
 }
 
-func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim) (*train.Result, error) {
+func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter progress.Meter) (*train.Result, error) {
 	if err := w.start(ctx); err != nil {
 		return nil, err
 	}
@@ -277,11 +311,25 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim) (*tra
 			return nil, err
 		}
 	}
-	return train.Run(ctx, w.proc, job, keeper{claim, n, w.o.Damaged}, func(e train.Event) {
-		if w.o.Progress != nil {
-			w.o.Progress(n, e)
-		}
-	})
+	return train.Run(ctx, w.proc, job, keeper{claim, n, meter}, meter)
+}
+
+// once passes a run's work on to a meter, but not again what an attempt repeats of
+// an earlier one.
+type once struct {
+	progress.Meter
+	done, told float64 // in this attempt, and by all
+}
+
+func (o *once) Add(n float64)  { o.tell(n, o.Meter.Add) }
+func (o *once) Skip(n float64) { o.tell(n, o.Meter.Skip) }
+
+func (o *once) tell(n float64, tell func(float64)) {
+	o.done += n
+	if more := o.done - o.told; more > 0 {
+		o.told = o.done
+		tell(more)
+	}
 }
 
 func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started time.Time, restarts int) error {
@@ -317,6 +365,11 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	}); err != nil {
 		return &storeError{err}
 	}
+	best := r.History.Epochs[r.History.Best-1]
+	w.meter.Event("run", map[string]any{
+		"id": n.Run.ID, "digest": n.Digest, "seconds": m.Finished.Sub(m.Started).Seconds(),
+		"best_epoch": r.History.Best, "validation_loss": best.Validation[r.History.Target].Loss,
+	})
 	return nil
 }
 
@@ -328,8 +381,8 @@ func (e *storeError) Unwrap() error { return e.error }
 // keeper is a node's claim whose failures to write are known as the store's.
 type keeper struct {
 	*store.Claim
-	node    *Node
-	damaged func(*Node, string, error)
+	node  *Node
+	meter progress.Meter
 }
 
 func (k keeper) SetCheckpoint(b []byte) error {
@@ -344,9 +397,8 @@ func (k keeper) Damaged(damage error) error {
 	if err != nil {
 		return &storeError{err}
 	}
-	if k.damaged != nil {
-		k.damaged(k.node, path, damage)
-	}
+	id := k.node.Run.ID
+	k.meter.Printf("%s: warning: its checkpoint is damaged: %v\n%s: starting from its beginning, which gives the same result; the damaged file is kept as %s until the run is done", id, damage, id, path)
 	return nil
 }
 

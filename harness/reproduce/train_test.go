@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -122,12 +124,12 @@ func TestTrain(t *testing.T) {
 			t.Errorf("%d jobs gave other results", jobs)
 		}
 		// A second call finds everything done.
-		skipped := 0
+		var told progresstest.Recorder
 		o.Launch = func(context.Context) (Process, error) { return nil, errors.New("nothing should start") }
-		o.Skipped = func(*Node) { skipped++ }
+		o.Progress = &told
 		o.Jobs = 1
-		if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 || skipped != len(nodes) {
-			t.Errorf("second call: %v, %v, %d skipped", err, failures, skipped)
+		if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 || len(told.Phases) > 0 || len(told.Events) > 0 {
+			t.Errorf("second call: %v, %v, told %+v", err, failures, &told)
 		}
 	}
 }
@@ -145,7 +147,7 @@ func TestRestart(t *testing.T) {
 		"nonsense": &backend.NonsenseError{Plugin: "fake", Method: "Train", What: "NaN"},
 	} {
 		st := openStore(t)
-		restarts := 0
+		var told progresstest.Recorder
 		o := options(files, func(n int64) error {
 			if n == 6 { // of every process, so each dies once in its second epoch or later
 				return cause
@@ -154,13 +156,17 @@ func TestRestart(t *testing.T) {
 		})
 		o.Jobs = 1
 		o.Restarts = 20
-		o.Restart = func(*Node, error, int) { restarts++ }
+		o.Progress = &told
 		failures, err := Train(context.Background(), st, nodes, o)
 		if err != nil || len(failures) > 0 {
 			t.Fatalf("%s: %v, %v", name, err, failures)
 		}
-		if restarts == 0 {
-			t.Errorf("%s: nothing was restarted", name)
+		if len(told.Messages) == 0 || !strings.Contains(told.Messages[0], "restarting the backend") {
+			t.Errorf("%s: nothing was restarted: told %q", name, told.Messages)
+		}
+		// Work that was lost and done again counts once.
+		if p := told.Phases[0]; math.Abs(p.Done+p.Skipped-p.Total) > 1e-9 {
+			t.Errorf("%s: told of %g and %g of %g units of work", name, p.Done, p.Skipped, p.Total)
 		}
 		if !equal(results(t, st, nodes), results(t, clean, nodes)) {
 			t.Errorf("%s: restarted runs have other results", name)
@@ -191,15 +197,33 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 	claim.Release()
 	o := options(files, nil)
-	told := 0
-	o.Damaged = func(n *Node, path string, err error) {
-		told++
-		if b, e := os.ReadFile(path); e != nil || string(b) != "rubbish, long enough" || n != nodes[0] || err == nil {
-			t.Errorf("told %v of %s, %s: %q, %v", err, n.Run.ID, path, b, e)
-		}
+	var told progresstest.Recorder
+	o.Progress = &told
+	aside := ""
+	o.Jobs = 1
+	o.Launch = func(context.Context) (Process, error) {
+		return &fakebackend.Backend{Fault: func(n int64) error {
+			if n > 1 {
+				return nil
+			}
+			// The run goes on, and the damaged file is still there.
+			kept, err := filepath.Glob(filepath.Join(st.Root(), "runs", ".work", nodes[0].Digest, "damaged*"))
+			if err != nil || len(kept) != 1 {
+				t.Errorf("kept %v, %v", kept, err)
+				return nil
+			}
+			aside = kept[0]
+			if b, err := os.ReadFile(aside); err != nil || string(b) != "rubbish, long enough" {
+				t.Errorf("%s: %q, %v", aside, b, err)
+			}
+			return nil
+		}}, nil
 	}
-	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 || told != 1 {
-		t.Fatal(err, failures, told)
+	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+		t.Fatal(err, failures)
+	}
+	if len(told.Messages) != 1 || !strings.HasPrefix(told.Messages[0], "a: warning: its checkpoint is damaged") || !strings.Contains(told.Messages[0], aside) {
+		t.Errorf("told %q, the damaged checkpoint was kept as %q", told.Messages, aside)
 	}
 	if !equal(results(t, st, nodes), want) {
 		t.Error("beginning again gave other results")
@@ -217,14 +241,14 @@ func TestFailureIsContained(t *testing.T) {
 	o := options(files, nil)
 	var mu sync.Mutex
 	attempts := 0
-	current := ""
 	o.Jobs = 1
-	o.Started = func(n *Node) { mu.Lock(); current = n.Run.ID; mu.Unlock() }
 	o.Launch = func(context.Context) (Process, error) {
 		return &fakebackend.Backend{Fault: func(int64) error {
 			mu.Lock()
 			defer mu.Unlock()
-			if current == "a" {
+			if state, err := st.State(nodes[0].Digest); err != nil {
+				t.Error(err)
+			} else if state == store.Running {
 				attempts++
 				return &backend.CrashError{Plugin: "fake", During: "Train", LastWords: []string{"out of memory"}}
 			}
@@ -263,7 +287,11 @@ func TestTwoHarnesses(t *testing.T) {
 		go func() {
 			defer wg.Done()
 			o := options(files, nil)
-			o.Started = func(n *Node) { mu.Lock(); trained[n.Run.ID]++; mu.Unlock() }
+			o.Progress = &progresstest.Recorder{OnEvent: func(e progresstest.Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				trained[e.Fields["id"].(string)]++
+			}}
 			if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
 				t.Error(err, failures)
 			}
@@ -307,14 +335,18 @@ func TestUnusableStore(t *testing.T) {
 	st := openStore(t)
 	o := options(files, nil)
 	o.Jobs = 1
-	begun := 0
-	o.Started = func(*Node) { begun++ }
-	o.Progress = func(n *Node, _ train.Event) { // nothing can be written where no folder is
-		os.RemoveAll(filepath.Join(st.Root(), "runs", ".work", n.Digest))
-	}
+	work := func(name string) string { return filepath.Join(st.Root(), "runs", ".work", name) }
+	o.Progress = &progresstest.Recorder{OnAdd: func(progresstest.Phase) { // nothing can be written where no folder is
+		for _, n := range nodes {
+			os.RemoveAll(work(n.Digest))
+		}
+	}}
 	_, err := Train(context.Background(), st, nodes, o)
-	if err == nil || !strings.Contains(err.Error(), "a: writing the checkpoint") || begun != 1 {
-		t.Errorf("%d runs were begun; error %v", begun, err)
+	if err == nil || !strings.Contains(err.Error(), "a: writing the checkpoint") {
+		t.Errorf("error %v", err)
+	}
+	if begun, _ := filepath.Glob(work("*.lock")); len(begun) != 1 {
+		t.Errorf("runs were begun: %v", begun)
 	}
 }
 

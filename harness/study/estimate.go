@@ -11,9 +11,11 @@ import (
 // Estimate is what a plan asks of a machine.
 type Estimate struct {
 	Domains    int   `json:"domains"`
-	Structures int   `json:"structures"` // to simulate; domains of equal specimens share them
-	Images     int   `json:"images"`     // simulated, training and validation, over all domains
-	DataBytes  int64 `json:"data_bytes"` // exit waves, images and labels
+	Structures int   `json:"structures"`  // to simulate; domains of equal specimens share them
+	Images     int   `json:"images"`      // simulated, training and validation, over all domains
+	ImageBytes int64 `json:"image_bytes"` // images and their labels
+	// WaveBytes are those of the structures' exit waves, which need not be kept.
+	WaveBytes int64 `json:"wave_bytes"`
 
 	Pretrainings         int `json:"pretrainings"`          // in this plan
 	PretrainingsShared   int `json:"pretrainings_shared"`   // with pretrain_sharing = "seed"
@@ -58,11 +60,12 @@ func (p *Plan) Estimate() Estimate {
 		}
 		n := d.TrainImages + d.ValidationImages
 		e.Images += n
-		e.DataBytes += int64(n) * int64(d.Simulation.Crop) * int64(d.Simulation.Crop) * 4
+		pixels := int64(d.Simulation.Crop) * int64(d.Simulation.Crop)
+		e.ImageBytes += int64(n) * pixels * (4 + 1)
 		if m := d.Simulation; structures[m] == 0 {
 			structures[m] = n
 			e.Structures += n
-			e.DataBytes += int64(n) * (int64(m.Phonons)*int64(m.Output)*int64(m.Output)*8 + int64(m.Crop)*int64(m.Crop))
+			e.WaveBytes += int64(n) * (int64(m.Phonons)*int64(m.Output)*int64(m.Output)*8 + pixels)
 			e.simulation += float64(n) * simulationWork(m)
 		}
 	}

@@ -43,7 +43,8 @@ func TestEstimateCounts(t *testing.T) {
 		"images":            {int64(e.Images), 11 * 640},
 		"image-steps":       {e.ImageSteps, 7200*512*8*10 + 7200/4*(64+128+256+512)*8*10},
 		"validation images": {e.ValidationImages, 2 * 7200 * 10 * 11 * 128},
-		"bytes":             {e.DataBytes, 11*640*512*512*4 + 640*(8*640*640*8+512*512)},
+		"bytes":             {e.ImageBytes, 11 * 640 * 512 * 512 * (4 + 1)},
+		"bytes of waves":    {e.WaveBytes, 640 * (8*640*640*8 + 512*512)},
 	} {
 		if c.got != c.want {
 			t.Errorf("%s: %d, want %d", name, c.got, c.want)

@@ -62,8 +62,8 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 		g, m := s.Grid, s.Simulation
 		row("structures", "%s to simulate (%d training + %d validation each), %d × %d samples",
 			count(int64(e.Structures)), g.TrainImages, g.ValidationImages, m.Grid, m.Grid)
-		row("images", "%s of %d × %d pixels at %.3g Å; %s with exit waves",
-			count(int64(e.Images)), m.Crop, m.Crop, m.Cell/float64(m.Output), byteCount(e.DataBytes))
+		row("images", "%s of %d × %d pixels at %.3g Å; %s, and %s of exit waves unless they are dropped",
+			count(int64(e.Images)), m.Crop, m.Crop, m.Cell/float64(m.Output), byteCount(e.ImageBytes), byteCount(e.WaveBytes))
 	}
 	if s.Kind == Transfer {
 		row("pretrainings", "%s (%s shared per seed, %s without sharing)",

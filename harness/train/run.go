@@ -11,6 +11,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/store"
 )
@@ -41,14 +42,6 @@ type Checkpoints interface {
 	Damaged(err error) error
 }
 
-// Event reports progress: after every optimiser step and every validation set,
-// and once for all that a checkpoint saves doing again.
-type Event struct {
-	Epoch   int     // from 1
-	Work    float64 // since the last event, in the unit of Spec.Work
-	Resumed bool
-}
-
 // Result is a finished stage.
 type Result struct {
 	History store.History
@@ -64,8 +57,11 @@ type Seconds struct {
 }
 
 // Run trains the job on a new session of b, from its last checkpoint where
-// there is one that is whole. The result does not depend on interruptions.
-func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, report func(Event)) (*Result, error) {
+// there is one that is whole. The result does not depend on interruptions. The
+// meter counts work in the unit of Spec.Work, after every optimiser step and every
+// validation set; what the checkpoint saves doing again is skipped. Its phases are
+// the caller's.
+func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, meter progress.Meter) (*Result, error) {
 	s := job.Spec
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -87,7 +83,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, samples: samples, sess: sess, graph: g, report: report}
+	r := &runner{spec: s, samples: samples, sess: sess, graph: g, meter: meter}
 	c, err := keep.Checkpoint()
 	if err != nil {
 		return nil, fmt.Errorf("reading the checkpoint (where it is removed, the run starts from its beginning): %w", err)
@@ -106,7 +102,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, repo
 			return nil, fmt.Errorf("restoring the checkpoint %s (where it is removed, the run starts from its beginning): %w", keep.CheckpointPath(), err)
 		}
 		n := len(r.result.History.Epochs)
-		report(Event{Epoch: n, Work: s.epochWork() * float64(n), Resumed: true})
+		meter.Skip(s.epochWork() * float64(n))
 	case s.Parent != "":
 		if err := sess.SetState(ctx, job.Parent); err != nil {
 			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
@@ -163,7 +159,7 @@ type runner struct {
 	samples []backend.Sample
 	sess    backend.Session
 	graph   *nn.Graph
-	report  func(Event)
+	meter   progress.Meter
 	result  Result
 }
 
@@ -181,7 +177,7 @@ func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 			if st.Skipped {
 				e.Skipped++
 			}
-			r.report(Event{Epoch: epoch + 1, Work: float64(len(batches[steps]))})
+			r.meter.Add(float64(len(batches[steps])))
 			steps++
 			return nil
 		})
@@ -198,7 +194,7 @@ func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 			return nil, fmt.Errorf("validating on %s: %w", d.Name, err)
 		}
 		e.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
-		r.report(Event{Epoch: epoch + 1, Work: float64(len(ev.Loss)) / validationWork})
+		r.meter.Add(float64(len(ev.Loss)) / validationWork)
 	}
 	r.result.Seconds.Evaluate += time.Since(start).Seconds()
 

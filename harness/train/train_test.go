@@ -16,6 +16,8 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/progress"
+	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/safetensors"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
@@ -70,12 +72,12 @@ func job(t *testing.T) Job {
 
 func TestProtocol(t *testing.T) {
 	j := job(t)
-	var work float64
-	r, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, func(e Event) { work += e.Work })
+	var told progresstest.Recorder
+	r, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, &told)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if work != j.Spec.Work() || work != 5*(6*8+6.0/3) {
+	if work := told.Phases[0].Done; work != j.Spec.Work() || work != 5*(6*8+6.0/3) {
 		t.Errorf("reported work %g, the spec says %g", work, j.Spec.Work())
 	}
 	h := r.History
@@ -107,7 +109,7 @@ func TestProtocol(t *testing.T) {
 // A run that is interrupted at any step ends with the same bits.
 func TestResumeGivesTheSameBits(t *testing.T) {
 	j := job(t)
-	want, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, func(Event) {})
+	want, err := Run(context.Background(), &fakebackend.Backend{}, j, &memory{}, progress.None{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,19 +122,19 @@ func TestResumeGivesTheSameBits(t *testing.T) {
 			}
 			return nil
 		}}
-		if _, err := Run(context.Background(), b, j, keep, func(Event) {}); !errors.Is(err, broken) {
+		if _, err := Run(context.Background(), b, j, keep, progress.None{}); !errors.Is(err, broken) {
 			t.Fatalf("stopped at %d: %v", stop, err)
 		}
-		var work float64
-		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(e Event) { work += e.Work })
+		var told progresstest.Recorder
+		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, &told)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
 			t.Fatalf("stopped at step %d, the resumed run differs", stop)
 		}
-		if math.Abs(work-j.Spec.Work()) > 1e-9 {
-			t.Errorf("stopped at step %d, the resumed run reported work %g of %g", stop, work, j.Spec.Work())
+		if p := told.Phases[0]; math.Abs(p.Done+p.Skipped-j.Spec.Work()) > 1e-9 {
+			t.Errorf("stopped at step %d, the resumed run reported work %g and skipped %g of %g", stop, p.Done, p.Skipped, j.Spec.Work())
 		}
 	}
 }
@@ -142,7 +144,7 @@ func TestResumeGivesTheSameBits(t *testing.T) {
 func TestDamagedCheckpoint(t *testing.T) {
 	j := job(t)
 	keep := &memory{}
-	want, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(Event) {})
+	want, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, progress.None{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,8 +158,8 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 	for name, b := range damages {
 		keep := &memory{b: b}
-		var work float64
-		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(e Event) { work += e.Work })
+		var told progresstest.Recorder
+		got, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, &told)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -167,8 +169,8 @@ func TestDamagedCheckpoint(t *testing.T) {
 		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
 			t.Errorf("%s: the result differs", name)
 		}
-		if work != j.Spec.Work() {
-			t.Errorf("%s: reported work %g of %g", name, work, j.Spec.Work())
+		if work := told.Phases[0].Done; work != j.Spec.Work() {
+			t.Errorf("%s: reported work %g of %g", name, told.Phases[0].Done, j.Spec.Work())
 		}
 	}
 }
@@ -177,7 +179,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 func TestCheckpointErrors(t *testing.T) {
 	j := job(t)
 	keep := &memory{}
-	if _, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, func(Event) {}); err != nil {
+	if _, err := Run(context.Background(), &fakebackend.Backend{}, j, keep, progress.None{}); err != nil {
 		t.Fatal(err)
 	}
 	trouble := errors.New("read the/file: input/output error")
@@ -189,7 +191,7 @@ func TestCheckpointErrors(t *testing.T) {
 		"unreadable": {&memory{fails: trouble}, &fakebackend.Backend{}, []string{"the/file", "input/output", "removed"}},
 		"refused":    {keep, refusing{&fakebackend.Backend{}}, []string{"the/file", "no such tensor", "removed"}},
 	} {
-		_, err := Run(context.Background(), c.b, j, c.keep, func(Event) {})
+		_, err := Run(context.Background(), c.b, j, c.keep, progress.None{})
 		for _, w := range c.want {
 			if err == nil || !strings.Contains(err.Error(), w) {
 				t.Errorf("%s: error %v does not say %q", name, err, w)

@@ -113,11 +113,7 @@ func (m *Model) Score() store.Score {
 // Loss is the lowest validation loss on the target, above the minimum of the
 // study's loss.
 func (m *Model) Loss() float64 {
-	l := m.Score().Loss
-	if m.Spec.Loss == backend.LossOnProbabilities {
-		l -= math.Log1p(math.Exp(-1))
-	}
-	return l
+	return m.Score().Loss - backend.LeastLoss(m.Spec.Loss)
 }
 
 // String names the run and its loss, for people.

@@ -20,7 +20,7 @@
 // Results are the same whatever the number of threads, the instruction set
 // (REFOCUS_ISA) and the architecture: every sum is a chain, or blocks of chains,
 // that follow from the shapes alone; exponentials and logarithms come from
-// internal/pmath and half precision from internal/half. internal/smoke holds the
+// internal/pmath and half precision from harness/half. internal/smoke holds the
 // digests that pin the bits; whoever changes them changes the numeric version.
 //
 // # Accuracy

@@ -14,7 +14,10 @@ import (
 
 // TestAgainstPyTorch trains ten Adam steps beside PyTorch in float32, with
 // PyTorch in float64 as the judge of gradients: a float32 program may be twice
-// as far from it as PyTorch's own.
+// as far from it as PyTorch's own. On no step is a value of the float64 run near
+// a switch of a ReLU or a pool (torchtest.Answer), so it does not matter in what
+// order a processor's kernels sum. At a rate of 1e-5 rounding errors of vanishing
+// gradients, of which Adam makes whole steps, do not add up to a switch either.
 func TestAgainstPyTorch(t *testing.T) {
 	cases := []struct {
 		name    string
@@ -31,7 +34,7 @@ func TestAgainstPyTorch(t *testing.T) {
 	const steps = 10
 	var jobs []torchtest.Job
 	for _, c := range cases {
-		j := torchtest.Job{Width: c.width, Graph: unet(t, c.width), N: c.n, H: c.h, W: c.w, Loss: c.loss, LearningRate: 1e-4, Frozen: c.frozen}
+		j := torchtest.Job{Width: c.width, Graph: unet(t, c.width), N: c.n, H: c.h, W: c.w, Loss: c.loss, LearningRate: 1e-5, Frozen: c.frozen}
 		j.Images, j.Labels = disc(steps*c.n, c.h, c.w)
 		jobs = append(jobs, j)
 	}
@@ -46,8 +49,10 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer) {
 	torch, exact := answer.Float32, answer.Float64
 	g, frozen, n, h, w := job.Graph, job.Frozen, job.N, job.H, job.W
 	steps := len(torch.Loss)
-	path, digest := save(t, steps*n, h, w, job.Images, job.Labels)
+	answer.Check(t)
+	path, digest := save(t, steps*n, h, w, answer.Images, job.Labels)
 	s := open(t, g, backend.Options{Loss: job.Loss})
+	answer.Prepare(t, s, 0)
 	if err := s.LoadDataset(ctx, "d", path, digest); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +65,7 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer) {
 		r.Batches = append(r.Batches, b)
 	}
 
-	out, err := s.Predict(ctx, backend.Tensor{Shape: []int{n, 1, h, w}, F32: job.Images[:n*h*w]})
+	out, err := s.Predict(ctx, backend.Tensor{Shape: []int{n, 1, h, w}, F32: answer.Images[:n*h*w]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +89,7 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer) {
 	if len(gradients) != len(names) || len(names) != len(exact.Gradients) {
 		t.Fatalf("%d gradients, want %d; PyTorch has %d", len(gradients), len(names), len(exact.Gradients))
 	}
+	worst := 0.0
 	for i, v := range gradients {
 		if v.Name != names[i] {
 			t.Fatalf("gradient %d is of %q, want %q", i, v.Name, names[i])
@@ -92,23 +98,43 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer) {
 		// value of typical size, and tensors whose every element is noise.
 		want := exact.Gradients[v.Name]
 		allowed := max(2*torchtest.Distance(torch.Gradients[v.Name], want), 1e-5*torchtest.Norm(want), 1e-7)
+		worst = max(worst, torchtest.Distance(v.F32, want)/allowed)
 		if d := torchtest.Distance(v.F32, want); !(d <= allowed) {
 			t.Errorf("gradient of %s is %g from the exact one (of norm %g), PyTorch's %g", v.Name, d, torchtest.Norm(want), torchtest.Distance(torch.Gradients[v.Name], want))
 		}
 	}
 
-	// A pre-activation within a rounding error of 0 sometimes falls on different
-	// sides in different programs, PyTorch's own float32 and float64 among them.
-	// The deepest layers see only 18 pixels per channel here, so one such flip
-	// parts two trajectories for good: losses are held to 1e-4 of the nearer of
-	// both, statistics to 1e-5 after one step and to 2e-3 after ten.
-	train := func(from, to int) *safetensors.File {
+	t.Logf("gradients differ by at most %.2f of what is allowed", worst)
+
+	decoded := func() *safetensors.File {
+		f, err := safetensors.Decode(state(t, s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	float32s := func(f *safetensors.File, name string) []float32 {
+		x, err := f.Float32(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	statistics := func(f *safetensors.File, want map[string][]float64, bound float64) {
+		t.Helper()
+		for _, p := range g.Statistics() {
+			if d := torchtest.Distance(float32s(f, p.Name), want[p.Name]); !(d <= bound*max(1, torchtest.Norm(want[p.Name]))) {
+				t.Errorf("%s differs by %g", p.Name, d)
+			}
+		}
+	}
+	for i := range steps {
+		answer.Prepare(t, s, i)
+		before := decoded()
 		part := r
-		part.Batches = r.Batches[from:to]
+		part.Batches = r.Batches[i : i+1]
 		err := s.Train(ctx, part, func(p backend.Step) error {
-			i := from + p.Batch
-			d := min(math.Abs(p.Loss-torch.Loss[i]), math.Abs(p.Loss-exact.Loss[i]))
-			if !(d <= 1e-4) {
+			if d := math.Abs(p.Loss - exact.Loss[i]); !(d <= 1e-5) {
 				t.Errorf("loss of step %d differs by %g", i, d)
 			}
 			return nil
@@ -116,48 +142,27 @@ func againstPyTorch(t *testing.T, job torchtest.Job, answer torchtest.Answer) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := safetensors.Decode(state(t, s))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
-	after := train(0, 1)
-	for _, p := range g.Statistics() {
-		got, err := after.Float32(p.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := exact.First[p.Name]
-		if d := torchtest.Distance(got, want); !(d <= 1e-5*max(1, torchtest.Norm(want))) {
-			t.Errorf("%s differs by %g after one step", p.Name, d)
-		}
-	}
-	after = train(1, steps)
-	for _, p := range g.Tensors {
-		if p.Role == nn.Constant {
-			continue
-		}
-		got, err := after.Float32(p.Name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch {
-		case p.Role == nn.Statistic:
+		after := decoded()
+		for _, p := range g.Tensors {
+			if p.Role == nn.Constant {
+				continue
+			}
+			still := p.Role == nn.Parameter && slices.Contains(frozen, nn.Group(p.Name))
+			if moved := torchtest.Largest(float32s(after, p.Name), float32s(before, p.Name)) != 0; moved == still {
+				t.Errorf("%s moves in step %d: %v", p.Name, i, moved)
+			}
+			// Ten steps of a weight whose gradient vanishes are noise; of all of a
+			// tensor, the steps are within a few thousandths.
 			want := exact.State[p.Name]
-			d := min(torchtest.Distance(got, want), torchtest.Distance(got, torch.State[p.Name]))
-			if !(d <= 2e-3*max(1, torchtest.Norm(want))) {
-				t.Errorf("%s differs by %g", p.Name, d)
+			if d, way := torchtest.Distance(float32s(after, p.Name), want), torchtest.Distance(p.Data, want); i == steps-1 && p.Role == nn.Parameter && !(d <= 2e-2*way) {
+				t.Errorf("%s has moved by %g and is %g away from where it should be", p.Name, way, d)
 			}
-			if torchtest.Largest(got, p.Data) == 0 {
-				t.Errorf("%s did not move", p.Name)
-			}
-		case slices.Contains(frozen, nn.Group(p.Name)):
-			if torchtest.Largest(got, p.Data) != 0 {
-				t.Errorf("frozen %s moved", p.Name)
-			}
-		case torchtest.Largest(got, p.Data) == 0:
-			t.Errorf("%s did not move", p.Name)
+		}
+		switch i {
+		case 0:
+			statistics(after, exact.First, 1e-5)
+		case steps - 1:
+			statistics(after, exact.State, 1e-4)
 		}
 	}
 }

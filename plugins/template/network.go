@@ -15,11 +15,7 @@ type array struct {
 }
 
 func newArray(shape []int) *array {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return &array{shape, make([]float64, n)}
+	return &array{shape, make([]float64, nn.Size(shape))}
 }
 
 // pass is one run through the network, kept for the way back.

@@ -47,13 +47,18 @@ func TestCPU(t *testing.T) {
 func TestReferenceGradients(t *testing.T) {
 	for _, loss := range []string{backend.LossOnProbabilities, backend.LossOnLogits} {
 		g := unet(2)
-		r := newReference(g, loss)
-		b := batch{newArray(2, 1, 32, 48), make([]uint8, 2*32*48)}
 		rnd := random.Stream(1, "test")
-		for i := range b.labels {
-			b.images.data[i] = rnd.NormFloat64()
-			b.labels[i] = uint8(rnd.IntN(2))
+		images, labels := make([]float32, 2*32*48), make([]uint8, 2*32*48)
+		for i := range labels {
+			images[i] = float32(rnd.NormFloat64())
+			labels[i] = uint8(rnd.IntN(2))
 		}
+		x := backend.Tensor{Shape: []int{2, 1, 32, 48}, F32: images}
+		if _, err := Separate(g, x); err != nil {
+			t.Fatal(err)
+		}
+		r := newReference(g, loss)
+		b := batch{&array{x.Shape, x.Float64s()}, labels}
 		_, p, err := r.gradients(b)
 		if err != nil {
 			t.Fatal(err)
@@ -78,8 +83,8 @@ func TestReferenceGradients(t *testing.T) {
 				continue
 			}
 			i := rnd.IntN(x.Len())
-			// Central differences are off by rounding over h, and where a ReLU
-			// switches within h.
+			// Central differences are off by rounding over h; no ReLU switches
+			// within h.
 			if got, want := p.gradient(x.Name).data[i], slope(r.values[x.Name].data, i); math.Abs(got-want) > 1e-4*math.Abs(want)+1e-7 {
 				t.Errorf("%s: gradient of %s[%d] is %g, the slope %g", loss, x.Name, i, got, want)
 			}

@@ -15,11 +15,7 @@ type array struct {
 }
 
 func newArray(shape ...int) *array {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return &array{shape, make([]float64, n)}
+	return &array{shape, make([]float64, nn.Size(shape))}
 }
 
 // at addresses element [n,c,y,x] of a four-dimensional array.
@@ -34,10 +30,12 @@ type reference struct {
 	graph  *nn.Graph
 	loss   string
 	values map[string]*array // parameters, statistics, constants
+
+	computed func(n *nn.Node, out *array) error // sees each node's output before the next node does
 }
 
 func newReference(g *nn.Graph, loss string) *reference {
-	r := &reference{g, loss, map[string]*array{}}
+	r := &reference{graph: g, loss: loss, values: map[string]*array{}}
 	for _, t := range g.Tensors {
 		a := newArray(t.Shape...)
 		for i, v := range t.Data {
@@ -113,7 +111,7 @@ func (r *reference) forward(images *array, training bool) (*pass, error) {
 				out.data[i] = math.Max(v, 0)
 			}
 		case "MaxPool":
-			eachPool(n, in[0], out, func(best, y int) { out.data[y] = in[0].data[best] })
+			eachPool(n, in[0], out, func(best, _, y int) { out.data[y] = in[0].data[best] })
 		case "Resize":
 			eachResize(in[0], in[2].data, out, func(x, y *float64) { *y = *x })
 		case "Concat":
@@ -126,6 +124,11 @@ func (r *reference) forward(images *array, training bool) (*pass, error) {
 			softmax(in[0], out)
 		default:
 			return nil, fmt.Errorf("node %q: the reference has no operator %s", n.Name, n.Op)
+		}
+		if r.computed != nil {
+			if err := r.computed(n, out); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return p, nil
@@ -230,7 +233,7 @@ func (r *reference) backward(p *pass) {
 				}
 			}
 		case "MaxPool":
-			eachPool(n, in[0], y, func(best, y int) { dx.data[best] += dy.data[y] })
+			eachPool(n, in[0], y, func(best, _, y int) { dx.data[best] += dy.data[y] })
 		case "Resize":
 			eachResize(dx, in[2].data, dy, func(x, y *float64) { *x += *y })
 		case "Concat":
@@ -335,9 +338,10 @@ func eachConv(n *nn.Node, x, w, y *array, f func(wi, xi, step, yi, n int)) {
 	}
 }
 
-// eachPool visits every output element of a MaxPool with the index of the
-// first largest input in its window.
-func eachPool(n *nn.Node, x, y *array, f func(best, y int)) {
+// eachPool visits every output element of a MaxPool with the indices of the
+// first largest input in its window and of the largest of the others, -1 where
+// there is none.
+func eachPool(n *nn.Node, x, y *array, f func(best, second, y int)) {
 	kernel := n.Attrs.Ints("kernel_shape")
 	s, p, d := n.Attrs.Ints("strides", 1, 1), n.Attrs.Ints("pads", 0, 0, 0, 0), n.Attrs.Ints("dilations", 1, 1)
 	yi := 0
@@ -345,7 +349,7 @@ func eachPool(n *nn.Node, x, y *array, f func(best, y int)) {
 		for c := range y.shape[1] {
 			for oy := range y.shape[2] {
 				for ox := range y.shape[3] {
-					best := -1
+					best, second := -1, -1
 					for ky := range kernel[0] {
 						for kx := range kernel[1] {
 							iy, ix := oy*s[0]-p[0]+ky*d[0], ox*s[1]-p[1]+kx*d[1]
@@ -353,12 +357,15 @@ func eachPool(n *nn.Node, x, y *array, f func(best, y int)) {
 								continue
 							}
 							i := ((b*x.shape[1]+c)*x.shape[2]+iy)*x.shape[3] + ix
-							if best < 0 || x.data[i] > x.data[best] {
-								best = i
+							switch {
+							case best < 0 || x.data[i] > x.data[best]:
+								best, second = i, best
+							case second < 0 || x.data[i] > x.data[second]:
+								second = i
 							}
 						}
 					}
-					f(best, yi)
+					f(best, second, yi)
 					yi++
 				}
 			}

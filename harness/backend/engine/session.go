@@ -98,10 +98,7 @@ func (s *session) empty(shape []int) backend.Tensor { return s.fitted(backend.Te
 // fitted returns a tensor of the shape in the session's precision with
 // unspecified contents, in the memory of t where that is large enough.
 func (s *session) fitted(t backend.Tensor, shape []int) backend.Tensor {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
+	n := nn.Size(shape)
 	t.Shape = append(t.Shape[:0], shape...)
 	if s.wide {
 		t.F64 = resized(t.F64, n)
@@ -409,13 +406,7 @@ func confusion[T float32 | float64](output []T, labels []uint8, k int) []int64 {
 	counts := make([]int64, k*k)
 	area := len(labels)
 	for i, l := range labels {
-		best := 0
-		for c := 1; c < k; c++ {
-			if output[c*area+i] > output[best*area+i] {
-				best = c
-			}
-		}
-		counts[int(l)*k+best]++
+		counts[int(l)*k+nn.MostProbable(output[:k*area], area, i)]++
 	}
 	return counts
 }

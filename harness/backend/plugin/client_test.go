@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // Every method of a session passes through a real process and keeps every bit.
@@ -109,6 +110,24 @@ func TestErrors(t *testing.T) {
 	_, err = launch(t, "huge error").Open(ctx, network(), backend.Options{})
 	if err == nil || !strings.HasPrefix(err.Error(), "start xxx") {
 		t.Errorf("a huge error became %.100v", err)
+	}
+}
+
+// A node that the plugin's reader of networks does not know is refused like one
+// that the backend does not know.
+func TestUnknownNode(t *testing.T) {
+	c := launch(t, "fine")
+	for what, change := range map[string]func(*nn.Node){
+		"Wavelet":  func(n *nn.Node) { n.Op = "Wavelet" },
+		"wobbling": func(n *nn.Node) { n.Attrs = nn.Attrs{"wobbling": int64(1)} },
+	} {
+		g := network()
+		n := g.Nodes[slices.IndexFunc(g.Nodes, func(n *nn.Node) bool { return n.Op == "Relu" })]
+		change(n)
+		_, err := c.Open(t.Context(), g, backend.Options{})
+		if !errors.Is(err, backend.ErrUnsupported) || !strings.Contains(err.Error(), n.Name) || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 

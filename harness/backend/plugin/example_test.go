@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/plugin"
@@ -57,28 +54,4 @@ func ExampleChecked() {
 	fmt.Println(err)
 	// Output:
 	// backend mine gave a wrong answer to Train: the loss of batch 0 is NaN
-}
-
-// Where a plugin is looked for, and what is said of one that nobody pinned.
-func ExamplePlugins() {
-	folder, err := os.MkdirTemp("", "plugins-")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(folder)
-	if err := os.WriteFile(filepath.Join(folder, plugin.Prefix+"mine"), []byte("#!/bin/sh\n"), 0o777); err != nil {
-		panic(err)
-	}
-	plugins := plugin.Plugins{
-		Places:   []plugin.Place{{Folder: folder, What: "an example"}},
-		LockFile: filepath.Join(folder, plugin.LockName),
-	}
-	for _, f := range plugins.List() {
-		fmt.Println(f.Name, "from", f.Where)
-	}
-	_, err = plugins.Launch(context.Background(), "mine")
-	fmt.Println(strings.ReplaceAll(err.Error(), folder, "…"))
-	// Output:
-	// mine from an example
-	// backend mine: …/refocus-backend-mine is not pinned, since there is no lock file yet (…/refocus.lock.toml); if you trust it, pin it with `refocus backends lock mine`, or use --allow-unlocked this once
 }

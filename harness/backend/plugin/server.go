@@ -61,10 +61,11 @@ func toStatus(ctx context.Context, err error) error {
 		return nil
 	}
 	code := codes.InvalidArgument
+	var unread *onnx.NodeError
 	switch {
 	case ctx.Err() != nil:
 		code = codes.Canceled
-	case errors.Is(err, backend.ErrUnsupported):
+	case errors.Is(err, backend.ErrUnsupported), errors.As(err, &unread):
 		code = codes.Unimplemented
 	}
 	text := err.Error()

@@ -20,10 +20,13 @@ import (
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
 )
 
+// Prefix begins the name of a plugin's executable; the backend's name follows.
+const Prefix = "refocus-backend-"
+
 // Spec says which plugin to start and how to watch it.
 type Spec struct {
 	Name string   // the backend's name, which it must confirm
-	Path string   // of the executable
+	Path string   // of the executable; "" is this program's own
 	Args []string // after the program's name
 	Env  []string // added to this process's environment
 	// SHA256 is the executable's expected digest in lower-case hexadecimal;
@@ -65,6 +68,10 @@ func (s Spec) withDefaults() Spec {
 // only; Close ends the plugin.
 func Launch(ctx context.Context, spec Spec) (*Client, error) {
 	spec = spec.withDefaults()
+	own := spec.Path == ""
+	if own {
+		spec.Path = self()
+	}
 	c := &Client{spec: spec, words: &ring{}}
 	file, path, err := verified(spec.Path, spec.SHA256)
 	if err != nil {
@@ -77,7 +84,7 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 		level = hclog.Info // for an error's last words
 	}
 	title := spec.Path
-	if title == self() {
+	if own {
 		title = os.Args[0] // reads better in a list of processes
 	}
 	tlsConfig, certificate, err := mutualTLS()
@@ -193,4 +200,16 @@ func socketFolder() string {
 		return "/tmp"
 	}
 	return ""
+}
+
+// self is a path that leads to this program even if its file is replaced while
+// it runs: a backend that is restarted must be the same one.
+func self() string {
+	if runtime.GOOS == "linux" {
+		if _, err := os.Stat("/proc/self/exe"); err == nil {
+			return "/proc/self/exe"
+		}
+	}
+	exe, _ := os.Executable()
+	return exe
 }

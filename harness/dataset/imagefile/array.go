@@ -6,6 +6,8 @@ import (
 	"io"
 	"math"
 	"sync"
+
+	"github.com/refocus-em/refocus/harness/half"
 )
 
 // element is the type of one number in a file.
@@ -39,7 +41,7 @@ func (e element) value(b []byte) float32 {
 		case 'i':
 			return float32(int16(v))
 		case 'f':
-			return half(v)
+			return half.Float32(v)
 		}
 		return float32(v)
 	case 4:
@@ -68,19 +70,6 @@ func (e element) decode(dst []float32, src []byte) {
 	for i := range dst {
 		dst[i] = e.value(src[i*e.size:])
 	}
-}
-
-// half widens an IEEE 754 binary16.
-func half(v uint16) float32 {
-	sign, exp, frac := uint32(v>>15)<<31, uint32(v>>10&31), uint32(v&1023)
-	switch exp {
-	case 31:
-		return math.Float32frombits(sign | 255<<23 | frac<<13)
-	case 0:
-		f := float32(frac) / (1 << 24) // exact
-		return math.Float32frombits(sign | math.Float32bits(f))
-	}
-	return math.Float32frombits(sign | (exp+112)<<23 | frac<<13)
 }
 
 // rawStack is the stack of an uncompressed array at offset in r, which has size

@@ -19,6 +19,8 @@
 // holds several arrays needs the name of one after a colon: "a.npz:images",
 // "b.emd:/data/stack/data".
 //
+// WriteNPY and WriteTIFF write float32 images as NPY and as TIFF.
+//
 // Nothing in a file is trusted. An image's size is believed only if the file is
 // long enough to hold its pixels, at the compression's best ratio; no part of a
 // file counts twice. So memory is bounded by what the file's length justifies,

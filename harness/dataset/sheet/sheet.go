@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"golang.org/x/image/font"
 	"golang.org/x/image/font/gofont/gobold"
 	"golang.org/x/image/font/gofont/goregular"
@@ -157,7 +159,7 @@ func (z zoom) size(n int) int { return max(1, n*z.up/z.down) }
 
 // paint draws one image and its outlines at (x0, y0).
 func paint(m *image.RGBA, x0, y0 int, t Tile, z zoom) {
-	lo, hi := limits(t.Pixels)
+	lo, hi := pixels.Range(t.Pixels)
 	w, h := z.size(t.W), z.size(t.H)
 	for y := range h {
 		for x := range w {
@@ -206,26 +208,6 @@ func paint(m *image.RGBA, x0, y0 int, t Tile, z zoom) {
 	if t.Prediction != nil {
 		outline(t.Prediction, false, func(int) color.RGBA { return prediction })
 	}
-}
-
-// limits are the values shown black and white. A constant image is grey.
-func limits(pixels []float32) (lo, hi float64) {
-	s := make([]float32, 0, len(pixels))
-	for _, v := range pixels {
-		if v == v { // not NaN
-			s = append(s, v)
-		}
-	}
-	if len(s) == 0 {
-		return 0, 1
-	}
-	slices.Sort(s)
-	n := len(s) - 1
-	lo, hi = float64(s[n/200]), float64(s[n-n/200])
-	if hi <= lo {
-		return lo - 1, lo + 1
-	}
-	return lo, hi
 }
 
 // BarLength is the length of a scale bar in Å: the largest 1, 2 or 5 times a

@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/hrtem/internal/portable"
 )
 
@@ -43,24 +45,11 @@ var reciprocals = func() (r [128]float64) {
 	return r
 }()
 
-// Standardise shifts and scales x to mean 0 and variance 1 (the population's). A
-// constant x becomes 0.
-func Standardise(x []float32) {
-	if len(x) == 0 {
-		return
-	}
-	n := float64(len(x))
-	mean := 0.0
-	for _, v := range x {
-		mean += float64(v)
-	}
-	mean /= n
-	variance := 0.0
-	for _, v := range x {
-		d := float64(v) - mean
-		variance += float64(d * d)
-	}
-	variance /= n
+// Standardize shifts and scales x to mean 0 and variance 1 (the population's). A
+// constant x becomes 0. It multiplies by the reciprocal of the standard deviation,
+// which the bits of simulated sets depend on.
+func Standardize(x []float32) {
+	mean, variance := pixels.Moments(x)
 	scale := 0.0
 	if variance > 0 {
 		scale = 1 / math.Sqrt(variance)

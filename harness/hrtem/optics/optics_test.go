@@ -215,15 +215,15 @@ func TestPoissonSum(t *testing.T) {
 	}
 }
 
-func TestStandardise(t *testing.T) {
+func TestStandardize(t *testing.T) {
 	r := random.Stream(4, "test")
 	x, y := make([]float32, 4096), make([]float32, 4096)
 	for i := range x {
 		x[i] = float32(Poisson(r, 16))
 		y[i] = 3*x[i] + 50
 	}
-	Standardise(x)
-	Standardise(y)
+	Standardize(x)
+	Standardize(y)
 	mean, variance := 0.0, 0.0
 	for i, v := range x {
 		mean += float64(v) / 4096
@@ -236,9 +236,9 @@ func TestStandardise(t *testing.T) {
 		t.Errorf("mean %.2g, variance %.8f", mean, variance)
 	}
 	constant := []float32{7, 7, 7}
-	Standardise(constant)
+	Standardize(constant)
 	if constant[0] != 0 || constant[2] != 0 {
 		t.Errorf("a constant becomes %v", constant)
 	}
-	Standardise(nil)
+	Standardize(nil)
 }

@@ -18,8 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
@@ -65,7 +67,7 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	im := predict.Image{H: 90, W: 130, Pixels: append([]float32(nil), x.F32...)}
-	if err := predict.Standardize(im); err != nil {
+	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		t.Fatal(err)
 	}
 	s := testnet.Open(t, g)
@@ -114,7 +116,7 @@ func TestPage(t *testing.T) {
 	}
 	// a file dropped as a person would: a TIFF and something else
 	var image bytes.Buffer
-	if err := tiff.Write(&image, 90, 130, 0.2, x.F32); err != nil {
+	if err := imagefile.WriteTIFF(&image, 90, 130, 0.2, x.F32); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {

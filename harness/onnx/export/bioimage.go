@@ -16,8 +16,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/refocus-em/refocus/harness/internal/npy"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -60,12 +60,12 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 		Image
 	}{{"input", input}, {"output", output}} {
 		var test, sample bytes.Buffer
-		if err := npy.Write(&test, x.Shape, x.Data); err != nil {
+		if err := imagefile.WriteNPY(&test, x.Shape, x.Data); err != nil {
 			return nil, err
 		}
 		h, w := x.Shape[2], x.Shape[3]
 		pages := slices.Collect(slices.Chunk(x.Data, h*w)) // the channels
-		if err := tiff.Write(&sample, h, w, m.PixelSize, pages...); err != nil {
+		if err := imagefile.WriteTIFF(&sample, h, w, m.PixelSize, pages...); err != nil {
 			return nil, err
 		}
 		files = append(files, file{"test_" + x.name + ".npy", test.Bytes()}, file{"sample_" + x.name + ".tif", sample.Bytes()})
@@ -126,35 +126,17 @@ func (p *bioPackage) testInput() (raw, standard Image) {
 	}
 	h, w := x.Shape[2], x.Shape[3]
 	raw = Image{shape, make([]float32, shape[2]*shape[3])}
-	var mean, variance float64
 	for i := range raw.Data {
-		v := x.Data[mirror(i/shape[3], h)*w+mirror(i%shape[3], w)]
+		v := x.Data[pixels.Mirror(i/shape[3], h)*w+pixels.Mirror(i%shape[3], w)]
 		raw.Data[i] = 1000 + 100*v
-		mean += float64(raw.Data[i])
 	}
-	n := float64(len(raw.Data))
-	mean /= n
-	for _, v := range raw.Data {
-		variance += (float64(v) - mean) * (float64(v) - mean)
-	}
-	std := math.Sqrt(variance/n) + preprocessEpsilon
+	mean, variance := pixels.Moments(raw.Data)
+	std := math.Sqrt(variance) + preprocessEpsilon
 	standard = Image{shape, make([]float32, len(raw.Data))}
 	for i, v := range raw.Data {
 		standard.Data[i] = float32((float64(v) - mean) / std)
 	}
 	return raw, standard
-}
-
-// mirror folds coordinate i into [0,n).
-func mirror(i, n int) int {
-	if n == 1 {
-		return 0
-	}
-	i %= 2 * (n - 1)
-	if i >= n {
-		i = 2*(n-1) - i
-	}
-	return i
 }
 
 // description is bioimageio.yaml. Strings are written in double quotes with

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/internal/pixels"
+
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
@@ -277,34 +279,23 @@ func synthetic(shape []int) Image {
 		r := random.Stream(0, "certify", uint64(i), uint64(shape[2]), uint64(shape[3]))
 		cy, cx := r.Float64()*float64(shape[2]), r.Float64()*float64(shape[3])
 		radius := 0.3 * float64(min(shape[2], shape[3]))
-		d := make([]float64, plane)
+		d := x.Data[i*plane:][:plane]
 		for p := range d {
-			d[p] = 0.7 * r.NormFloat64()
+			v := 0.7 * r.NormFloat64()
 			if math.Hypot(float64(p/shape[3])-cy, float64(p%shape[3])-cx) < radius {
-				d[p] += 1.5
+				v += 1.5
 			}
+			d[p] = float32(v)
 		}
-		standardize(d)
-		for p, v := range d {
-			x.Data[i*plane+p] = float32(v)
-		}
+		standardize(d, shape[3])
 	}
 	return x
 }
 
-// standardize gives the image zero mean and unit variance.
-func standardize(d []float64) {
-	var mean, variance float64
-	for _, v := range d {
-		mean += v
-	}
-	mean /= float64(len(d))
-	for _, v := range d {
-		variance += (v - mean) * (v - mean)
-	}
-	std := math.Sqrt(variance/float64(len(d)) + standardizeEpsilon)
-	for i := range d {
-		d[i] = (d[i] - mean) / std
+// standardize makes a single pixel 0, as the nodes of Standardize do.
+func standardize(d []float32, width int) {
+	if pixels.Standardize(d, width) != nil {
+		clear(d)
 	}
 }
 
@@ -436,15 +427,12 @@ func (c *certifier) images() ([]input, error) {
 			// counts with the spread of shot noise; every image of a batch has
 			// its own, so that one that used another's statistics would show
 			spread := 10 + math.Sqrt(offset) + float64(at/plane)
-			d := make([]float64, plane)
+			d := x.Data[at:][:plane]
 			for p := range d {
-				y.Data[at+p] = float32(offset + spread*float64(x.Data[at+p]))
-				d[p] = float64(y.Data[at+p])
+				d[p] = float32(offset + spread*float64(d[p]))
 			}
-			standardize(d)
-			for p := range d {
-				x.Data[at+p] = float32(d[p])
-			}
+			copy(y.Data[at:], d)
+			standardize(d, x.Shape[3])
 		}
 		in = append(in, input{name: fmt.Sprintf("images %v with offset %g", x.Shape, offset), given: y, standard: x})
 	}
@@ -555,12 +543,7 @@ func dice(p []float32, labels []uint8, shape []int) float64 {
 	var both, sum int
 	for i, l := range labels {
 		n, at := i/plane, i%plane
-		best := 0
-		for c := 1; c < k; c++ {
-			if p[(n*k+c)*plane+at] > p[(n*k+best)*plane+at] {
-				best = c
-			}
-		}
+		best := nn.MostProbable(p[n*k*plane:][:k*plane], plane, at)
 		if best > 0 {
 			sum++
 		}

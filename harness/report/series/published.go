@@ -9,12 +9,8 @@ import (
 	"sync"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
+	"github.com/refocus-em/refocus/harness/backend"
 )
-
-// Offset is the least value of the study's loss for two classes, ln(1+e⁻¹): the
-// cross entropy applied to probabilities as if they were logits. The published
-// tables, other than the noise series', have it subtracted.
-const Offset = 0.31326168751822286
 
 // Table is a published table: rows of named values.
 type Table struct {
@@ -188,7 +184,7 @@ func readNoise() (*NoiseSeries, error) {
 			n.Paths[k].Pretraining++
 		}
 		for i, d := range s.Domains {
-			v := t.number(r, "validation_"+d) - Offset
+			v := t.number(r, "validation_"+d) - backend.LeastOnProbabilities // other tables have it subtracted
 			best[i] = min(best[i], v)
 			if d == o.Target {
 				n.Paths[k].Loss = append(n.Paths[k].Loss, v)

@@ -7,6 +7,8 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/refocus-em/refocus/harness/half"
+
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -103,7 +105,7 @@ func (a *Array) fill(t *Tensor, raw []byte) error {
 	case Float16:
 		a.F32 = make([]float32, n)
 		for i := range a.F32 {
-			a.F32[i] = halfToFloat(binary.LittleEndian.Uint16(raw[2*i:]))
+			a.F32[i] = half.Float32(binary.LittleEndian.Uint16(raw[2*i:]))
 		}
 	case BFloat16:
 		a.F32 = make([]float32, n)
@@ -173,7 +175,7 @@ func (a *Array) typed(f field, n int) error {
 				a.F32 = make([]float32, 0, n)
 			}
 			if a.Type == Float16 {
-				a.F32 = append(a.F32, halfToFloat(uint16(v)))
+				a.F32 = append(a.F32, half.Float32(uint16(v)))
 			} else {
 				a.F32 = append(a.F32, math.Float32frombits(uint32(v)<<16))
 			}

@@ -80,16 +80,3 @@ func (t Type) Range() (least, most int64) {
 	}
 	return math.MinInt64, math.MaxInt64
 }
-
-// halfToFloat is exact.
-func halfToFloat(h uint16) float32 {
-	sign, e, m := uint32(h&0x8000)<<16, uint32(h>>10&0x1f), uint32(h&0x3ff)
-	switch e {
-	case 0: // zero and subnormal numbers
-		f := float32(m) / (1 << 24)
-		return math.Float32frombits(math.Float32bits(f) | sign)
-	case 0x1f:
-		return math.Float32frombits(sign | 0x7f800000 | m<<13)
-	}
-	return math.Float32frombits(sign | (e+112)<<23 | m<<13)
-}

@@ -2,35 +2,11 @@ package wire
 
 import (
 	"encoding/json"
-	"math"
 	"os/exec"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
-
-// Every float16 against the definition of the format.
-func TestHalf(t *testing.T) {
-	for h := range 1 << 16 {
-		s, e, m := h>>15, h>>10&31, float64(h&1023)
-		want := math.Ldexp(1024+m, e-25)
-		switch {
-		case e == 0:
-			want = math.Ldexp(m, -24)
-		case e == 31 && m == 0:
-			want = math.Inf(1)
-		case e == 31:
-			want = math.NaN()
-		}
-		if s == 1 {
-			want = -want
-		}
-		got := float64(halfToFloat(uint16(h)))
-		if got != want && !(got != got && want != want) || math.Signbit(got) != (s == 1) {
-			t.Fatalf("%#04x became %g, is %g", h, got, want)
-		}
-	}
-}
 
 // Tensors of every type, raw and typed, as the onnx package writes and reads
 // them.

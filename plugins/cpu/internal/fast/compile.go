@@ -2,6 +2,7 @@ package fast
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
@@ -188,116 +189,177 @@ func (n *network) size() int {
 	return p.offset + p.length
 }
 
+// operators turn a node into what its output stands for, given what its first
+// input stands for.
+var operators = map[string]func(*compiler, *nn.Node, *value) (*value, error){
+	"Conv":               (*compiler).conv,
+	"BatchNormalization": (*compiler).normalisation,
+	"Relu":               (*compiler).relu,
+	"MaxPool":            (*compiler).pool,
+	"Resize":             (*compiler).resize,
+	"Concat":             (*compiler).concat,
+	"Add":                (*compiler).sum,
+	"Softmax":            (*compiler).softmax,
+}
+
 func (c *compiler) node(n *nn.Node) (*value, error) {
-	in := func(i int) (*value, error) {
-		if i < len(n.Inputs) {
-			if v := c.values[n.Inputs[i]]; v != nil && !v.final {
-				return v, nil
-			}
-		}
-		return nil, unsupported(n, "input %d is not an activation", i)
-	}
-	x, err := in(0)
+	x, err := c.input(n, 0)
 	if err != nil {
 		return nil, err
 	}
-	plain := x.norm == nil && x.head == nil
-	single := plain && len(x.parts) == 1 && !x.parts[0].up
-	switch n.Op {
-	case "Conv":
-		return c.conv(n, x)
-	case "BatchNormalization":
-		if !plain || x.parts[0].t.producer == nil || len(n.Inputs) != 5 || n.Attrs.Int("training_mode", 0) != 0 {
-			return nil, unsupported(n, "input is no sum, convolution, pooling or concatenation of these")
+	f := operators[n.Op]
+	if f == nil {
+		return nil, unsupported(n, "no such operator here")
+	}
+	return f(c, n, x)
+}
+
+// input is the activation that a node reads.
+func (c *compiler) input(n *nn.Node, i int) (*value, error) {
+	if i < len(n.Inputs) {
+		if v := c.values[n.Inputs[i]]; v != nil && !v.final {
+			return v, nil
 		}
-		m := &norm{node: n, parts: x.parts, position: len(c.norms), epsilon: float64(n.Attrs.Float("epsilon", 1e-5)), momentum: float64(n.Attrs.Float("momentum", 0.9))}
-		for i, p := range []**param{&m.scale, &m.shift, &m.mean, &m.variance} {
-			if *p = c.byName[n.Inputs[1+i]]; *p == nil || c.uses[n.Inputs[1+i]] != 1 {
-				return nil, unsupported(n, "input %d is no tensor of its own", 1+i)
-			}
+	}
+	return nil, unsupported(n, "input %d is not an activation", i)
+}
+
+// plain reports whether the value is made of tensors as they are in memory,
+// neither normalised nor the logits.
+func (v *value) plain() bool { return v.norm == nil && v.head == nil }
+
+// single is the value's only part, if it is a plain tensor that an operator of
+// the graph made.
+func (v *value) single() (p part, ok bool) {
+	if !v.plain() || len(v.parts) != 1 || v.parts[0].t.producer == nil {
+		return part{}, false
+	}
+	return v.parts[0], true
+}
+
+func (c *compiler) normalisation(n *nn.Node, x *value) (*value, error) {
+	if !x.plain() || x.parts[0].t.producer == nil || len(n.Inputs) != 5 || n.Attrs.Int("training_mode", 0) != 0 {
+		return nil, unsupported(n, "input is no sum, convolution, pooling or concatenation of these")
+	}
+	m := &norm{node: n, parts: x.parts, position: len(c.norms), epsilon: float64(n.Attrs.Float("epsilon", 1e-5)), momentum: float64(n.Attrs.Float("momentum", 0.9))}
+	for i, p := range []**param{&m.scale, &m.shift, &m.mean, &m.variance} {
+		if *p = c.byName[n.Inputs[1+i]]; *p == nil || c.uses[n.Inputs[1+i]] != 1 {
+			return nil, unsupported(n, "input %d is no tensor of its own", 1+i)
 		}
-		for _, p := range m.parts {
-			m.channels += p.t.channels
-			m.blocks += blocks(p.t.channels)
-			p.t.measured = true
-		}
-		if m.scale.t.Len() != m.channels || m.scale.index < 0 || m.shift.index < 0 || m.mean.index >= 0 || m.variance.index >= 0 {
-			return nil, unsupported(n, "its tensors do not fit %d channels", m.channels)
-		}
-		c.norms = append(c.norms, m)
-		return &value{parts: x.parts, norm: m}, nil
-	case "Relu":
-		if x.norm == nil || x.relu || c.uses[n.Inputs[0]] != 1 {
-			return nil, unsupported(n, "does not directly follow a BatchNormalization")
-		}
-		return &value{parts: x.parts, norm: x.norm, relu: true}, nil
-	case "MaxPool":
-		if !x.relu || len(x.parts) != 1 || x.parts[0].up || !ints(n, "kernel_shape", 2, 2) || !ints(n, "strides", 2, 2) ||
-			!ints(n, "pads", 0, 0, 0, 0) || !ints(n, "dilations", 1, 1) || n.Attrs.Int("ceil_mode", 0) != 0 || n.Attrs.Str("auto_pad", "NOTSET") != "NOTSET" {
-			return nil, unsupported(n, "only 2×2 windows after a ReLU are supported")
-		}
-		t := x.parts[0].t
-		o := &op{kind: pooling, node: n, norm: x.norm, parts: x.parts}
-		return c.add(o, &tensor{channels: t.channels, reduce: 2 * t.reduce})
-	case "Resize":
-		s := c.graph.Tensor(n.Inputs[len(n.Inputs)-1])
-		if !single || x.parts[0].t.producer == nil || len(n.Inputs) != 3 || n.Inputs[1] != "" || s == nil || len(s.Data) != 4 || s.Data[0] != 1 || s.Data[1] != 1 || s.Data[2] != 2 || s.Data[3] != 2 ||
-			n.Attrs.Str("mode", "nearest") != "nearest" || n.Attrs.Str("coordinate_transformation_mode", "") != "asymmetric" || n.Attrs.Str("nearest_mode", "") != "floor" {
-			return nil, unsupported(n, "only nearest-neighbour ×2 of a tensor is supported")
-		}
-		return &value{parts: []part{{t: x.parts[0].t, up: true}}}, nil
-	case "Concat":
-		if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
-			return nil, unsupported(n, "axis %d", a)
-		}
-		v := &value{}
-		block, channel := 0, 0
-		for i := range n.Inputs {
-			x, err := in(i)
-			if err != nil || x.norm != nil || x.head != nil || len(x.parts) != 1 || x.parts[0].t.producer == nil {
-				return nil, unsupported(n, "input %d is no tensor", i)
-			}
-			p := x.parts[0]
-			if p.up && i > 0 {
-				return nil, unsupported(n, "an upsampled input must be the first")
-			}
-			p.first, p.firstChannel = block, channel
-			block, channel = block+blocks(p.t.channels), channel+p.t.channels
-			v.parts = append(v.parts, p)
-		}
-		return v, nil
-	case "Add":
-		y, err := in(1)
+	}
+	for _, p := range m.parts {
+		m.channels += p.t.channels
+		m.blocks += blocks(p.t.channels)
+		p.t.measured = true
+	}
+	if m.scale.t.Len() != m.channels || m.scale.index < 0 || m.shift.index < 0 || m.mean.index >= 0 || m.variance.index >= 0 {
+		return nil, unsupported(n, "its tensors do not fit %d channels", m.channels)
+	}
+	c.norms = append(c.norms, m)
+	return &value{parts: x.parts, norm: m}, nil
+}
+
+func (c *compiler) relu(n *nn.Node, x *value) (*value, error) {
+	if x.norm == nil || x.relu || c.uses[n.Inputs[0]] != 1 {
+		return nil, unsupported(n, "does not directly follow a BatchNormalization")
+	}
+	return &value{parts: x.parts, norm: x.norm, relu: true}, nil
+}
+
+func (c *compiler) pool(n *nn.Node, x *value) (*value, error) {
+	if !x.relu || len(x.parts) != 1 || x.parts[0].up || !ints(n, "kernel_shape", 2, 2) || !ints(n, "strides", 2, 2) ||
+		!ints(n, "pads", 0, 0, 0, 0) || !ints(n, "dilations", 1, 1) || n.Attrs.Int("ceil_mode", 0) != 0 || n.Attrs.Str("auto_pad", "NOTSET") != "NOTSET" {
+		return nil, unsupported(n, "only 2×2 windows after a ReLU are supported")
+	}
+	t := x.parts[0].t
+	o := &op{kind: pooling, node: n, norm: x.norm, parts: x.parts}
+	return c.add(o, &tensor{channels: t.channels, reduce: 2 * t.reduce}), nil
+}
+
+func (c *compiler) resize(n *nn.Node, x *value) (*value, error) {
+	p, ok := x.single()
+	if !ok || p.up || len(n.Inputs) != 3 || n.Inputs[1] != "" || !doubling(c.graph.Tensor(n.Inputs[2])) ||
+		n.Attrs.Str("mode", "nearest") != "nearest" || n.Attrs.Str("coordinate_transformation_mode", "") != "asymmetric" || n.Attrs.Str("nearest_mode", "") != "floor" {
+		return nil, unsupported(n, "only nearest-neighbour ×2 of a tensor is supported")
+	}
+	return &value{parts: []part{{t: p.t, up: true}}}, nil
+}
+
+// doubling reports whether a Resize with these scales doubles height and width.
+func doubling(scales *nn.Tensor) bool {
+	return scales != nil && slices.Equal(scales.Data, []float32{1, 1, 2, 2})
+}
+
+func (c *compiler) concat(n *nn.Node, _ *value) (*value, error) {
+	if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
+		return nil, unsupported(n, "axis %d", a)
+	}
+	v := &value{}
+	block, channel := 0, 0
+	for i := range n.Inputs {
+		x, err := c.input(n, i)
 		if err != nil {
 			return nil, err
 		}
-		// The later convolution of the two adds the other operand while it
-		// writes its output.
-		for _, pair := range [][2]int{{0, 1}, {1, 0}} {
-			a, b := []*value{x, y}[pair[0]], []*value{x, y}[pair[1]]
-			name := n.Inputs[pair[0]]
-			o := c.made[name]
-			if o == nil || c.uses[name] != 1 || len(c.ops) == 0 || c.ops[len(c.ops)-1] != o || o.bias != nil || len(n.Inputs) != 2 ||
-				b.norm != nil || b.head != nil || len(b.parts) != 1 || b.parts[0].up || b.parts[0].t.producer == nil || b.parts[0].t == a.parts[0].t {
-				continue
-			}
-			o.residual = b.parts[0].t
-			o.out.name = n.Outputs[0]
-			delete(c.made, name)
-			delete(c.values, name)
-			return &value{parts: []part{{t: o.out}}}, nil
+		p, ok := x.single()
+		if !ok {
+			return nil, unsupported(n, "input %d is no tensor", i)
 		}
-		return nil, unsupported(n, "is no residual added to a convolution used nowhere else")
-	case "Softmax":
-		if a := n.Attrs.Int("axis", -1); x.head == nil || a != 1 && a != -3 || n.Outputs[0] != c.graph.Output.Name {
-			return nil, unsupported(n, "is not the softmax over the channels of the last convolution")
+		if p.up && i > 0 {
+			return nil, unsupported(n, "an upsampled input must be the first")
 		}
-		return &value{head: x.head, final: true}, nil
+		p.first, p.firstChannel = block, channel
+		block, channel = block+blocks(p.t.channels), channel+p.t.channels
+		v.parts = append(v.parts, p)
 	}
-	return nil, unsupported(n, "no such operator here")
+	return v, nil
 }
 
-func (c *compiler) add(o *op, out *tensor) (*value, error) {
+// sum makes the later convolution of the two add the other operand while it
+// writes its output.
+func (c *compiler) sum(n *nn.Node, x *value) (*value, error) {
+	y, err := c.input(n, 1)
+	if err != nil {
+		return nil, err
+	}
+	if len(n.Inputs) == 2 {
+		if v := c.residual(n, n.Inputs[0], x, y); v != nil {
+			return v, nil
+		}
+		if v := c.residual(n, n.Inputs[1], y, x); v != nil {
+			return v, nil
+		}
+	}
+	return nil, unsupported(n, "is no residual added to a convolution used nowhere else")
+}
+
+// residual adds b to the convolution that made a, the value of that name; nil
+// where this is not possible.
+func (c *compiler) residual(n *nn.Node, name string, a, b *value) *value {
+	o := c.made[name]
+	if o == nil || c.uses[name] != 1 || c.ops[len(c.ops)-1] != o || o.bias != nil {
+		return nil
+	}
+	p, ok := b.single()
+	if !ok || p.up || p.t == a.parts[0].t {
+		return nil
+	}
+	o.residual = p.t
+	o.out.name = n.Outputs[0]
+	delete(c.made, name)
+	delete(c.values, name)
+	return &value{parts: []part{{t: o.out}}}
+}
+
+func (c *compiler) softmax(n *nn.Node, x *value) (*value, error) {
+	if a := n.Attrs.Int("axis", -1); x.head == nil || a != 1 && a != -3 || n.Outputs[0] != c.graph.Output.Name {
+		return nil, unsupported(n, "is not the softmax over the channels of the last convolution")
+	}
+	return &value{head: x.head, final: true}, nil
+}
+
+// add appends an operator, which writes out.
+func (c *compiler) add(o *op, out *tensor) *value {
 	out.name, out.producer = o.node.Outputs[0], o
 	o.out = out
 	if o.norm != nil {
@@ -308,7 +370,7 @@ func (c *compiler) add(o *op, out *tensor) (*value, error) {
 	}
 	c.ops = append(c.ops, o)
 	c.tensors = append(c.tensors, out)
-	return &value{parts: []part{{t: out}}}, nil
+	return &value{parts: []part{{t: out}}}
 }
 
 func (c *compiler) conv(n *nn.Node, x *value) (*value, error) {
@@ -319,61 +381,72 @@ func (c *compiler) conv(n *nn.Node, x *value) (*value, error) {
 	if w == nil || w.index < 0 || len(w.t.Shape) != 4 || c.uses[n.Inputs[1]] != 1 {
 		return nil, unsupported(n, "weight is no parameter of its own")
 	}
-	o := &op{kind: convolution, node: n, norm: x.norm, parts: x.parts, weight: w, outChannels: w.t.Shape[0], inChannels: w.t.Shape[1], kernel: w.t.Shape[2]}
-	o.image = x.parts[0].t.producer == nil
-	k := o.kernel
-	o.stride = n.Attrs.Ints("strides", 1, 1)[0]
-	o.pad = n.Attrs.Ints("pads", 0, 0, 0, 0)[0]
-	if w.t.Shape[3] != k || !ints(n, "kernel_shape", k, k) || !ints(n, "strides", o.stride, o.stride) || !ints(n, "pads", o.pad, o.pad, o.pad, o.pad) ||
-		!ints(n, "dilations", 1, 1) || n.Attrs.Int("group", 1) != 1 || n.Attrs.Str("auto_pad", "NOTSET") != "NOTSET" {
-		return nil, unsupported(n, "only square kernels without groups and dilations are supported")
+	o := &op{
+		kind: convolution, node: n, norm: x.norm, parts: x.parts, image: x.parts[0].t.producer == nil,
+		weight: w, outChannels: w.t.Shape[0], inChannels: w.t.Shape[1],
 	}
-	if k%2 == 0 || o.pad != k/2 || o.stride != 1 && o.stride != 2 || k > 7 {
-		return nil, unsupported(n, "a %d×%d kernel with padding %d and stride %d is not supported", k, k, o.pad, o.stride)
+	if err := o.window(); err != nil {
+		return nil, err
 	}
 	for _, p := range x.parts {
 		o.inBlocks += blocks(p.t.channels)
 	}
-	if len(x.parts) > 1 || x.parts[0].up {
-		if !o.winograd() && !o.upsampled() || x.norm == nil {
-			return nil, unsupported(n, "a concatenated or upsampled input needs a normalised 3×3 convolution of stride 1")
-		}
+	if (len(x.parts) > 1 || x.parts[0].up) && (x.norm == nil || !o.winograd() && !o.upsampled()) {
+		return nil, unsupported(n, "a concatenated or upsampled input needs a normalised 3×3 convolution of stride 1")
 	}
 	w.op = o
 	w.length = blocks(o.outChannels) * lanes * o.depth() * o.taps()
-	head := len(n.Inputs) > 2 && n.Inputs[2] != ""
-	if head {
-		if o.bias = c.byName[n.Inputs[2]]; o.bias == nil || o.bias.index < 0 || c.uses[n.Inputs[2]] != 1 {
-			return nil, unsupported(n, "bias is no parameter of its own")
-		}
-		if k != 1 || o.stride != 1 || o.outChannels > lanes || x.norm != nil || o.image {
-			return nil, unsupported(n, "a bias is only supported in a 1×1 head of at most %d classes on a plain tensor", lanes)
-		}
+	if len(n.Inputs) > 2 && n.Inputs[2] != "" {
+		return c.head(o)
 	}
-	v, err := c.add(o, &tensor{channels: o.outChannels, reduce: o.stride * x.parts[0].t.reduce})
-	if x.parts[0].up {
-		o.out.reduce /= 2
-	}
-	if head {
-		c.classes = o.outChannels
-		return &value{head: o}, err
-	}
+	v := c.output(o)
 	c.made[n.Outputs[0]] = o
-	return v, err
+	return v, nil
+}
+
+// window takes the geometry of a convolution from its node.
+func (o *op) window() error {
+	n, shape := o.node, o.weight.t.Shape
+	k := shape[2]
+	o.kernel = k
+	o.stride = n.Attrs.Ints("strides", 1, 1)[0]
+	o.pad = n.Attrs.Ints("pads", 0, 0, 0, 0)[0]
+	if shape[3] != k || !ints(n, "kernel_shape", k, k) || !ints(n, "strides", o.stride, o.stride) || !ints(n, "pads", o.pad, o.pad, o.pad, o.pad) ||
+		!ints(n, "dilations", 1, 1) || n.Attrs.Int("group", 1) != 1 || n.Attrs.Str("auto_pad", "NOTSET") != "NOTSET" {
+		return unsupported(n, "only square kernels without groups and dilations are supported")
+	}
+	if k%2 == 0 || o.pad != k/2 || o.stride != 1 && o.stride != 2 || k > 7 {
+		return unsupported(n, "a %d×%d kernel with padding %d and stride %d is not supported", k, k, o.pad, o.stride)
+	}
+	return nil
+}
+
+// head is the convolution with a bias that makes the logits.
+func (c *compiler) head(o *op) (*value, error) {
+	n := o.node
+	if o.bias = c.byName[n.Inputs[2]]; o.bias == nil || o.bias.index < 0 || c.uses[n.Inputs[2]] != 1 {
+		return nil, unsupported(n, "bias is no parameter of its own")
+	}
+	if o.kernel != 1 || o.stride != 1 || o.outChannels > lanes || o.norm != nil || o.image {
+		return nil, unsupported(n, "a bias is only supported in a 1×1 head of at most %d classes on a plain tensor", lanes)
+	}
+	c.output(o)
+	c.classes = o.outChannels
+	return &value{head: o}, nil
+}
+
+// output appends a convolution with a tensor of the size that it makes.
+func (c *compiler) output(o *op) *value {
+	t := &tensor{channels: o.outChannels, reduce: o.stride * o.parts[0].t.reduce}
+	if o.parts[0].up {
+		t.reduce /= 2
+	}
+	return c.add(o, t)
 }
 
 // ints reports whether an attribute is absent or has the value given.
 func ints(n *nn.Node, name string, want ...int) bool {
-	got := n.Attrs.Ints(name, want...)
-	if len(got) != len(want) {
-		return false
-	}
-	for i := range want {
-		if got[i] != want[i] {
-			return false
-		}
-	}
-	return true
+	return slices.Equal(n.Attrs.Ints(name, want...), want)
 }
 
 // check refuses what single nodes do not show: which gradients must be summed.

@@ -1,7 +1,7 @@
 package fast
 
 import (
-	"github.com/refocus-em/refocus/plugins/cpu/internal/half"
+	"github.com/refocus-em/refocus/harness/half"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
 )
 

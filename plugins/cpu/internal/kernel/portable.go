@@ -3,7 +3,7 @@ package kernel
 import (
 	"math"
 
-	"github.com/refocus-em/refocus/plugins/cpu/internal/half"
+	"github.com/refocus-em/refocus/harness/half"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel/winograd"
 )
 

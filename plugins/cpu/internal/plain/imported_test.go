@@ -13,7 +13,7 @@ import (
 func imported(t *testing.T) *nn.Graph {
 	g := &nn.Graph{Name: "imported", Input: nn.Value{Name: "x", Shape: []int{0, 1, 0, 0}}, Output: nn.Value{Name: "p", Shape: []int{0, 2, 0, 0}}}
 	tensor := func(name string, shape ...int) string {
-		v := &nn.Tensor{Name: name, Shape: shape, Data: make([]float32, size(shape))}
+		v := &nn.Tensor{Name: name, Shape: shape, Data: make([]float32, nn.Size(shape))}
 		r := random.Stream(6, name)
 		for i := range v.Data {
 			v.Data[i] = float32(r.NormFloat64() * 0.4)

@@ -5,9 +5,9 @@ import (
 	"math"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/half"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/half"
 )
 
 type float interface{ float32 | float64 }
@@ -183,7 +183,7 @@ func (e *Engine[T]) start(b engine.Batch, train bool) error {
 			v.data, v.grad = nil, nil
 		}
 	}
-	n := size(shape)
+	n := nn.Size(shape)
 	e.input.data = e.pool.get(n)
 	switch {
 	case b.Images64 != nil && len(b.Images64) == n:
@@ -217,7 +217,7 @@ func (e *Engine[T]) round(x []T) {
 // reader has run.
 func (e *Engine[T]) forward(keep func(*value[T]) bool) error {
 	for i, s := range e.steps {
-		s.out.data = e.pool.get(size(s.out.shape))
+		s.out.data = e.pool.get(nn.Size(s.out.shape))
 		s.op.forward(e)
 		if s.rounded {
 			e.round(s.out.data)
@@ -315,7 +315,7 @@ func (e *Engine[T]) Forward(b engine.Batch, out engine.Output) ([]float64, error
 	if err := e.start(b, false); err != nil {
 		return nil, err
 	}
-	if n := size(e.output.shape); n != out.Len() {
+	if n := nn.Size(e.output.shape); n != out.Len() {
 		return nil, fmt.Errorf("output of shape %v does not fit %d values", e.output.shape, out.Len())
 	}
 	if b.Labels != nil && (e.logits == nil || len(b.Labels) != e.pixels()) {
@@ -383,12 +383,4 @@ func (e *Engine[T]) Finite() bool {
 		}
 	}
 	return true
-}
-
-func size(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
 }

@@ -1,10 +1,12 @@
-package plugin
+package host
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
 // Plugins finds, pins and starts backends.
@@ -19,11 +21,11 @@ type Plugins struct {
 	// AllowUnlocked starts executables that the lock file does not pin.
 	AllowUnlocked bool
 	// Spec holds the logger and the timeouts of plugins that are started.
-	Spec Spec
+	Spec plugin.Spec
 }
 
 // Launch finds a backend, makes sure that it may be started, and starts it.
-func (p Plugins) Launch(ctx context.Context, name string) (*Client, error) {
+func (p Plugins) Launch(ctx context.Context, name string) (*plugin.Client, error) {
 	f, err := p.Find(name)
 	if err != nil {
 		return nil, err
@@ -31,7 +33,9 @@ func (p Plugins) Launch(ctx context.Context, name string) (*Client, error) {
 	trust, digest, err := p.Trust(f)
 	var unlocked *UnlockedError
 	if errors.As(err, &unlocked) && p.AllowUnlocked {
-		p.Spec.withDefaults().Logger.Warn("starting a backend that is not pinned", "backend", f.Name, "path", f.Path, "sha256", digest)
+		if p.Spec.Logger != nil {
+			p.Spec.Logger.Warn("starting a backend that is not pinned", "backend", f.Name, "path", f.Path, "sha256", digest)
+		}
 	} else if err != nil {
 		return nil, err
 	}
@@ -55,10 +59,10 @@ func (p Plugins) Launch(ctx context.Context, name string) (*Client, error) {
 	return c, nil
 }
 
-func (p Plugins) start(ctx context.Context, f Found, digest string) (*Client, error) {
+func (p Plugins) start(ctx context.Context, f Found, digest string) (*plugin.Client, error) {
 	spec := p.Spec
 	spec.Name, spec.Path, spec.Args, spec.SHA256 = f.Name, f.Path, f.Args, digest
-	return Launch(ctx, spec)
+	return plugin.Launch(ctx, spec)
 }
 
 // Lock pins the backend's executable as it is now. It is started once, to ask
@@ -91,9 +95,9 @@ func (p Plugins) Lock(ctx context.Context, name string) (Pin, error) {
 		return Pin{}, err
 	}
 	pin, found := lock.Find(f.Name)
-	if !found || pin.Version != d.Version || pin.Numerics != d.Numerics || pin.Protocol != ProtocolVersion {
+	if !found || pin.Version != d.Version || pin.Numerics != d.Numerics || pin.Protocol != plugin.ProtocolVersion {
 		// Other platforms' executables are of another version.
-		pin = Pin{Name: d.Name, Version: d.Version, Protocol: ProtocolVersion, Numerics: d.Numerics, SHA256: map[string]string{}}
+		pin = Pin{Name: d.Name, Version: d.Version, Protocol: plugin.ProtocolVersion, Numerics: d.Numerics, SHA256: map[string]string{}}
 	}
 	pin.SHA256[platform] = digest
 	lock.Backends = append(slices.DeleteFunc(lock.Backends, func(q Pin) bool { return q.Name == pin.Name }), pin)

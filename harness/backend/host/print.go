@@ -1,4 +1,4 @@
-package plugin
+package host
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
 // PrintList writes a table of all backends and how they stand to the lock
@@ -66,7 +67,7 @@ var determinismText = map[string]string{
 func PrintInfo(w io.Writer, f Found, trust Trust, d backend.Description) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "name\t%s\nversion\t%s\nprotocol\t%d\nnumerics\t%s\ndeterminism\t%s: %s\n",
-		d.Name, d.Version, ProtocolVersion, d.Numerics, d.Determinism, determinismText[d.Determinism])
+		d.Name, d.Version, plugin.ProtocolVersion, d.Numerics, d.Determinism, determinismText[d.Determinism])
 	if f.Builtin {
 		fmt.Fprintf(t, "from\tthis program\n")
 	} else {

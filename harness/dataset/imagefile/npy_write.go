@@ -1,7 +1,4 @@
-// Package npy writes float32 arrays in NumPy's file format, version 1.0.
-//
-// Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
-package npy
+package imagefile
 
 import (
 	"bufio"
@@ -12,15 +9,17 @@ import (
 	"strings"
 )
 
-// Write writes the array in row-major order.
-func Write(w io.Writer, shape []int, data []float32) error {
+// WriteNPY writes a float32 array in row-major order in NumPy's format 1.0.
+//
+// Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+func WriteNPY(w io.Writer, shape []int, data []float32) error {
 	n, dims := 1, ""
 	for _, d := range shape {
 		n *= d
 		dims += fmt.Sprintf("%d, ", d)
 	}
 	if n != len(data) {
-		return fmt.Errorf("npy: %d values do not fill shape %v", len(data), shape)
+		return fmt.Errorf("NPY: %d values do not fill shape %v", len(data), shape)
 	}
 	if len(shape) != 1 { // a tuple of one keeps its comma
 		dims = strings.TrimSuffix(dims, ", ")

@@ -1,6 +1,4 @@
-// Package tiff writes float32 images as uncompressed TIFF 6.0,
-// https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
-package tiff
+package imagefile
 
 import (
 	"bufio"
@@ -10,9 +8,12 @@ import (
 	"math"
 )
 
-// Write writes the pages of a file, images of one size, each in one strip, with
-// the resolution if pixelSize (Å) is known, that is above 0.
-func Write(w io.Writer, height, width int, pixelSize float64, pages ...[]float32) error {
+// WriteTIFF writes float32 images of one size as the pages of an uncompressed TIFF
+// 6.0, each in one strip, with the resolution if pixelSize (Å) is known, that is
+// above 0.
+//
+// Format: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
+func WriteTIFF(w io.Writer, height, width int, pixelSize float64, pages ...[]float32) error {
 	size := 4 * int64(height) * int64(width)
 	const head = 8
 	if int64(len(pages))*(size+4096) > math.MaxUint32 {

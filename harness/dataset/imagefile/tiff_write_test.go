@@ -1,4 +1,4 @@
-package tiff_test
+package imagefile_test
 
 import (
 	"bytes"
@@ -8,12 +8,11 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
-	"github.com/refocus-em/refocus/harness/internal/tiff"
 )
 
 // Our own reader, which is tested with other programs' files, reads the pages
 // back. Package predict has tifffile read files too.
-func TestWrite(t *testing.T) {
+func TestWriteTIFF(t *testing.T) {
 	const h, w = 3, 5
 	for n := 1; n <= 3; n++ {
 		for _, size := range []float64{0, 0.2} {
@@ -26,7 +25,7 @@ func TestWrite(t *testing.T) {
 				pages = append(pages, p)
 			}
 			var b bytes.Buffer
-			if err := tiff.Write(&b, h, w, size, pages...); err != nil {
+			if err := imagefile.WriteTIFF(&b, h, w, size, pages...); err != nil {
 				t.Fatal(err)
 			}
 			path := filepath.Join(t.TempDir(), "a.tif")
@@ -52,7 +51,7 @@ func TestWrite(t *testing.T) {
 			s.Close()
 		}
 	}
-	if err := tiff.Write(&bytes.Buffer{}, h, w, 0, make([]float32, h)); err == nil {
+	if err := imagefile.WriteTIFF(&bytes.Buffer{}, h, w, 0, make([]float32, h)); err == nil {
 		t.Error("a page that is too short was written")
 	}
 }

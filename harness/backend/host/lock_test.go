@@ -1,4 +1,4 @@
-package plugin
+package host
 
 import (
 	"errors"
@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
 // A plugin is refused until it is pinned, and again when its file changes.
@@ -15,7 +17,7 @@ func TestLock(t *testing.T) {
 	p := Plugins{
 		Places:   []Place{{filepath.Join(dir, "bin"), "bin"}},
 		LockFile: filepath.Join(dir, LockName),
-		Spec:     Spec{Env: []string{behaviour + "=fine"}},
+		Spec:     plugin.Spec{Env: []string{servesPlugin + "=1"}},
 	}
 	refused := func(want Trust, words string) {
 		t.Helper()

@@ -1,4 +1,4 @@
-package plugin
+package host
 
 import (
 	"errors"
@@ -9,18 +9,17 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-)
 
-// Prefix begins the name of a plugin's executable; the backend's name follows.
-const Prefix = "refocus-backend-"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
+)
 
 // Found is a backend that can be started.
 type Found struct {
 	Name    string
-	Path    string   // of the executable
+	Path    string   // of the executable; "" of a built-in backend
 	Args    []string // of a built-in backend
 	Where   string   // for people: "built in", "plugins/bin", …
-	Builtin bool     // the harness's own executable
+	Builtin bool     // part of the harness's own executable
 	Hidden  bool     // one of the same name comes first
 }
 
@@ -93,7 +92,7 @@ var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 func (p Plugins) List() []Found {
 	var all []Found
 	for name, args := range p.Builtin {
-		all = append(all, Found{Name: name, Path: self(), Args: args, Where: "built in", Builtin: true})
+		all = append(all, Found{Name: name, Args: args, Where: "built in", Builtin: true})
 	}
 	slices.SortFunc(all, func(a, b Found) int { return strings.Compare(a.Name, b.Name) })
 	for _, place := range p.places() {
@@ -102,7 +101,7 @@ func (p Plugins) List() []Found {
 			continue
 		}
 		for _, e := range entries {
-			name, ok := strings.CutPrefix(e.Name(), Prefix)
+			name, ok := strings.CutPrefix(e.Name(), plugin.Prefix)
 			if runtime.GOOS == "windows" {
 				name = strings.TrimSuffix(name, ".exe")
 			}
@@ -124,18 +123,6 @@ func (p Plugins) places() []Place {
 	return Places()
 }
 
-// self is a path that leads to this program even if its file is replaced while
-// it runs: a backend that is restarted must be the same one.
-func self() string {
-	if runtime.GOOS == "linux" {
-		if _, err := os.Stat("/proc/self/exe"); err == nil {
-			return "/proc/self/exe"
-		}
-	}
-	exe, _ := os.Executable()
-	return exe
-}
-
 // executable reports why the file cannot be started, if so.
 func executable(path string) error {
 	st, err := os.Stat(path)
@@ -152,9 +139,9 @@ func executable(path string) error {
 // must be named refocus-backend-NAME).
 func (p Plugins) Find(name string) (Found, error) {
 	if strings.ContainsAny(name, `/\`) {
-		n, ok := strings.CutPrefix(strings.TrimSuffix(filepath.Base(name), ".exe"), Prefix)
+		n, ok := strings.CutPrefix(strings.TrimSuffix(filepath.Base(name), ".exe"), plugin.Prefix)
 		if !ok || !validName.MatchString(n) {
-			return Found{}, fmt.Errorf("backend %s: a plugin's executable must be called %sNAME, NAME of lower-case letters, digits, - and _", name, Prefix)
+			return Found{}, fmt.Errorf("backend %s: a plugin's executable must be called %sNAME, NAME of lower-case letters, digits, - and _", name, plugin.Prefix)
 		}
 		path, err := filepath.Abs(name)
 		if err == nil {
@@ -182,13 +169,13 @@ func (p Plugins) Find(name string) (Found, error) {
 		}
 		fmt.Fprintf(&b, " (there is: %s)", strings.Join(names, ", "))
 	}
-	fmt.Fprintf(&b, "; its executable %s%s would be looked for in", Prefix, name)
+	fmt.Fprintf(&b, "; its executable %s%s would be looked for in", plugin.Prefix, name)
 	for i, place := range p.places() {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		b.WriteString(" " + place.Folder)
-		if err := executable(filepath.Join(place.Folder, Prefix+name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := executable(filepath.Join(place.Folder, plugin.Prefix+name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			fmt.Fprintf(&b, " (%v)", err)
 		}
 	}

@@ -1,7 +1,10 @@
-package plugin
+package host
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 )
 
@@ -56,12 +59,7 @@ func (p Plugins) Trust(f Found) (Trust, string, error) {
 	if err != nil {
 		return "", "", fmt.Errorf("reading the lock file: %w", err)
 	}
-	file, err := os.Open(f.Path)
-	if err != nil {
-		return "", "", err
-	}
-	defer file.Close()
-	digest, err := hashFile(file)
+	digest, err := digestOf(f.Path)
 	if err != nil {
 		return "", "", err
 	}
@@ -75,4 +73,18 @@ func (p Plugins) Trust(f Found) (Trust, string, error) {
 		refusal.Trust, refusal.Want = Changed, want
 	}
 	return refusal.Trust, digest, refusal
+}
+
+// digestOf is the SHA-256 of a file.
+func digestOf(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("hashing %s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -1,4 +1,4 @@
-package plugin
+package host
 
 import (
 	"io"
@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/refocus-em/refocus/harness/backend/plugin"
 )
 
 // install copies the test binary into a folder as a plugin's executable.
@@ -19,7 +21,7 @@ func install(t *testing.T, folder, name string) string {
 	if err := os.MkdirAll(folder, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(folder, Prefix+name)
+	path := filepath.Join(folder, plugin.Prefix+name)
 	if runtime.GOOS == "windows" {
 		path += ".exe"
 	}
@@ -50,9 +52,9 @@ func TestFind(t *testing.T) {
 	install(t, first, "fake")
 	hidden := install(t, second, "fake")
 	install(t, second, "cpu")
-	os.WriteFile(filepath.Join(second, Prefix+"text"), []byte("no program"), 0o666)
-	os.Mkdir(filepath.Join(second, Prefix+"folder"), 0o777)
-	os.WriteFile(filepath.Join(second, Prefix+"UPPER"), nil, 0o777)
+	os.WriteFile(filepath.Join(second, plugin.Prefix+"text"), []byte("no program"), 0o666)
+	os.Mkdir(filepath.Join(second, plugin.Prefix+"folder"), 0o777)
+	os.WriteFile(filepath.Join(second, plugin.Prefix+"UPPER"), nil, 0o777)
 	p := Plugins{
 		Builtin: map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		Places:  []Place{{filepath.Join(dir, "missing"), "nowhere"}, {first, "first"}, {second, "second"}},

@@ -1,4 +1,4 @@
-package npy
+package imagefile
 
 import (
 	"bytes"
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestWrite(t *testing.T) {
+func TestWriteNPY(t *testing.T) {
 	for _, c := range []struct {
 		shape []int
 		tuple string
@@ -22,7 +22,7 @@ func TestWrite(t *testing.T) {
 			data[i] = float32(i) + 0.5
 		}
 		var b bytes.Buffer
-		if err := Write(&b, c.shape, data); err != nil {
+		if err := WriteNPY(&b, c.shape, data); err != nil {
 			t.Fatal(err)
 		}
 		raw := b.Bytes()
@@ -40,7 +40,7 @@ func TestWrite(t *testing.T) {
 			}
 		}
 	}
-	if Write(&bytes.Buffer{}, []int{2}, make([]float32, 3)) == nil {
+	if WriteNPY(&bytes.Buffer{}, []int{2}, make([]float32, 3)) == nil {
 		t.Error("accepted three values for a shape of two")
 	}
 }

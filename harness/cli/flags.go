@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// group makes cmd a command that has only subcommands: another word after it is
+// an error, none shows the help.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef(cmd, "unknown command %q; nearest: %s", args[0], strings.Join(near, ", "))
+		}
+		return usagef(cmd, "unknown command %q", args[0])
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	return cmd
+}
+
+// exactly is cobra.ExactArgs with this program's exit code for misuse.
+func exactly(n int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef(cmd, "%s takes %s, not %d arguments", cmd.Name(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// intFlag defines a flag for a whole number that is not less than least.
+func intFlag(cmd *cobra.Command, to *int, name string, least, value int, usage string) {
+	*to = value
+	cmd.Flags().Var(&numberFlag[int]{to, least, "int", strconv.Atoi}, name, usage)
+}
+
+// floatFlag defines a flag for a finite number that is not less than least.
+func floatFlag(cmd *cobra.Command, to *float64, name string, least, value float64, usage string) {
+	*to = value
+	parse := func(s string) (float64, error) {
+		x, err := strconv.ParseFloat(s, 64)
+		if err == nil && (math.IsNaN(x) || math.IsInf(x, 0)) {
+			err = strconv.ErrRange
+		}
+		return x, err
+	}
+	cmd.Flags().Var(&numberFlag[float64]{to, least, "float", parse}, name, usage)
+}
+
+type numberFlag[T cmp.Ordered] struct {
+	to    *T
+	least T
+	kind  string
+	parse func(string) (T, error)
+}
+
+func (n *numberFlag[T]) String() string {
+	if n.to == nil { // pflag asks a zero value
+		return ""
+	}
+	return fmt.Sprint(*n.to)
+}
+
+func (n *numberFlag[T]) Type() string { return n.kind }
+
+func (n *numberFlag[T]) Set(s string) error {
+	v, err := n.parse(s)
+	if err != nil {
+		what := map[string]string{"int": "a whole number", "float": "a number"}[n.kind]
+		return fmt.Errorf("must be %s", what)
+	}
+	if v < n.least {
+		return fmt.Errorf("must be at least %v", n.least)
+	}
+	*n.to = v
+	return nil
+}
+
+// choiceFlag defines a flag for one of several words.
+func choiceFlag(cmd *cobra.Command, to *string, name, value, usage string, choices ...string) {
+	*to = value
+	cmd.Flags().Var(&choice{to, choices}, name, usage)
+}
+
+type choice struct {
+	to      *string
+	choices []string
+}
+
+func (c *choice) String() string {
+	if c.to == nil {
+		return ""
+	}
+	return *c.to
+}
+
+func (c *choice) Type() string { return "string" }
+
+func (c *choice) Set(s string) error {
+	if !slices.Contains(c.choices, s) {
+		return fmt.Errorf("must be %s", strings.Join(c.choices, " or "))
+	}
+	*c.to = s
+	return nil
+}
