@@ -614,6 +614,24 @@ func (im *importer) cast(o *operator, a *attributes) error {
 	})
 }
 
+// castLike converts between floating-point types, which is nothing.
+func (im *importer) castLike(o *operator, a *attributes) error {
+	a.int("saturate", 1, 0, 1)
+	lookup(a, "round_mode", "")
+	x, like := im.input(o, 0), im.input(o, 1)
+	isFloat := func(v *value) bool {
+		if v.image != "" {
+			return !v.integer && v.quantized == nil
+		}
+		c := v.known()
+		return c != nil && c.Type.IsFloat()
+	}
+	if !isFloat(x) || !isFloat(like) {
+		return errors.New("of other than floating-point numbers is not supported")
+	}
+	return im.set(o, x)
+}
+
 // castImage does nothing between floating-point types: all arithmetic is in the
 // backend's precision. The classes of an arg-max become numbers.
 func (im *importer) castImage(o *operator, x *value, to wire.Type) error {

@@ -133,7 +133,7 @@ func (im *importer) convTranspose(o *operator, a *attributes, x *value) error {
 		return err
 	}
 	w, auto := a.windows(c.kernel, "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
-	extra := a.ints("output_padding", []int64{0, 0}, 2, 0, maxWindow)
+	extra := slices.Clone(a.ints("output_padding", []int64{0, 0}, 2, 0, maxWindow))
 	shape := lookup(a, "output_shape", []int64(nil))
 	if a.first != nil {
 		return a.first
@@ -159,18 +159,23 @@ func (im *importer) convTranspose(o *operator, a *attributes, x *value) error {
 				want = constant(int(min(max(shape[i], 0), math.MaxInt32)))
 			}
 			total, ok := full.sub(want).integer()
-			if !ok || total < 0 {
+			if !ok || -total >= max(w[i].stride, w[i].dilation) {
 				return fmt.Errorf("an output of %v needs a padding of %v, which is not supported", want, full.sub(want))
 			}
-			w[i].begin = total / 2 // as ONNX Runtime; the specification's text has varied
+			if total < 0 { // more than the windows reach
+				extra[i] += int64(-total)
+				full, total = want, 0
+			}
+			w[i].begin = total - total/2
 			if auto == "SAME_UPPER" {
-				w[i].begin = total - total/2
+				w[i].begin = total / 2
 			}
 			w[i].end = total - w[i].begin
 		}
 		dims[2+i] = full.sub(constant(w[i].begin + w[i].end))
 	}
 	if !explicit {
+		attrs["output_padding"] = extra
 		attrs["pads"] = []int64{int64(w[0].begin), int64(w[1].begin), int64(w[0].end), int64(w[1].end)}
 	}
 	return im.emit(o, "ConvTranspose", c.inputs, attrs, dims)

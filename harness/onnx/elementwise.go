@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
@@ -258,17 +259,25 @@ func (im *importer) extremum(o *operator, a *attributes) error {
 	if op == "Sum" {
 		op = "Add"
 	}
-	switch len(o.Inputs) {
-	case 1:
+	if len(o.Inputs) == 1 {
 		x, err := im.number(o, 0)
 		if err != nil {
 			return err
 		}
 		return im.set(o, x)
-	case 2:
-		return im.broadcast(o, op, 0, 1)
 	}
-	return fmt.Errorf("has %d inputs; one and two are supported", len(o.Inputs))
+	last := o.Inputs[0]
+	for i, in := range o.Inputs[1:] {
+		pair := &operator{Node: &wire.Node{Op: op, Name: o.Name, Inputs: []string{last, in}, Outputs: o.Outputs[:1]}}
+		if i < len(o.Inputs)-2 {
+			last = im.fresh(im.valueNames, o.Outputs[0]+"."+strings.ToLower(op))
+			pair.Name, pair.Outputs = im.fresh(im.nodeNames, last), []string{last}
+		}
+		if err := im.broadcast(pair, op, 0, 1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // broadcast emits an operator on the inputs i and j, of which at least one is

@@ -1,5 +1,10 @@
 package onnx
 
+import (
+	"maps"
+	"slices"
+)
+
 // rule says how an operator is stated in the form of package nn, or how its
 // computation is followed. It has from least to most inputs, of which the first
 // least may not be omitted. An attribute that it does not ask for is refused.
@@ -42,6 +47,7 @@ var rules = map[string]rule{
 	"Transpose":             {1, 1, (*importer).transpose, false, foldTranspose},
 	"Identity":              {1, 1, (*importer).identity, false, nil},
 	"Cast":                  {1, 1, (*importer).cast, false, foldCast},
+	"CastLike":              {2, 2, (*importer).castLike, false, nil},
 	"QuantizeLinear":        {2, 3, (*importer).quantize, false, nil},
 	"DequantizeLinear":      {2, 3, (*importer).dequantize, false, nil},
 
@@ -110,3 +116,7 @@ const (
 	maxWindow  = 255
 	maxChannel = 1 << 20
 )
+
+// Operators lists the operators that are read, of images or in computations of
+// sizes.
+func Operators() []string { return slices.Sorted(maps.Keys(rules)) }

@@ -34,20 +34,26 @@ func (im *importer) resize(o *operator, a *attributes, x *value) error {
 		a.oneOf("keep_aspect_ratio_policy", "stretch")
 	}
 	antialias := a.int("antialias", 0, 0, 1)
+	if a.first != nil {
+		return a.first
+	}
 	factors, name, err := im.factors(o, a, x)
 	if err != nil {
 		return err
 	}
-	if a.first != nil {
-		return a.first
-	}
 	dims := slices.Clone(x.dims)
 	for i, f := range factors {
+		if transform == "align_corners" && f.scale != float32(int(f.scale)) {
+			im.decided(x.dims[i])
+		}
 		if dims[i], err = f.of(x.dims[i]); err != nil {
 			return err
 		}
 		if i < 2 && dims[i] != x.dims[i] {
 			return fmt.Errorf("resizing dimension %d from %v to %v is not supported", i, x.dims[i], dims[i])
+		}
+		if n, ok := x.dims[i].integer(); ok && transform == "align_corners" && !f.sized && float32(int(float32(n)*f.scale)) != float32(n)*f.scale {
+			return fmt.Errorf("scale %g of %d pixels with aligned corners is not supported: programs differ where the size is no whole number", f.scale, n)
 		}
 		if antialias == 1 && f.scale < 1 {
 			return errors.New("attribute \"antialias\" = 1 is not supported where an image shrinks")
