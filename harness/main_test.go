@@ -16,12 +16,14 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/refocus-em/refocus/harness/cli"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/testkit/seed"
 )
 
 // asRefocus makes the test binary behave as the refocus command, so that tests
@@ -69,7 +71,7 @@ func TestPlanCounts(t *testing.T) {
 
 func TestPlanModel(t *testing.T) {
 	out, _, code := output(t, "plan", "defocus", "--profile", "paper", "--model")
-	if code != 0 || !strings.Contains(out, "14147650 parameters, 11019584 of them (77.9 %) in the encoder; 62.8 G multiply-adds") {
+	if code != 0 || !strings.Contains(out, "14,147,650 parameters, 11,019,584 of them (77.9 %) in the encoder; 62.8 G multiply-adds") {
 		t.Errorf("exit %d\n%s", code, out)
 	}
 }
@@ -178,7 +180,7 @@ func reproduceTiny(t *testing.T, extra ...string) string {
 // command ends with the same bits.
 func TestKilledAtAnyMoment(t *testing.T) {
 	want := fingerprint(t, reproduceTiny(t))
-	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	rng := seed.Rand(t)
 	out := t.TempDir()
 	kills := 0
 	for attempt := 0; ; attempt++ {
@@ -244,26 +246,85 @@ func children(pid int) []int {
 	return out
 }
 
+// hold keeps a study in the store out from being finished until free is called:
+// it takes one of the transfer runs, as another process does that works on it. The
+// store alone has the finished study.
+func hold(t *testing.T, out, alone string) (free func()) {
+	t.Helper()
+	finished, err := store.Open(alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests, err := finished.Runs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, digest := range digests {
+		m, err := finished.Manifest(digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(m.ID, "transfer") {
+			continue
+		}
+		claim, err := st.Claim(digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		free = sync.OnceFunc(func() { claim.Release() })
+		t.Cleanup(free)
+		return free
+	}
+	t.Fatal("the study has no transfer")
+	return nil
+}
+
+// transcript is what a process has said so far.
+type transcript struct {
+	mu   sync.Mutex
+	said bytes.Buffer
+}
+
+func (s *transcript) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said.Write(p)
+}
+
+func (s *transcript) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said.String()
+}
+
+// An interrupted study stops and says how to go on. It cannot end first, for one
+// of its runs is another's.
 func TestInterrupt(t *testing.T) {
 	out := t.TempDir()
+	hold(t, out, reproduceTiny(t))
 	cmd := refocus(append(tinyArgs[:len(tinyArgs):len(tinyArgs)], out)...)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
+	var said transcript
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(700 * time.Millisecond)
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for finished := []string(nil); len(finished) == 0; finished, _ = filepath.Glob(filepath.Join(out, "runs", "[0-9a-f]*")) {
+		select {
+		case err := <-done:
+			t.Fatalf("it ended: %v\n%s", err, &said)
+		case <-time.After(time.Millisecond):
+		}
+	}
 	cmd.Process.Signal(os.Interrupt)
-	start := time.Now()
-	err := cmd.Wait()
-	if err == nil {
-		t.Skip("finished before it could be interrupted")
-	}
-	if code := cmd.ProcessState.ExitCode(); code != cli.ExitInterrupted || !strings.Contains(errs.String(), "goes on from the last checkpoints") {
-		t.Errorf("exit %d, said\n%s", code, &errs)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("took %v to stop", d)
+	<-done
+	if code := cmd.ProcessState.ExitCode(); code != cli.ExitInterrupted || !strings.Contains(said.String(), "goes on from the last checkpoints") {
+		t.Errorf("exit %d, said\n%s", code, &said)
 	}
 }
 

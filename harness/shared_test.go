@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/cli"
+	"github.com/refocus-em/refocus/harness/testkit/seed"
 )
 
 // longer is the tiny study with more to train, so that there is a midst to be
@@ -75,7 +75,7 @@ func trainedOnce(t *testing.T, said []string) {
 func TestSharedStore(t *testing.T) {
 	spec := longer(t)
 	alone := reproduceAlone(t, spec)
-	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
+	rng := seed.Rand(t)
 	out := t.TempDir()
 	type process struct {
 		cmd  *exec.Cmd

@@ -150,11 +150,13 @@ type Session interface {
 	// An error from progress stops the training and is returned.
 	Train(ctx context.Context, r TrainRequest, progress func(Step) error) error
 
-	// Evaluate runs the network in inference mode over samples of a dataset.
+	// Evaluate runs the network in inference mode over samples of a dataset, as
+	// many as there are, also where the graph fixes how many it takes at once.
 	Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, error)
 
 	// Predict returns the graph's output [N,K,H,W] for images [N,C,H,W] of any
-	// size the graph accepts, in inference mode.
+	// size the graph accepts, in inference mode. Where the graph fixes how many
+	// images it takes at once, N is a multiple of that.
 	Predict(ctx context.Context, images Tensor) (Tensor, error)
 
 	// Gradients returns the loss of one batch in training mode and its gradient

@@ -9,9 +9,9 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/cli/internal/bench"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
-	"github.com/refocus-em/refocus/harness/store"
 )
 
 func benchCommand() *cobra.Command {
@@ -59,7 +59,7 @@ operations each) and the fused multiply-add peak of the same cores in the same r
 				if err != nil {
 					return err
 				}
-				if err := store.WriteFile(save, model); err != nil {
+				if err := files.Write(save, model); err != nil {
 					return err
 				}
 			}

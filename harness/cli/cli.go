@@ -165,5 +165,12 @@ func (c *common) resolve(ctx context.Context, name string, b *backendFlags, open
 	if err != nil {
 		return nil, err
 	}
-	return reproduce.Resolve(ctx, st, p, desc)
+	r, err := reproduce.Resolve(ctx, st, p, desc)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range r.Data.Warnings {
+		out.Printf("%s", w)
+	}
+	return r, nil
 }

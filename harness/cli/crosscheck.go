@@ -59,16 +59,16 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			files, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.NumCPU(), Progress: out})
+			images, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.NumCPU(), Progress: out})
 			if err != nil {
 				return err
 			}
 			first := p.Runs[0]
-			domain := first.Mixture[0].Domain
-			set := func(split string, f train.File) crosscheck.File {
-				return crosscheck.File{Path: f.Path, SHA256: f.SHA256, Count: data.Count(domain.Key, split)}
+			set := func(r dataset.Ready) crosscheck.ImageSet {
+				return crosscheck.ImageSet{Path: r.Path, SHA256: r.SHA256, Count: r.Count}
 			}
-			in.Train, in.Validation = set(dataset.Train, files[domain.Key].Train), set(dataset.Validation, files[domain.Key].Validation)
+			domain := images[first.Mixture[0].Domain.Key]
+			in.Train, in.Validation = set(domain.Train), set(domain.Validation)
 			spec := train.Spec{Network: nn.UNetOptions{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
 			if in.Graph, err = spec.Graph(); err != nil {
 				return err

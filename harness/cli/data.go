@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"image/png"
-	"os"
 	"path/filepath"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 )
@@ -89,7 +89,7 @@ parameters of every image's structure instead.`,
 			if dir == "" {
 				dir = st.Report(p.Study.Name + "-" + p.Study.ProfileName() + "-data")
 			}
-			if err := os.MkdirAll(dir, 0o777); err != nil {
+			if err := files.Mkdir(dir); err != nil {
 				return err
 			}
 			for i := range p.Domains {
@@ -121,7 +121,7 @@ parameters of every image's structure instead.`,
 					return err
 				}
 				path := filepath.Join(dir, d.Key+".png")
-				if err := store.WriteFile(path, b.Bytes()); err != nil {
+				if err := files.Write(path, b.Bytes()); err != nil {
 					return err
 				}
 				fmt.Fprintln(cmd.OutOrStdout(), path)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/study"
 )
@@ -82,14 +83,14 @@ func writeModel(w io.Writer, p *study.Plan, asJSON bool) error {
 	var macs int64
 	for _, r := range rows {
 		shape := strings.Trim(strings.ReplaceAll(fmt.Sprint(r.Shape[1:]), " ", "×"), "[]")
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\n", r.Node.Name, r.Node.Op, shape, r.Parameters, r.MultiplyAdds)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", r.Node.Name, r.Node.Op, shape, format.Count(int64(r.Parameters)), format.Count(r.MultiplyAdds))
 		macs += r.MultiplyAdds
 	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
 	n, enc := g.Count(""), g.Count(nn.Encoder)
-	_, err = fmt.Fprintf(w, "\n%d parameters, %d of them (%.1f %%) in the encoder; %.3g G multiply-adds forward for one %d×%d image\n",
-		n, enc, 100*float64(enc)/float64(n), float64(macs)/1e9, size, size)
+	_, err = fmt.Fprintf(w, "\n%s parameters, %s of them (%s) in the encoder; %s G multiply-adds forward for one %s image\n",
+		format.Count(int64(n)), format.Count(int64(enc)), format.Percent(float64(enc)/float64(n)), format.Digits(float64(macs)/1e9, 3), format.Size(size, size))
 	return err
 }

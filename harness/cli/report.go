@@ -15,6 +15,7 @@ func reportCommand() *cobra.Command {
 	var c common
 	var b backendFlags
 	var browser bool
+	var dir string
 	cmd := &cobra.Command{
 		Use:   "report SERIES|FILE",
 		Short: "Write the report of what the store holds of a study",
@@ -28,13 +29,14 @@ columns of the published tables, and the best model so far as best.onnx.`,
 			if err != nil {
 				return err
 			}
-			return writeReport(cmd.Context(), r, &b, report.Options{Browser: browser}, out)
+			return writeReport(cmd.Context(), r, &b, report.Options{Browser: browser, Dir: dir}, out)
 		},
 	}
 	c.profileFlag(cmd)
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	b.register(cmd)
+	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the report (default: in the store's reports)")
 	cmd.Flags().BoolVar(&browser, "browser", false, "also write try.html, a page that runs the best model on images dropped into it (needs npm's onnxruntime-web, see $REFOCUS_NODE_MODULES)")
 	return cmd
 }

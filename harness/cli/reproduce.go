@@ -8,6 +8,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/report"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -38,12 +39,15 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			if err := files.Writable(r.ReportDir()); err != nil { // and not only after the training
+				return err
+			}
 			p, st, desc, nodes := r.Plan, r.Store, r.Backend, r.Nodes
 			out.Printf("%s, profile %s: %s", p.Study.Name, p.Study.ProfileName(), p.Study.Title)
 			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), p.Study.Network.Width)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			files, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
+			images, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
@@ -71,7 +75,7 @@ cluster; 'refocus plan' says more.`,
 				Launch: b.process(out),
 				SHA256: executable,
 				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Files: files, Progress: out,
+				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Images: images, Progress: out,
 			})
 			if err != nil {
 				return err

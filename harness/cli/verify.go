@@ -2,14 +2,13 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/store"
 )
 
@@ -28,9 +27,9 @@ is removed, 'refocus reproduce' makes it again.`,
 				return err
 			}
 			p := c.printer()
-			var bad []store.Damage
+			var bad []files.Damage
 
-			sets, err := dirNames(st.Data())
+			sets, err := dataset.Sets(st.Root())
 			if err != nil {
 				return err
 			}
@@ -39,9 +38,8 @@ is removed, 'refocus reproduce' makes it again.`,
 				if err := cmd.Context().Err(); err != nil {
 					return err
 				}
-				// A set without a manifest is an unfinished one, not damage.
-				if err := dataset.Verify(st.Root(), d); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					bad = append(bad, store.Damage{Path: d, Problem: err.Error()})
+				if err := dataset.Verify(st.Root(), d); err != nil {
+					bad = append(bad, files.Damage{Path: filepath.Join(st.Data(), d), Problem: err.Error()})
 				}
 				p.Add(1)
 			}
@@ -75,18 +73,4 @@ is removed, 'refocus reproduce' makes it again.`,
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	return cmd
-}
-
-func dirNames(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		if e.IsDir() {
-			names = append(names, e.Name())
-		}
-	}
-	return names, nil
 }

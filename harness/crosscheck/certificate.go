@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // Stages of a cross-check, in the order in which a fault is looked for.
@@ -82,7 +83,7 @@ func (c *Certificate) Verdict() string {
 		return fmt.Sprintf("%s agrees with %s: all %d comparisons are within their limits.", a, b, len(c.Checks))
 	}
 	f := c.First
-	s := fmt.Sprintf("%s parts from %s at %s, %s: relative distance %.2g, limit %.2g", a, b, f.Stage, f.Place, f.A.Relative, f.Limit)
+	s := fmt.Sprintf("%s parts from %s at %s, %s: relative distance %s, limit %s", a, b, f.Stage, f.Place, format.Digits(f.A.Relative, 2), format.Digits(f.Limit, 2))
 	if f.Note != "" {
 		s += " (" + f.Note + ")"
 	}
@@ -115,8 +116,8 @@ func (c *Certificate) Print(w io.Writer) {
 		if failed > 0 {
 			mark = "FAIL"
 		}
-		fmt.Fprintf(w, "%s  %-24s %4d comparisons, closest to its limit: %s (%.2g of %.2g)\n", mark, stage, n, worst.Place, worst.A.Relative, worst.Limit)
+		fmt.Fprintf(w, "%s  %-24s %4d comparisons, closest to its limit: %s (%s of %s)\n", mark, stage, n, worst.Place, format.Digits(worst.A.Relative, 2), format.Digits(worst.Limit, 2))
 	}
-	fmt.Fprintf(w, "steps: %s %.1f ms, %s %.1f ms\n", c.A.Description.Name, 1e3*c.A.StepSeconds, c.B.Description.Name, 1e3*c.B.StepSeconds)
+	fmt.Fprintf(w, "steps: %s %s, %s %s\n", c.A.Description.Name, format.Milliseconds(c.A.StepSeconds), c.B.Description.Name, format.Milliseconds(c.B.StepSeconds))
 	fmt.Fprintln(w, c.Verdict())
 }

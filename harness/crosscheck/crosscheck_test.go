@@ -18,7 +18,7 @@ import (
 )
 
 // images writes a set of noisy discs.
-func images(t *testing.T, name string, n, size int) File {
+func images(t *testing.T, name string, n, size int) ImageSet {
 	t.Helper()
 	rng := random.Stream(1, "crosscheck/"+name)
 	x, y := make([]float32, n*size*size), make([]uint8, n*size*size)
@@ -46,7 +46,7 @@ func images(t *testing.T, name string, n, size int) File {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(b)
-	return File{path, hex.EncodeToString(sum[:]), n}
+	return ImageSet{path, hex.EncodeToString(sum[:]), n}
 }
 
 // check compares a with b at width 4 on images of 32×32.

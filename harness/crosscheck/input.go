@@ -11,8 +11,8 @@ type Subject struct {
 	SHA256  string // of its executable
 }
 
-// File is a data set.
-type File struct {
+// ImageSet is a data set.
+type ImageSet struct {
 	Path, SHA256 string
 	Count        int
 }
@@ -22,8 +22,8 @@ type File struct {
 type Input struct {
 	A, B, Oracle Subject
 	Graph        *nn.Graph // with initial weights
-	Train        File
-	Validation   File
+	Train        ImageSet
+	Validation   ImageSet
 	Loss         string
 	Options      Options
 }

@@ -34,6 +34,8 @@ func Run(ctx context.Context, in Input) (*Certificate, error) {
 	return r.cert, nil
 }
 
+// run is a cross-check in progress. Each stage, in a file of its own, adds its
+// comparisons to the certificate.
 type run struct {
 	in      Input
 	g       *nn.Graph
@@ -65,7 +67,7 @@ func (r *run) session(ctx context.Context, b backend.Backend, precision string, 
 	if err != nil {
 		return nil, err
 	}
-	for id, f := range map[string]File{trainSet: r.in.Train, validationSet: r.in.Validation} {
+	for id, f := range map[string]ImageSet{trainSet: r.in.Train, validationSet: r.in.Validation} {
 		if err := s.LoadDataset(ctx, id, f.Path, f.SHA256); err != nil {
 			s.Close()
 			return nil, err

@@ -4,19 +4,18 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/json"
-	"fmt"
 	"html/template"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 
-	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // Write puts certificate.json and certificate.html into dir.
 func (c *Certificate) Write(dir string) error {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return err
 	}
 	clean := *c
@@ -33,14 +32,14 @@ func (c *Certificate) Write(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := store.WriteFile(filepath.Join(dir, "certificate.json"), append(b, '\n')); err != nil {
+	if err := files.Write(filepath.Join(dir, "certificate.json"), append(b, '\n')); err != nil {
 		return err
 	}
 	var page bytes.Buffer
 	if err := pageTemplate.Execute(&page, c.view()); err != nil {
 		return err
 	}
-	return store.WriteFile(filepath.Join(dir, "certificate.html"), page.Bytes())
+	return files.Write(filepath.Join(dir, "certificate.html"), page.Bytes())
 }
 
 // finite replaces infinity, which stands for a value that is no number and which
@@ -111,7 +110,7 @@ func (c *Certificate) view() view {
 var pageSource string
 
 var pageTemplate = template.Must(template.New("certificate").Funcs(template.FuncMap{
-	"sci": func(v float64) string { return fmt.Sprintf("%.1e", v) },
-	"ulp": func(v float64) string { return fmt.Sprintf("%.3g", v) },
-	"ms":  func(v float64) string { return fmt.Sprintf("%.1f ms", 1e3*v) },
+	"sci": func(v float64) string { return format.Digits(v, 2) },
+	"ulp": func(v float64) string { return format.Digits(v, 3) },
+	"ms":  format.Milliseconds,
 }).Parse(pageSource))

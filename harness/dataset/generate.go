@@ -15,10 +15,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/gofrs/flock"
-
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/random"
@@ -34,8 +32,11 @@ type Options struct {
 	// size a structure's take 26 MB. Other conditions then need the structure
 	// simulated again. Waves that are there are used, and stay.
 	DropWaves bool
-	Progress  progress.Meter // counts structures; nil for none
+	// Progress counts structures and is told of sets that are damaged and made
+	// again; nil for none.
+	Progress progress.Meter
 
+	disk files.Disk // another in tests
 	// newSimulator stands in for hrtem.NewSimulator in tests.
 	newSimulator func(hrtem.Config) (simulator, error)
 }
@@ -50,6 +51,7 @@ type simulator interface {
 type group struct {
 	source Source // its conditions are those of the first, its count the largest
 	dir    string // of the exit waves
+	disk   files.Disk
 	wanted []wanted
 	sim    func() (simulator, error)
 	left   atomic.Int64 // structures
@@ -58,6 +60,21 @@ type group struct {
 type wanted struct {
 	source Source
 	dir    string // of the set
+}
+
+// writable returns an error if what a group lacks could not be written, before
+// any work is done on it.
+func (g *group) writable() error {
+	dirs := []string{g.dir}
+	for _, w := range g.wanted {
+		dirs = append(dirs, w.dir, w.parts())
+	}
+	for _, dir := range dirs {
+		if err := files.Writable(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w wanted) parts() string { return filepath.Join(w.dir, "parts") }
@@ -83,7 +100,7 @@ func Generate(ctx context.Context, root string, sources []Source, opt Options) (
 	if opt.newSimulator == nil {
 		opt.newSimulator = func(c hrtem.Config) (simulator, error) { return hrtem.NewSimulator(c) }
 	}
-	groups, err := missing(root, sources, opt)
+	groups, err := missing(ctx, root, sources, opt)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +112,7 @@ func Generate(ctx context.Context, root string, sources []Source, opt Options) (
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			if err := assemble(w); err != nil {
+			if err := assemble(opt.disk, w); err != nil {
 				return nil, err
 			}
 		}
@@ -110,7 +127,7 @@ func Generate(ctx context.Context, root string, sources []Source, opt Options) (
 }
 
 // missing groups the sources whose sets are not finished.
-func missing(root string, sources []Source, opt Options) ([]*group, error) {
+func missing(ctx context.Context, root string, sources []Source, opt Options) ([]*group, error) {
 	var groups []*group
 	byWaves := map[string]*group{}
 	seen := map[string]bool{}
@@ -120,9 +137,9 @@ func missing(root string, sources []Source, opt Options) ([]*group, error) {
 			continue
 		}
 		seen[digest] = true
-		if _, err := Find(root, digest); err == nil {
-			// of no use where a process died before it removed them
-			os.RemoveAll(wanted{dir: filepath.Join(dataDir(root), digest)}.parts())
+		w := wanted{s, filepath.Join(dataDir(root), digest)}
+		if _, err := findOrClear(ctx, opt.disk, root, digest, progress.Or(opt.Progress).Printf); err == nil {
+			opt.disk.RemoveAll(w.parts()) // of no use where a process died before it removed them
 			continue
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -133,13 +150,14 @@ func missing(root string, sources []Source, opt Options) ([]*group, error) {
 			g = &group{
 				source: s,
 				dir:    filepath.Join(dataDir(root), waves),
+				disk:   opt.disk,
 				sim:    sync.OnceValues(func() (simulator, error) { return opt.newSimulator(s.Config) }),
 			}
 			byWaves[waves] = g
 			groups = append(groups, g)
 		}
 		g.source.Count = max(g.source.Count, s.Count)
-		g.wanted = append(g.wanted, wanted{s, filepath.Join(dataDir(root), digest)})
+		g.wanted = append(g.wanted, w)
 	}
 	return groups, nil
 }
@@ -164,6 +182,9 @@ func simulate(ctx context.Context, groups []*group, opt Options) error {
 	}
 	var all []job
 	for _, g := range groups {
+		if err := g.writable(); err != nil {
+			return err
+		}
 		g.left.Store(int64(g.source.Count))
 		for i := range g.source.Count {
 			all = append(all, job{g, i})
@@ -215,8 +236,8 @@ func simulate(ctx context.Context, groups []*group, opt Options) error {
 	pass(all, false)
 	pass(busy, true)
 	for _, g := range groups {
-		sweep(g.dir, ".claim-") // of processes that died
-		os.Remove(g.dir)        // does so only if nothing is kept there
+		g.disk.Sweep(g.dir, ".claim-") // of processes that died
+		g.disk.Remove(g.dir)           // does so only if nothing is kept there
 	}
 	return context.Cause(ctx)
 }
@@ -229,25 +250,23 @@ func (g *group) claimed(ctx context.Context, i int, opt Options, wait bool) (mad
 	if len(g.todo(i)) == 0 {
 		return false, nil
 	}
-	if err := os.MkdirAll(g.dir, 0o755); err != nil {
+	if err := g.disk.Mkdir(g.dir); err != nil {
 		return false, err
 	}
-	lock := flock.New(filepath.Join(g.dir, fmt.Sprintf(".claim-%06d", i)))
-	claim := lock.TryLock
+	claim := files.TryLock
 	if wait {
-		claim = func() (bool, error) { return lock.TryLockContext(ctx, 100*time.Millisecond) }
+		claim = func(path string) (*files.Lock, error) { return files.WaitLock(ctx, path) }
 	}
-	ok, err := claim()
+	lock, err := claim(filepath.Join(g.dir, fmt.Sprintf(".claim-%06d", i)))
 	switch {
 	case ctx.Err() != nil:
 		return false, ctx.Err()
-	case err == nil && ok:
-		defer func() {
-			os.Remove(lock.Path())
-			lock.Unlock()
-		}()
 	case err == nil:
+		defer lock.Remove()
+	case err == files.ErrLocked:
 		return false, errBusy
+	case errors.Is(err, fs.ErrPermission):
+		return false, err
 	}
 	// A file system without locks gives an error: work is done twice at worst.
 	return g.structure(ctx, i, opt)
@@ -291,7 +310,7 @@ func (g *group) structure(ctx context.Context, i int, opt Options) (made bool, e
 		if err != nil {
 			return false, err
 		}
-		waves = fileOf(shard)
+		waves = contentOf(files.Of("", shard))
 		if !opt.DropWaves {
 			if err := g.keep(shard, i, sp.Info); err != nil {
 				return false, err
@@ -305,7 +324,7 @@ func (g *group) structure(ctx context.Context, i int, opt Options) (made bool, e
 		if p.Defocus, err = sim.Image(ctx, sp, w.source.Conditions, rng, p.pixels); err != nil {
 			return false, err
 		}
-		if err := writePart(w.parts(), i, s.Config, p); err != nil && !w.finished() {
+		if err := writePart(g.disk, w.parts(), i, s.Config, p); err != nil && !w.finished() {
 			return false, err
 		}
 	}
@@ -318,7 +337,7 @@ func (g *group) keep(shard []byte, i int, info hrtem.Info) error {
 	path := filepath.Join(g.dir, manifestFile)
 	if _, err := os.Stat(path); err != nil {
 		s := g.source
-		if err := writeJSON(path, &Manifest{
+		if err := writeJSON(g.disk, path, &Manifest{
 			Format: Format, Kind: Waves, Digest: s.Specimens(),
 			Generator: hrtem.Version, Config: &s.Config, Seed: s.Seed, Split: s.Split,
 			PixelSize: s.Config.Cell / float64(s.Config.Output),
@@ -326,11 +345,11 @@ func (g *group) keep(shard []byte, i int, info hrtem.Info) error {
 			return err
 		}
 	}
-	return saveSpecimen(g.dir, shard, i, info)
+	return saveSpecimen(g.disk, g.dir, shard, i, info)
 }
 
 // assemble joins the parts of a set and finishes it.
-func assemble(w wanted) error {
+func assemble(disk files.Disk, w wanted) error {
 	s := w.source
 	c := s.Config
 	n := c.Crop * c.Crop
@@ -348,25 +367,28 @@ func assemble(w wanted) error {
 		if err != nil {
 			// Another process may have finished the set since and removed them.
 			if w.finished() {
-				os.RemoveAll(w.parts())
+				disk.RemoveAll(w.parts())
 				return nil
 			}
 			return err
 		}
 		copy(pixels[i*n:], p.pixels)
 		copy(labels[i*n:], p.label)
-		m.Images = append(m.Images, p.Image)
+		m.Images = append(m.Images, p.Origin)
 	}
-	if err := writeSet(w.dir, m, pixels, labels); err != nil {
+	if err := writeSet(disk, w.dir, m, pixels, labels); err != nil {
 		return err
 	}
-	os.RemoveAll(w.parts()) // of no use and no harm if it stays
+	disk.RemoveAll(w.parts()) // of no use and no harm if it stays
 	return nil
 }
 
 // writeSet writes a set's images and then the manifest that makes it exist.
-func writeSet(dir string, m *Manifest, pixels []float32, labels []uint8) error {
-	f, err := writeFile(filepath.Join(dir, imagesFile), func(out io.Writer) error {
+func writeSet(disk files.Disk, dir string, m *Manifest, pixels []float32, labels []uint8) error {
+	if err := disk.Mkdir(dir); err != nil {
+		return err
+	}
+	f, err := disk.Create(filepath.Join(dir, imagesFile), func(out io.Writer) error {
 		return safetensors.Write(out, []safetensors.Tensor{
 			{Name: "images", Shape: []int{m.Count, 1, m.Height, m.Width}, Data: pixels},
 			{Name: "labels", Shape: []int{m.Count, m.Height, m.Width}, Data: labels},
@@ -375,8 +397,8 @@ func writeSet(dir string, m *Manifest, pixels []float32, labels []uint8) error {
 	if err != nil {
 		return err
 	}
-	m.Files = map[string]File{imagesFile: f}
-	return writeJSON(filepath.Join(dir, manifestFile), m)
+	m.Files = map[string]content{imagesFile: contentOf(f)}
+	return writeJSON(disk, filepath.Join(dir, manifestFile), m)
 }
 
 // Verify re-hashes every file of the named set and returns an error that names
@@ -392,7 +414,7 @@ func Verify(root, digest string) error {
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
-		errs = append(errs, checkFile(filepath.Join(dir, filepath.Base(name)), m.Files[name]))
+		errs = append(errs, m.Files[name].file(name).Check(filepath.Join(dir, filepath.Base(name))))
 	}
 	if m.Kind == Waves {
 		entries, err := os.ReadDir(dir)
@@ -404,7 +426,7 @@ func Verify(root, digest string) error {
 				var e specimenEntry
 				err := readJSON(filepath.Join(dir, f.Name()), &e)
 				if err == nil {
-					err = checkFile(filepath.Join(dir, name+".safetensors"), e.Waves)
+					err = e.Waves.file(name).Check(filepath.Join(dir, name+".safetensors"))
 				}
 				errs = append(errs, err)
 			}

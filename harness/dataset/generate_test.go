@@ -15,7 +15,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -150,7 +152,7 @@ func TestGenerate(t *testing.T) {
 		if err := Verify(b.root, r.Digest); err != nil {
 			t.Error(err)
 		}
-		if err := checkFile(r.Path, File{r.SHA256, 8 + 5*16*16*5 + headerLen(t, r.Path)}); err != nil {
+		if err := (files.File{Size: 8 + 5*16*16*5 + headerLen(t, r.Path), SHA256: r.SHA256}).Check(r.Path); err != nil {
 			t.Error(err)
 		}
 		f, err := safetensors.Open(r.Path)
@@ -178,7 +180,7 @@ func TestGenerate(t *testing.T) {
 				t.Errorf("actual defocus %v of nominal %v", d, s.Conditions.Defocus)
 			}
 			w, err := os.ReadFile(filepath.Join(b.root, "data", s.Specimens(), shardName(k)))
-			if err != nil || fileOf(w) != m.Images[k].Waves {
+			if err != nil || contentOf(files.Of("", w)) != m.Images[k].Waves {
 				t.Errorf("manifest of image %d names other exit waves (%v)", k, err)
 			}
 		}
@@ -338,6 +340,53 @@ func TestDamage(t *testing.T) {
 			b.generate(t)
 			sameContents(t, contents(t, b.root), good)
 		})
+	}
+}
+
+// warnings is what people were told.
+type warnings struct {
+	progress.None
+	lines []string
+}
+
+func (w *warnings) Printf(format string, args ...any) {
+	w.lines = append(w.lines, fmt.Sprintf(format, args...))
+}
+
+// A set that is there and damaged is set aside, with a word, and made again.
+func TestDamagedSetIsSetAside(t *testing.T) {
+	b := newBench(t, 3)
+	b.generate(t)
+	good := contents(t, b.root)
+	data := filepath.Join(b.root, "data")
+	digest := b.sources[0].Digest()
+	manifest, images := filepath.Join(data, digest, manifestFile), filepath.Join(data, digest, imagesFile)
+	for name, harm := range map[string]func() error{
+		"manifest cut":   func() error { return os.Truncate(manifest, 200) },
+		"manifest empty": func() error { return os.Truncate(manifest, 0) },
+		"another manifest": func() error {
+			return os.WriteFile(manifest, []byte(good[filepath.Join("data", b.sources[1].Digest(), manifestFile)]), 0o666)
+		},
+		"images gone": func() error { return os.Remove(images) },
+		"images cut":  func() error { return os.Truncate(images, 1000) },
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		told := new(warnings)
+		b.opt.Progress = told
+		b.generate(t)
+		aside := filepath.Join(data, ".damaged")
+		if len(told.lines) != 1 || !strings.Contains(told.lines[0], "is damaged") || !strings.Contains(told.lines[0], aside) {
+			t.Errorf("%s: told %q", name, told.lines)
+		}
+		if sets, err := Sets(b.root); err != nil || len(sets) != 3 { // two of images, one of exit waves
+			t.Errorf("%s: sets %v, %v", name, sets, err)
+		}
+		if err := errors.Join(os.RemoveAll(aside), os.Remove(aside+".lock")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		sameContents(t, contents(t, b.root), good)
 	}
 }
 

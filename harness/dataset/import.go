@@ -13,9 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/refocus-em/refocus/harness/internal/pixels"
-
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 )
 
 // ImportOptions say what to make of a user's images.
@@ -30,6 +30,8 @@ type ImportOptions struct {
 	Classes int
 	// PixelSize in Å overrides what the file says.
 	PixelSize float64
+	// Warn tells people of a set that was damaged and is made again.
+	Warn func(format string, args ...any)
 }
 
 // maxPixels bounds what Import holds in memory: 2 GiB of float32.
@@ -126,7 +128,7 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 		o := own{Format, base, part.count, max(len(classes), 2), opt.PixelSize}
 		o.Own.First = part.first
 		digest := digestOf(o)
-		ready, err := Find(root, digest)
+		ready, err := findOrClear(ctx, files.Disk{}, root, digest, opt.Warn)
 		if errors.Is(err, fs.ErrNotExist) {
 			ready, err = importPart(ctx, root, digest, part.name, images, x, y, o)
 		}
@@ -323,7 +325,7 @@ func importPart(ctx context.Context, root, digest, name, path string, x, y *imag
 		Count: o.Count, Height: x.H, Width: x.W, Classes: o.Classes, PixelSize: o.PixelSize,
 		Own: &o.Own,
 	}
-	if err := writeSet(dir, m, images, labels); err != nil {
+	if err := writeSet(files.Disk{}, dir, m, images, labels); err != nil {
 		return Ready{}, err
 	}
 	return m.ready(dir)

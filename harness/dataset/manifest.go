@@ -1,9 +1,13 @@
 package dataset
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 )
 
@@ -30,26 +34,26 @@ type Manifest struct {
 	Specimens  string            `json:"specimens,omitempty"` // digest of the exit waves
 
 	// Sets of images.
-	Count     int             `json:"count,omitempty"`
-	Height    int             `json:"height,omitempty"`
-	Width     int             `json:"width,omitempty"`
-	Classes   int             `json:"classes,omitempty"`
-	PixelSize float64         `json:"pixel_size,omitempty"` // Å, 0 where unknown
-	Files     map[string]File `json:"files,omitempty"`
+	Count     int                `json:"count,omitempty"`
+	Height    int                `json:"height,omitempty"`
+	Width     int                `json:"width,omitempty"`
+	Classes   int                `json:"classes,omitempty"`
+	PixelSize float64            `json:"pixel_size,omitempty"` // Å, 0 where unknown
+	Files     map[string]content `json:"files,omitempty"`
 
 	// Images has one entry per simulated image, in order.
-	Images []Image `json:"images,omitempty"`
+	Images []Origin `json:"images,omitempty"`
 	// Own says which files a user's own images come from.
 	Own *Own `json:"own,omitempty"`
 }
 
-// Image says how a simulated image came about.
-type Image struct {
+// Origin says how a simulated image came about.
+type Origin struct {
 	// Defocus is the actual defocus in Å, in the sign of the nominal one.
 	Defocus float64 `json:"defocus"`
 	// Waves describes the file of the structure's exit waves, which may have
 	// been dropped since.
-	Waves     File       `json:"waves"`
+	Waves     content    `json:"waves"`
 	Structure hrtem.Info `json:"structure"`
 }
 
@@ -85,7 +89,7 @@ func ReadManifest(root, digest string) (*Manifest, error) {
 		return nil, fmt.Errorf("%s has format %d, this program reads format %d: delete the folder, it will be made again", path, m.Format, Format)
 	}
 	if m.Digest != digest {
-		return nil, fmt.Errorf("%s is damaged: it describes %s", path, m.Digest)
+		return nil, &files.Damage{Path: path, Problem: "it describes " + m.Digest}
 	}
 	return m, nil
 }
@@ -94,7 +98,7 @@ func ReadManifest(root, digest string) (*Manifest, error) {
 func (m *Manifest) ready(dir string) (Ready, error) {
 	f, ok := m.Files[imagesFile]
 	if !ok {
-		return Ready{}, fmt.Errorf("%s lists no %s", filepath.Join(dir, manifestFile), imagesFile)
+		return Ready{}, &files.Damage{Path: filepath.Join(dir, manifestFile), Problem: "it lists no " + imagesFile}
 	}
 	return Ready{
 		Digest: m.Digest, Path: filepath.Join(dir, imagesFile), SHA256: f.SHA256,
@@ -113,5 +117,39 @@ func Find(root, digest string) (Ready, error) {
 	if err != nil {
 		return Ready{}, err
 	}
-	return m.ready(dir)
+	r, err := m.ready(dir)
+	if err != nil {
+		return Ready{}, err
+	}
+	return r, m.Files[imagesFile].file(imagesFile).CheckSize(r.Path)
+}
+
+// findOrClear is Find for those who make what is missing: a set that is damaged is
+// set aside, with a warning, and then is not there.
+func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn func(format string, args ...any)) (Ready, error) {
+	r, err := Find(root, digest)
+	if err == nil {
+		err = disk.Settle(filepath.Dir(r.Path))
+	}
+	var damage *files.Damage
+	if !errors.As(err, &damage) {
+		return r, err
+	}
+	// One process at a time, lest the second sets aside what the first has made.
+	lock, err := files.WaitLock(ctx, filepath.Join(dataDir(root), ".damaged.lock"))
+	if err != nil {
+		return Ready{}, err
+	}
+	defer lock.Release()
+	if r, err = Find(root, digest); !errors.As(err, &damage) {
+		return r, err
+	}
+	path, err := disk.SetAside(filepath.Join(dataDir(root), digest), filepath.Join(dataDir(root), ".damaged"))
+	if err != nil {
+		return Ready{}, fmt.Errorf("setting a data set aside (%w): %w", damage, err)
+	}
+	if warn != nil {
+		warn("warning: %v: making the data set again; what was there is kept as %s", damage, path)
+	}
+	return Ready{}, fmt.Errorf("data set %s: %w", digest, fs.ErrNotExist)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/testkit/seed"
 )
 
 // smallSources is real physics on a field of 2.56 nm: some tens of milliseconds a
@@ -154,7 +155,7 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := t.TempDir()
-	rng := random.Stream(uint64(time.Now().UnixNano()), "moments of death")
+	rng := seed.Rand(t)
 	kills := 0
 	for try := 0; ; try++ {
 		cmd := exec.Command(os.Args[0])

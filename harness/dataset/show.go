@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/refocus-em/refocus/harness/dataset/sheet"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // Status is how far a set of simulated images is.
@@ -80,9 +81,9 @@ func WriteList(w io.Writer, root string, sets []Named) error {
 		} else if st.Finished > 0 {
 			state = fmt.Sprintf("%d of %d", st.Finished, s.Count)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d×%d\t%.3g\t%s\t%g e⁻/Å²\t%s\t%s\t%.12s\n", n.Name, s.Split, s.Count,
-			s.Config.Crop, s.Config.Crop, s.Config.Cell/float64(s.Config.Output),
-			Nanometres(s.Conditions.Defocus), s.Conditions.Dose, state, Bytes(st.Bytes), s.Digest())
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%.12s\n", n.Name, s.Split, s.Count,
+			format.Size(s.Config.Crop, s.Config.Crop), format.Digits(s.Config.Cell/float64(s.Config.Output), 3),
+			format.Defocus(s.Conditions.Defocus), format.Dose(s.Conditions.Dose), state, format.Bytes(st.Bytes), s.Digest())
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -91,7 +92,7 @@ func WriteList(w io.Writer, root string, sets []Named) error {
 	for dir := range waves {
 		total += diskUse(dir)
 	}
-	_, err := fmt.Fprintf(w, "exit waves of %d sets of structures: %s\n", len(waves), Bytes(total))
+	_, err := fmt.Fprintf(w, "exit waves of %d sets of structures: %s\n", len(waves), format.Bytes(total))
 	return err
 }
 
@@ -117,35 +118,15 @@ func WriteStructures(w io.Writer, m *Manifest) error {
 		for _, element := range slices.Sorted(maps.Keys(s.Atoms)) {
 			atoms = append(atoms, fmt.Sprintf("%s %d", element, s.Atoms[element]))
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%.1f nm\t%s\t%.1f %%\n", i, actual(im.Defocus), s.Crystal,
-			strings.Join(particles, ", "), s.CarbonThickness/10, strings.Join(atoms, ", "), 100*s.LabelFraction)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%.1f nm\t%s\t%s\n", i, actual(im.Defocus), s.Crystal,
+			strings.Join(particles, ", "), s.CarbonThickness/10, strings.Join(atoms, ", "), format.Percent(s.LabelFraction))
 	}
 	return t.Flush()
 }
 
-// Nanometres writes a defocus in Å as people in the field do: "+12.5 nm".
-func Nanometres(angstroms float64) string {
-	if angstroms == 0 {
-		return "0 nm"
-	}
-	return strings.Replace(fmt.Sprintf("%+.3g nm", angstroms/10), "-", "−", 1)
-}
-
 // actual writes an image's own defocus, to the same decimal for all.
 func actual(angstroms float64) string {
-	return strings.Replace(fmt.Sprintf("%+.1f nm", angstroms/10), "-", "−", 1)
-}
-
-// Bytes writes a size: "12.5 MB".
-func Bytes(n int64) string {
-	v := float64(n)
-	for _, unit := range []string{"B", "kB", "MB", "GB"} {
-		if v < 999.5 {
-			return fmt.Sprintf("%.3g %s", v, unit)
-		}
-		v /= 1000
-	}
-	return fmt.Sprintf("%.3g TB", v)
+	return format.Signed(angstroms/10, 1) + " nm"
 }
 
 // ContactSheet draws the first n images of a set with their labels outlined.
@@ -193,10 +174,11 @@ func Sets(root string) ([]string, error) {
 	}
 	var digests []string
 	for _, e := range entries {
-		if _, err := setDir(root, e.Name()); err != nil || !e.IsDir() {
+		dir, err := setDir(root, e.Name())
+		if err != nil {
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(dataDir(root), e.Name(), manifestFile)); err == nil {
+		if _, err := os.Stat(filepath.Join(dir, manifestFile)); err == nil {
 			digests = append(digests, e.Name())
 		}
 	}

@@ -3,14 +3,13 @@ package dataset
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -18,7 +17,7 @@ import (
 // specimenEntry is the small file beside a structure's exit waves. It is written
 // after them, so where it stands they stand.
 type specimenEntry struct {
-	Waves     File       `json:"waves"`
+	Waves     content    `json:"waves"`
 	Structure hrtem.Info `json:"structure"`
 }
 
@@ -76,55 +75,46 @@ func decodeSpecimen(c hrtem.Config, b []byte) (*hrtem.Specimen, error) {
 
 // loadSpecimen reads structure i of the exit waves in dir. A structure that is
 // missing, damaged or unreadable gives an error: the caller simulates it again.
-func loadSpecimen(dir string, c hrtem.Config, i int) (*hrtem.Specimen, File, error) {
+func loadSpecimen(dir string, c hrtem.Config, i int) (*hrtem.Specimen, content, error) {
 	var e specimenEntry
 	if err := readJSON(filepath.Join(dir, entryName(i)), &e); err != nil {
-		return nil, File{}, err
+		return nil, content{}, err
 	}
 	path := filepath.Join(dir, shardName(i))
 	b, err := os.ReadFile(path)
 	if err != nil {
-		return nil, File{}, err
+		return nil, content{}, err
 	}
-	if fileOf(b) != e.Waves {
-		return nil, File{}, fmt.Errorf("%s is damaged: it is not what %s describes", path, entryName(i))
+	if contentOf(files.Of("", b)) != e.Waves {
+		return nil, content{}, fmt.Errorf("%s is damaged: it is not what %s describes", path, entryName(i))
 	}
 	sp, err := decodeSpecimen(c, b)
 	if err != nil {
-		return nil, File{}, fmt.Errorf("reading %s: %w", path, err)
+		return nil, content{}, fmt.Errorf("reading %s: %w", path, err)
 	}
 	sp.Info = e.Structure
 	return sp, e.Waves, nil
 }
 
 // saveSpecimen keeps structure i in dir.
-func saveSpecimen(dir string, shard []byte, i int, info hrtem.Info) error {
-	f, err := writeFile(filepath.Join(dir, shardName(i)), func(w io.Writer) error {
-		_, err := w.Write(shard)
-		return err
-	})
-	if err != nil {
+func saveSpecimen(disk files.Disk, dir string, shard []byte, i int, info hrtem.Info) error {
+	if err := disk.Write(filepath.Join(dir, shardName(i)), shard); err != nil {
 		return err
 	}
-	return writeJSON(filepath.Join(dir, entryName(i)), specimenEntry{f, info})
-}
-
-func fileOf(b []byte) File {
-	sum := sha256.Sum256(b)
-	return File{hex.EncodeToString(sum[:]), int64(len(b))}
+	return writeJSON(disk, filepath.Join(dir, entryName(i)), specimenEntry{contentOf(files.Of("", shard)), info})
 }
 
 // A part is one finished image of an unfinished set. It carries its own check,
 // because it is not worth a sync each: after a power cut a damaged part is
 // simply made again.
 type part struct {
-	Image
+	Origin
 	pixels []float32
 	label  []uint8
 }
 
-func writePart(dir string, i int, c hrtem.Config, p *part) error {
-	about, err := json.Marshal(p.Image)
+func writePart(disk files.Disk, dir string, i int, c hrtem.Config, p *part) error {
+	about, err := json.Marshal(p.Origin)
 	if err != nil {
 		return err
 	}
@@ -135,26 +125,11 @@ func writePart(dir string, i int, c hrtem.Config, p *part) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := disk.Mkdir(dir); err != nil {
 		return err
 	}
 	sum := sha256.Sum256(b)
-	tmp, err := os.CreateTemp(dir, ".tmp-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(append(b, sum[:]...))
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), filepath.Join(dir, partName(i)))
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-		return fmt.Errorf("writing part %d of %s: %w", i, dir, err)
-	}
-	return nil
+	return disk.WriteUnsynced(filepath.Join(dir, partName(i)), append(b, sum[:]...))
 }
 
 func partName(i int) string { return fmt.Sprintf("%06d.part", i) }
@@ -183,7 +158,7 @@ func readPart(dir string, i int, c hrtem.Config) (*part, error) {
 	if err := f.ReadUint8("label", 0, p.label); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
-	if err := json.Unmarshal([]byte(f.Metadata["image"]), &p.Image); err != nil {
+	if err := json.Unmarshal([]byte(f.Metadata["image"]), &p.Origin); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	}
 	return p, nil

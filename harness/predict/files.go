@@ -1,16 +1,16 @@
 package predict
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/progress"
 )
@@ -38,7 +38,7 @@ type Result struct {
 // Files segments the images in the files at paths and writes the results to
 // dir, which it makes. An image that cannot be read or segmented does not keep
 // the others from it: its error is joined to those returned.
-func (m *Model) Files(ctx context.Context, paths []string, dir string, run Run, o Options) ([]Result, error) {
+func (m *Segmenter) Files(ctx context.Context, paths []string, dir string, run Run, o Options) ([]Result, error) {
 	names := map[string]string{}
 	for _, p := range paths {
 		n := strings.ToLower(baseName(p)) // some file systems do not tell case
@@ -47,7 +47,7 @@ func (m *Model) Files(ctx context.Context, paths []string, dir string, run Run, 
 		}
 		names[n] = p
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return nil, err
 	}
 	var results []Result
@@ -80,7 +80,7 @@ func baseName(path string) string {
 	return name
 }
 
-func (m *Model) file(ctx context.Context, path, dir string, run Run, o Options) ([]Result, error) {
+func (m *Segmenter) file(ctx context.Context, path, dir string, run Run, o Options) ([]Result, error) {
 	st, err := imagefile.Open(path)
 	if err != nil {
 		return nil, err
@@ -111,7 +111,7 @@ func (m *Model) file(ctx context.Context, path, dir string, run Run, o Options) 
 }
 
 // pixelSize decides on the size of a pixel and says what the user should know.
-func (m *Model) pixelSize(given, file float64) (float64, string) {
+func (m *Segmenter) pixelSize(given, file float64) (float64, string) {
 	size, note := given, ""
 	switch {
 	case given > 0:
@@ -119,17 +119,17 @@ func (m *Model) pixelSize(given, file float64) (float64, string) {
 		size = file
 	case m.PixelSize > 0:
 		size = m.PixelSize
-		note = fmt.Sprintf("the file does not say its pixel size; areas take the model's, %g Å", size)
+		note = fmt.Sprintf("the file does not say its pixel size; areas take the model's, %s", format.PixelSize(size))
 	default:
 		return 0, "the pixel size is not known; areas are in pixels only"
 	}
 	if r := size / m.PixelSize; m.PixelSize > 0 && (r > 1.1 || r < 1/1.1) {
-		note = fmt.Sprintf("pixels of %g Å, the network was trained on %g Å: resample the image for a better result", size, m.PixelSize)
+		note = fmt.Sprintf("pixels of %s, the network was trained on %s: resample the image for a better result", format.PixelSize(size), format.PixelSize(m.PixelSize))
 	}
 	return size, note
 }
 
-func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
+func (m *Segmenter) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
 	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
 		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}
@@ -161,37 +161,10 @@ func (m *Model) image(ctx context.Context, r *Result, im Image, base string, run
 		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.PixelSize) }},
 		{".overlay.png", func(w io.Writer) error { return WriteOverlay(w, im, labels) }},
 	} {
-		if err := writeFile(base+f.suffix, f.write); err != nil {
+		if _, err := files.Create(base+f.suffix, f.write); err != nil {
 			return err
 		}
 		r.Files = append(r.Files, base+f.suffix)
-	}
-	return nil
-}
-
-// writeFile writes under a temporary name and renames, so that a result exists
-// whole or not at all.
-func writeFile(path string, write func(io.Writer) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".predict-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name()) // fails once it has been renamed
-	b := bufio.NewWriterSize(tmp, 1<<16)
-	if err = write(b); err == nil {
-		err = b.Flush()
-	}
-	if err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
 }

@@ -16,8 +16,8 @@ import (
 // maxFile bounds a model's size; the study's is 57 MB.
 const maxFile = 2 << 30
 
-// Model is a network that segments images.
-type Model struct {
+// Segmenter is a network that segments images.
+type Segmenter struct {
 	Graph     *nn.Graph
 	PixelSize float64  // Å, of the images it was trained on; 0 if the file does not say
 	Classes   []string // of the output channels, the background first
@@ -29,7 +29,7 @@ type Model struct {
 }
 
 // Load reads a model from an ONNX file.
-func Load(path string) (*Model, error) {
+func Load(path string) (*Segmenter, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func Load(path string) (*Model, error) {
 // Decode reads a model from the bytes of an ONNX file. Nodes that standardise
 // the image are taken out: a tile must not be standardised on its own, so
 // images are standardised here.
-func Decode(data []byte) (*Model, error) {
+func Decode(data []byte) (*Segmenter, error) {
 	g, err := onnx.Unmarshal(data)
 	if err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func Decode(data []byte) (*Model, error) {
 
 // New prepares a network whose input is one standardised channel and whose
 // output holds probabilities of two or more classes.
-func New(g *nn.Graph) (*Model, error) {
+func New(g *nn.Graph) (*Segmenter, error) {
 	k := g.Output.Shape[1]
 	if g.Input.Shape[1] != 1 || k < 2 || k > 255 {
 		return nil, fmt.Errorf("the network has %d input channels and %d output channels; 1 and from 2 to 255 are supported", g.Input.Shape[1], k)
@@ -90,7 +90,7 @@ func New(g *nn.Graph) (*Model, error) {
 	if last := g.Nodes[len(g.Nodes)-1]; last.Op != "Softmax" || last.Attrs.Int("axis", -1) != 1 || last.Outputs[0] != g.Output.Name {
 		return nil, fmt.Errorf("the network ends in node %q (%s), not in a softmax over the classes: its output is no probability", last.Name, last.Op)
 	}
-	m := &Model{Graph: g}
+	m := &Segmenter{Graph: g}
 	for i := range k {
 		m.Classes = append(m.Classes, fmt.Sprint("class ", i))
 	}

@@ -26,9 +26,53 @@ func (p Particle) Diameter() float64 { return 2 * math.Sqrt(float64(p.Area)/math
 // connected. Regions of fewer than minArea pixels are dropped. The label image
 // has the size of the segmentation, 0 is background.
 func Particles(s *Segmentation, minArea int) (labels []int32, particles []Particle) {
+	labels, regions := connect(s)
+	areas := make([]int, regions)
+	for _, l := range labels {
+		areas[l]++
+	}
+	number := make([]int32, regions) // of particles
+	var votes []map[uint8]int        // pixels per class
+	for i, r := range labels {
+		if r == 0 || areas[r] < minArea {
+			labels[i] = 0
+			continue
+		}
+		y, x := i/s.W, i%s.W
+		if number[r] == 0 {
+			particles = append(particles, Particle{Label: len(particles) + 1, Area: areas[r], Top: y, Left: x, Bottom: y + 1, Right: x + 1})
+			votes = append(votes, map[uint8]int{})
+			number[r] = int32(len(particles))
+		}
+		labels[i] = number[r]
+		p := &particles[number[r]-1]
+		p.Y += float64(y)
+		p.X += float64(x)
+		p.Left, p.Right, p.Bottom = min(p.Left, x), max(p.Right, x+1), max(p.Bottom, y+1)
+		p.Probability += float64(s.Probability[i])
+		p.Border = p.Border || y == 0 || x == 0 || y == s.H-1 || x == s.W-1
+		votes[number[r]-1][s.Class[i]]++
+	}
+	for i := range particles {
+		p := &particles[i]
+		n := float64(p.Area)
+		p.Y, p.X, p.Probability = p.Y/n, p.X/n, p.Probability/n
+		most := 0
+		for c, n := range votes[i] {
+			if n > most || n == most && c < p.Class { // the smaller class wins a draw
+				p.Class, most = c, n
+			}
+		}
+	}
+	return labels, particles
+}
+
+// connect gives the pixels of every connected region a number of their own, less
+// than regions; background is 0. Pixels that touch at a corner are connected.
+func connect(s *Segmentation) (labels []int32, regions int) {
 	labels = make([]int32, s.H*s.W)
-	// First pass: provisional numbers, and which of them are one region. A
-	// root is its own parent and the smallest number of its region.
+	// First provisional numbers, and which of them are one region: a root is its
+	// own parent and the smallest number of its region.
 	parent := []int32{0}
 	find := func(i int32) int32 {
 		for parent[i] != i {
@@ -70,56 +114,10 @@ func Particles(s *Segmentation, minArea int) (labels []int32, particles []Partic
 			labels[at] = root
 		}
 	}
-	areas := make([]int, len(parent))
-	for _, l := range labels {
-		if l != 0 {
-			areas[find(l)]++
-		}
-	}
-	number := make([]int32, len(parent)) // of roots
 	for i, l := range labels {
-		if l == 0 {
-			continue
-		}
-		r := find(l)
-		if areas[r] < minArea {
-			labels[i] = 0
-			continue
-		}
-		y, x := i/s.W, i%s.W
-		if number[r] == 0 {
-			particles = append(particles, Particle{Label: len(particles) + 1, Area: areas[r], Top: y, Left: x, Bottom: y + 1, Right: x + 1})
-			number[r] = int32(len(particles))
-		}
-		p := &particles[number[r]-1]
-		labels[i] = number[r]
-		p.Y += float64(y)
-		p.X += float64(x)
-		p.Left, p.Right, p.Bottom = min(p.Left, x), max(p.Right, x+1), max(p.Bottom, y+1)
-		p.Probability += float64(s.Probability[i])
-		p.Border = p.Border || y == 0 || x == 0 || y == s.H-1 || x == s.W-1
+		labels[i] = find(l)
 	}
-	votes := make([]map[uint8]int, len(particles))
-	for i, l := range labels {
-		if l == 0 {
-			continue
-		}
-		if votes[l-1] == nil {
-			votes[l-1] = map[uint8]int{}
-		}
-		votes[l-1][s.Class[i]]++
-	}
-	for i := range particles {
-		p := &particles[i]
-		n := float64(p.Area)
-		p.Y, p.X, p.Probability = p.Y/n, p.X/n, p.Probability/n
-		for c := uint8(255); c > 0; c-- { // the smaller class wins a draw
-			if votes[i][c] > 0 && votes[i][c] >= votes[i][p.Class] {
-				p.Class = c
-			}
-		}
-	}
-	return labels, particles
+	return labels, len(parent)
 }
 
 // WriteCSV writes a table of the particles. pixelSize is in Å; without it (0)

@@ -16,10 +16,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/refocus-em/refocus/harness/internal/pixels"
-
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/progress/progresstest"

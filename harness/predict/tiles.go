@@ -5,9 +5,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/refocus-em/refocus/harness/nn"
-
 	"github.com/refocus-em/refocus/harness/internal/pixels"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // DefaultTile is the side of a tile in pixels, overlap included. Larger tiles
@@ -32,7 +31,7 @@ type Segmentation struct {
 // Segment predicts a standardised image in tiles of the given side (0:
 // DefaultTile). progress is told how many tiles are done,
 // before the first as well.
-func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progress func(done, total int)) (*Segmentation, error) {
+func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, progress func(done, total int)) (*Segmentation, error) {
 	if im.H < 1 || im.W < 1 || len(im.Pixels) != im.H*im.W {
 		return nil, fmt.Errorf("%d pixels for an image of %d×%d", len(im.Pixels), im.H, im.W)
 	}
@@ -98,7 +97,7 @@ func (m *Model) Segment(ctx context.Context, im Image, run Run, tile int, progre
 type span struct{ begin, end, from, to int }
 
 // plan divides a padded image into tiles.
-func (m *Model) plan(h, w, tile int) (rows, columns []span, err error) {
+func (m *Segmenter) plan(h, w, tile int) (rows, columns []span, err error) {
 	if tile == 0 {
 		tile = DefaultTile
 	}

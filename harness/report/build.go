@@ -5,13 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"os"
 	"path/filepath"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
-	"github.com/refocus-em/refocus/harness/report/plot"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/stats"
-	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -30,7 +29,7 @@ type Summary struct {
 // tables and the findings. Files of an earlier report of the same study are
 // replaced one by one, each whole.
 func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return nil, err
 	}
 	c, err := Compare(in)
@@ -68,11 +67,11 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		name    string
 		content []byte
 	}
-	files := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", findings}}
+	contents := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", findings}}
 	for _, s := range sections {
 		for _, row := range s.Rows {
 			for _, f := range row {
-				files = append(files, file{f.Name + ".svg", []byte(f.drawing.File())})
+				contents = append(contents, file{f.Name + ".svg", []byte(f.drawing.File())})
 			}
 		}
 	}
@@ -81,15 +80,15 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		if name == "" {
 			name = fmt.Sprintf("images-%d", i+1)
 		}
-		files = append(files, file{name + ".png", p.PNG})
+		contents = append(contents, file{name + ".png", p.PNG})
 	}
 	digest := sha256.Sum256(results)
 	page, err := in.page(sections, c, sum, hex.EncodeToString(digest[:]))
 	if err != nil {
 		return nil, err
 	}
-	for _, f := range append(files, file{"index.html", page}) {
-		if err := store.WriteFile(filepath.Join(dir, f.name), f.content); err != nil {
+	for _, f := range append(contents, file{"index.html", page}) {
+		if err := files.Write(filepath.Join(dir, f.name), f.content); err != nil {
 			return nil, err
 		}
 	}
@@ -108,7 +107,7 @@ func (in *Input) gain() []string {
 	if len(after) == 0 {
 		return nil
 	}
-	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", plot.Short(stats.Median(before)), plot.Short(stats.Median(after)), len(after))}
+	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", format.Loss(stats.Median(before)), format.Loss(stats.Median(after)), len(after))}
 }
 
 // reduced says in which ways the study is smaller than the published one.
@@ -127,8 +126,8 @@ func (in *Input) reduced() []string {
 				particles += fmt.Sprintf(", %s %g to %g Å", name, s.Sizes[name][0], s.Sizes[name][1])
 			}
 		}
-		r = append(r, fmt.Sprintf("The simulated field is %g Å of %d samples (published: %g Å of %d); images have %d×%d pixels of %.3g Å (%d×%d of %.3g Å); %s; the carbon is %g to %g Å thick; %d frozen-phonon configurations are averaged (%d).",
-			m.Cell, m.Grid, p.Cell, p.Grid, m.Crop, m.Crop, m.Cell/float64(m.Output), p.Crop, p.Crop, p.Cell/float64(p.Output), particles, m.Carbon[0], m.Carbon[1], m.Phonons, p.Phonons))
+		r = append(r, fmt.Sprintf("The simulated field is %g Å of %d samples (published: %g Å of %d); images have %s pixels of %s (%s of %s); %s; the carbon is %g to %g Å thick; %d frozen-phonon configurations are averaged (%d).",
+			m.Cell, m.Grid, p.Cell, p.Grid, format.Size(m.Crop, m.Crop), format.PixelSize(m.Cell/float64(m.Output)), format.Size(p.Crop, p.Crop), format.PixelSize(p.Cell/float64(p.Output)), particles, m.Carbon[0], m.Carbon[1], m.Phonons, p.Phonons))
 		area := func(m hrtem.Config) float64 { a := m.Cell / float64(m.Output); return a * a }
 		r = append(r, fmt.Sprintf("The wave is band-limited to %.3g Å⁻¹ (published: %.3g Å⁻¹), and an equal dose per area gives %.3g times the counts per pixel. Absolute losses are therefore not comparable with the published ones; orderings are.",
 			float64(m.Grid)/m.Cell/3, float64(p.Grid)/p.Cell/3, area(m)/area(p)))

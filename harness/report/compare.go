@@ -6,8 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/claims"
-	"github.com/refocus-em/refocus/harness/report/plot"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
@@ -84,7 +84,7 @@ func corr(v float64) string {
 	if math.IsNaN(v) {
 		return "undefined (too few or equal values)"
 	}
-	return strings.Replace(fmt.Sprintf("%+.2f", v), "-", "−", 1)
+	return format.Signed(v, 2)
 }
 
 // Compare sets the input's results beside the published table of the same
@@ -156,9 +156,9 @@ func (c *Comparison) merge(name string, ours, published []stats.Group) {
 // value writes a median and its models.
 func value(v *float64, n int) string {
 	if v == nil {
-		return "–"
+		return format.None
 	}
-	return fmt.Sprintf("%s (%d)", plot.Short(*v), n)
+	return fmt.Sprintf("%s (%d)", format.Loss(*v), n)
 }
 
 // OursText and PublishedText are the cells of a row.

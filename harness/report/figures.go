@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/claims"
 	"github.com/refocus-em/refocus/harness/report/plot"
 	"github.com/refocus-em/refocus/harness/report/series"
@@ -222,12 +223,12 @@ func curves(who string, e claims.Evidence) *plot.Drawing {
 	}
 	for _, m := range e.Singles.Singles {
 		for k := range 2 {
-			add(key{"single stage " + series.Rate(m.Rate), false}, m.Images[k], m.Loss[k])
+			add(key{"single stage " + format.Plain(m.Rate), false}, m.Images[k], m.Loss[k])
 		}
 	}
 	for i := range e.Transfers.Transfers {
 		if o := &e.Transfers.Transfers[i]; o.Frozen == study.FreezeNone {
-			add(key{"transfer " + series.Rate(o.PretrainRate) + " → " + series.Rate(o.Rate), true}, o.Images, e.Transfers.Final(o))
+			add(key{"transfer " + format.Plain(o.PretrainRate) + " → " + format.Plain(o.Rate), true}, o.Images, e.Transfers.Final(o))
 		}
 	}
 	slices.Sort(marks)
@@ -263,7 +264,7 @@ func (in *Input) histories(s *series.Series) (section, error) {
 	for _, m := range in.Models {
 		p := series.Path{Name: m.Run.Frozen}
 		if in.Plan.Study.Kind == study.Mixture {
-			p.Name = series.Rate(m.Run.LearningRate)
+			p.Name = format.Plain(m.Run.LearningRate)
 		}
 		if m.Pretrain != nil {
 			p.Pretraining = len(m.Pretrain.Epochs)

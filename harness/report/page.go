@@ -3,11 +3,11 @@ package report
 import (
 	_ "embed"
 	"encoding/base64"
-	"fmt"
 	"html/template"
 	"strings"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/claims"
 )
 
@@ -55,12 +55,12 @@ var pageFuncs = template.FuncMap{
 		}
 		return strings.ToUpper(s[:1]) + s[1:] + "."
 	},
-	"value": func(v float64) string { return fmt.Sprintf("%.3g", v) },
+	"value": func(v float64) string { return format.Digits(v, 3) },
 	"p": func(v float64) string {
 		if v < 1e-4 {
 			return "< 0.0001"
 		}
-		return fmt.Sprintf("= %.2g", v)
+		return "= " + format.Digits(v, 2)
 	},
 }
 

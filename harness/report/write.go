@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
@@ -15,6 +15,8 @@ import (
 // Options of Write.
 type Options struct {
 	Version string // of refocus
+	// Dir is where the report goes, the study's folder in the store if it is empty.
+	Dir string
 	// Failures are the runs that could not be trained.
 	Failures []reproduce.Failure
 	// Browser asks for a page that runs the best model, too.
@@ -23,17 +25,23 @@ type Options struct {
 	Launch func(context.Context) (reproduce.Process, error)
 }
 
-// Write writes the report of what the store holds of a study into the study's
-// folder, with its best model as best.onnx. It fails where no model is finished and
+// Write writes the report of what the store holds of a study, with its best model
+// as best.onnx. It fails where no model is finished and
 // none has failed. Where only the export fails, the report
 // is there and says so, and its Summary is returned with the error.
 func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, error) {
+	dir := o.Dir
+	if dir == "" {
+		dir = r.ReportDir()
+	}
+	if err := files.Writable(dir); err != nil { // before the work, and the folder after what can fail
+		return nil, fmt.Errorf("the report would have no place (report -o names another): %w", err)
+	}
 	in, err := Gather(ctx, r, o)
 	if err != nil {
 		return nil, err
 	}
-	dir := r.ReportDir()
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := files.Mkdir(dir); err != nil {
 		return nil, err
 	}
 	m, err := trained.Best(r.Store, r.Nodes)
@@ -60,8 +68,7 @@ func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, err
 // which it exports to dir, and the page that runs it. What keeps the model from
 // being exported is returned apart from other errors.
 func (in *Input) show(ctx context.Context, r *reproduce.Resolved, m *trained.Model, dir string, o Options) (exportErr, err error) {
-	in.Environment = append(in.Environment, Fact{"best model", fmt.Sprintf("run %s (%s): validation loss %.4g above its minimum on %s",
-		m.Manifest.ID, m.Digest, m.Loss(), m.Spec.Target)})
+	in.Environment = append(in.Environment, Fact{"best model", fmt.Sprintf("%s (%s)", m, m.Digest)})
 	b, err := o.Launch(ctx)
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ func FindImages(st *store.Store, p *study.Plan, d *study.Domain) (dataset.Source
 
 // Generate makes the simulated data sets that are missing and returns where
 // every domain's images are.
-func (d *Data) Generate(ctx context.Context, st *store.Store, p *study.Plan, o dataset.Options) (map[string]train.Files, error) {
+func (d *Data) Generate(ctx context.Context, st *store.Store, p *study.Plan, o dataset.Options) (map[string]train.Images, error) {
 	var sources []dataset.Source
 	for _, s := range d.Simulated {
 		sources = append(sources, s.Source)
@@ -44,30 +44,30 @@ func (d *Data) Generate(ctx context.Context, st *store.Store, p *study.Plan, o d
 	for _, r := range ready {
 		byDigest[r.Digest] = r
 	}
-	file := func(domain, split string) (train.File, error) {
+	find := func(domain, split string) (dataset.Ready, error) {
 		s, ok := d.sets[setKey{domain, split}]
 		if !ok {
-			return train.File{}, nil
+			return dataset.Ready{}, nil
 		}
-		r, ok := byDigest[s.digest]
-		if !ok { // the user's own
-			var err error
-			if r, err = dataset.Find(st.Root(), s.digest); err != nil {
-				return train.File{}, fmt.Errorf("%s images of %s: %w", split, domain, err)
-			}
+		if r, ok := byDigest[s.digest]; ok {
+			return r, nil
 		}
-		return train.File{Path: r.Path, SHA256: r.SHA256}, nil
+		r, err := dataset.Find(st.Root(), s.digest) // the user's own
+		if err != nil {
+			return r, fmt.Errorf("%s images of %s: %w", split, domain, err)
+		}
+		return r, nil
 	}
-	files := map[string]train.Files{}
+	images := map[string]train.Images{}
 	for _, dom := range p.Domains {
-		var f train.Files
-		if f.Train, err = file(dom.Key, dataset.Train); err != nil {
+		var im train.Images
+		if im.Train, err = find(dom.Key, dataset.Train); err != nil {
 			return nil, err
 		}
-		if f.Validation, err = file(dom.Key, dataset.Validation); err != nil {
+		if im.Validation, err = find(dom.Key, dataset.Validation); err != nil {
 			return nil, err
 		}
-		files[dom.Key] = f
+		images[dom.Key] = im
 	}
-	return files, nil
+	return images, nil
 }

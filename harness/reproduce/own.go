@@ -16,6 +16,7 @@ func (d *Data) own(ctx context.Context, st *store.Store, dom *study.Domain) erro
 	im, err := dataset.Import(ctx, st.Root(), o.Images, o.Labels, dataset.ImportOptions{
 		TrainImages: o.TrainImages, ValidationImages: o.ValidationImages, ValidationFraction: o.ValidationFraction,
 		Classes: 2, PixelSize: o.PixelSize,
+		Warn: func(format string, args ...any) { d.Warnings = append(d.Warnings, fmt.Sprintf(format, args...)) },
 	})
 	if err != nil {
 		return fmt.Errorf("domain %s: %w", dom.Key, err)

@@ -27,7 +27,10 @@ type Node struct {
 // Data is the data sets of a plan and how to make them.
 type Data struct {
 	Simulated []Simulated
-	sets      map[setKey]set
+	// Warnings tell of sets of the user's own images that were damaged and have been
+	// made again.
+	Warnings []string
+	sets     map[setKey]set
 }
 
 // Simulated is a domain's training or validation images that are simulated.
@@ -189,10 +192,10 @@ func (r *Resolved) Radii() (map[string][]float64, error) {
 // resolve gives every run of the plan its Spec and digest for the backend.
 func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) {
 	s := p.Study
-	var validation []train.Domain
+	var validation []train.Set
 	for _, dom := range p.Domains {
 		v := data.sets[setKey{dom.Key, dataset.Validation}]
-		validation = append(validation, train.Domain{Name: dom.Key, Digest: v.digest, Images: v.count})
+		validation = append(validation, train.Set{Name: dom.Key, Digest: v.digest, Images: v.count})
 	}
 	nodes := make([]*Node, len(p.Runs))
 	byRun := map[*study.Run]*Node{}
@@ -207,7 +210,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 			Stage:   r.Kind,
 			Network: nn.UNetOptions{Width: s.Network.Width, Classes: 2},
 			Loss:    s.Training.Loss,
-			Backend: train.Backend{Name: b.Name, Numerics: b.Numerics, Precision: precision},
+			Backend: train.Arithmetic{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,
 			Validation:   validation,
 			Target:       r.Target.Key,
@@ -227,7 +230,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 				return nil, fmt.Errorf("run %s: domain %s has no training images", r.ID, part.Domain.Key)
 			}
 			n.Spec.Data = append(n.Spec.Data, train.Part{
-				Domain: train.Domain{Name: part.Domain.Key, Digest: t.digest, Images: part.Images}, Of: t.count,
+				Set: train.Set{Name: part.Domain.Key, Digest: t.digest, Images: part.Images}, Of: t.count,
 			})
 		}
 		if r.Parent != nil {
@@ -258,6 +261,3 @@ func (n *Node) precision(b backend.Description) (string, error) {
 	}
 	return "", fmt.Errorf("run %s asks for precision %s, which backend %s lacks (it has %v); set training.precision_fallback to allow another", n.Run.ID, want, b.Name, b.Precisions)
 }
-
-// Count is the number of images of a domain's set.
-func (d *Data) Count(domain, split string) int { return d.sets[setKey{domain, split}].count }

@@ -33,10 +33,10 @@ type TrainOptions struct {
 	// Restarts is how often a run whose backend crashed, hung or answered
 	// nonsense is resumed from its last checkpoint before it counts as failed.
 	Restarts    int
-	Study       string // name and profile, recorded in manifests
-	StudyDigest string // of the resolved spec, recorded in manifests
-	Harness     string // version, recorded in manifests
-	Files       map[string]train.Files
+	Study       string                  // name and profile, recorded in manifests
+	StudyDigest string                  // of the resolved spec, recorded in manifests
+	Harness     string                  // version, recorded in manifests
+	Images      map[string]train.Images // by domain
 	// Progress counts the work of all runs, in the unit of train.Spec.Work, and is
 	// told of restarts, damaged checkpoints and failures. Its event "run" tells of
 	// every run that this process has finished. Nil for none.
@@ -280,6 +280,9 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		return &storeError{err}
 	}
 	defer claim.Release()
+	if path, why := claim.Damaged(); path != "" {
+		w.meter.Printf("%s: warning: %v: making the run again; what was there is kept as %s", n.Run.ID, why, path)
+	}
 	started := time.Now()
 	meter := &once{Meter: w.meter}
 	for restarts := 0; ; restarts++ {
@@ -304,7 +307,7 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 		return nil, fmt.Errorf("the backend is now %s with numerics %s; this study began with %s, %s (was it replaced meanwhile?)",
 			w.desc.Name, w.desc.Numerics, n.Spec.Backend.Name, n.Spec.Backend.Numerics)
 	}
-	job := train.Job{Spec: n.Spec, Files: w.o.Files, Threads: w.o.Threads}
+	job := train.Job{Spec: n.Spec, Images: w.o.Images, Threads: w.o.Threads}
 	if n.Parent != nil {
 		var err error
 		if job.Parent, err = w.st.Weights(n.Parent.Digest); err != nil {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/dataset"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/progress/progresstest"
@@ -26,7 +28,7 @@ import (
 const sha = "0000000000000000000000000000000000000000000000000000000000000000"
 
 // small is two pretrainings with two transfers each, on blank images.
-func small(t *testing.T) ([]*Node, map[string]train.Files) {
+func small(t *testing.T) ([]*Node, map[string]train.Images) {
 	t.Helper()
 	b, err := safetensors.Encode([]safetensors.Tensor{
 		{Name: "images", Shape: []int{4, 1, 16, 16}, Data: make([]float32, 4*256)},
@@ -39,14 +41,14 @@ func small(t *testing.T) ([]*Node, map[string]train.Files) {
 	if err := os.WriteFile(path, b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]train.Files{"x": {Train: train.File{Path: path, SHA256: sha}, Validation: train.File{Path: path, SHA256: sha}}}
+	files := map[string]train.Images{"x": {Train: dataset.Ready{Path: path, SHA256: sha}, Validation: dataset.Ready{Path: path, SHA256: sha}}}
 	node := func(id string, parent *Node) *Node {
 		n := &Node{Run: &study.Run{ID: id}, Parent: parent, Spec: train.Spec{
 			Format: train.Format, Stage: study.PretrainRun, Network: nn.UNetOptions{Width: 4, Classes: 2},
-			Loss: backend.LossOnProbabilities, Backend: train.Backend{Name: "fake", Numerics: "fake-1", Precision: backend.Float32},
+			Loss: backend.LossOnProbabilities, Backend: train.Arithmetic{Name: "fake", Numerics: "fake-1", Precision: backend.Float32},
 			Seed: 1, Stream: id,
-			Data:       []train.Part{{Domain: train.Domain{Name: "x", Digest: "d", Images: 4}, Of: 4}},
-			Validation: []train.Domain{{Name: "x", Digest: "d", Images: 4}},
+			Data:       []train.Part{{Set: train.Set{Name: "x", Digest: "d", Images: 4}, Of: 4}},
+			Validation: []train.Set{{Name: "x", Digest: "d", Images: 4}},
 			Target:     "x", Epochs: 3, BatchSize: 8, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
 		}}
 		if parent != nil {
@@ -71,10 +73,10 @@ func openStore(t *testing.T) *store.Store {
 }
 
 // options launches fake processes that fail as fault says.
-func options(files map[string]train.Files, fault func(int64) error) TrainOptions {
+func options(images map[string]train.Images, fault func(int64) error) TrainOptions {
 	return TrainOptions{
 		Launch: func(context.Context) (Process, error) { return &fakebackend.Backend{Fault: fault}, nil },
-		Jobs:   2, Restarts: 2, Files: files,
+		Jobs:   2, Restarts: 2, Images: images,
 	}
 }
 

@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/refocus-em/refocus/harness/files"
 )
 
 // ManifestFormat is the version of the manifest's layout.
@@ -18,7 +20,7 @@ type Manifest struct {
 	StudyDigest string `json:"study_digest,omitempty"`
 	// Spec is what the digest hashes, fully resolved.
 	Spec  json.RawMessage `json:"spec"`
-	Files []File          `json:"files"`
+	Files []files.File    `json:"files"`
 
 	Backend Backend `json:"backend"`
 	Harness string  `json:"harness"` // version of refocus
@@ -35,13 +37,6 @@ type Manifest struct {
 	// Notes records what was asked for and not applied, with the reason: a
 	// power cap, a precision.
 	Notes []string `json:"notes,omitempty"`
-}
-
-// File is one file of an artifact.
-type File struct {
-	Name   string `json:"name"`
-	Size   int64  `json:"size"`
-	SHA256 string `json:"sha256"`
 }
 
 // Backend names the plugin that produced a run.

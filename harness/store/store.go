@@ -6,14 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 
-	"github.com/gofrs/flock"
+	"github.com/refocus-em/refocus/harness/files"
 )
 
 // Names of a run's files.
@@ -31,25 +29,39 @@ const (
 
 // Store is a directory of artifacts. Its methods may be called concurrently,
 // also from several processes.
-type Store struct{ root string }
+type Store struct {
+	root string
+	disk files.Disk
+}
 
-// Open prepares the store at root.
-func Open(root string) (*Store, error) {
-	for _, d := range []string{"data", filepath.Join("runs", ".work"), "reports"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o777); err != nil {
+// Open prepares the store at root, which must be one to write to.
+func Open(root string) (*Store, error) { return open(root, files.Disk{}) }
+
+func open(root string, disk files.Disk) (*Store, error) {
+	s := &Store{root, disk}
+	for _, dir := range []string{root, s.Data(), filepath.Join(root, "runs"), filepath.Join(root, "runs", ".work"), filepath.Join(root, "reports")} {
+		if err := disk.Mkdir(dir); err != nil {
 			return nil, fmt.Errorf("opening the store %s: %w", root, err)
 		}
+		if err := files.Writable(dir); err != nil {
+			return nil, fmt.Errorf("the store %s is not one to write to (status, verify, export and report -o only read it; --out names another): %w", root, err)
+		}
 	}
-	return &Store{root}, nil
+	return s, nil
 }
 
 // Existing is Open for those who only read: a directory that is not there, or
 // holds no store, is an error and stays as it is.
 func Existing(root string) (*Store, error) {
-	if _, err := os.Stat(filepath.Join(root, "runs")); errors.Is(err, fs.ErrNotExist) {
+	switch st, err := os.Stat(filepath.Join(root, "runs")); {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("there is no store at %s: 'refocus reproduce' makes one, --out names another", root)
+	case err != nil:
+		return nil, fmt.Errorf("opening the store %s: %w", root, err)
+	case !st.IsDir():
+		return nil, fmt.Errorf("opening the store %s: %s is not a directory", root, filepath.Join(root, "runs"))
 	}
-	return Open(root)
+	return &Store{root: root}, nil
 }
 
 // Root is the store's directory.
@@ -68,6 +80,9 @@ func (s *Store) workDir(digest string) string {
 	return filepath.Join(s.root, "runs", ".work", digest)
 }
 
+// asideDir keeps runs that were finished and have been damaged.
+func (s *Store) asideDir() string { return filepath.Join(s.root, "runs", ".damaged") }
+
 // Digest is the content address of what is described by v: the SHA-256, in hex,
 // of the kind and of v's JSON encoding. v must encode deterministically (no
 // maps with interface keys, no times).
@@ -82,21 +97,49 @@ func Digest(kind string, v any) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// HasRun reports whether the run is finished.
-func (s *Store) HasRun(digest string) bool {
-	_, err := os.Stat(filepath.Join(s.RunDir(digest), ManifestFile))
-	return err == nil
+// HasRun reports whether the run is finished, and there as far as can be seen
+// without reading its files: Verify does.
+func (s *Store) HasRun(digest string) bool { return s.whole(digest) == nil }
+
+// whole says what is missing of a run: a *files.Damage, or an error that matches
+// fs.ErrNotExist where nothing is there at all, or one of reading.
+func (s *Store) whole(digest string) error {
+	dir := s.RunDir(digest)
+	if _, err := os.Lstat(dir); err != nil {
+		return err
+	}
+	if st, err := os.Stat(dir); err == nil && !st.IsDir() {
+		return &files.Damage{Path: dir, Problem: "it is not a directory"}
+	}
+	m, err := s.Manifest(digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &files.Damage{Path: dir, Problem: "it has no manifest"}
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range m.Files {
+		if err := f.CheckSize(filepath.Join(dir, f.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// Runs lists the digests of all finished runs.
+// Runs lists the digests of all finished runs, damaged ones included.
 func (s *Store) Runs() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "runs"))
+	dir := filepath.Join(s.root, "runs")
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("listing runs: %w", err)
 	}
 	var out []string
 	for _, e := range entries {
-		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		// A link may lead to a run that is kept elsewhere, or nowhere.
+		if e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
 			out = append(out, e.Name())
 		}
 	}
@@ -105,21 +148,29 @@ func (s *Store) Runs() ([]string, error) {
 
 // Manifest reads a finished run's manifest.
 func (s *Store) Manifest(digest string) (*Manifest, error) {
-	var m Manifest
-	if err := s.readJSON(digest, ManifestFile, &m); err != nil {
+	b, err := os.ReadFile(filepath.Join(s.RunDir(digest), ManifestFile))
+	if err != nil {
 		return nil, err
+	}
+	m := new(Manifest)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, s.damaged(digest, &files.Damage{Path: filepath.Join(s.RunDir(digest), ManifestFile), Problem: err.Error()})
 	}
 	if m.Digest != digest {
-		return nil, fmt.Errorf("%s: manifest is of run %.12s, not of its directory", s.RunDir(digest), m.Digest)
+		return nil, &files.Damage{Path: s.RunDir(digest), Problem: fmt.Sprintf("its manifest is of run %.12s", m.Digest)}
 	}
-	return &m, nil
+	return m, nil
 }
 
-// History reads a finished run's history.
+// History reads a finished run's history and verifies its checksum.
 func (s *Store) History(digest string) (*History, error) {
-	var h History
-	if err := s.readJSON(digest, HistoryFile, &h); err != nil {
+	b, err := s.read(digest, HistoryFile)
+	if err != nil {
 		return nil, err
+	}
+	var h History
+	if err := json.Unmarshal(b, &h); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", filepath.Join(s.RunDir(digest), HistoryFile), err)
 	}
 	if len(h.Epochs) == 0 || h.Best < 1 || h.Best > len(h.Epochs) {
 		return nil, fmt.Errorf("%s: best epoch %d of %d", filepath.Join(s.RunDir(digest), HistoryFile), h.Best, len(h.Epochs))
@@ -128,268 +179,75 @@ func (s *Store) History(digest string) (*History, error) {
 }
 
 // Weights reads a finished run's exported state and verifies its checksum.
-func (s *Store) Weights(digest string) ([]byte, error) {
+func (s *Store) Weights(digest string) ([]byte, error) { return s.read(digest, WeightsFile) }
+
+// read reads a file of a finished run and compares it with the manifest.
+func (s *Store) read(digest, name string) ([]byte, error) {
 	m, err := s.Manifest(digest)
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(s.RunDir(digest), WeightsFile)
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+	path := filepath.Join(s.RunDir(digest), name)
 	for _, f := range m.Files {
-		if f.Name == WeightsFile {
-			if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != f.SHA256 {
-				return nil, s.damaged(digest, WeightsFile, errors.New("its SHA-256 differs from the manifest's"))
-			}
-			return b, nil
+		if f.Name != name {
+			continue
 		}
-	}
-	return nil, fmt.Errorf("%s: the manifest does not list %s", s.RunDir(digest), WeightsFile)
-}
-
-// readJSON reads a file of a finished run.
-func (s *Store) readJSON(digest, name string, v any) error {
-	b, err := os.ReadFile(filepath.Join(s.RunDir(digest), name))
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return s.damaged(digest, name, err)
-	}
-	return nil
-}
-
-// damaged says which file of a finished run is damaged and what to do.
-func (s *Store) damaged(digest, name string, err error) error {
-	dir := s.RunDir(digest)
-	return fmt.Errorf("%s is damaged (remove %s and reproduce again): %w", filepath.Join(dir, name), dir, err)
-}
-
-// ErrBusy says that another process holds the claim.
-var ErrBusy = errors.New("another process is working on this run")
-
-// ErrDone says that the run is already finished.
-var ErrDone = errors.New("run is finished")
-
-// Claim is the exclusive right to produce one run.
-type Claim struct {
-	s      *Store
-	digest string
-	lock   *flock.Flock
-}
-
-// Claim takes the run for this process, or returns ErrBusy or ErrDone. The
-// claim ends with Commit, Release or the death of the process.
-func (s *Store) Claim(digest string) (*Claim, error) {
-	dir := s.workDir(digest)
-	l := lock(dir)
-	ok, err := l.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("locking run %.12s (the store's file system must allow writing and locks): %w", digest, err)
-	}
-	if !ok {
-		return nil, ErrBusy
-	}
-	c := &Claim{s, digest, l}
-	if s.HasRun(digest) {
-		os.RemoveAll(dir) // of a process that died after publishing
-		c.Release()
-		return nil, ErrDone
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		c.Release()
-		return nil, fmt.Errorf("claiming run %.12s: %w", digest, err)
-	}
-	return c, nil
-}
-
-// lock is the lock of the run with the given work directory. It lies beside the
-// directory, which Commit removes, and is everybody's, as far as the umask
-// allows: several people may share a store.
-func lock(workDir string) *flock.Flock {
-	return flock.New(workDir+".lock", flock.SetPermissions(0o666))
-}
-
-// Checkpoint returns the run's last checkpoint, or nil if there is none.
-func (c *Claim) Checkpoint() ([]byte, error) {
-	b, err := os.ReadFile(c.CheckpointPath())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return b, err
-}
-
-// SetCheckpoint replaces the run's checkpoint; after a crash at any moment
-// either the old or the new one is there, whole.
-func (c *Claim) SetCheckpoint(b []byte) error {
-	return WriteFile(c.CheckpointPath(), b)
-}
-
-// CheckpointPath is the file of the run's checkpoint.
-func (c *Claim) CheckpointPath() string {
-	return filepath.Join(c.s.workDir(c.digest), checkpointFile)
-}
-
-// SetAside renames the run's checkpoint, which is damaged, and returns its new
-// path. It stays there until the run is finished.
-func (c *Claim) SetAside() (string, error) {
-	path := filepath.Join(c.s.workDir(c.digest), damagedFile)
-	return path, os.Rename(c.CheckpointPath(), path)
-}
-
-// Commit publishes the run: the files and the manifest appear in RunDir, whole.
-// It sets the manifest's Digest and Files, and ends the claim. Where it fails
-// nothing is published, and the claim and the checkpoint remain.
-func (c *Claim) Commit(m *Manifest, files map[string][]byte) error {
-	tmp := c.s.workDir(c.digest) + ".new"
-	err := c.write(tmp, m, files)
-	if err == nil {
-		err = os.Rename(tmp, c.s.RunDir(c.digest))
-	}
-	if err != nil {
-		os.RemoveAll(tmp)
-		return fmt.Errorf("publishing run %.12s: %w", c.digest, err)
-	}
-	syncDir(filepath.Join(c.s.root, "runs"))
-	os.RemoveAll(c.s.workDir(c.digest)) // what should be left of it harms nobody
-	return c.Release()
-}
-
-// write makes a run's directory.
-func (c *Claim) write(dir string, m *Manifest, files map[string][]byte) error {
-	if err := os.RemoveAll(dir); err != nil { // of a process that died
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	m.Format = ManifestFormat
-	m.Digest = c.digest
-	m.Files = nil
-	for name, b := range files {
-		sum := sha256.Sum256(b)
-		m.Files = append(m.Files, File{name, int64(len(b)), hex.EncodeToString(sum[:])})
-		if err := WriteFile(filepath.Join(dir, name), b); err != nil {
-			return err
-		}
-	}
-	sort.Slice(m.Files, func(i, j int) bool { return m.Files[i].Name < m.Files[j].Name })
-	b, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return err
-	}
-	return WriteFile(filepath.Join(dir, ManifestFile), append(b, '\n'))
-}
-
-// Release ends the claim and keeps the checkpoint. The lock file stays: were it
-// removed, a process waiting on the removed file and one creating a new file
-// could both believe that they hold the lock.
-func (c *Claim) Release() error { return c.lock.Unlock() }
-
-// WriteFile writes a file so that it exists whole or not at all, even if the
-// process is killed or the machine loses power.
-func WriteFile(path string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
+		b, err := os.ReadFile(path)
 		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
+			return nil, err
 		}
-	}()
-	if err := f.Chmod(0o644); err != nil {
-		return err
+		if err := f.CheckBytes(path, b); err != nil {
+			return nil, s.damaged(digest, err)
+		}
+		return b, nil
 	}
-	if _, err := f.Write(b); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	syncDir(filepath.Dir(path))
-	return nil
+	return nil, fmt.Errorf("%s: the manifest does not list %s", s.RunDir(digest), name)
 }
 
-// syncDir makes a rename durable where directories can be synced; elsewhere it
-// does nothing.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		d.Sync()
-		d.Close()
-	}
+// damaged says of damage to a finished run what to do.
+func (s *Store) damaged(digest string, err error) error {
+	return fmt.Errorf("%w (remove %s and reproduce again)", err, s.RunDir(digest))
 }
 
-// Damage is one thing Verify found wrong.
-type Damage struct {
-	Path    string
-	Problem string
-}
-
-// Verify re-hashes every file of a finished run.
-func (s *Store) Verify(digest string) []Damage {
+// Verify re-hashes every file of a finished run and returns what is wrong.
+func (s *Store) Verify(digest string) []files.Damage {
 	dir := s.RunDir(digest)
 	m, err := s.Manifest(digest)
 	if err != nil {
-		return []Damage{{filepath.Join(dir, ManifestFile), err.Error()}}
+		return []files.Damage{{Path: filepath.Join(dir, ManifestFile), Problem: err.Error()}}
 	}
-	var bad []Damage
+	var bad []files.Damage
+	add := func(name, problem string) {
+		bad = append(bad, files.Damage{Path: filepath.Join(dir, name), Problem: problem})
+	}
 	listed := map[string]bool{ManifestFile: true}
 	for _, f := range m.Files {
 		listed[f.Name] = true
-		path := filepath.Join(dir, f.Name)
-		sum, n, err := HashFile(path)
-		switch {
-		case err != nil:
-			bad = append(bad, Damage{path, err.Error()})
-		case n != f.Size:
-			bad = append(bad, Damage{path, fmt.Sprintf("has %d bytes, the manifest says %d", n, f.Size)})
-		case sum != f.SHA256:
-			bad = append(bad, Damage{path, "its SHA-256 differs from the manifest's"})
+		var damage *files.Damage
+		if err := f.Check(filepath.Join(dir, f.Name)); errors.As(err, &damage) {
+			add(f.Name, damage.Problem)
+		} else if err != nil {
+			add(f.Name, err.Error())
 		}
 	}
 	for _, name := range []string{HistoryFile, WeightsFile} {
 		if !listed[name] {
-			bad = append(bad, Damage{filepath.Join(dir, name), "the manifest does not list it"})
+			add(name, "the manifest does not list it")
 		}
 	}
 	if d, err := Digest("run", m.Spec); err != nil || d != digest {
-		bad = append(bad, Damage{filepath.Join(dir, ManifestFile), "its spec does not hash to the run's digest"})
+		add(ManifestFile, "its spec does not hash to the run's digest")
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		bad = append(bad, Damage{dir, err.Error()})
+		add("", err.Error())
 	}
 	for _, e := range entries {
 		if !listed[e.Name()] {
-			bad = append(bad, Damage{filepath.Join(dir, e.Name()), "the manifest does not list it"})
+			add(e.Name(), "the manifest does not list it")
 		}
 	}
 	return bad
-}
-
-// HashFile returns a file's SHA-256 in hex and its size.
-func HashFile(path string) (string, int64, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", 0, err
-	}
-	defer f.Close()
-	h := sha256.New()
-	n, err := io.Copy(h, f)
-	if err != nil {
-		return "", 0, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), n, nil
 }
 
 // State says how far a run is.
@@ -408,18 +266,11 @@ func (s *Store) State(digest string) (State, error) {
 		return Finished, nil
 	}
 	dir := s.workDir(digest)
-	if _, err := os.Stat(dir + ".lock"); err == nil {
-		l := lock(dir)
-		// A shared lock: two processes asking at once must not take each other
-		// for a worker.
-		ok, err := l.TryRLock()
-		if err != nil {
-			return 0, fmt.Errorf("looking at the lock of run %.12s: %w", digest, err)
-		}
-		if !ok {
-			return Running, nil
-		}
-		l.Unlock()
+	switch running, err := files.Locked(dir + ".lock"); {
+	case err != nil:
+		return 0, fmt.Errorf("run %.12s: %w", digest, err)
+	case running:
+		return Running, nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, checkpointFile)); err == nil {
 		return Begun, nil

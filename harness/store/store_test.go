@@ -95,13 +95,13 @@ func TestWeightsAreChecked(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.RunDir(digest), WeightsFile), []byte("weightz"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Weights(digest); err == nil || !strings.Contains(err.Error(), "damaged (remove "+s.RunDir(digest)) {
+	if _, err := s.Weights(digest); err == nil || !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "(remove "+s.RunDir(digest)) {
 		t.Errorf("reading damaged weights: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(s.RunDir(digest), HistoryFile), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.History(digest); err == nil || !strings.Contains(err.Error(), "damaged (remove "+s.RunDir(digest)) {
+	if _, err := s.History(digest); err == nil || !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "(remove "+s.RunDir(digest)) {
 		t.Errorf("reading a damaged history: %v", err)
 	}
 }
@@ -170,5 +170,71 @@ func TestCommitAfterCrash(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(s.RunDir("r"), "rubbish")); err == nil {
 		t.Error("rubbish of the crashed process was published")
+	}
+}
+
+// What a run's directory should hold and does not is made again, and what it
+// holds is kept beside.
+func TestDamagedRunIsSetAside(t *testing.T) {
+	for name, harm := range map[string]func(dir string) error{
+		"manifest gone":       func(d string) error { return os.Remove(filepath.Join(d, ManifestFile)) },
+		"manifest cut":        func(d string) error { return os.Truncate(filepath.Join(d, ManifestFile), 40) },
+		"manifest empty":      func(d string) error { return os.Truncate(filepath.Join(d, ManifestFile), 0) },
+		"weights gone":        func(d string) error { return os.Remove(filepath.Join(d, WeightsFile)) },
+		"weights cut":         func(d string) error { return os.Truncate(filepath.Join(d, WeightsFile), 3) },
+		"everything gone":     func(d string) error { return errors.Join(os.RemoveAll(d), os.Mkdir(d, 0o777)) },
+		"link to nothing":     func(d string) error { return errors.Join(os.RemoveAll(d), os.Symlink("/nowhere", d)) },
+		"a file in its place": func(d string) error { return errors.Join(os.RemoveAll(d), os.WriteFile(d, nil, 0o666)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, digest := commit(t)
+			whole, err := s.Manifest(digest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // the second finds a name taken
+				if err := harm(s.RunDir(digest)); err != nil {
+					t.Fatal(err)
+				}
+				if s.HasRun(digest) {
+					t.Fatal("the run counts as finished")
+				}
+				c, err := s.Claim(digest)
+				if err != nil {
+					t.Fatal(err)
+				}
+				path, why := c.Damaged()
+				if _, err := os.Lstat(path); err != nil || why == nil {
+					t.Errorf("set aside to %q because of %v: %v", path, why, err)
+				}
+				if err := c.Commit(whole, map[string][]byte{HistoryFile: []byte("{}"), WeightsFile: []byte("weights")}); err != nil {
+					t.Fatal(err)
+				}
+				if bad := s.Verify(digest); len(bad) > 0 {
+					t.Errorf("made again, it is damaged: %v", bad)
+				}
+			}
+			if runs, err := s.Runs(); err != nil || len(runs) != 1 {
+				t.Errorf("runs %v, %v", runs, err)
+			}
+		})
+	}
+}
+
+// A run may be kept elsewhere, with a link in its place.
+func TestLinkedRun(t *testing.T) {
+	s, digest := commit(t)
+	elsewhere := filepath.Join(t.TempDir(), "run")
+	if err := errors.Join(os.Rename(s.RunDir(digest), elsewhere), os.Symlink(elsewhere, s.RunDir(digest))); err != nil {
+		t.Fatal(err)
+	}
+	if runs, err := s.Runs(); err != nil || len(runs) != 1 || !s.HasRun(digest) || len(s.Verify(digest)) > 0 {
+		t.Errorf("runs %v, %v, damage %v", runs, err, s.Verify(digest))
+	}
+	if err := os.RemoveAll(elsewhere); err != nil {
+		t.Fatal(err)
+	}
+	if runs, err := s.Runs(); err != nil || len(runs) != 1 || len(s.Verify(digest)) != 1 {
+		t.Errorf("a link to nothing: runs %v, %v, damage %v", runs, err, s.Verify(digest))
 	}
 }

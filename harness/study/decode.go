@@ -243,37 +243,9 @@ func fields(t reflect.Type) (names []string, index map[string]int) {
 func (d *decoder) assign(path []string, v any, dst reflect.Value) {
 	switch dst.Kind() {
 	case reflect.Struct:
-		t, ok := v.(map[string]any)
-		if !ok {
-			d.fail(path, "wants a table, not %s", describe(v))
-			return
-		}
-		names, index := fields(dst.Type())
-		for _, k := range keys(t) {
-			p := append(path, k)
-			if i, ok := index[k]; ok {
-				d.assign(p, t[k], dst.Field(i))
-			} else {
-				d.fail(p, "unknown key%s", suggestKey(path, k, names))
-			}
-		}
+		d.assignStruct(path, v, dst)
 	case reflect.Map:
-		t, ok := v.(map[string]any)
-		if !ok {
-			d.fail(path, "wants a table, not %s", describe(v))
-			return
-		}
-		if dst.IsNil() {
-			dst.Set(reflect.MakeMap(dst.Type()))
-		}
-		for _, k := range keys(t) {
-			e := reflect.New(dst.Type().Elem()).Elem()
-			if old := dst.MapIndex(reflect.ValueOf(k)); old.IsValid() {
-				e.Set(old)
-			}
-			d.assign(append(path, k), t[k], e)
-			dst.SetMapIndex(reflect.ValueOf(k), e)
-		}
+		d.assignMap(path, v, dst)
 	case reflect.Slice:
 		a, ok := v.([]any)
 		if !ok {
@@ -308,39 +280,79 @@ func (d *decoder) assign(path []string, v any, dst reflect.Value) {
 		}
 		dst.SetBool(b)
 	case reflect.Int, reflect.Uint64:
-		n, ok := v.(int64)
-		if !ok {
-			d.fail(path, "wants a whole number, not %s", describe(v))
-			return
-		}
-		if dst.Kind() == reflect.Int {
-			if n != int64(int32(n)) {
-				d.fail(path, "%d is out of range", n)
-				return
-			}
-			dst.SetInt(n)
-			return
-		}
-		if n < 0 {
-			d.fail(path, "must not be negative, but is %d", n)
-			return
-		}
-		dst.SetUint(uint64(n))
+		d.assignInteger(path, v, dst)
 	case reflect.Float64:
-		switch n := v.(type) {
-		case int64:
-			dst.SetFloat(float64(n))
-		case float64:
-			if math.IsNaN(n) || math.IsInf(n, 0) {
-				d.fail(path, "must be a finite number, but is %v", n)
-				return
-			}
-			dst.SetFloat(n)
-		default:
-			d.fail(path, "wants a number, not %s", describe(v))
-		}
+		d.assignFloat(path, v, dst)
 	default:
 		panic("study: no way to decode into " + dst.Type().String())
+	}
+}
+
+func (d *decoder) assignStruct(path []string, v any, dst reflect.Value) {
+	t, ok := v.(map[string]any)
+	if !ok {
+		d.fail(path, "wants a table, not %s", describe(v))
+		return
+	}
+	names, index := fields(dst.Type())
+	for _, k := range keys(t) {
+		p := append(path, k)
+		if i, ok := index[k]; ok {
+			d.assign(p, t[k], dst.Field(i))
+		} else {
+			d.fail(p, "unknown key%s", suggestKey(path, k, names))
+		}
+	}
+}
+
+// assignMap keeps the entries that v does not name.
+func (d *decoder) assignMap(path []string, v any, dst reflect.Value) {
+	t, ok := v.(map[string]any)
+	if !ok {
+		d.fail(path, "wants a table, not %s", describe(v))
+		return
+	}
+	if dst.IsNil() {
+		dst.Set(reflect.MakeMap(dst.Type()))
+	}
+	for _, k := range keys(t) {
+		e := reflect.New(dst.Type().Elem()).Elem()
+		if old := dst.MapIndex(reflect.ValueOf(k)); old.IsValid() {
+			e.Set(old)
+		}
+		d.assign(append(path, k), t[k], e)
+		dst.SetMapIndex(reflect.ValueOf(k), e)
+	}
+}
+
+func (d *decoder) assignInteger(path []string, v any, dst reflect.Value) {
+	n, ok := v.(int64)
+	switch signed := dst.Kind() == reflect.Int; {
+	case !ok:
+		d.fail(path, "wants a whole number, not %s", describe(v))
+	case signed && n != int64(int32(n)):
+		d.fail(path, "%d is out of range", n)
+	case signed:
+		dst.SetInt(n)
+	case n < 0:
+		d.fail(path, "must not be negative, but is %d", n)
+	default:
+		dst.SetUint(uint64(n))
+	}
+}
+
+func (d *decoder) assignFloat(path []string, v any, dst reflect.Value) {
+	switch n := v.(type) {
+	case int64:
+		dst.SetFloat(float64(n))
+	case float64:
+		if math.IsNaN(n) || math.IsInf(n, 0) {
+			d.fail(path, "must be a finite number, but is %v", n)
+			return
+		}
+		dst.SetFloat(n)
+	default:
+		d.fail(path, "wants a number, not %s", describe(v))
 	}
 }
 

@@ -3,12 +3,11 @@ package study
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // Plan is a study expanded into domains and runs.
@@ -244,14 +243,14 @@ func (s *Study) simulatedDomain(crystal, size string, defocus, dose float64) Dom
 	}
 	varied := 0
 	if len(s.Grid.Defocus) > 1 {
-		key = append(key, number(defocus))
-		name = append(name, "defocus "+nanometres(defocus))
+		key = append(key, format.Plain(defocus))
+		name = append(name, "defocus "+format.Defocus(defocus))
 		d.Value = defocus
 		varied++
 	}
 	if len(s.Grid.Dose) > 1 {
-		key = append(key, number(dose))
-		name = append(name, "dose "+number(dose)+" e⁻/Å²")
+		key = append(key, format.Plain(dose))
+		name = append(name, "dose "+format.Dose(dose))
 		d.Value = dose
 		varied++
 	}
@@ -263,29 +262,6 @@ func (s *Study) simulatedDomain(crystal, size string, defocus, dose float64) Dom
 	}
 	d.Key, d.Name = strings.Join(key, "_"), strings.Join(name, ", ")
 	return d
-}
-
-// nanometres writes a defocus in Å as a signed number of nm.
-func nanometres(a float64) string {
-	sign := ""
-	if a > 0 {
-		sign = "+"
-	}
-	return sign + number(a/10) + " nm"
-}
-
-// number is the shortest decimal that reads back as x, with an exponent as
-// short as people write it: "150", "1e-3".
-func number(x float64) string {
-	if x == 0 {
-		return "0" // also for −0
-	}
-	if a := math.Abs(x); a >= 0.01 && a < 1e6 {
-		return strconv.FormatFloat(x, 'f', -1, 64)
-	}
-	m, e, _ := strings.Cut(strconv.FormatFloat(x, 'e', -1, 64), "e")
-	n, _ := strconv.Atoi(e) // FormatFloat writes an integer there
-	return m + "e" + strconv.Itoa(n)
 }
 
 // selects reports whether the selection has the domain.
@@ -346,10 +322,10 @@ func (p *Plan) expandTransfer(pairs []pair) {
 							parent := shared[pretrainID(source, first, seed)]
 							if parent == nil {
 								parent = p.pretraining(pr.source, first, seed,
-									fmt.Sprintf("_for_%s_lr%s_n%d_%s", target.Key, number(rate), images, frozen))
+									fmt.Sprintf("_for_%s_lr%s_n%d_%s", target.Key, format.Plain(rate), images, frozen))
 							}
 							r := p.run(TransferRun, fmt.Sprintf("transfer_%s_%s_lr%s_%s_n%d_%s_s%d",
-								source.Key, target.Key, number(first), number(rate), images, frozen, seed), seed)
+								source.Key, target.Key, format.Plain(first), format.Plain(rate), images, frozen, seed), seed)
 							r.Parent, r.Source, r.Target = parent, source, target
 							r.Mixture, r.Images = []Part{{target, images}}, images
 							r.LearningRate, r.Epochs, r.Frozen = rate, s.Transfer.Epochs, frozen
@@ -362,7 +338,7 @@ func (p *Plan) expandTransfer(pairs []pair) {
 }
 
 func pretrainID(source *Domain, rate float64, seed int) string {
-	return fmt.Sprintf("pretrain_%s_lr%s_s%d", source.Key, number(rate), seed)
+	return fmt.Sprintf("pretrain_%s_lr%s_s%d", source.Key, format.Plain(rate), seed)
 }
 
 func (p *Plan) pretraining(source int, rate float64, seed int, suffix string) *Run {
@@ -382,7 +358,7 @@ func (p *Plan) expandMixture(pairs []pair) {
 			for _, m := range s.Mixture.Images {
 				for _, rate := range s.Mixture.LearningRates {
 					r := p.run(SingleRun, fmt.Sprintf("single_%s_%s_n%d-%d_lr%s_s%d",
-						major.Key, minor.Key, m[0], m[1], number(rate), seed), seed)
+						major.Key, minor.Key, m[0], m[1], format.Plain(rate), seed), seed)
 					r.Source, r.Target = minor, major
 					r.Mixture, r.Images = []Part{{major, m[0]}, {minor, m[1]}}, m[0]+m[1]
 					r.LearningRate, r.Epochs = rate, s.Mixture.Epochs

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
+
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // PlanOptions say what an estimate of time assumes.
@@ -60,24 +61,24 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 	row("domains", "%d: %s", len(p.Domains), names(p.Domains))
 	if e.Structures > 0 {
 		g, m := s.Grid, s.Simulation
-		row("structures", "%s to simulate (%d training + %d validation each), %d × %d samples",
-			count(int64(e.Structures)), g.TrainImages, g.ValidationImages, m.Grid, m.Grid)
-		row("images", "%s of %d × %d pixels at %.3g Å; %s, and %s of exit waves unless they are dropped",
-			count(int64(e.Images)), m.Crop, m.Crop, m.Cell/float64(m.Output), byteCount(e.ImageBytes), byteCount(e.WaveBytes))
+		row("structures", "%s to simulate (%d training + %d validation each), %s samples",
+			format.Count(int64(e.Structures)), g.TrainImages, g.ValidationImages, format.Size(m.Grid, m.Grid))
+		row("images", "%s of %s pixels at %s; %s, and %s of exit waves unless they are dropped",
+			format.Count(int64(e.Images)), format.Size(m.Crop, m.Crop), format.PixelSize(m.Cell/float64(m.Output)), format.Bytes(e.ImageBytes), format.Bytes(e.WaveBytes))
 	}
 	if s.Kind == Transfer {
 		row("pretrainings", "%s (%s shared per seed, %s without sharing)",
-			count(int64(e.Pretrainings)), count(int64(e.PretrainingsShared)), count(int64(e.PretrainingsUnshared)))
+			format.Count(int64(e.Pretrainings)), format.Count(int64(e.PretrainingsShared)), format.Count(int64(e.PretrainingsUnshared)))
 	}
-	row("models", "%s = %s", count(int64(e.Models)), s.product(len(s.pairs(p.Domains))))
-	row("training", "%s image-steps, %s validation images", count(e.ImageSteps), count(e.ValidationImages))
-	row("work", "%.2g FLOP", e.FLOPs)
-	row("time", "about %s to train at %.3g GFLOP/s%s", human(e.TrainingTime(o.Rate)), o.Rate/1e9, assumed)
+	row("models", "%s = %s", format.Count(int64(e.Models)), s.product(len(s.pairs(p.Domains))))
+	row("training", "%s image-steps, %s validation images", format.Count(e.ImageSteps), format.Count(e.ValidationImages))
+	row("work", "%s FLOP", format.Digits(e.FLOPs, 2))
+	row("time", "about %s to train at %s GFLOP/s%s", format.Duration(e.TrainingTime(o.Rate)), format.Digits(o.Rate/1e9, 3), assumed)
 	if e.Structures > 0 {
-		row("", "and %s to simulate on %d cores", human(e.SimulationTime(o.Cores)), o.Cores)
+		row("", "and %s to simulate on %d cores", format.Duration(e.SimulationTime(o.Cores)), o.Cores)
 	}
 	if e.AssumedSize > 0 {
-		row("note", "own images count as %d × %d pixels; give their size in the spec for a better estimate", e.AssumedSize, e.AssumedSize)
+		row("note", "own images count as %s pixels; give their size in the spec for a better estimate", format.Size(e.AssumedSize, e.AssumedSize))
 	}
 	return b.Flush()
 }
@@ -160,38 +161,4 @@ func names(domains []Domain) string {
 		}
 	}
 	return strings.TrimSpace(shared + " " + strings.Join(n, ", "))
-}
-
-// count writes n with a thin grouping of thousands.
-func count(n int64) string {
-	d := fmt.Sprint(n)
-	for i := len(d) - 3; i > 0; i -= 3 {
-		d = d[:i] + "," + d[i:]
-	}
-	return d
-}
-
-func byteCount(n int64) string {
-	x, unit := float64(n), 0
-	for x >= 1024 && unit < 5 {
-		x /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.3g %s", x, []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}[unit])
-}
-
-// human rounds a duration to two digits of its largest unit.
-func human(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%.0f s", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0f min", d.Minutes())
-	case d < 2*day:
-		return fmt.Sprintf("%.0f h", d.Hours())
-	case d < 730*day:
-		return fmt.Sprintf("%.0f days", d.Hours()/24)
-	}
-	return fmt.Sprintf("%.0f years", d.Hours()/24/365)
 }

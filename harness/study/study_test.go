@@ -7,17 +7,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // expand returns the plan of a shipped series.
@@ -292,7 +291,7 @@ func TestSharing(t *testing.T) {
 
 func TestDomains(t *testing.T) {
 	d := expand(t, "defocus", "paper").Domains
-	if d[0].Name != "defocus -25 nm" || d[0].Key != "-250" || d[0].Value != -250 || d[0].Dose != 400 || d[0].DefocusStd != 15 {
+	if d[0].Name != "defocus −25 nm" || d[0].Key != "-250" || d[0].Value != -250 || d[0].Dose != 400 || d[0].DefocusStd != 15 {
 		t.Errorf("first defocus domain is %+v", d[0])
 	}
 	if d[6].Name != "defocus +5 nm" || d[5].Key != "0" {
@@ -381,7 +380,7 @@ func TestWritePlan(t *testing.T) {
 			if err := WritePlan(&b, p, PlanOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			for _, want := range []string{p.Study.Title, count(int64(p.Models())), "FLOP"} {
+			for _, want := range []string{p.Study.Title, format.Count(int64(p.Models())), "FLOP"} {
 				if !strings.Contains(b.String(), want) {
 					t.Errorf("%s %s: %q is missing in\n%s", series, profile, want, b.String())
 				}
@@ -414,13 +413,6 @@ func TestWords(t *testing.T) {
 		return d
 	}
 	for _, c := range []struct{ got, want string }{
-		{number(0.001), "1e-3"}, {number(2.5e-4), "2.5e-4"}, {number(-250), "-250"}, {number(-12.5), "-12.5"},
-		{number(0.01), "0.01"}, {number(1e6), "1e6"}, {number(math.Copysign(0, -1)), "0"},
-		{nanometres(-250), "-25 nm"}, {nanometres(50), "+5 nm"}, {nanometres(0), "0 nm"}, {nanometres(15), "+1.5 nm"},
-		{count(0), "0"}, {count(999), "999"}, {count(1000), "1,000"}, {count(1234567), "1,234,567"},
-		{byteCount(512), "512 B"}, {byteCount(3 << 30), "3 GiB"},
-		{human(12 * time.Second), "12 s"}, {human(10 * time.Minute), "10 min"}, {human(30 * time.Hour), "30 h"},
-		{human(100 * 24 * time.Hour), "100 days"}, {human(math.MaxInt64), "292 years"},
 		{names(domains("dose 3", "dose 4")), "dose 3, 4"}, {names(domains("a 3", "b 4")), "a 3, b 4"}, {names(domains("a")), "a"},
 		{names(domains("x 1", "x 2", "x 3", "x 4", "x 5", "x 6", "x 7", "x 8", "x 9", "x 10", "x 11", "x 12", "x 13")),
 			"x 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, …, 13"},

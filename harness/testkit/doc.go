@@ -4,5 +4,7 @@
 //   - peers decides what a test does without an outside program that it needs;
 //   - testnet has networks, images and predictions of the CPU backend;
 //   - fakebackend is a backend without arithmetic, in which every difference of
-//     what it was asked shows.
+//     what it was asked shows;
+//   - crashfs is a file system that loses what was not synced;
+//   - seed seeds the random tests, and seeds them again as it did.
 package testkit

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/dataset"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/progress"
@@ -16,19 +18,14 @@ import (
 	"github.com/refocus-em/refocus/harness/store"
 )
 
-// Files says where a domain's images are.
-type Files struct {
-	Train, Validation File // Train is needed only for domains trained on
-}
-
-// File is a data set's file and its SHA-256.
-type File struct{ Path, SHA256 string }
+// Images are a domain's data sets. Train is needed only for domains trained on.
+type Images struct{ Train, Validation dataset.Ready }
 
 // Job is one run to do.
 type Job struct {
 	Spec    Spec
-	Parent  []byte           // weights of the parent run, as stored
-	Files   map[string]Files // by domain name
+	Parent  []byte            // weights of the parent run, as stored
+	Images  map[string]Images // by domain name
 	Threads int
 }
 
@@ -132,7 +129,7 @@ const (
 )
 
 func load(ctx context.Context, sess backend.Session, job Job) error {
-	set := func(id string, f File) error {
+	set := func(id string, f dataset.Ready) error {
 		if f.Path == "" {
 			return fmt.Errorf("data set %s is missing", id)
 		}
@@ -142,12 +139,12 @@ func load(ctx context.Context, sess backend.Session, job Job) error {
 		return nil
 	}
 	for _, p := range job.Spec.Data {
-		if err := set(trainID+p.Name, job.Files[p.Name].Train); err != nil {
+		if err := set(trainID+p.Name, job.Images[p.Name].Train); err != nil {
 			return err
 		}
 	}
 	for _, d := range job.Spec.Validation {
-		if err := set(validationID+d.Name, job.Files[d.Name].Validation); err != nil {
+		if err := set(validationID+d.Name, job.Images[d.Name].Validation); err != nil {
 			return err
 		}
 	}

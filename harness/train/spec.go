@@ -20,7 +20,7 @@ type Spec struct {
 	Stage   string         `json:"stage"` // a kind of study.Run
 	Network nn.UNetOptions `json:"network"`
 	Loss    string         `json:"loss"`
-	Backend Backend        `json:"backend"`
+	Backend Arithmetic     `json:"backend"`
 
 	// Seed is the study's; Stream names the run's own random streams (initial
 	// weights, subset, order), so that runs with equal Seed and Stream see the
@@ -33,9 +33,9 @@ type Spec struct {
 
 	// Data is what the stage trains on, Validation what is evaluated after each
 	// epoch; Target names the validation domain that selects the best epoch.
-	Data       []Part   `json:"data"`
-	Validation []Domain `json:"validation"`
-	Target     string   `json:"target"`
+	Data       []Part `json:"data"`
+	Validation []Set  `json:"validation"`
+	Target     string `json:"target"`
 
 	Epochs       int          `json:"epochs"`
 	BatchSize    int          `json:"batch_size"`
@@ -46,15 +46,15 @@ type Spec struct {
 	Frozen       []string     `json:"frozen,omitempty"` // parameter groups
 }
 
-// Backend names whose arithmetic a result has.
-type Backend struct {
+// Arithmetic names whose arithmetic a result has.
+type Arithmetic struct {
 	Name      string `json:"name"`
 	Numerics  string `json:"numerics"`
 	Precision string `json:"precision"`
 }
 
-// Domain is a validation set.
-type Domain struct {
+// Set is a domain's data set and how many of its images are used.
+type Set struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"` // of the data set
 	Images int    `json:"images"`
@@ -62,7 +62,7 @@ type Domain struct {
 
 // Part is a number of images of one domain's training set.
 type Part struct {
-	Domain
+	Set
 	Of int `json:"of"` // size of the training set the images are drawn from
 }
 

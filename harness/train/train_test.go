@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/dataset"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/progress"
@@ -42,7 +44,7 @@ func (m *memory) Damaged(err error) error {
 // job is a small run over sets of blank images.
 func job(t *testing.T) Job {
 	t.Helper()
-	set := func(n int) File {
+	set := func(n int) dataset.Ready {
 		b, err := safetensors.Encode([]safetensors.Tensor{
 			{Name: "images", Shape: []int{n, 1, 16, 16}, Data: make([]float32, n*256)},
 			{Name: "labels", Shape: []int{n, 16, 16}, Data: make([]uint8, n*256)},
@@ -55,18 +57,18 @@ func job(t *testing.T) Job {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(b)
-		return File{path, hex.EncodeToString(sum[:])}
+		return dataset.Ready{Path: path, SHA256: hex.EncodeToString(sum[:])}
 	}
 	return Job{
 		Spec: Spec{
 			Format: Format, Stage: study.PretrainRun, Network: nn.UNetOptions{Width: 4, Classes: 2}, Loss: backend.LossOnProbabilities,
-			Backend: Backend{"fake", "fake-1", backend.Float32}, Seed: 3, Stream: "a",
-			Data:       []Part{{Domain{"x", "dx", 4}, 6}, {Domain{"y", "dy", 2}, 2}},
-			Validation: []Domain{{"x", "vx", 3}, {"y", "vy", 3}},
+			Backend: Arithmetic{"fake", "fake-1", backend.Float32}, Seed: 3, Stream: "a",
+			Data:       []Part{{Set{"x", "dx", 4}, 6}, {Set{"y", "dy", 2}, 2}},
+			Validation: []Set{{"x", "vx", 3}, {"y", "vy", 3}},
 			Target:     "x", Epochs: 5, BatchSize: 16, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
 			Adam: backend.DefaultAdam, Frozen: []string{"encoder"},
 		},
-		Files: map[string]Files{"x": {set(6), set(3)}, "y": {set(2), set(3)}},
+		Images: map[string]Images{"x": {set(6), set(3)}, "y": {set(2), set(3)}},
 	}
 }
 
@@ -222,7 +224,7 @@ func TestSpecDigest(t *testing.T) {
 		"learning rate": func(s *Spec) { s.LearningRate *= 2 },
 		"stream":        func(s *Spec) { s.Stream = "b" },
 		"numerics":      func(s *Spec) { s.Backend.Numerics = "fake-2" },
-		"data":          func(s *Spec) { s.Data = []Part{{Domain{"x", "other", 4}, 6}} },
+		"data":          func(s *Spec) { s.Data = []Part{{Set{"x", "other", 4}, 6}} },
 		"frozen":        func(s *Spec) { s.Frozen = nil },
 	} {
 		c := s

@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/refocus-em/refocus/harness/predict"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/browser"
 	"github.com/refocus-em/refocus/harness/onnx/export"
@@ -33,17 +37,17 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 		e.Authors = o.Authors
 	}
 	e.Maintainers = o.Maintainers
-	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Image) (export.Image, error) {
+	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Tensor) (export.Tensor, error) {
 		s, err := m.session(ctx, b, g)
 		if err != nil {
-			return export.Image{}, err
+			return export.Tensor{}, err
 		}
 		defer s.Close()
 		y, err := s.Predict(ctx, backend.Tensor{Shape: x.Shape, F32: x.Data})
 		if err != nil {
-			return export.Image{}, err
+			return export.Tensor{}, err
 		}
-		r := export.Image{Shape: y.Shape, Data: y.F32}
+		r := export.Tensor{Shape: y.Shape, Data: y.F32}
 		if y.F64 != nil {
 			r.Data = make([]float32, len(y.F64))
 			for i, v := range y.F64 {
@@ -74,8 +78,9 @@ func (m *Model) Describe() (export.Model, error) {
 	what := "domain " + target.Name
 	short := what
 	if set.Config != nil {
-		short = fmt.Sprintf("%s, %g nm, %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
-		what = fmt.Sprintf("%s, defocus %g nm, dose %g e⁻/Å²", set.Config.Crystal, set.Conditions.Defocus/10, set.Conditions.Dose)
+		defocus, dose := format.Defocus(set.Conditions.Defocus), format.Dose(set.Conditions.Dose)
+		short = fmt.Sprintf("%s, %s, %s", set.Config.Crystal, defocus, dose)
+		what = fmt.Sprintf("%s, defocus %s, dose %s", set.Config.Crystal, defocus, dose)
 	}
 	e := export.Model{
 		Graph: m.Graph,
@@ -98,8 +103,8 @@ func (m *Model) Describe() (export.Model, error) {
 		}},
 		Finished: m.Manifest.Finished,
 		Version:  m.Manifest.Harness,
-		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %.4g above its minimum and the Dice coefficient %.4f.",
-			target.Images, m.Loss(), m.Score().Dice),
+		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %s above its minimum and the Dice coefficient %.4f.",
+			target.Images, format.Loss(m.Loss()), m.Score().Dice),
 	}
 	for _, f := range m.Manifest.Files {
 		if f.Name == store.WeightsFile {
@@ -113,7 +118,7 @@ func (m *Model) Describe() (export.Model, error) {
 	defer images.Close()
 	n := ready.Height * ready.Width
 	for i := range min(holdout, ready.Count) {
-		l := export.Labelled{Image: export.Image{Shape: []int{1, 1, ready.Height, ready.Width}, Data: make([]float32, n)}, Labels: make([]uint8, n)}
+		l := export.Labelled{Tensor: export.Tensor{Shape: []int{1, 1, ready.Height, ready.Width}, Data: make([]float32, n)}, Labels: make([]uint8, n)}
 		if err := images.Image(i, l.Data); err != nil {
 			return export.Model{}, fmt.Errorf("%s: %w", ready.Path, err)
 		}
@@ -122,7 +127,7 @@ func (m *Model) Describe() (export.Model, error) {
 		}
 		e.Holdout = append(e.Holdout, l)
 	}
-	e.Example = e.Holdout[0].Image
+	e.Example = e.Holdout[0].Tensor
 	return e, nil
 }
 
@@ -138,7 +143,7 @@ func (m *Model) BrowserPage(onnxPath, path string) error {
 		return err
 	}
 	p := &browser.Page{Title: e.Title, Description: e.Description, PixelSize: e.PixelSize, Classes: e.ClassNames,
-		Example: &browser.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
+		Example: &predict.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
 	if p.Model, err = os.ReadFile(onnxPath); err != nil {
 		return err
 	}
@@ -146,5 +151,5 @@ func (m *Model) BrowserPage(onnxPath, path string) error {
 	if err := p.Write(&b, runtime); err != nil {
 		return err
 	}
-	return store.WriteFile(path, b.Bytes())
+	return files.Write(path, b.Bytes())
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -118,19 +119,19 @@ func (m *Model) Loss() float64 {
 
 // String names the run and its loss, for people.
 func (m *Model) String() string {
-	return fmt.Sprintf("%s, validation loss %.4g above its minimum on %s", m.Manifest.ID, m.Loss(), m.Spec.Target)
+	return fmt.Sprintf("%s, validation loss %s above its minimum on %s", m.Manifest.ID, format.Loss(m.Loss()), m.Spec.Target)
 }
 
 // Target is the domain that the model was trained for.
-func (m *Model) Target() train.Domain { return m.validation(m.Spec.Target) }
+func (m *Model) Target() train.Set { return m.validation(m.Spec.Target) }
 
-func (m *Model) validation(domain string) train.Domain {
+func (m *Model) validation(domain string) train.Set {
 	for _, d := range m.Spec.Validation {
 		if d.Name == domain {
 			return d
 		}
 	}
-	return train.Domain{Name: domain}
+	return train.Set{Name: domain}
 }
 
 // session opens the graph, the model's own or one that computes the same, to be

@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/fast"
 )
 
 // LayerTime is what one pass over one layer takes of a training step. The
@@ -27,25 +28,27 @@ type LayerTime struct {
 // median time of each pass over each layer. The clock is the wall's. Of the
 // groups of parameters in frozen no gradient is computed.
 func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size int, frozen []string, length time.Duration) ([]LayerTime, error) {
-	opened, err := New("").Open(ctx, g, o)
+	opened, err := compile(g.Clone(), engine.Options{Options: o.WithDefaults()})
 	if err != nil {
 		return nil, err
 	}
 	defer opened.Close()
-	s := opened.(*session)
-	p, ok := s.engine.(engine.Profiler)
+	e, ok := opened.(fastEngine)
 	if !ok {
 		return nil, errors.New("no times per layer: this precision or network runs on plain loops")
 	}
-	still := make([]bool, len(s.params))
-	for i, t := range s.params {
-		still[i] = slices.Contains(frozen, nn.Group(t.Name))
+	var still []bool
+	for _, t := range g.Parameters() {
+		still = append(still, slices.Contains(frozen, nn.Group(t.Name)))
 	}
 	channels := g.Input.Shape[1]
-	b := engine.Batch{N: batch, H: size, W: size, Images: make([]float32, batch*channels*size*size), Labels: make([]uint8, batch*size*size)}
+	b := engine.Batch{
+		Images: backend.Tensor{Shape: []int{batch, channels, size, size}, F32: make([]float32, batch*channels*size*size)},
+		Labels: make([]uint8, batch*size*size),
+	}
 	rng := random.Stream(1, "layers")
-	for i := range b.Images {
-		b.Images[i] = float32(rng.NormFloat64())
+	for i := range b.Images.F32 {
+		b.Images.F32[i] = float32(rng.NormFloat64())
 	}
 	for i := range b.Labels {
 		b.Labels[i] = uint8(rng.IntN(2))
@@ -57,7 +60,7 @@ func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size
 	index := map[pass]int{}
 	var layers []LayerTime
 	var times [][]time.Duration // per layer and pass
-	add := func(step int, ph engine.Phase) {
+	add := func(step int, ph fast.Phase) {
 		key := pass{ph.Layer, ph.Pass}
 		i, ok := index[key]
 		if !ok {
@@ -78,7 +81,7 @@ func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		phases, err := p.Profile(b, still, clock)
+		phases, err := e.Profile(b, still, clock)
 		if err != nil {
 			return nil, err
 		}
@@ -86,8 +89,10 @@ func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size
 			add(step, ph)
 		}
 		before := clock()
-		p.Adam(step, 1e-4, 1, still)
-		add(step, engine.Phase{Pass: "Adam", Time: clock() - before})
+		if err := e.Adam(step, 1e-4, 1, still); err != nil {
+			return nil, err
+		}
+		add(step, fast.Phase{Pass: "Adam", Time: clock() - before})
 	}
 	for i := range layers {
 		slices.Sort(times[i])

@@ -28,8 +28,9 @@ type accelerator interface {
 	step(p *plan, a *adam) error
 	// upload makes the device hold the network's arrays.
 	upload(e *network) error
-	get(e *network, k engine.Kind, ts []backend.NamedTensor) error
-	set(k engine.Kind, ts []backend.NamedTensor) error
+	// fetch and store are Get and Set, of many arrays at once.
+	fetch(e *network, k engine.Kind, ts []backend.NamedTensor) error
+	store(k engine.Kind, ts []backend.NamedTensor) error
 	close() error
 }
 

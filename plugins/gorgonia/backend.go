@@ -14,10 +14,10 @@ const numerics = "gorgonia-1"
 
 // New returns the backend. version is the software's version, for people.
 func New(version string) backend.Backend {
-	return engine.NewBackend(func() (backend.Description, error) { return describe(version), nil }, compile)
+	return engine.NewBackend(func() (backend.Description, error) { return description(version), nil }, compile)
 }
 
-func describe(version string) backend.Description {
+func description(version string) backend.Description {
 	p := here()
 	return backend.Description{
 		Name:        Name,

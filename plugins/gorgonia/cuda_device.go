@@ -328,10 +328,10 @@ func (d *device) upload(e *network) error {
 	})
 }
 
-// get and set move many tensors while the device's thread is theirs: its queue
+// fetch and store move many tensors while the device's thread is theirs: its queue
 // is waited for once.
 
-func (d *device) get(e *network, k engine.Kind, ts []backend.NamedTensor) error {
+func (d *device) fetch(e *network, k engine.Kind, ts []backend.NamedTensor) error {
 	return d.do(func() error {
 		for _, t := range ts {
 			s, ok := d.arrays[k][t.Name]
@@ -349,7 +349,7 @@ func (d *device) get(e *network, k engine.Kind, ts []backend.NamedTensor) error 
 	})
 }
 
-func (d *device) set(k engine.Kind, ts []backend.NamedTensor) error {
+func (d *device) store(k engine.Kind, ts []backend.NamedTensor) error {
 	return d.do(func() error {
 		for _, t := range ts {
 			s, ok := d.arrays[k][t.Name]

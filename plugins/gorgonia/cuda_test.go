@@ -22,7 +22,7 @@ func TestCUDADescription(t *testing.T) {
 	if len(d.Devices) != 1 || d.Devices[0].Name != "cuda:0" {
 		t.Fatalf("devices %v", d.Devices)
 	}
-	if len(d.Operators) != len(known) {
+	if len(d.Operators) != len(operators) {
 		t.Errorf("operators %v", d.Operators)
 	}
 	for _, o := range d.Operators {

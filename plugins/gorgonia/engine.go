@@ -258,7 +258,7 @@ func (e *network) gradient(name string) *G.Node {
 // Get implements engine.Engine.
 func (e *network) Get(k engine.Kind, ts []backend.NamedTensor) error {
 	if e.exec.device != nil {
-		return e.exec.device.get(e, k, ts)
+		return e.exec.device.fetch(e, k, ts)
 	}
 	for _, t := range ts {
 		a, err := e.array(k, t.Name)
@@ -273,7 +273,7 @@ func (e *network) Get(k engine.Kind, ts []backend.NamedTensor) error {
 // Set implements engine.Engine.
 func (e *network) Set(k engine.Kind, ts []backend.NamedTensor) error {
 	if e.exec.device != nil {
-		return e.exec.device.set(k, ts)
+		return e.exec.device.store(k, ts)
 	}
 	for _, t := range ts {
 		a, err := e.array(k, t.Name)

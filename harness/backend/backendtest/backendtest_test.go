@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"slices"
@@ -121,6 +122,9 @@ func (f *faulty) Open(ctx context.Context, g *nn.Graph, o backend.Options) (back
 	return s, nil
 }
 
+// ownErrors is a backend whose refusals are right but for their class.
+var ownErrors = &faulty{refuse: func(err error) error { return errors.New(err.Error()) }}
+
 // hooked is a session with some methods replaced.
 type hooked struct {
 	backend.Session
@@ -212,7 +216,16 @@ func TestFaults(t *testing.T) {
 		"its own Adam":                 {&faulty{options: func(o *backend.Options) { o.Adam = backend.DefaultAdam }}, "train/adam and statistics", "after step 1"},
 		"single precision for double": {&faulty{options: func(o *backend.Options) { o.Precision = backend.Float32 }},
 			"network/float64/width 4, 3×32×48", "Predict"},
-		"a refusal without a name": {&faulty{refuse: func(error) error { return errors.New("no") }}, "refuse/operator", "names not both"},
+		"a refusal without a name":                          {&faulty{refuse: func(error) error { return fmt.Errorf("no: %w", backend.ErrUnsupported) }}, "refuse/operator", "names not both"},
+		"a refusal of the operator by an error of its own":  {ownErrors, "refuse/operator", "does not wrap backend.ErrUnsupported"},
+		"a refusal of the attribute by an error of its own": {ownErrors, "refuse/attribute", "does not wrap backend.ErrUnsupported"},
+		"a refusal of the options by an error of its own":   {ownErrors, "refuse/options", "precision int3 was refused by an error that does not wrap"},
+		"attributes that it does not know passed over": {&faulty{graph: func(g *nn.Graph) *nn.Graph {
+			for _, n := range g.Nodes {
+				delete(n.Attrs, "slant")
+			}
+			return g
+		}}, "refuse/attribute", "was accepted"},
 		"symmetries ignored": {session(func(s backend.Session, h *hooked) {
 			h.gradients = func(ctx context.Context, b backend.Batch, frozen []string) (float64, []backend.NamedTensor, error) {
 				b = append(backend.Batch(nil), b...)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 func (c *check) unknownOperator() {
@@ -16,25 +17,41 @@ func (c *check) unknownOperator() {
 		return b.node("the odd one", "HardSwish", nil, x), 3
 	})
 	_, err := c.tryOpen(g, backend.Options{})
-	c.refused(err, "the operator HardSwish")
+	c.unsupported(err, "the operator HardSwish")
 	if !strings.Contains(err.Error(), "the odd one") || !strings.Contains(err.Error(), "HardSwish") {
 		c.failf("the refusal names not both the node and its operator: %v", err)
 	}
 }
 
+// unknownAttribute asks for an attribute that no version of ONNX has: who passes
+// over it computes something else than the network.
+func (c *check) unknownAttribute() {
+	g := small(1, 2, func(b *builder) (string, int) {
+		x := b.conv("first", "image", 1, 3, 3, window(3, 1, 1, 1, 1, 1), true)
+		return b.node("the odd one", "Relu", nn.Attrs{"slant": int64(2)}, x), 3
+	})
+	_, err := c.tryOpen(g, backend.Options{})
+	c.unsupported(err, "a Relu with the attribute slant")
+	if !strings.Contains(err.Error(), "the odd one") || !strings.Contains(err.Error(), "slant") {
+		c.failf("the refusal names not both the node and its attribute: %v", err)
+	}
+}
+
 func (c *check) unknownOptions() {
 	g := unet(2)
-	for what, o := range map[string]backend.Options{
-		"precision int3":     {Precision: "int3"},
-		"loss guesswork":     {Loss: "guesswork"},
-		"an Adam with β₁ 1":  {Adam: backend.Adam{Beta1: 1, Beta2: 0.999, Epsilon: 1e-8}},
-		"an Adam with NaN ε": {Adam: backend.Adam{Beta1: 0.9, Beta2: 0.999, Epsilon: math.NaN()}},
-	} {
-		_, err := c.tryOpen(g, o)
-		c.refused(err, "%s", what)
+	open := func(o backend.Options) error {
+		s, err := c.backend.Open(c.ctx, g, o.WithDefaults())
+		if err == nil {
+			c.open = append(c.open, s)
+		}
+		return err
 	}
-	_, err := c.backend.Open(c.ctx, g, backend.Options{Device: "abacus:7"}.WithDefaults())
-	c.refused(err, "device abacus:7")
+	device := c.options.Device
+	c.unsupported(open(backend.Options{Device: device, Precision: "int3"}), "precision int3")
+	c.unsupported(open(backend.Options{Device: device, Loss: "guesswork"}), "loss guesswork")
+	c.unsupported(open(backend.Options{Device: "abacus:7"}), "device abacus:7")
+	c.refused(open(backend.Options{Device: device, Adam: backend.Adam{Beta1: 1, Beta2: 0.999, Epsilon: 1e-8}}), "an Adam with β₁ 1")
+	c.refused(open(backend.Options{Device: device, Adam: backend.Adam{Beta1: 0.9, Beta2: 0.999, Epsilon: math.NaN()}}), "an Adam with NaN ε")
 }
 
 func (c *check) badRequests() {

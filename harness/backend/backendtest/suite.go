@@ -186,6 +186,15 @@ func (c *check) refused(err error, what string, a ...any) {
 	}
 }
 
+// unsupported fails the check unless err refuses what the backend does not have,
+// so that whoever asked can tell it from a mistake or a fault.
+func (c *check) unsupported(err error, what string) {
+	c.refused(err, "%s", what)
+	if !errors.Is(err, backend.ErrUnsupported) {
+		c.failf("%s was refused by an error that does not wrap backend.ErrUnsupported (UNIMPLEMENTED on the wire): %v", what, err)
+	}
+}
+
 // run makes one check, closing its sessions afterwards.
 func (s *suite) run(ctx context.Context, name string, f func(c *check)) {
 	if name != "describe" && !strings.HasPrefix(name, s.options.Only) {

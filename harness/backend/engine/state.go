@@ -128,7 +128,7 @@ func (s *session) counters(meta map[string]string) (step int, scale float64, goo
 		return 0, 0, 0, fmt.Errorf("its %s is %q, not a count", backend.StepKey, meta[backend.StepKey])
 	}
 	if s.opts.Precision != backend.Mixed {
-		return step, 0, 0, nil
+		return step, 1, 0, nil
 	}
 	scale = initialScale
 	if v, ok := meta[backend.LossScaleKey]; ok { // absent in a state of another precision

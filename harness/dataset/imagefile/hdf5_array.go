@@ -122,30 +122,41 @@ func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, 
 	if int64(len(chunks)) != want {
 		return nil, fmt.Errorf("%d of its %d chunks were written", len(chunks), want)
 	}
-	seen := map[[4]int64]bool{}
-	left := h.size
-	for _, k := range chunks {
-		for d, s := range k.start[:rank] {
-			if s%m.block[d] != 0 || s >= a.dims[d] {
-				return nil, fmt.Errorf("a chunk starts at %v", k.start[:rank])
-			}
-		}
-		if left -= k.size; seen[k.start] || left < 0 {
-			return nil, errors.New("its chunks overlap")
-		}
-		seen[k.start] = true
-		if bytes/ratio > k.size || k.at < 0 || k.at > h.size || k.size > h.size-k.at {
-			return nil, fmt.Errorf("a chunk of %d bytes at %d cannot hold %d", k.size, k.at, bytes)
-		}
-		key := int64(0)
-		if d := a.axes.image; d >= 0 {
-			key = k.start[d] / m.block[d]
-		}
-		m.byImage[key] = append(m.byImage[key], k)
+	if err := m.sort(chunks, bytes, ratio, a.axes.image); err != nil {
+		return nil, err
 	}
 	s := &Stack{Format: "HDF5", N: int(images), H: int(height), W: int(width)}
 	s.image = func(i int, dst []float32) error { return m.image(int64(i), a.axes, dst) }
 	return s, nil
+}
+
+// sort puts chunks, of so many bytes when unpacked from at most so many times
+// fewer, to the images that they hold, which are counted along a dimension, −1
+// for a single image.
+func (m *chunkedArray) sort(chunks []chunk, bytes, ratio int64, dimension int) error {
+	seen := map[[4]int64]bool{}
+	left := m.h.size
+	for _, k := range chunks {
+		start := k.start[:len(m.dims)]
+		for d, s := range start {
+			if s%m.block[d] != 0 || s >= m.dims[d] {
+				return fmt.Errorf("a chunk starts at %v", start)
+			}
+		}
+		if left -= k.size; seen[k.start] || left < 0 {
+			return errors.New("its chunks overlap")
+		}
+		seen[k.start] = true
+		if bytes/ratio > k.size || k.at < 0 || k.at > m.h.size || k.size > m.h.size-k.at {
+			return fmt.Errorf("a chunk of %d bytes at %d cannot hold %d", k.size, k.at, bytes)
+		}
+		key := int64(0)
+		if dimension >= 0 {
+			key = k.start[dimension] / m.block[dimension]
+		}
+		m.byImage[key] = append(m.byImage[key], k)
+	}
+	return nil
 }
 
 // chunks lists the chunks under a B-tree node.

@@ -279,44 +279,55 @@ func (t *tiffFile) page(dir map[uint16]tiffField) (tiffPage, error) {
 	if p.predictor < 1 || p.predictor > 3 || p.predictor == 2 && p.element.kind == 'f' || p.predictor == 3 && p.element.kind != 'f' {
 		return p, fmt.Errorf("predictor %d of sample format %d is not read", p.predictor, format)
 	}
-	ratio, ok := map[int64]int64{1: 1, 5: maxLZW, 8: maxDeflate, 32946: maxDeflate, 32773: maxPackBits}[p.compression]
-	if !ok {
-		return p, fmt.Errorf("compression %d is not read, only none, LZW, Deflate and PackBits", p.compression)
-	}
-	offsets, counts := dir[tagStripOffsets], dir[tagStripByteCounts]
 	p.segW, p.segH = p.w, min(rows, p.h)
 	if p.tiled = tileW != 0 || tileH != 0; p.tiled {
-		offsets, counts = dir[tagTileOffsets], dir[tagTileByteCounts]
 		p.segW, p.segH = tileW, tileH
 	}
+	return p, t.segments(&p, dir)
+}
+
+// compressions are the methods that are read, with the most that each shrinks.
+var compressions = map[int64]int64{1: 1, 5: maxLZW, 8: maxDeflate, 32946: maxDeflate, 32773: maxPackBits}
+
+// segments reads where a page's strips or tiles lie and checks that they can
+// hold the page.
+func (t *tiffFile) segments(p *tiffPage, dir map[uint16]tiffField) error {
+	ratio, ok := compressions[p.compression]
+	if !ok {
+		return fmt.Errorf("compression %d is not read, only none, LZW, Deflate and PackBits", p.compression)
+	}
 	if err := checkShape(1, p.segH, p.segW); err != nil {
-		return p, fmt.Errorf("strips or tiles: %w", err)
+		return fmt.Errorf("strips or tiles: %w", err)
+	}
+	offsets, counts := dir[tagStripOffsets], dir[tagStripByteCounts]
+	if p.tiled {
+		offsets, counts = dir[tagTileOffsets], dir[tagTileByteCounts]
 	}
 	segments := ceil(p.w, p.segW) * ceil(p.h, p.segH)
 	if offsets.count != segments || counts.count != segments {
-		return p, fmt.Errorf("%d strips or tiles, but %d offsets and %d byte counts", segments, offsets.count, counts.count)
+		return fmt.Errorf("%d strips or tiles, but %d offsets and %d byte counts", segments, offsets.count, counts.count)
 	}
 	var err error
 	if p.offsets, err = t.numbers(offsets); err != nil {
-		return p, fmt.Errorf("offsets of strips or tiles: %w", err)
+		return fmt.Errorf("offsets of strips or tiles: %w", err)
 	}
 	if p.counts, err = t.numbers(counts); err != nil {
-		return p, fmt.Errorf("sizes of strips or tiles: %w", err)
+		return fmt.Errorf("sizes of strips or tiles: %w", err)
 	}
 	for i, n := range p.counts {
 		o := p.offsets[i]
 		if n < 0 || o < 0 || o > t.size || n > t.size-o {
-			return p, fmt.Errorf("strip or tile %d: %d bytes at %d lie outside the file of %d", i, n, o, t.size)
+			return fmt.Errorf("strip or tile %d: %d bytes at %d lie outside the file of %d", i, n, o, t.size)
 		}
 		if n > t.data {
-			return p, errors.New("the pixel data are larger than the file: pages or strips share them")
+			return errors.New("the pixel data are larger than the file: pages or strips share them")
 		}
 		t.data -= n
 		if whole := p.segmentBytes(i); whole/ratio > n {
-			return p, fmt.Errorf("strip or tile %d: %d bytes cannot hold %d", i, n, whole)
+			return fmt.Errorf("strip or tile %d: %d bytes cannot hold %d", i, n, whole)
 		}
 	}
-	return p, nil
+	return nil
 }
 
 func ceil(a, b int64) int64 { return (a + b - 1) / b }

@@ -4,9 +4,8 @@ import (
 	"math"
 	"math/rand/v2"
 
-	"github.com/refocus-em/refocus/harness/internal/pixels"
-
 	"github.com/refocus-em/refocus/harness/hrtem/internal/portable"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 )
 
 // Poisson draws a Poisson variate of a mean ≥ 0 by inversion: one uniform number

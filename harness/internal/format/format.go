@@ -1,6 +1,7 @@
 // Package format writes numbers and quantities the same way wherever people read
 // them: a space before the unit, − for minus, bytes in powers of 1024, the units
-// of the field. What machines read (JSON, CSV, specs) is not written here.
+// of the field. What machines read (JSON, CSV, specs) is not written here, but for
+// Plain.
 package format
 
 import (
@@ -125,13 +126,17 @@ func Loss(x float64) string { return Digits(x, 4) }
 // Percent of 1: "77.9 %".
 func Percent(x float64) string { return Digits(100*x, 3) + " %" }
 
-// Size is that of an image or a grid: "64 × 48".
-func Size(height, width int) string { return fmt.Sprintf("%d × %d", height, width) }
+// Milliseconds of a time in seconds: "8.4 ms".
+func Milliseconds(seconds float64) string { return fmt.Sprintf("%.1f ms", 1e3*seconds) }
 
-// LearningRate is written as in specs and run names: "1e-3", "2.5e-4", "0.01".
-func LearningRate(x float64) string {
+// Size is that of an image or a grid: "64×48".
+func Size(height, width int) string { return fmt.Sprintf("%d×%d", height, width) }
+
+// Plain is the shortest decimal as people write it in specs, and as it stands in
+// the names of domains and runs: "150", "-100", "1e-3".
+func Plain(x float64) string {
 	if x == 0 {
-		return "0"
+		return "0" // also for −0
 	}
 	if a := math.Abs(x); a >= 0.01 && a < 1e6 {
 		return strconv.FormatFloat(x, 'f', -1, 64)

@@ -19,6 +19,8 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/refocus-em/refocus/harness/predict"
+
 	"github.com/refocus-em/refocus/harness/onnx"
 )
 
@@ -34,14 +36,8 @@ type Page struct {
 	Description string
 	Model       []byte // ONNX, for standardised images; probabilities out
 	PixelSize   float64
-	Classes     []string // the background first
-	Example     *Image   // to try the page with; optional
-}
-
-// Image is a grey image of H rows and W columns.
-type Image struct {
-	H, W   int
-	Pixels []float32
+	Classes     []string       // the background first
+	Example     *predict.Image // to try the page with; optional
 }
 
 // tile is the side of a tile in pixels: WebAssembly has 4 GB of memory.

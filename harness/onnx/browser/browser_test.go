@@ -18,10 +18,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/refocus-em/refocus/harness/internal/pixels"
-
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
@@ -48,7 +47,7 @@ func TestPage(t *testing.T) {
 	}
 	p := Page{
 		Title: "Discs in noise <b>", Description: "A small network that finds discs & nothing else.", Model: data, PixelSize: 0.2,
-		Classes: []string{"background", "disc"}, Example: &Image{90, 130, x.F32},
+		Classes: []string{"background", "disc"}, Example: &predict.Image{H: 90, W: 130, Pixels: x.F32},
 	}
 	path := filepath.Join(t.TempDir(), "page.html")
 	f, err := os.Create(path)

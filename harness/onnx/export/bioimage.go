@@ -4,7 +4,6 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"image"
 	"image/color"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/nn"
 )
@@ -54,10 +54,10 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 		name string
 		data []byte
 	}
-	files := []file{{"weights.onnx", model}}
+	entries := []file{{"weights.onnx", model}}
 	for _, x := range []struct {
 		name string
-		Image
+		Tensor
 	}{{"input", input}, {"output", output}} {
 		var test, sample bytes.Buffer
 		if err := imagefile.WriteNPY(&test, x.Shape, x.Data); err != nil {
@@ -68,23 +68,23 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 		if err := imagefile.WriteTIFF(&sample, h, w, m.PixelSize, pages...); err != nil {
 			return nil, err
 		}
-		files = append(files, file{"test_" + x.name + ".npy", test.Bytes()}, file{"sample_" + x.name + ".tif", sample.Bytes()})
+		entries = append(entries, file{"test_" + x.name + ".npy", test.Bytes()}, file{"sample_" + x.name + ".tif", sample.Bytes()})
 	}
 	picture, err := cover(standard, output)
 	if err != nil {
 		return nil, err
 	}
-	files = append(files, file{"cover.png", picture}, file{"README.md", []byte(p.readme())})
+	entries = append(entries, file{"cover.png", picture}, file{"README.md", []byte(p.readme())})
 	sum := map[string]string{}
-	for _, f := range files {
-		sum[f.name] = fmt.Sprintf("%x", sha256.Sum256(f.data))
+	for _, f := range entries {
+		sum[f.name] = files.Sum(f.data)
 	}
-	files = append(files, file{"bioimageio.yaml", []byte(p.description(sum))})
+	entries = append(entries, file{"bioimageio.yaml", []byte(p.description(sum))})
 
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	for i := range files {
-		f := files[(i+len(files)-1)%len(files)] // the description first
+	for i := range entries {
+		f := entries[(i+len(entries)-1)%len(entries)] // the description first
 		w, err := z.CreateHeader(&zip.FileHeader{Name: f.name, Method: zip.Store, Modified: p.time()})
 		if err != nil {
 			return nil, err
@@ -118,21 +118,21 @@ func (p *bioPackage) time() time.Time {
 // testInput is the example as a camera might have recorded it, mirrored at its
 // borders to the smallest size the description allows, and the same after the
 // preprocessing that the description states.
-func (p *bioPackage) testInput() (raw, standard Image) {
+func (p *bioPackage) testInput() (raw, standard Tensor) {
 	shape := []int{1, 1, p.min, p.min + p.step}
 	x := p.model.Example
 	if x.Data == nil {
 		x = synthetic(shape)
 	}
 	h, w := x.Shape[2], x.Shape[3]
-	raw = Image{shape, make([]float32, shape[2]*shape[3])}
+	raw = Tensor{shape, make([]float32, shape[2]*shape[3])}
 	for i := range raw.Data {
 		v := x.Data[pixels.Mirror(i/shape[3], h)*w+pixels.Mirror(i%shape[3], w)]
 		raw.Data[i] = 1000 + 100*v
 	}
 	mean, variance := pixels.Moments(raw.Data)
 	std := math.Sqrt(variance) + preprocessEpsilon
-	standard = Image{shape, make([]float32, len(raw.Data))}
+	standard = Tensor{shape, make([]float32, len(raw.Data))}
 	for i, v := range raw.Data {
 		standard.Data[i] = float32((float64(v) - mean) / std)
 	}
@@ -294,7 +294,7 @@ func (p *bioPackage) readme() string {
 
 // cover shows the middle of the test image, as it is and with the segmentation
 // over it, 2:1.
-func cover(x, y Image) ([]byte, error) {
+func cover(x, y Tensor) ([]byte, error) {
 	const side = 256
 	h, w := x.Shape[2], x.Shape[3]
 	n := min(side, h, w)

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/internal/pixels"
-
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
@@ -272,8 +271,8 @@ func sizes(g *nn.Graph) [][]int {
 }
 
 // synthetic is a standardised batch: noise with a bright disc.
-func synthetic(shape []int) Image {
-	x := Image{shape, make([]float32, shape[0]*shape[1]*shape[2]*shape[3])}
+func synthetic(shape []int) Tensor {
+	x := Tensor{shape, make([]float32, shape[0]*shape[1]*shape[2]*shape[3])}
 	plane := shape[2] * shape[3]
 	for i := range shape[0] * shape[1] {
 		r := random.Stream(0, "certify", uint64(i), uint64(shape[2]), uint64(shape[3]))
@@ -302,8 +301,8 @@ func standardize(d []float32, width int) {
 // trial is an input for a file and the answer expected.
 type trial struct {
 	file   string
-	image  Image
-	want   Image
+	image  Tensor
+	want   Tensor
 	logits bool
 	name   string
 	finite bool // only a finite answer is asked for
@@ -402,13 +401,13 @@ func (c *certifier) reloaded(ctx context.Context, path string, trials []trial) {
 // input is an image as the file takes it and as the trained network does.
 type input struct {
 	name            string
-	given, standard Image
+	given, standard Tensor
 	constant        bool
 }
 
 func (c *certifier) images() ([]input, error) {
 	var in []input
-	add := func(name string, x Image) { in = append(in, input{name: name, given: x, standard: x}) }
+	add := func(name string, x Tensor) { in = append(in, input{name: name, given: x, standard: x}) }
 	ss := sizes(c.graph)
 	if !c.standardized {
 		for _, s := range ss[:2] {
@@ -421,7 +420,7 @@ func (c *certifier) images() ([]input, error) {
 	}
 	for i, offset := range []float64{0, 1000, 30000} {
 		x := synthetic(ss[i])
-		y := Image{x.Shape, slices.Clone(x.Data)}
+		y := Tensor{x.Shape, slices.Clone(x.Data)}
 		plane := x.Shape[2] * x.Shape[3]
 		for at := 0; at < len(x.Data); at += plane {
 			// counts with the spread of shot noise; every image of a batch has
@@ -436,8 +435,8 @@ func (c *certifier) images() ([]input, error) {
 		}
 		in = append(in, input{name: fmt.Sprintf("images %v with offset %g", x.Shape, offset), given: y, standard: x})
 	}
-	flat := Image{ss[0], make([]float32, len(in[0].given.Data))}
-	zero := Image{ss[0], make([]float32, len(flat.Data))}
+	flat := Tensor{ss[0], make([]float32, len(in[0].given.Data))}
+	zero := Tensor{ss[0], make([]float32, len(flat.Data))}
 	for i := range flat.Data {
 		flat.Data[i] = 1000
 	}
@@ -483,31 +482,9 @@ func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path strin
 		return r, nil
 	}
 	r.Version, r.Passed = version, true
-	fail := func(format string, args ...any) {
-		if r.Passed {
-			r.Passed, r.Detail = false, fmt.Sprintf(format, args...)
-		}
-	}
 	for i, t := range trials {
-		got := results[i]
-		switch {
-		case got.Err != nil:
-			fail("%s: %v", t.name, got.Err)
-		case !k.Predicts:
-		case t.finite:
-			if err := finite(got.Data); err != nil {
-				fail("%s: %v", t.name, err)
-			}
-		case t.logits:
-			d := difference(got.Data, t.want.Data) / largest(t.want.Data)
-			if r.Logits = max(r.Logits, bounded(d)); !(d <= r.Tolerance) {
-				fail("%s: the softmax's input differs by %.2g of its largest value from the backend's, %g is tolerated", t.name, d, r.Tolerance)
-			}
-		default:
-			d := difference(got.Data, t.want.Data)
-			if r.Probabilities = max(r.Probabilities, bounded(d)); !(d <= r.Tolerance) {
-				fail("%s: probabilities differ by %.2g from the backend's, %g is tolerated", t.name, d, r.Tolerance)
-			}
+		if err := r.judge(t, k.Predicts, results[i]); err != nil && r.Passed {
+			r.Passed, r.Detail = false, fmt.Sprintf("%s: %v", t.name, err)
 		}
 	}
 	if c.half && k.Predicts && len(c.model.Holdout) > 0 {
@@ -520,6 +497,31 @@ func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path strin
 	return r, nil
 }
 
+// judge compares what the consumer made of a trial with the backend's result, and
+// notes the distance.
+func (r *Consumer) judge(t trial, predicts bool, got consumer.Result) error {
+	switch {
+	case got.Err != nil:
+		return got.Err
+	case !predicts:
+		return nil
+	case t.finite:
+		return finite(got.Data)
+	}
+	d := difference(got.Data, t.want.Data)
+	if t.logits {
+		d /= largest(t.want.Data)
+		if r.Logits = max(r.Logits, bounded(d)); !(d <= r.Tolerance) {
+			return fmt.Errorf("the softmax's input differs by %.2g of its largest value from the backend's, %g is tolerated", d, r.Tolerance)
+		}
+		return nil
+	}
+	if r.Probabilities = max(r.Probabilities, bounded(d)); !(d <= r.Tolerance) {
+		return fmt.Errorf("probabilities differ by %.2g from the backend's, %g is tolerated", d, r.Tolerance)
+	}
+	return nil
+}
+
 // diceDrop compares the segmentation of the held-out images.
 func (c *certifier) diceDrop(ctx context.Context, results []consumer.Result) (float64, error) {
 	var drop float64
@@ -527,7 +529,7 @@ func (c *certifier) diceDrop(ctx context.Context, results []consumer.Result) (fl
 		if results[i].Err != nil {
 			return 0, results[i].Err
 		}
-		want, err := c.options.Predict(ctx, c.model.Graph, h.Image)
+		want, err := c.options.Predict(ctx, c.model.Graph, h.Tensor)
 		if err != nil {
 			return 0, err
 		}

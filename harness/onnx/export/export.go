@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
@@ -44,7 +45,7 @@ type Model struct {
 
 	// Example is an image of the domain: standardised, [1,1,H,W] with sizes that
 	// the network takes. Without one a synthetic image stands in.
-	Example Image
+	Example Tensor
 	// Holdout are validation images with labels, on which the effect of float16
 	// weights is judged. Optional.
 	Holdout []Labelled
@@ -53,21 +54,21 @@ type Model struct {
 // Citation is a publication to cite.
 type Citation struct{ Text, DOI string }
 
-// Image is a batch of images [N,C,H,W].
-type Image struct {
+// Tensor is a batch of images [N,C,H,W].
+type Tensor struct {
 	Shape []int
 	Data  []float32
 }
 
 // Labelled is an image with its class indices [N,H,W].
 type Labelled struct {
-	Image
+	Tensor
 	Labels []uint8
 }
 
 // Predict runs a graph on images in inference mode, with the backend that
 // trained it.
-type Predict func(ctx context.Context, g *nn.Graph, x Image) (Image, error)
+type Predict func(ctx context.Context, g *nn.Graph, x Tensor) (Tensor, error)
 
 // Formats of an export.
 const (
@@ -104,7 +105,11 @@ func Write(ctx context.Context, path string, m Model, o Options) ([]string, erro
 	if o.Consumers == nil {
 		o.Consumers = consumer.All()
 	}
-	if err := m.check(o); err != nil {
+	err := m.check(o)
+	if err == nil {
+		err = files.Writable(filepath.Dir(path)) // and not only after the work
+	}
+	if err != nil {
 		return nil, fmt.Errorf("exporting %s: %w", path, err)
 	}
 	var files []string
@@ -165,23 +170,18 @@ func write(ctx context.Context, path string, m Model, o Options, standardized bo
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, ".export-*.onnx")
+	// What certifies the model reads it from a file, which is not its own yet.
+	dir, err := os.MkdirTemp("", "refocus-export-")
 	if err != nil {
 		return "", err
 	}
-	defer os.Remove(tmp.Name()) // fails once it has been renamed
-	if _, err = tmp.Write(data); err == nil {
-		err = tmp.Sync()
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
+	defer os.RemoveAll(dir)
+	candidate := filepath.Join(dir, "model.onnx")
+	if err := os.WriteFile(candidate, data, 0o600); err != nil {
 		return "", err
 	}
 	c := &certifier{model: m, graph: g, options: o, metadata: mo.Metadata, standardized: standardized, half: mo.HalfWeights}
-	cert, err := c.certify(ctx, tmp.Name(), data)
+	cert, err := c.certify(ctx, candidate, data)
 	if err != nil {
 		return "", err
 	}
@@ -192,43 +192,18 @@ func write(ctx context.Context, path string, m Model, o Options, standardized bo
 		if data, err = bioImage(ctx, m, o, data); err != nil {
 			return "", err
 		}
-		if err := os.WriteFile(tmp.Name(), data, 0o666); err != nil {
-			return "", err
-		}
 	}
-	cert.File, cert.Bytes, cert.SHA256 = filepath.Base(path), int64(len(data)), fmt.Sprintf("%x", sha256.Sum256(data))
+	cert.File, cert.Bytes, cert.SHA256 = filepath.Base(path), int64(len(data)), files.Sum(data)
 	b, err := json.MarshalIndent(cert, "", "  ")
 	if err != nil {
 		return "", err
 	}
 	// The certificate first: a model without one would look like another's.
 	certPath := path + ".certificate.json"
-	if err := replace(certPath, append(b, '\n')); err != nil {
+	if err := files.Write(certPath, append(b, '\n')); err != nil {
 		return "", err
 	}
-	if err := os.Chmod(tmp.Name(), 0o644); err != nil {
-		return "", err
-	}
-	return certPath, os.Rename(tmp.Name(), path)
-}
-
-// replace writes a file under a temporary name and renames it.
-func replace(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".export-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	if _, err = tmp.Write(data); err == nil {
-		err = tmp.Chmod(0o644)
-	}
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	return err
+	return certPath, files.Write(path, data)
 }
 
 // WeightsDigest is the SHA-256 of the names, shapes and bits of the graph's

@@ -46,14 +46,14 @@ func model(t testing.TB) Model {
 	}
 }
 
-func predict(ctx context.Context, g *nn.Graph, x Image) (Image, error) {
+func predict(ctx context.Context, g *nn.Graph, x Tensor) (Tensor, error) {
 	s, err := cpu.New("test").Open(ctx, g, backend.Options{})
 	if err != nil {
-		return Image{}, err
+		return Tensor{}, err
 	}
 	defer s.Close()
 	y, err := s.Predict(ctx, backend.Tensor{Shape: x.Shape, F32: x.Data})
-	return Image{y.Shape, y.F32}, err
+	return Tensor{y.Shape, y.F32}, err
 }
 
 // without runs no consumers.
@@ -137,7 +137,7 @@ func TestWriteRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model.onnx")
 	o := without
 	calls := 0
-	o.Predict = func(ctx context.Context, g *nn.Graph, x Image) (Image, error) {
+	o.Predict = func(ctx context.Context, g *nn.Graph, x Tensor) (Tensor, error) {
 		y, err := predict(ctx, g, x)
 		if calls++; calls > 4 { // the file's network, after the one in memory
 			y.Data[7] += 0.5
@@ -198,7 +198,7 @@ func TestConsumersCertify(t *testing.T) {
 			labels[i] = 1
 		}
 	}
-	m.Holdout = []Labelled{{Image{x.Shape, x.F32}, labels}}
+	m.Holdout = []Labelled{{Tensor{x.Shape, x.F32}, labels}}
 	dir := t.TempDir()
 	check := func(t *testing.T, path string, asked int) Certificate {
 		c := certificate(t, path)

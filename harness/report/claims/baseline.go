@@ -40,14 +40,15 @@ func (e Evidence) bothWays() (order []target, transfers, mixtures map[target][]f
 	return order, transfers, mixtures
 }
 
-func (e Evidence) baseline() []Part {
+// baseline is the rule of finding 9.
+func (e Evidence) baseline() []Statement {
 	statement := fmt.Sprintf("For the same pair of domains, number of target images and rate of the first stage, transfer's median loss is between %.2g and %.3g times that of single-stage training, in the median over these.", 1/alike, alike)
 	if e.Singles == nil {
-		return []Part{unjudged(statement, "no single-stage models: reproduce the baseline series at the same profile")}
+		return []Statement{unjudged(statement, "no single-stage models: reproduce the baseline series at the same profile")}
 	}
 	order, transfers, mixtures := e.bothWays()
 	if len(order) == 0 {
-		return []Part{unjudged(statement, "transfers and single-stage models share no pair, number of target images and rate")}
+		return []Statement{unjudged(statement, "transfers and single-stage models share no pair, number of target images and rate")}
 	}
 	var ratios, t, m []float64
 	for _, k := range order {
@@ -59,5 +60,5 @@ func (e Evidence) baseline() []Part {
 	if a, b := e.Transfers, e.Singles; a.Images != b.Images || a.Epochs != b.Epochs {
 		p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the budgets differ: the pretraining sees %d images for %d epochs, the single stage %d for %d", a.Images, a.Epochs, b.Images, b.Epochs)
 	}
-	return []Part{p}
+	return []Statement{p}
 }

@@ -23,8 +23,8 @@ type Judgement struct {
 	Outcome string `json:"outcome"`
 	// On says which models were looked at; "" where the finding is not about
 	// what the study varies.
-	On    string `json:"on,omitempty"`
-	Parts []Part `json:"parts,omitempty"`
+	On    string      `json:"on,omitempty"`
+	Parts []Statement `json:"parts,omitempty"`
 }
 
 // Applies reports whether the finding is about what the study varies.
@@ -38,17 +38,17 @@ func (j Judgement) Why() string {
 			if p.Reason != "" {
 				return p.Reason
 			}
-			return "not so: " + p.Statement
+			return "not so: " + p.Text
 		}
 	}
 	return ""
 }
 
-// Part is one checked statement.
-type Part struct {
-	Statement string `json:"statement"`
-	Outcome   string `json:"outcome"`
-	// Reason says why the part cannot be judged.
+// Statement is what a finding says, or a part of it, and how that turned out.
+type Statement struct {
+	Text    string `json:"statement"`
+	Outcome string `json:"outcome"`
+	// Reason says why the statement cannot be judged.
 	Reason  string   `json:"reason,omitempty"`
 	Numbers []Number `json:"numbers,omitempty"`
 	Effects []Effect `json:"effects,omitempty"`

@@ -29,7 +29,7 @@ func TestFindingsOnPublished(t *testing.T) {
 			got += letter[j.Outcome]
 			for _, p := range j.Parts {
 				if p.Outcome != Holds {
-					t.Logf("%s %d: %s %s %v", axis, f.number, p.Statement, p.Reason, p.Numbers)
+					t.Logf("%s %d: %s %s %v", axis, f.number, p.Text, p.Reason, p.Numbers)
 				}
 			}
 		}

@@ -37,12 +37,13 @@ func focusToOthers(s *series.Series) []float64 {
 	return stats.Finite(ratios)
 }
 
-func (e Evidence) focusHardest() []Part {
+// focusHardest is the rule of finding 4.
+func (e Evidence) focusHardest() []Statement {
 	s := e.Transfers
 	const first = "After transfer, 0 nm has the highest median loss of all targets."
 	second := fmt.Sprintf("The loss there is between %g and %g times the median over the other targets, in the median over otherwise equal configurations.", factorLow, factorHigh)
 	const third = "After pretraining at −10, −5 or 0 nm, 0 nm is the domain of highest median loss."
-	var parts []Part
+	var parts []Statement
 	var focus *Number
 	var others []float64
 	var numbers []Number
@@ -106,7 +107,8 @@ func worstToBest(m *stats.Matrix, skip func(row, column string) bool) (ratio flo
 
 func diagonal(row, column string) bool { return row == column }
 
-func (e Evidence) source() []Part {
+// source is the rule of finding 5.
+func (e Evidence) source() []Statement {
 	s := e.Transfers
 	before, after := s.Medians()
 	first := fmt.Sprintf("After pretraining, the worst source has at least %g times the median loss of the best, in the median over domains.", strongly)
@@ -114,10 +116,10 @@ func (e Evidence) source() []Part {
 	third := fmt.Sprintf("After transfer, the worst source has at most %g times the median loss of the best, in the median over targets.", hardly)
 	if len(before.Rows) < 2 {
 		why := "models were pretrained on one domain only"
-		return []Part{unjudged(first, why), unjudged(second, why), unjudged(third, why)}
+		return []Statement{unjudged(first, why), unjudged(second, why), unjudged(third, why)}
 	}
 	b, n := worstToBest(before, diagonal)
-	parts := []Part{judged(first, b >= strongly, []Number{{fmt.Sprintf("worst to best over %d domains", n), b, 0}})}
+	parts := []Statement{judged(first, b >= strongly, []Number{{fmt.Sprintf("worst to best over %d domains", n), b, 0}})}
 
 	ok, seen := true, 0
 	var numbers []Number
@@ -148,10 +150,11 @@ func (e Evidence) source() []Part {
 	return append(parts, judged(third, a <= hardly, []Number{{fmt.Sprintf("worst to best over %d targets", n), a, 0}}))
 }
 
-func (e Evidence) spreads() []Part {
+// spreads is the rule of finding 6.
+func (e Evidence) spreads() []Statement {
 	s := e.Transfers
 	before, after := s.SpreadsBySource()
-	var parts []Part
+	var parts []Statement
 	for k, g := range [][]stats.Group{before, after} {
 		stage := []string{"After pretraining", "After transfer"}[k]
 		var focus, positive, negative []Number
@@ -184,7 +187,8 @@ func (e Evidence) spreads() []Part {
 	return parts
 }
 
-func (e Evidence) worse() []Part {
+// worse is the rule of finding 7.
+func (e Evidence) worse() []Statement {
 	s := e.Transfers
 	first := fmt.Sprintf("The spread rises in transfer for at least %.0f %% of the models.", 100*canMake)
 	const second = "Of all sources, the largest share is of models pretrained at −10 nm."
@@ -214,16 +218,17 @@ func (e Evidence) worse() []Part {
 		}
 	}
 	if n == 0 {
-		return []Part{unjudged(first, "spreads need losses on at least two domains out of focus")}
+		return []Statement{unjudged(first, "spreads need losses on at least two domains out of focus")}
 	}
-	parts := []Part{judged(first, total/float64(n) >= canMake, []Number{{"share of all models", total / float64(n), n}})}
+	parts := []Statement{judged(first, total/float64(n) >= canMake, []Number{{"share of all models", total / float64(n), n}})}
 	if at < 0 || len(numbers) < 2 {
 		return append(parts, unjudged(second, "no models were pretrained at −10 nm and elsewhere"))
 	}
 	return append(parts, judged(second, at == most, numbers))
 }
 
-func (e Evidence) asymmetry() []Part {
+// asymmetry is the rule of finding 8.
+func (e Evidence) asymmetry() []Statement {
 	s := e.Transfers
 	const statement = "Transfer from 0 nm to another defocus reaches a lower loss than transfer from there to 0 nm, in the median over otherwise equal configurations."
 	var out, in []float64
@@ -247,12 +252,12 @@ func (e Evidence) asymmetry() []Part {
 		}
 	}
 	if len(out) == 0 || len(in) == 0 {
-		return []Part{unjudged(statement, "no models were transferred both from and to 0 nm")}
+		return []Statement{unjudged(statement, "no models were transferred both from and to 0 nm")}
 	}
 	var ratios []float64
 	for _, c := range order {
 		ratios = append(ratios, stats.Median(from[c])/stats.Median(to[c]))
 	}
-	return []Part{decided(statement, []Number{{"median from 0 nm", stats.Median(out), len(out)}, {"median to 0 nm", stats.Median(in), len(in)}},
+	return []Statement{decided(statement, []Number{{"median from 0 nm", stats.Median(out), len(out)}, {"median to 0 nm", stats.Median(in), len(in)}},
 		below(1, "from 0 nm to the way back", stats.Finite(ratios)))}
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
-func (e Evidence) doses() []Part {
+// doses is the rule of finding 10.
+func (e Evidence) doses() []Statement {
 	s := e.Transfers
 	var numbers []Number
 	for _, x := range s.ByTarget() { // in the order of the doses
@@ -17,9 +18,9 @@ func (e Evidence) doses() []Part {
 	third := fmt.Sprintf("At the lowest dose, the worst source has at least %g times the median loss of the best.", matters)
 	if len(numbers) < 2 {
 		why := "only one target"
-		return []Part{unjudged(first, why), unjudged(second, why), unjudged(third, why)}
+		return []Statement{unjudged(first, why), unjudged(second, why), unjudged(third, why)}
 	}
-	parts := []Part{judged(first, decreasing(values(numbers)), numbers)}
+	parts := []Statement{judged(first, decreasing(values(numbers)), numbers)}
 	before, after := s.Medians()
 	parts = append(parts, judged(second, stats.ByColumn(after, diagonal) >= mainly, []Number{
 		{"share before transfer", stats.ByColumn(before, diagonal), 0}, {"share after transfer", stats.ByColumn(after, diagonal), 0}}))

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
@@ -22,7 +23,7 @@ type finding struct {
 	axis string
 	// single marks the one that is also about single-stage training.
 	single bool
-	judge  func(Evidence) []Part
+	judge  func(Evidence) []Statement
 }
 
 // The thresholds below turn the words of the findings into numbers. They were
@@ -95,7 +96,7 @@ func (f *finding) onPublished(own string) (Judgement, error) {
 	if f.axis == "" {
 		try = []string{own, series.AxisDefocus}
 	}
-	j := Judgement{Outcome: Unjudged, Parts: []Part{unjudged("", "the published table of the "+axisNames[f.axis]+" series is not part of this program")}}
+	j := Judgement{Outcome: Unjudged, Parts: []Statement{unjudged("", "the published table of the "+axisNames[f.axis]+" series is not part of this program")}}
 	for _, a := range try {
 		s, err := series.PublishedOf(a)
 		if err != nil {
@@ -123,6 +124,7 @@ func (f *finding) on(e Evidence, axis, name string) Judgement {
 	return judgement(fmt.Sprintf("%s: %d transfers", name, len(e.Transfers.Transfers)), f.judge(e)...)
 }
 
+// effect condenses ratios of losses.
 func effect(name string, ratios []float64) Effect {
 	e := Effect{Name: name, Ratio: stats.Median(ratios), Pairs: len(ratios)}
 	ties := 0
@@ -163,8 +165,8 @@ func above(limit float64, name string, ratios []float64) test {
 // decided is a part that paired comparisons decide: it holds where every interval
 // lies within its limits, does not where one lies outside, and cannot be judged
 // where an interval has a limit in it or there are too few pairs for one.
-func decided(statement string, numbers []Number, tests ...test) Part {
-	p := Part{Statement: statement, Outcome: Holds, Numbers: numbers}
+func decided(statement string, numbers []Number, tests ...test) Statement {
+	p := Statement{Text: statement, Outcome: Holds, Numbers: numbers}
 	for _, t := range tests {
 		if len(t.ratios) == 0 {
 			return unjudged(statement, t.name+": there are no models to compare")
@@ -180,7 +182,7 @@ func decided(statement string, numbers []Number, tests ...test) Part {
 			p.Outcome, p.Reason = Fails, ""
 		case i[0] < t.low || i[1] > t.high:
 			if p.Outcome == Holds {
-				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the difference is within the uncertainty (%s: %.3g, 95 %% interval %.3g to %.3g)", t.name, e.Ratio, i[0], i[1])
+				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the difference is within the uncertainty (%s: %s, 95 %% interval %s to %s)", t.name, format.Digits(e.Ratio, 3), format.Digits(i[0], 3), format.Digits(i[1], 3))
 			}
 		}
 	}
@@ -189,8 +191,8 @@ func decided(statement string, numbers []Number, tests ...test) Part {
 
 // judged is a part that could be evaluated. Numbers that are not finite make it
 // one that could not: something was not measured.
-func judged(statement string, ok bool, numbers []Number) Part {
-	p := Part{Statement: statement, Outcome: Fails, Numbers: numbers}
+func judged(statement string, ok bool, numbers []Number) Statement {
+	p := Statement{Text: statement, Outcome: Fails, Numbers: numbers}
 	if ok {
 		p.Outcome = Holds
 	}
@@ -202,11 +204,11 @@ func judged(statement string, ok bool, numbers []Number) Part {
 	return p
 }
 
-func unjudged(statement, reason string) Part {
-	return Part{Statement: statement, Outcome: Unjudged, Reason: reason}
+func unjudged(statement, reason string) Statement {
+	return Statement{Text: statement, Outcome: Unjudged, Reason: reason}
 }
 
-func judgement(on string, parts ...Part) Judgement {
+func judgement(on string, parts ...Statement) Judgement {
 	j := Judgement{Outcome: Holds, On: on, Parts: parts}
 	for _, p := range parts {
 		if p.Outcome == Unjudged {

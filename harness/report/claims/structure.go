@@ -15,7 +15,8 @@ func kind(key string) string {
 	return k
 }
 
-func (e Evidence) structures() []Part {
+// structures is the rule of finding 11.
+func (e Evidence) structures() []Statement {
 	s := e.Transfers
 	before, after := s.Medians()
 	const first = "Before transfer, models of the evaluated domain's own crystal type have a lower loss than the others, in the median over domains."
@@ -37,5 +38,5 @@ func (e Evidence) structures() []Part {
 		}
 	}
 	b, a := stats.ByColumn(before, diagonal), stats.ByColumn(after, diagonal)
-	return []Part{decided(first, nil, below(1, "sources of the same to those of another type", ratios)), judged(second, a >= mainly && a > b, []Number{{"share before transfer", b, 0}, {"share after transfer", a, 0}})}
+	return []Statement{decided(first, nil, below(1, "sources of the same to those of another type", ratios)), judged(second, a >= mainly && a > b, []Number{{"share before transfer", b, 0}, {"share after transfer", a, 0}})}
 }

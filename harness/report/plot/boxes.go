@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
@@ -62,7 +63,7 @@ func Boxes(title, xLabel, yLabel string, kinds []string, groups [][]stats.Group)
 			f.line(x, q(0.75), x, q(0.95), style)
 			what := strings.TrimSpace(kinds[k] + " " + groups[k][i].Level)
 			f.rect(x-wide/2, q(0.75), wide, max(q(0.25)-q(0.75), 0.5), fmt.Sprintf(`fill="%s" fill-opacity="0.22" %s`, ink, style),
-				fmt.Sprintf("%s: median %.4g, quartiles %.4g and %.4g, of %d", what, stats.Median(v), stats.Quantile(v, 0.25), stats.Quantile(v, 0.75), len(v)))
+				fmt.Sprintf("%s: median %s, quartiles %s and %s, of %d", what, format.Loss(stats.Median(v)), format.Loss(stats.Quantile(v, 0.25)), format.Loss(stats.Quantile(v, 0.75)), len(v)))
 			f.line(x-wide/2, q(0.5), x+wide/2, q(0.5), fmt.Sprintf(`stroke="%s" stroke-width="3"`, ink))
 		}
 	}

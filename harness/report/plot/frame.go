@@ -3,6 +3,8 @@ package plot
 import (
 	"fmt"
 	"math"
+
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // frame is a plot's area with a logarithmic y axis.
@@ -31,7 +33,7 @@ func newFrame(w, h float64, title, xLabel, yLabel string, scale LogScale, names 
 	}
 	for _, v := range f.scale.ticks() {
 		f.line(f.left, f.y(v), f.right, f.y(v), rule)
-		f.text(f.left-6, f.y(v)+4, "end", tick, fmt.Sprintf("%.4g", v))
+		f.text(f.left-6, f.y(v)+4, "end", tick, format.Digits(v, 4))
 	}
 	return f
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
@@ -99,7 +100,7 @@ func HeatMap(s Labels, m *stats.Matrix, scale LogScale, title, rows string) *Dra
 				continue
 			}
 			fill, ink := colour(scale.at(v))
-			d.rect(x, y, cell-1, height-1, fmt.Sprintf(`fill="%s"`, fill), fmt.Sprintf("%s: %.4g, median of %d", where, v, m.Counts[i][j]))
+			d.rect(x, y, cell-1, height-1, fmt.Sprintf(`fill="%s"`, fill), fmt.Sprintf("%s: %s, median of %d", where, format.Loss(v), m.Counts[i][j]))
 			d.text(x+cell/2-0.5, y+height/2+4, "middle", fmt.Sprintf(`fill="%s" font-size="%s" pointer-events="none"`, ink, num(font)), Short(v))
 			if r == c {
 				d.rect(x+0.5, y+0.5, cell-2, height-2, `fill="none" stroke="currentColor" stroke-width="1.5"`, "")

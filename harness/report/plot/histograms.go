@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
@@ -58,8 +59,8 @@ func Histograms(title, xLabel string, panels []Panel) *Drawing {
 			}
 		}
 		d.line(x0, base, x0+width, base, axisInk)
-		d.text(x0, base+14, "start", tick, fmt.Sprintf("%.3g", low))
-		d.text(x0+width, base+14, "end", tick, fmt.Sprintf("%.3g", high))
+		d.text(x0, base+14, "start", tick, format.Digits(low, 3))
+		d.text(x0+width, base+14, "end", tick, format.Digits(high, 3))
 		d.text(x0+width/2, base+14, "middle", tick+" "+faint, xLabel)
 	}
 	at := 24 + textWidth(title)

@@ -3,6 +3,8 @@ package plot
 import (
 	"fmt"
 	"math"
+
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // Curve is a line of a plot with its name and colour.
@@ -51,7 +53,7 @@ func (l Lines) Draw() *Drawing {
 	for _, v := range l.Marks {
 		if v >= low && v <= high {
 			f.line(x(v), f.bottom, x(v), f.bottom+4, axisInk)
-			f.text(x(v), f.bottom+17, "middle", tick, fmt.Sprintf("%g", v))
+			f.text(x(v), f.bottom+17, "middle", tick, format.Number(v))
 		}
 	}
 	if l.Boundary > low && l.Boundary < high {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
@@ -42,7 +43,7 @@ var (
 		return slices.Index(order, a) - slices.Index(order, b)
 	}}
 	ByRates = Factor{"learning rates", func(c *Config) string {
-		t := Rate(c.PretrainRate) + " → " + Rate(c.Rate)
+		t := format.Plain(c.PretrainRate) + " → " + format.Plain(c.Rate)
 		c.PretrainRate, c.Rate = 0, 0
 		return t
 	}, func(a, b string) int {
@@ -161,7 +162,7 @@ func (s *Series) SingleRates() []stats.Group {
 		k, ok := at[m.Rate]
 		if !ok {
 			k, at[m.Rate] = len(g), len(g)
-			g = append(g, stats.Group{Level: Rate(m.Rate)})
+			g = append(g, stats.Group{Level: format.Plain(m.Rate)})
 		}
 		g[k].Values = append(g[k].Values, stats.Finite(m.Loss[:])...)
 	}

@@ -1,12 +1,12 @@
 package series
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
 )
@@ -134,10 +134,7 @@ func (s *Series) Label(key string) string {
 	switch s.Axis {
 	case AxisDefocus:
 		if v, err := strconv.ParseFloat(key, 64); err == nil {
-			if v == 0 {
-				return "0"
-			}
-			return strings.Replace(fmt.Sprintf("%+g", v/10), "-", "−", 1)
+			return strings.TrimSuffix(format.Defocus(v), " nm")
 		}
 	case AxisStructure:
 		return strings.ReplaceAll(key, "_", " ")
@@ -173,11 +170,4 @@ func (s *Series) Preposition() string {
 		return "at"
 	}
 	return "on"
-}
-
-// Rate writes a learning rate: 1e-3, 3e-4.
-func Rate(v float64) string {
-	m, e, _ := strings.Cut(strconv.FormatFloat(v, 'e', -1, 64), "e")
-	n, _ := strconv.Atoi(e) // FormatFloat writes an integer there
-	return m + "e" + strconv.Itoa(n)
 }

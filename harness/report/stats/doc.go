@@ -3,5 +3,6 @@
 // the median, and matrices of medians.
 //
 // Losses are neither normal nor independent of scale, so nothing here assumes a
-// distribution. Values that were not measured are NaN and left out.
+// distribution. Values that were not measured are NaN; medians, quantiles and
+// correlations leave them out.
 package stats

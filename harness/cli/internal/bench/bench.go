@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
-	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
 
@@ -251,14 +251,10 @@ func (m *Measurement) steps(ctx context.Context, s backend.Session, pid int, len
 	if err != nil {
 		return nil, 0, err
 	}
-	if err := store.WriteFile(path, set); err != nil {
+	if err := files.Write(path, set); err != nil {
 		return nil, 0, err
 	}
-	sum, _, err := store.HashFile(path)
-	if err != nil {
-		return nil, 0, err
-	}
-	if err := s.LoadDataset(ctx, "bench", path, sum); err != nil {
+	if err := s.LoadDataset(ctx, "bench", path, files.Sum(set)); err != nil {
 		return nil, 0, err
 	}
 	batch := make(backend.Batch, m.Batch)

@@ -206,89 +206,106 @@ func (f field) tensor() (*Tensor, error) {
 	if err := f.want(protowire.BytesType); err != nil {
 		return nil, err
 	}
-	t := &Tensor{Raw: f.b}
-	var raw, values, entries int
-	var in protowire.Number // field of the typed data, −1 if there are several
-	hasRaw, outside := false, false
-	external := External{Length: -1}
-	err := fields(f.b, func(f field) error {
-		switch f.num {
-		case 1:
-			if f.typ == protowire.VarintType {
-				return t.addDim(f.n)
-			}
-			return f.values(t.addDim)
-		case 2:
-			var n int64
-			err := f.int(&n)
-			t.Type = Type(n)
-			return err
-		case 3:
-			return errors.New("is stored in segments, which are not supported")
-		case 4, 5, 7, 10, 11:
-			n, err := f.count()
-			if n > 0 && values > 0 && in != f.num {
-				in = -1
-			} else if n > 0 {
-				in = f.num
-			}
-			values += n
-			return err
-		case 6:
-			return errors.New("has data of type string, which is not supported")
-		case 8:
-			return f.text(&t.Name)
-		case 9:
-			if hasRaw {
-				return errors.New("has its data twice")
-			}
-			hasRaw = true
-			raw = len(f.b)
-			return f.want(protowire.BytesType)
-		case 13:
-			if entries++; entries > 16 {
-				return errors.New("describes its data in another file by more than 16 entries")
-			}
-			return external.entry(f)
-		case 14:
-			outside = f.n != 0
-			return f.want(protowire.VarintType)
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
+	s := &tensorScan{t: &Tensor{Raw: f.b}, external: External{Length: -1}}
+	if err := fields(f.b, s.field); err != nil {
+		return nil, fmt.Errorf("tensor %q: %w", s.t.Name, err)
 	}
-	elem := t.Type.bytes()
-	if elem == 0 {
-		return nil, fmt.Errorf("tensor %q has type %s, which is not supported", t.Name, t.Type)
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return s.t, nil
+}
+
+// tensorScan is what the fields of a TensorProto say, without their data.
+type tensorScan struct {
+	t        *Tensor
+	hasRaw   bool
+	raw      int              // bytes
+	values   int              // of typed data
+	in       protowire.Number // their field, −1 if there are several
+	outside  bool             // the data lie in another file
+	external External
+	entries  int // that describe it
+}
+
+func (s *tensorScan) field(f field) error {
+	switch f.num {
+	case 1:
+		if f.typ == protowire.VarintType {
+			return s.t.addDim(f.n)
+		}
+		return f.values(s.t.addDim)
+	case 2:
+		var n int64
+		err := f.int(&n)
+		s.t.Type = Type(n)
+		return err
+	case 3:
+		return errors.New("is stored in segments, which are not supported")
+	case 4, 5, 7, 10, 11:
+		n, err := f.count()
+		if n > 0 && s.values > 0 && s.in != f.num {
+			s.in = -1
+		} else if n > 0 {
+			s.in = f.num
+		}
+		s.values += n
+		return err
+	case 6:
+		return errors.New("has data of type string, which is not supported")
+	case 8:
+		return f.text(&s.t.Name)
+	case 9:
+		if s.hasRaw {
+			return errors.New("has its data twice")
+		}
+		s.hasRaw, s.raw = true, len(f.b)
+		return f.want(protowire.BytesType)
+	case 13:
+		if s.entries++; s.entries > 16 {
+			return errors.New("describes its data in another file by more than 16 entries")
+		}
+		return s.external.entry(f)
+	case 14:
+		s.outside = f.n != 0
+		return f.want(protowire.VarintType)
+	}
+	return nil
+}
+
+// check counts the elements and refuses data that do not fill them.
+func (s *tensorScan) check() error {
+	t := s.t
+	if t.Type.bytes() == 0 {
+		return fmt.Errorf("tensor %q has type %s, which is not supported", t.Name, t.Type)
 	}
 	t.Len = 1
 	for _, d := range t.Dims {
 		if d != 0 && t.Len > math.MaxInt32/d {
-			return nil, fmt.Errorf("tensor %q: shape %v is larger than any file can hold", t.Name, t.Dims)
+			return fmt.Errorf("tensor %q: shape %v is larger than any file can hold", t.Name, t.Dims)
 		}
 		t.Len *= d
 	}
 	switch {
-	case outside && (hasRaw || values > 0):
-		return nil, fmt.Errorf("tensor %q has data in this file and in another", t.Name)
-	case outside && external.Location == "":
-		return nil, fmt.Errorf("tensor %q keeps its data in another file and does not say which", t.Name)
-	case outside && external.Length >= 0 && external.Length != t.Bytes():
-		return nil, fmt.Errorf("tensor %q: %d bytes of %q do not fill shape %v of %s", t.Name, external.Length, external.Location, t.Dims, t.Type)
-	case outside:
+	case s.outside && (s.hasRaw || s.values > 0):
+		return fmt.Errorf("tensor %q has data in this file and in another", t.Name)
+	case s.outside && s.external.Location == "":
+		return fmt.Errorf("tensor %q keeps its data in another file and does not say which", t.Name)
+	case s.outside && s.external.Length >= 0 && s.external.Length != t.Bytes():
+		return fmt.Errorf("tensor %q: %d bytes of %q do not fill shape %v of %s", t.Name, s.external.Length, s.external.Location, t.Dims, t.Type)
+	case s.outside:
+		external := s.external
 		t.External = &external
-	case hasRaw && values > 0:
-		return nil, fmt.Errorf("tensor %q has both raw and typed data", t.Name)
-	case hasRaw && raw != t.Len*elem:
-		return nil, fmt.Errorf("tensor %q: %d bytes do not fill shape %v of %s", t.Name, raw, t.Dims, t.Type)
-	case !hasRaw && values != t.Len:
-		return nil, fmt.Errorf("tensor %q: %d values do not fill shape %v", t.Name, values, t.Dims)
-	case values > 0 && in != typedFields[t.Type]:
-		return nil, fmt.Errorf("tensor %q of %s has its data in the field of another type", t.Name, t.Type)
+	case s.hasRaw && s.values > 0:
+		return fmt.Errorf("tensor %q has both raw and typed data", t.Name)
+	case s.hasRaw && int64(s.raw) != t.Bytes():
+		return fmt.Errorf("tensor %q: %d bytes do not fill shape %v of %s", t.Name, s.raw, t.Dims, t.Type)
+	case !s.hasRaw && s.values != t.Len:
+		return fmt.Errorf("tensor %q: %d values do not fill shape %v", t.Name, s.values, t.Dims)
+	case s.values > 0 && s.in != typedFields[t.Type]:
+		return fmt.Errorf("tensor %q of %s has its data in the field of another type", t.Name, t.Type)
 	}
-	return t, nil
+	return nil
 }
 
 func (t *Tensor) addDim(v uint64) error {
@@ -327,7 +344,7 @@ func (e *External) entry(f field) error {
 	return nil // a checksum, or what later versions add
 }
 
-// typ is the wire type of the values of a repeated field, and their size where
+// elements is the wire type of the values of a repeated field, and their size where
 // that is fixed.
 func (f field) elements() (elem protowire.Type, size int) {
 	switch f.num {

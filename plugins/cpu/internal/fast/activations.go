@@ -3,53 +3,46 @@ package fast
 import (
 	"fmt"
 
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 )
 
 // Activations implements engine.Engine. Values that the engine never holds
 // (normalised, upsampled, joined) are computed from those that it does.
-func (e *Engine) Activations(b engine.Batch, names []string, training bool) (map[string][]float64, error) {
+func (e *Engine) Activations(b engine.Batch, training bool, values []backend.NamedTensor) error {
 	if err := e.check(b); err != nil {
-		return nil, err
+		return err
 	}
-	for _, n := range names {
-		if e.net.values[n] == nil {
-			return nil, fmt.Errorf("value %q is not available from this engine: %w", n, engine.ErrUnsupported)
+	for _, t := range values {
+		if e.net.values[t.Name] == nil {
+			return fmt.Errorf("value %q is not available from this engine: %w", t.Name, backend.ErrUnsupported)
 		}
 	}
-	p, err := e.program(key{n: b.N, h: b.H, w: b.W, training: training, keep: true}, nil)
+	n, h, w := b.Size()
+	p, err := e.program(key{n: n, h: h, w: w, training: training, keep: true}, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := make([]float32, b.N*e.net.classes*b.H*b.W)
+	out := make([]float32, n*e.net.classes*h*w)
 	p.out, p.scale, p.statistics = out, 1, false
 	if err := e.run(p, b); err != nil {
-		return nil, err
+		return err
 	}
-	r := map[string][]float64{}
-	for _, name := range names {
-		switch v := e.net.values[name]; {
+	for _, t := range values {
+		switch v := e.net.values[t.Name]; {
 		case v.final:
-			r[name] = widened(out)
-		case name == e.net.graph.Input.Name:
-			r[name] = widened(b.Images)
+			copy(t.F32, out)
+		case t.Name == e.net.graph.Input.Name:
+			copy(t.F32, b.Images.F32)
 		default:
-			r[name] = p.read(v)
+			p.read(v, t.F32)
 		}
 	}
-	return r, nil
+	return nil
 }
 
-func widened(x []float32) []float64 {
-	y := make([]float64, len(x))
-	for i, v := range x {
-		y[i] = float64(v)
-	}
-	return y
-}
-
-// read returns a value as [N,C,H,W].
-func (p *program) read(v *value) []float64 {
+// read fills dst with a value as [N,C,H,W].
+func (p *program) read(v *value, dst []float32) {
 	parts := v.parts
 	if v.head != nil {
 		parts = []part{{t: v.head.out}}
@@ -60,11 +53,7 @@ func (p *program) read(v *value) []float64 {
 	}
 	first := p.tensors[parts[0].t]
 	h, w := first.h*scale, first.w*scale
-	channels := 0
-	for _, pt := range parts {
-		channels += pt.t.channels
-	}
-	r := make([]float64, 0, p.n*channels*h*w)
+	r := dst[:0]
 	for n := range p.n {
 		for _, pt := range parts {
 			s := p.tensors[pt.t]
@@ -81,11 +70,10 @@ func (p *program) read(v *value) []float64 {
 						if v.relu {
 							z = max(z, 0)
 						}
-						r = append(r, float64(z))
+						r = append(r, z)
 					}
 				}
 			}
 		}
 	}
-	return r
 }

@@ -1,13 +1,16 @@
 package fast
 
 import (
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"slices"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 )
 
 // build lists the phases of one kind of call.
 func (e *Engine) build(k key, frozen []bool) (*program, error) {
 	p := &program{
-		e: e, n: k.n, h: k.h, w: k.w, training: k.training, keep: k.keep, mixed: e.options.Mixed,
+		e: e, n: k.n, h: k.h, w: k.w, training: k.training, keep: k.keep, mixed: e.options.Precision == backend.Mixed,
 		tensors: map[*tensor]*stored{}, norms: make([]normState, len(e.net.norms)),
 	}
 	for _, t := range e.net.tensors {
@@ -46,91 +49,114 @@ func (e *Engine) build(k key, frozen []bool) (*program, error) {
 // backward appends the backward pass: from the last operator to the first,
 // leaving out every gradient that no trained parameter needs.
 func (p *program) backward(frozen []bool) error {
-	net := p.e.net
-	trained := func(q *param) bool { return !(q.index < len(frozen) && frozen[q.index]) }
-	trainedNorm := func(m *norm) bool { return m != nil && (trained(m.scale) || trained(m.shift)) }
-	needed := map[*tensor]bool{}
-	inputNeeded := func(o *op) bool {
-		need := trainedNorm(o.norm)
-		for _, pt := range o.parts {
-			need = need || needed[pt.t]
-		}
-		return need
+	ops := p.e.net.ops
+	b := &backward{program: p, frozen: frozen, needed: map[*tensor]bool{}}
+	for _, o := range ops {
+		b.needed[o.out] = b.needsInput(o) || o.weight != nil && b.trained(o.weight) || o.bias != nil && b.trained(o.bias) ||
+			o.residual != nil && b.needed[o.residual]
 	}
-	for _, o := range net.ops {
-		needed[o.out] = inputNeeded(o) || o.weight != nil && trained(o.weight) || o.bias != nil && trained(o.bias) ||
-			o.residual != nil && needed[o.residual]
-	}
-	room := func(t *tensor) *buffer {
-		if !needed[t] {
-			return nil
-		}
-		return p.buffer(p.tensors[t].value.size)
-	}
-	for i := len(net.ops) - 1; i >= 0; i-- {
-		o := net.ops[i]
-		out := p.tensors[o.out]
-		if !needed[o.out] {
+	for _, o := range slices.Backward(ops) {
+		if !b.needed[o.out] {
 			continue
 		}
-		if out.grad == nil {
-			return unsupported(o.node, "nothing that is trained reads it")
-		}
-		p.roundGradient(out)
-		if o.residual != nil && needed[o.residual] {
-			r := p.tensors[o.residual]
-			if r.grad != nil {
-				return unsupported(o.node, "its residual is read later than the sum")
-			}
-			r.grad = out.grad
-		}
-		if o.kind == convolution && trained(o.weight) {
-			switch {
-			case o.upsampled():
-				p.weightUpsampled(o)
-			case o.winograd():
-				p.weightWinograd(o)
-			default:
-				p.weightDirect(o)
-			}
-		}
-		if o.bias != nil && trained(o.bias) {
-			p.biasGradient(o)
-		}
-		if o.image || !inputNeeded(o) {
-			continue
-		}
-		if o.norm == nil { // the head
-			s := p.tensors[o.parts[0].t]
-			s.grad = room(s.t)
-			p.backwardHead(o, s.grad)
-			continue
-		}
-		if o != o.norm.readers[0] {
-			continue // together with the other readers
-		}
-		d := make([]*buffer, len(o.parts))
-		for i, pt := range o.parts {
-			d[i] = room(pt.t)
-		}
-		switch {
-		case o.kind == pooling:
-			p.backwardPool(o, d[0])
-		case o.upsampled():
-			p.backwardUpsampled(o, d[0])
-		case o.winograd():
-			p.backwardWinograd(o, d)
-		default:
-			p.backwardDirect(o.norm.readers, o.norm, d[0])
-		}
-		p.differentiate(o.norm)
-		for i := range o.parts {
-			if d[i] != nil {
-				p.contribute(o.norm, i, d[i])
-			}
+		if err := b.operator(o); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// backward is a backward pass while it is put together.
+type backward struct {
+	*program
+	frozen []bool           // by index of the parameter
+	needed map[*tensor]bool // gradients that a trained parameter needs
+}
+
+func (b *backward) trained(q *param) bool { return !(q.index < len(b.frozen) && b.frozen[q.index]) }
+
+// needsInput reports whether the gradient of what the operator reads is needed.
+func (b *backward) needsInput(o *op) bool {
+	if m := o.norm; m != nil && (b.trained(m.scale) || b.trained(m.shift)) {
+		return true
+	}
+	return slices.ContainsFunc(o.parts, func(pt part) bool { return b.needed[pt.t] })
+}
+
+// room is a buffer for a tensor's gradient, nil where that is not needed.
+func (b *backward) room(t *tensor) *buffer {
+	if !b.needed[t] {
+		return nil
+	}
+	return b.buffer(b.tensors[t].value.size)
+}
+
+// operator hands an operator's gradient on to its parameters and to what it
+// reads.
+func (b *backward) operator(o *op) error {
+	out := b.tensors[o.out]
+	if out.grad == nil {
+		return unsupported(o.node, "nothing that is trained reads it")
+	}
+	b.roundGradient(out)
+	if o.residual != nil && b.needed[o.residual] {
+		r := b.tensors[o.residual]
+		if r.grad != nil {
+			return unsupported(o.node, "its residual is read later than the sum")
+		}
+		r.grad = out.grad
+	}
+	if o.kind == convolution && b.trained(o.weight) {
+		switch {
+		case o.upsampled():
+			b.weightUpsampled(o)
+		case o.winograd():
+			b.weightWinograd(o)
+		default:
+			b.weightDirect(o)
+		}
+	}
+	if o.bias != nil && b.trained(o.bias) {
+		b.biasGradient(o)
+	}
+	if !o.image && b.needsInput(o) {
+		b.input(o)
+	}
+	return nil
+}
+
+// input appends the gradient of what the operator reads: together with that of
+// the other readers of the same activation, when their first one is reached.
+func (b *backward) input(o *op) {
+	if o.norm == nil { // the head
+		s := b.tensors[o.parts[0].t]
+		s.grad = b.room(s.t)
+		b.backwardHead(o, s.grad)
+		return
+	}
+	if o != o.norm.readers[0] {
+		return
+	}
+	d := make([]*buffer, len(o.parts))
+	for i, pt := range o.parts {
+		d[i] = b.room(pt.t)
+	}
+	switch {
+	case o.kind == pooling:
+		b.backwardPool(o, d[0])
+	case o.upsampled():
+		b.backwardUpsampled(o, d[0])
+	case o.winograd():
+		b.backwardWinograd(o, d)
+	default:
+		b.backwardDirect(o.norm.readers, o.norm, d[0])
+	}
+	b.differentiate(o.norm)
+	for i := range o.parts {
+		if d[i] != nil {
+			b.contribute(o.norm, i, d[i])
+		}
+	}
 }
 
 // bind gives a program's buffers their places in the engine's arena.
@@ -157,4 +183,4 @@ func (p *program) bind() {
 	}
 }
 
-var _ engine.Profiler = (*Engine)(nil)
+var _ engine.Engine = (*Engine)(nil)

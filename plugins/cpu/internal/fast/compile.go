@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
 )
 
@@ -131,17 +131,17 @@ type compiler struct {
 }
 
 func unsupported(n *nn.Node, format string, args ...any) error {
-	return fmt.Errorf("node %q (%s): %s: %w", n.Name, n.Op, fmt.Sprintf(format, args...), engine.ErrUnsupported)
+	return fmt.Errorf("node %q (%s): %s: %w", n.Name, n.Op, fmt.Sprintf(format, args...), backend.ErrUnsupported)
 }
 
 // compile recognises the operators of the U-Net family; the error wraps
-// engine.ErrUnsupported for any other graph.
+// backend.ErrUnsupported for any other graph.
 func compile(g *nn.Graph) (*network, error) {
 	if err := g.Check(); err != nil {
 		return nil, err
 	}
 	if len(g.Input.Shape) != 4 || g.Input.Shape[1] < 1 || len(g.Nodes) == 0 {
-		return nil, fmt.Errorf("graph %q: the input must be [N,C,H,W] with a known number of channels: %w", g.Name, engine.ErrUnsupported)
+		return nil, fmt.Errorf("graph %q: the input must be [N,C,H,W] with a known number of channels: %w", g.Name, backend.ErrUnsupported)
 	}
 	c := &compiler{
 		network: &network{graph: g, inputs: g.Input.Shape[1], byName: map[string]*param{}, values: map[string]*value{}},
@@ -173,7 +173,7 @@ func compile(g *nn.Graph) (*network, error) {
 		c.values[n.Outputs[0]] = v
 	}
 	if v := c.values[g.Output.Name]; v == nil || !v.final {
-		return nil, fmt.Errorf("graph %q: the output is no Softmax over channels: %w", g.Name, engine.ErrUnsupported)
+		return nil, fmt.Errorf("graph %q: the output is no Softmax over channels: %w", g.Name, backend.ErrUnsupported)
 	}
 	offset := 0
 	for _, p := range c.params {
@@ -453,7 +453,7 @@ func ints(n *nn.Node, name string, want ...int) bool {
 func (n *network) check() error {
 	g := n.graph
 	if len(n.ops) == 0 || n.classes == 0 || n.ops[len(n.ops)-1].bias == nil {
-		return fmt.Errorf("graph %q: the last operator is no 1×1 convolution with a bias: %w", g.Name, engine.ErrUnsupported)
+		return fmt.Errorf("graph %q: the last operator is no 1×1 convolution with a bias: %w", g.Name, backend.ErrUnsupported)
 	}
 	for i, o := range n.ops {
 		last := i == len(n.ops)-1

@@ -4,7 +4,7 @@
 // Compile recognises the graph by pattern: convolutions and 2×2 pooling are the
 // only operators that write memory. Normalisation, ReLU, upsampling,
 // concatenation and residual sums are part of how a convolution reads its input
-// or writes its output. What it does not recognise wraps engine.ErrUnsupported.
+// or writes its output. What it does not recognise wraps backend.ErrUnsupported.
 //
 // # Layout
 //

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
 )
 
 // Engine executes one network of the U-Net family. It implements
@@ -23,7 +25,6 @@ type Engine struct {
 
 	programs map[key]*program
 	arena    []float32
-	out      []float32 // probabilities on their way to float64
 }
 
 // key is what a program depends on.
@@ -37,8 +38,8 @@ type key struct {
 const maxPrograms = 16
 
 // Compile prepares a graph for execution. The error wraps
-// engine.ErrUnsupported for a graph outside the U-Net family.
-func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
+// backend.ErrUnsupported for a graph outside the U-Net family.
+func Compile(g *nn.Graph, o engine.Options) (*Engine, error) {
 	net, err := compile(g)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 	e := &Engine{net: net, options: o, kernels: set, pool: newPool(max(1, o.Threads), o.Stop), programs: map[key]*program{}}
 	size := net.size()
 	e.values, e.grads, e.moment1, e.moment2 = aligned(size), aligned(size), aligned(size), aligned(size)
-	if o.Mixed {
+	if o.Precision == backend.Mixed {
 		e.rounded = aligned(size)
 	}
 	// Whether the gradients can be combined shows when a program is built.
@@ -59,11 +60,7 @@ func Compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 		return nil, err
 	}
 	for _, p := range net.params {
-		data := make([]float64, p.t.Len())
-		for i, v := range p.t.Data {
-			data[i] = float64(v)
-		}
-		p.pack(e.slice(e.values, p), data)
+		p.pack(e.slice(e.values, p), p.t.Data)
 	}
 	return e, nil
 }
@@ -106,15 +103,15 @@ func (p *param) walk(f func(graph, own int)) {
 	}
 }
 
-func (p *param) pack(dst []float32, data []float64) {
-	p.walk(func(graph, own int) { dst[own] = float32(data[graph]) })
+func (p *param) pack(dst, data []float32) {
+	p.walk(func(graph, own int) { dst[own] = data[graph] })
 }
 
-func (p *param) unpack(data []float64, src []float32) {
-	p.walk(func(graph, own int) { data[graph] = float64(src[own]) })
+func (p *param) unpack(data, src []float32) {
+	p.walk(func(graph, own int) { data[graph] = src[own] })
 }
 
-func (e *Engine) array(k engine.Kind, name string, data []float64) (*param, []float32, error) {
+func (e *Engine) array(k engine.Kind, name string, data []float32) (*param, []float32, error) {
 	p := e.net.byName[name]
 	if p == nil {
 		return nil, nil, fmt.Errorf("tensor %q is no parameter or statistic of the network", name)
@@ -124,27 +121,33 @@ func (e *Engine) array(k engine.Kind, name string, data []float64) (*param, []fl
 	}
 	arrays := [][]float32{e.values, e.grads, e.moment1, e.moment2}
 	if k < 0 || int(k) >= len(arrays) || k != engine.Value && p.index < 0 {
-		return nil, nil, fmt.Errorf("tensor %q has no array of kind %d", name, k)
+		return nil, nil, fmt.Errorf("tensor %q has no %v", name, k)
 	}
 	return p, e.slice(arrays[k], p), nil
 }
 
 // Set implements engine.Engine.
-func (e *Engine) Set(k engine.Kind, name string, data []float64) error {
-	p, x, err := e.array(k, name, data)
-	if err == nil {
-		p.pack(x, data)
+func (e *Engine) Set(k engine.Kind, ts []backend.NamedTensor) error {
+	for _, t := range ts {
+		p, x, err := e.array(k, t.Name, t.F32)
+		if err != nil {
+			return err
+		}
+		p.pack(x, t.F32)
 	}
-	return err
+	return nil
 }
 
 // Get implements engine.Engine.
-func (e *Engine) Get(k engine.Kind, name string, data []float64) error {
-	p, x, err := e.array(k, name, data)
-	if err == nil {
-		p.unpack(data, x)
+func (e *Engine) Get(k engine.Kind, ts []backend.NamedTensor) error {
+	for _, t := range ts {
+		p, x, err := e.array(k, t.Name, t.F32)
+		if err != nil {
+			return err
+		}
+		p.unpack(t.F32, x)
 	}
-	return err
+	return nil
 }
 
 // program returns the program of a kind of call, building it the first time.
@@ -165,17 +168,18 @@ func (e *Engine) program(k key, frozen []bool) (*program, error) {
 // check refuses a batch that the network cannot take.
 func (e *Engine) check(b engine.Batch) error {
 	m := e.net.multiple()
-	if b.N < 1 || b.H < 1 || b.W < 1 || b.H%m != 0 || b.W%m != 0 {
-		return fmt.Errorf("batch of %d images of %d×%d: height and width must be positive multiples of %d", b.N, b.H, b.W, m)
+	n, h, w := b.Size()
+	if n < 1 || h < 1 || w < 1 || h%m != 0 || w%m != 0 {
+		return fmt.Errorf("batch of %d images of %d×%d: height and width must be positive multiples of %d", n, h, w, m)
 	}
-	if n := b.N * e.net.inputs * b.H * b.W; len(b.Images) != n {
-		return fmt.Errorf("batch of %d images of %d×%d: %d values, not %d", b.N, b.H, b.W, len(b.Images), n)
+	if k := n * e.net.inputs * h * w; len(b.Images.F32) != k {
+		return fmt.Errorf("batch of %d images of %d×%d: %d values, not %d", n, h, w, len(b.Images.F32), k)
 	}
 	if b.Labels == nil {
 		return nil
 	}
-	if len(b.Labels) != b.N*b.H*b.W {
-		return fmt.Errorf("batch of %d images of %d×%d: %d labels", b.N, b.H, b.W, len(b.Labels))
+	if len(b.Labels) != n*h*w {
+		return fmt.Errorf("batch of %d images of %d×%d: %d labels", n, h, w, len(b.Labels))
 	}
 	for i, l := range b.Labels {
 		if int(l) >= e.net.classes {
@@ -188,7 +192,7 @@ func (e *Engine) check(b engine.Batch) error {
 // run executes a program on a batch.
 func (e *Engine) run(p *program, b engine.Batch) error {
 	p.bind()
-	p.images, p.labels = b.Images, b.Labels
+	p.images, p.labels = b.Images.F32, b.Labels
 	defer func() { p.images, p.labels, p.out, p.losses = nil, nil, nil, nil }()
 	for i := range p.phases {
 		e.pool.run(p.phases[i].tasks, p.phases[i].f)
@@ -207,7 +211,8 @@ func (e *Engine) Gradients(b engine.Batch, frozen []bool, scale float64, statist
 	if b.Labels == nil {
 		return 0, fmt.Errorf("training needs labels")
 	}
-	p, err := e.program(key{n: b.N, h: b.H, w: b.W, training: true, frozen: mask(frozen)}, frozen)
+	n, h, w := b.Size()
+	p, err := e.program(key{n: n, h: h, w: w, training: true, frozen: mask(frozen)}, frozen)
 	if err != nil {
 		return 0, err
 	}
@@ -232,24 +237,24 @@ func mask(frozen []bool) string {
 }
 
 // Finite implements engine.Engine.
-func (e *Engine) Finite() bool {
+func (e *Engine) Finite() (bool, error) {
 	for _, p := range e.net.params {
 		if p.index < 0 {
 			continue
 		}
 		for _, v := range e.slice(e.grads, p) {
 			if v-v != 0 {
-				return false
+				return false, nil
 			}
 		}
 	}
-	return true
+	return true, nil
 }
 
 // Adam implements engine.Engine.
-func (e *Engine) Adam(step int, learningRate, scale float64, frozen []bool) {
-	o := e.options
-	c1, c2 := 1-power(o.Beta1, step), 1-power(o.Beta2, step)
+func (e *Engine) Adam(step int, learningRate, scale float64, frozen []bool) error {
+	o := e.options.Adam
+	c1, c2 := 1-pmath.Pow(o.Beta1, step), 1-pmath.Pow(o.Beta2, step)
 	e.adam = kernel.Adam{
 		InvScale: float32(1 / scale), Beta1: float32(o.Beta1), OneMinusBeta1: float32(1 - o.Beta1),
 		Beta2: float32(o.Beta2), OneMinusBeta2: float32(1 - o.Beta2),
@@ -274,54 +279,40 @@ func (e *Engine) Adam(step int, learningRate, scale float64, frozen []bool) {
 			e.kernels.Adam(e.values[a:b], e.moment1[a:b], e.moment2[a:b], e.grads[a:b], &e.adam)
 		})
 	}
-}
-
-// power is x to the n by repeated squaring, the same on every machine.
-func power(x float64, n int) float64 {
-	r := 1.0
-	for ; n > 0; n >>= 1 {
-		if n&1 == 1 {
-			r = float64(r * x)
-		}
-		x = float64(x * x)
+	if e.pool.stopped() {
+		return engine.ErrInterrupted
 	}
-	return r
+	return nil
 }
 
 // Forward implements engine.Engine.
-func (e *Engine) Forward(b engine.Batch, out engine.Output) ([]float64, error) {
+func (e *Engine) Forward(b engine.Batch, out backend.Tensor) ([]float64, error) {
 	if err := e.check(b); err != nil {
 		return nil, err
 	}
-	if n := b.N * e.net.classes * b.H * b.W; out.Len() != 0 && out.Len() != n {
-		return nil, fmt.Errorf("room for %d probabilities, not %d", out.Len(), n)
+	n, h, w := b.Size()
+	if k := n * e.net.classes * h * w; len(out.F32) != k {
+		return nil, fmt.Errorf("room for %d probabilities, not %d", len(out.F32), k)
 	}
-	p, err := e.program(key{n: b.N, h: b.H, w: b.W}, nil)
+	p, err := e.program(key{n: n, h: h, w: w}, nil)
 	if err != nil {
 		return nil, err
 	}
 	p.out = out.F32
-	if out.F64 != nil {
-		if len(e.out) < len(out.F64) {
-			e.out = make([]float32, len(out.F64))
-		}
-		p.out = e.out[:len(out.F64)]
-	}
-	single := p.out
 	var losses []float64
 	if b.Labels != nil {
-		losses = make([]float64, b.N)
+		losses = make([]float64, n)
 	}
 	p.losses = losses
-	err = e.run(p, b)
-	for i := range out.F64 {
-		out.F64[i] = float64(single[i])
-	}
-	return losses, err
+	return losses, e.run(p, b)
 }
 
+// BatchSize implements engine.Engine.
+func (e *Engine) BatchSize(h, w int) int { return min(64, max(1, 1<<16/(h*w))) }
+
 // Close implements engine.Engine.
-func (e *Engine) Close() {
+func (e *Engine) Close() error {
 	e.pool.close()
 	e.programs, e.arena = nil, nil
+	return nil
 }

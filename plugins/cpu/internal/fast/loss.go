@@ -1,6 +1,7 @@
 package fast
 
 import (
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
 )
 
@@ -15,7 +16,7 @@ func (p *program) outputs(head *op) {
 		s.grad = p.buffer(s.value.size)
 		uses = append(uses, s.grad)
 	}
-	onProbabilities := p.e.options.OnProbabilities
+	onProbabilities := p.e.options.Loss == backend.LossOnProbabilities
 	two := onProbabilities && classes == 2
 	k := p.e.kernels
 	p.add("loss", head, tasks, uses, func(_, task int) {

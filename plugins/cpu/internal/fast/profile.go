@@ -3,25 +3,36 @@ package fast
 import (
 	"time"
 
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
 )
 
-// Profile implements engine.Profiler.
-func (e *Engine) Profile(b engine.Batch, frozen []bool, clock func() time.Duration) ([]engine.Phase, error) {
+// Phase is one pass over one layer.
+type Phase struct {
+	Layer        string // the node; "" for what belongs to none
+	Pass         string // "forward", "data gradient", "weight gradient", …
+	MultiplyAdds int64  // of the convolution computed directly, in one pass
+	Time         time.Duration
+}
+
+// Profile is Gradients without statistics, phase by phase, after one that is not
+// timed. clock is any clock: of the wall, or of the processor time of the thread
+// where the engine has one.
+func (e *Engine) Profile(b engine.Batch, frozen []bool, clock func() time.Duration) ([]Phase, error) {
 	if _, err := e.Gradients(b, frozen, 1, false); err != nil {
 		return nil, err
 	}
-	p := e.programs[key{n: b.N, h: b.H, w: b.W, training: true, frozen: mask(frozen)}]
-	p.images, p.labels, p.scale, p.statistics = b.Images, b.Labels, 1, false
+	n, h, w := b.Size()
+	p := e.programs[key{n: n, h: h, w: w, training: true, frozen: mask(frozen)}]
+	p.images, p.labels, p.scale, p.statistics = b.Images.F32, b.Labels, 1, false
 	defer func() { p.images, p.labels = nil, nil }()
-	var phases []engine.Phase
+	var phases []Phase
 	for i := range p.phases {
 		ph := &p.phases[i]
 		start := clock()
 		e.pool.run(ph.tasks, ph.f)
 		took := clock() - start
-		r := engine.Phase{Pass: ph.name, Time: took}
+		r := Phase{Pass: ph.name, Time: took}
 		if o := ph.op; o != nil {
 			r.Layer = o.node.Name
 			if o.kind == convolution {

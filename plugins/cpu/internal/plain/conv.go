@@ -1,6 +1,9 @@
 package plain
 
-import "github.com/refocus-em/refocus/harness/nn"
+import (
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/nn"
+)
 
 // conv is a convolution with any strides, padding, dilations and groups.
 type conv[T float] struct {
@@ -38,7 +41,7 @@ func newConv[T float](e *Engine[T], s *step[T]) (operator[T], error) {
 
 func (c *conv[T]) forward(e *Engine[T]) {
 	x, w, y := c.x, c.w.data, c.y
-	if e.opts.Mixed {
+	if e.opts.Precision == backend.Mixed {
 		w = e.pool.get(len(c.w.data))
 		copy(w, c.w.data)
 		e.round(w)
@@ -261,7 +264,7 @@ func (c *conv[T]) weightGradient(e *Engine[T]) {
 				c.patches(w.patches, x.data[(sample*c.groups+g)*cg*area(x):], x.shape, y.shape, k0, k1, p0, p1, 1, n)
 				accumulate(w.tile, y.grad[(sample*c.groups+g)*mg*pixels+p0:], w.patches, w.rows, mg, n, p1-p0, pixels)
 			}
-			if e.stopped() {
+			if e.opts.Stopped() {
 				return
 			}
 		}

@@ -57,7 +57,7 @@ func TestImportedGradientsByDifferences(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := batch(3, 8, 6)
+	b := batch64(3, 8, 6)
 	frozen := make([]bool, len(e.params))
 	loss := func() float64 {
 		l, err := e.Gradients(b, frozen, 1, false)

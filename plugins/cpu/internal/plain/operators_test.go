@@ -5,6 +5,7 @@ import (
 	"math"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 )
@@ -159,17 +160,21 @@ func TestOperators(t *testing.T) {
 				t.Fatal(err)
 			}
 			y := shapes["y"]
-			b := batch(n, h, w)
+			b := batch64(n, h, w)
 			b.Labels = make([]uint8, n*y[2]*y[3])
 			for i := range b.Labels {
 				b.Labels[i] = uint8(i % 3 & 1)
 			}
-			acts, err := e.Activations(b, []string{"x", "y"}, true)
-			if err != nil {
+			filled := func(name string) backend.NamedTensor {
+				s := shapes[name]
+				return backend.NamedTensor{Name: name, Tensor: backend.Tensor{Shape: s, F64: make([]float64, nn.Size(s))}}
+			}
+			acts := []backend.NamedTensor{filled("x"), filled("y")}
+			if err := e.Activations(b, true, acts); err != nil {
 				t.Fatal(err)
 			}
 			for i := range n {
-				x := image{4, h, w, acts["x"][i*4*h*w:][:4*h*w]}
+				x := image{4, h, w, acts[0].F64[i*4*h*w:][:4*h*w]}
 				var want []float64
 				switch c.n.Op {
 				case "Conv":
@@ -180,7 +185,7 @@ func TestOperators(t *testing.T) {
 					continue
 				}
 				for j, v := range want {
-					if got := acts["y"][i*len(want)+j]; math.Abs(got-v) > 1e-12 {
+					if got := acts[1].F64[i*len(want)+j]; math.Abs(got-v) > 1e-12 {
 						t.Fatalf("sample %d, element %d: %v, want %v", i, j, got, v)
 					}
 				}

@@ -4,7 +4,6 @@ import (
 	"math"
 
 	"github.com/refocus-em/refocus/harness/nn"
-
 	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
 )
 

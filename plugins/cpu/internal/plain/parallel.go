@@ -24,7 +24,7 @@ func grow[T any](s []T, n int) []T {
 // order; tasks are skipped once the engine is stopped.
 func (e *Engine[T]) parallel(n int, task func(i int, w *worker[T])) {
 	if len(e.workers) == 1 || n == 1 {
-		for i := 0; i < n && !e.stopped(); i++ {
+		for i := 0; i < n && !e.opts.Stopped(); i++ {
 			task(i, e.workers[0])
 		}
 		return
@@ -33,7 +33,7 @@ func (e *Engine[T]) parallel(n int, task func(i int, w *worker[T])) {
 	var wg sync.WaitGroup
 	for _, w := range e.workers[:min(n, len(e.workers))] {
 		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && !e.stopped(); i = int(next.Add(1)) - 1 {
+			for i := int(next.Add(1)) - 1; i < n && !e.opts.Stopped(); i = int(next.Add(1)) - 1 {
 				task(i, w)
 			}
 		})
@@ -48,8 +48,6 @@ func (e *Engine[T]) each(n int, task func(lo, hi int)) {
 		task(i*block, min(n, (i+1)*block))
 	})
 }
-
-func (e *Engine[T]) stopped() bool { return e.opts.Stop != nil && e.opts.Stop.Load() }
 
 // pool recycles the memory of activations and gradients, so that a step in the
 // steady state allocates nothing of size.

@@ -5,9 +5,10 @@ import (
 	"math"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/half"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 )
 
 type float interface{ float32 | float64 }
@@ -59,14 +60,14 @@ type Engine[T float] struct {
 }
 
 // Compile prepares the graph for execution with arithmetic in T. An error
-// wraps engine.ErrUnsupported and names the node that cannot be executed.
+// wraps backend.ErrUnsupported and names the node that cannot be executed.
 func Compile[T float](g *nn.Graph, o engine.Options) (*Engine[T], error) {
 	if err := g.Check(); err != nil {
 		return nil, err
 	}
 	var zero T
-	if _, wide := any(zero).(float64); wide && o.Mixed {
-		return nil, fmt.Errorf("mixed precision in float64: %w", engine.ErrUnsupported)
+	if _, wide := any(zero).(float64); wide && o.Precision == backend.Mixed {
+		return nil, fmt.Errorf("mixed precision in float64: %w", backend.ErrUnsupported)
 	}
 	e := &Engine[T]{graph: g, opts: o, values: map[string]*value[T]{}}
 	for range max(1, o.Threads) {
@@ -88,7 +89,7 @@ func Compile[T float](g *nn.Graph, o engine.Options) (*Engine[T], error) {
 		e.values[t.Name] = v
 	}
 	for i, n := range g.Nodes {
-		s := step[T]{node: n, rounded: o.Mixed}
+		s := step[T]{node: n, rounded: o.Precision == backend.Mixed}
 		for _, name := range n.Inputs {
 			var v *value[T]
 			if name != "" {
@@ -124,31 +125,44 @@ func Compile[T float](g *nn.Graph, o engine.Options) (*Engine[T], error) {
 
 // refuse says why a node cannot be executed.
 func refuse(n *nn.Node, format string, args ...any) error {
-	return fmt.Errorf("node %q (%s): %s: %w", n.Name, n.Op, fmt.Sprintf(format, args...), engine.ErrUnsupported)
+	return fmt.Errorf("node %q (%s): %s: %w", n.Name, n.Op, fmt.Sprintf(format, args...), backend.ErrUnsupported)
+}
+
+// data is a tensor's data in the engine's precision.
+func data[T float](t backend.Tensor) []T {
+	if d, ok := any(t.F64).([]T); ok {
+		return d
+	}
+	return any(t.F32).([]T)
 }
 
 // Set implements engine.Engine.
-func (e *Engine[T]) Set(k engine.Kind, name string, data []float64) error {
-	a, err := e.array(k, name, len(data))
-	for i := range a {
-		a[i] = T(data[i])
-	}
-	return err
+func (e *Engine[T]) Set(k engine.Kind, ts []backend.NamedTensor) error {
+	return e.arrays(k, ts, func(array, tensor []T) { copy(array, tensor) })
 }
 
 // Get implements engine.Engine.
-func (e *Engine[T]) Get(k engine.Kind, name string, data []float64) error {
-	a, err := e.array(k, name, len(data))
-	for i := range a {
-		data[i] = float64(a[i])
+func (e *Engine[T]) Get(k engine.Kind, ts []backend.NamedTensor) error {
+	return e.arrays(k, ts, func(array, tensor []T) { copy(tensor, array) })
+}
+
+// arrays calls f with the array of every tensor and the tensor's data.
+func (e *Engine[T]) arrays(k engine.Kind, ts []backend.NamedTensor, f func(array, tensor []T)) error {
+	for _, t := range ts {
+		d := data[T](t.Tensor)
+		a, err := e.array(k, t.Name, len(d))
+		if err != nil {
+			return err
+		}
+		f(a, d)
 	}
-	return err
+	return nil
 }
 
 func (e *Engine[T]) array(k engine.Kind, name string, n int) ([]T, error) {
 	v := e.values[name]
 	if v == nil || v.tensor == nil || k != engine.Value && v.index < 0 {
-		return nil, fmt.Errorf("no such array of a tensor %q", name)
+		return nil, fmt.Errorf("tensor %q has no %v", name, k)
 	}
 	a := [][]T{v.data, v.grad, v.m, v.v}[k]
 	if len(a) != n {
@@ -157,16 +171,18 @@ func (e *Engine[T]) array(k engine.Kind, name string, n int) ([]T, error) {
 	return a, nil
 }
 
+// BatchSize implements engine.Engine.
+func (e *Engine[T]) BatchSize(h, w int) int { return min(64, max(1, 1<<16/(h*w))) }
+
 // Close implements engine.Engine; the garbage collector does the rest.
-func (e *Engine[T]) Close() { e.pool = nil }
+func (e *Engine[T]) Close() error {
+	e.pool = nil
+	return nil
+}
 
 // start prepares a pass over a batch: shapes, and the input's data.
-func (e *Engine[T]) start(b engine.Batch, train bool) error {
-	c := e.graph.Input.Shape[1]
-	if c == 0 && b.N > 0 && b.H > 0 && b.W > 0 { // any number of channels
-		c = max(len(b.Images), len(b.Images64)) / (b.N * b.H * b.W)
-	}
-	shape := []int{b.N, c, b.H, b.W}
+func (e *Engine[T]) start(images backend.Tensor, train bool) error {
+	shape := images.Shape
 	if train != e.train || !slices.Equal(shape, e.shape) {
 		shapes, err := e.graph.Shapes(shape)
 		if err != nil {
@@ -175,7 +191,8 @@ func (e *Engine[T]) start(b engine.Batch, train bool) error {
 		for _, s := range e.steps {
 			s.out.shape = shapes[s.out.name]
 		}
-		e.shape, e.input.shape, e.train = shape, shape, train
+		e.shape = slices.Clone(shape)
+		e.input.shape, e.train = e.shape, train
 		e.pool = nil
 	}
 	for _, v := range e.values {
@@ -183,27 +200,19 @@ func (e *Engine[T]) start(b engine.Batch, train bool) error {
 			v.data, v.grad = nil, nil
 		}
 	}
-	n := nn.Size(shape)
-	e.input.data = e.pool.get(n)
-	switch {
-	case b.Images64 != nil && len(b.Images64) == n:
-		for i, x := range b.Images64 {
-			e.input.data[i] = T(x)
-		}
-	case b.Images64 == nil && len(b.Images) == n:
-		for i, x := range b.Images {
-			e.input.data[i] = T(x)
-		}
-	default:
-		return fmt.Errorf("%d values do not fill images of shape %v", max(len(b.Images), len(b.Images64)), shape)
+	x := data[T](images)
+	if n := nn.Size(shape); len(x) != n {
+		return fmt.Errorf("%d values do not fill images of shape %v", len(x), shape)
 	}
+	e.input.data = e.pool.get(len(x))
+	copy(e.input.data, x)
 	e.round(e.input.data)
 	return nil
 }
 
 // round rounds to half precision in place where the session is mixed.
 func (e *Engine[T]) round(x []T) {
-	if !e.opts.Mixed {
+	if e.opts.Precision != backend.Mixed {
 		return
 	}
 	e.each(len(x), func(lo, hi int) {
@@ -222,7 +231,7 @@ func (e *Engine[T]) forward(keep func(*value[T]) bool) error {
 		if s.rounded {
 			e.round(s.out.data)
 		}
-		if e.stopped() {
+		if e.opts.Stopped() {
 			return engine.ErrInterrupted
 		}
 		for _, v := range s.in {
@@ -255,9 +264,9 @@ func (e *Engine[T]) gradient(v *value[T]) []T {
 // Gradients implements engine.Engine.
 func (e *Engine[T]) Gradients(b engine.Batch, frozen []bool, scale float64, statistics bool) (float64, error) {
 	if e.logits == nil {
-		return 0, fmt.Errorf("the network does not end in a Softmax over channels, so it has no loss: %w", engine.ErrUnsupported)
+		return 0, fmt.Errorf("the network does not end in a Softmax over channels, so it has no loss: %w", backend.ErrUnsupported)
 	}
-	if err := e.start(b, true); err != nil {
+	if err := e.start(b.Images, true); err != nil {
 		return 0, err
 	}
 	if len(b.Labels) != e.pixels() || len(frozen) != len(e.params) {
@@ -278,7 +287,7 @@ func (e *Engine[T]) Gradients(b engine.Batch, frozen []bool, scale float64, stat
 	if err := e.forward(func(*value[T]) bool { return true }); err != nil {
 		return 0, err
 	}
-	losses := make([]float64, b.N)
+	losses := make([]float64, e.shape[0])
 	if e.logits.needed {
 		e.gradient(e.logits)
 	}
@@ -293,7 +302,7 @@ func (e *Engine[T]) Gradients(b engine.Batch, frozen []bool, scale float64, stat
 		if s.out.grad != nil {
 			e.round(s.out.grad)
 			s.op.backward(e)
-			if e.stopped() {
+			if e.opts.Stopped() {
 				return 0, engine.ErrInterrupted
 			}
 		}
@@ -301,7 +310,7 @@ func (e *Engine[T]) Gradients(b engine.Batch, frozen []bool, scale float64, stat
 	}
 	e.release(e.output)
 	e.release(e.input)
-	return loss / float64(b.N), nil
+	return loss / float64(len(losses)), nil
 }
 
 // pixels is the number of labels of a batch.
@@ -311,12 +320,13 @@ func (e *Engine[T]) pixels() int {
 }
 
 // Forward implements engine.Engine.
-func (e *Engine[T]) Forward(b engine.Batch, out engine.Output) ([]float64, error) {
-	if err := e.start(b, false); err != nil {
+func (e *Engine[T]) Forward(b engine.Batch, out backend.Tensor) ([]float64, error) {
+	if err := e.start(b.Images, false); err != nil {
 		return nil, err
 	}
-	if n := nn.Size(e.output.shape); n != out.Len() {
-		return nil, fmt.Errorf("output of shape %v does not fit %d values", e.output.shape, out.Len())
+	y := data[T](out)
+	if n := nn.Size(e.output.shape); n != len(y) {
+		return nil, fmt.Errorf("output of shape %v does not fit %d values", e.output.shape, len(y))
 	}
 	if b.Labels != nil && (e.logits == nil || len(b.Labels) != e.pixels()) {
 		return nil, fmt.Errorf("%d labels for %d pixels of a network with output %v", len(b.Labels), e.pixels(), e.output.shape)
@@ -324,15 +334,10 @@ func (e *Engine[T]) Forward(b engine.Batch, out engine.Output) ([]float64, error
 	if err := e.forward(func(*value[T]) bool { return false }); err != nil {
 		return nil, err
 	}
-	for i := range out.F32 {
-		out.F32[i] = float32(e.output.data[i])
-	}
-	for i := range out.F64 {
-		out.F64[i] = float64(e.output.data[i])
-	}
+	copy(y, e.output.data)
 	var losses []float64
 	if b.Labels != nil {
-		losses = make([]float64, b.N)
+		losses = make([]float64, e.shape[0])
 		e.loss(b.Labels, losses, 1)
 	}
 	if e.logits != nil {
@@ -343,44 +348,39 @@ func (e *Engine[T]) Forward(b engine.Batch, out engine.Output) ([]float64, error
 }
 
 // Activations implements engine.Engine.
-func (e *Engine[T]) Activations(b engine.Batch, names []string, training bool) (map[string][]float64, error) {
+func (e *Engine[T]) Activations(b engine.Batch, training bool, out []backend.NamedTensor) error {
 	wanted := map[*value[T]]bool{}
-	for _, name := range names {
-		v := e.values[name]
+	for _, t := range out {
+		v := e.values[t.Name]
 		if v == nil {
-			return nil, fmt.Errorf("the network has no value %q", name)
+			return fmt.Errorf("the network has no value %q", t.Name)
 		}
 		wanted[v] = true
 	}
-	if err := e.start(b, training); err != nil {
-		return nil, err
+	if err := e.start(b.Images, training); err != nil {
+		return err
 	}
 	e.update = false
 	if err := e.forward(func(v *value[T]) bool { return wanted[v] }); err != nil {
-		return nil, err
+		return err
 	}
-	r := map[string][]float64{}
-	for v := range wanted {
-		d := make([]float64, len(v.data))
-		for i, x := range v.data {
-			d[i] = float64(x)
-		}
-		r[v.name] = d
+	for _, t := range out {
+		copy(data[T](t.Tensor), e.values[t.Name].data)
 	}
 	for _, v := range e.values {
 		e.release(v)
 	}
-	return r, nil
+	return nil
 }
 
 // Finite implements engine.Engine.
-func (e *Engine[T]) Finite() bool {
+func (e *Engine[T]) Finite() (bool, error) {
 	for _, p := range e.params {
 		for _, g := range p.grad {
 			if x := float64(g); math.IsNaN(x) || math.IsInf(x, 0) {
-				return false
+				return false, nil
 			}
 		}
 	}
-	return true
+	return true, nil
 }

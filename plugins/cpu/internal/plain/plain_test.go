@@ -5,12 +5,13 @@ import (
 	"math"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 )
 
-var options = engine.Options{Threads: 2, OnProbabilities: true, Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}
+var options = engine.Options{Options: backend.Options{Threads: 2}.WithDefaults()}
 
 // unet returns a U-Net with initial weights and statistics that are not trivial.
 func unet(t testing.TB, width int) *nn.Graph {
@@ -33,16 +34,23 @@ func unet(t testing.TB, width int) *nn.Graph {
 // batch returns images and labels that have something to do with each other.
 func batch(n, h, w int) engine.Batch {
 	r := random.Stream(3, "batch")
-	b := engine.Batch{N: n, H: h, W: w, Images: make([]float32, n*h*w), Labels: make([]uint8, n*h*w)}
-	for i := range b.Images {
+	b := engine.Batch{Images: backend.Tensor{Shape: []int{n, 1, h, w}, F32: make([]float32, n*h*w)}, Labels: make([]uint8, n*h*w)}
+	for i := range b.Images.F32 {
 		y, x := i/w%h, i%w
 		inside := math.Hypot(float64(y)-float64(h)/2, float64(x)-float64(w)/2) < float64(h)/3
-		b.Images[i] = float32(r.NormFloat64())
+		b.Images.F32[i] = float32(r.NormFloat64())
 		if inside {
 			b.Labels[i] = 1
-			b.Images[i] += float32(math.Sin(float64(x)))
+			b.Images.F32[i] += float32(math.Sin(float64(x)))
 		}
 	}
+	return b
+}
+
+// batch64 is batch in float64.
+func batch64(n, h, w int) engine.Batch {
+	b := batch(n, h, w)
+	b.Images = backend.Tensor{Shape: b.Images.Shape, F64: b.Images.Float64s()}
 	return b
 }
 
@@ -51,14 +59,14 @@ func batch(n, h, w int) engine.Batch {
 // gradients' size, except across a kink of Relu or MaxPool, which a direction
 // drawn at random all but never meets.
 func TestGradientsByDifferences(t *testing.T) {
-	for _, onProbabilities := range []bool{true, false} {
+	for _, loss := range []string{backend.LossOnProbabilities, backend.LossOnLogits} {
 		o := options
-		o.OnProbabilities = onProbabilities
+		o.Loss = loss
 		e, err := Compile[float64](unet(t, 4), o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := batch(2, 32, 16)
+		b := batch64(2, 32, 16)
 		frozen := make([]bool, len(e.params))
 		if _, err := e.Gradients(b, frozen, 1, false); err != nil {
 			t.Fatal(err)
@@ -105,7 +113,9 @@ func TestTrains(t *testing.T) {
 		if i == 1 {
 			first = last
 		}
-		e.Adam(i, 1e-3, 1, frozen)
+		if err := e.Adam(i, 1e-3, 1, frozen); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if !(last < first-0.05) {
 		t.Errorf("loss went from %.4f to %.4f", first, last)
@@ -130,7 +140,9 @@ func BenchmarkStep(b *testing.B) {
 				if _, err := e.Gradients(x, frozen, 1, true); err != nil {
 					b.Fatal(err)
 				}
-				e.Adam(i, 1e-3, 1, frozen)
+				if err := e.Adam(i, 1e-3, 1, frozen); err != nil {
+					b.Fatal(err)
+				}
 			}
 			b.ReportMetric(float64(macs)*6*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
 		})

@@ -3,6 +3,8 @@ package plain
 import (
 	"math"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
 )
 
@@ -25,7 +27,7 @@ func (e *Engine[T]) loss(labels []uint8, losses []float64, scale float64) {
 			for c := range k {
 				p[c] = float64(z.data[base+c*a+i])
 			}
-			if !e.opts.OnProbabilities {
+			if e.opts.Loss != backend.LossOnProbabilities {
 				total += normalise(p, t)
 				p[t]--
 			} else {
@@ -70,11 +72,11 @@ func normalise(x []float64, t int) float64 {
 }
 
 // Adam implements engine.Engine.
-func (e *Engine[T]) Adam(step int, learningRate, scale float64, frozen []bool) {
-	b1, b2 := e.opts.Beta1, e.opts.Beta2
+func (e *Engine[T]) Adam(step int, learningRate, scale float64, frozen []bool) error {
+	b1, b2 := e.opts.Adam.Beta1, e.opts.Adam.Beta2
 	rate := T(learningRate / (1 - pmath.Pow(b1, step)))
 	root := T(math.Sqrt(1 - pmath.Pow(b2, step)))
-	eps := T(e.opts.Epsilon)
+	eps := T(e.opts.Adam.Epsilon)
 	w1, w2, d2 := T(1-b1), T(1-b2), T(b2)
 	unscale := T(1 / scale)
 	for i, p := range e.params {
@@ -91,4 +93,8 @@ func (e *Engine[T]) Adam(step int, learningRate, scale float64, frozen []bool) {
 			}
 		})
 	}
+	if e.opts.Stopped() {
+		return engine.ErrInterrupted
+	}
+	return nil
 }

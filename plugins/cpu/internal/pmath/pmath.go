@@ -94,13 +94,6 @@ func Log(x float64) float64 {
 	return float64(float64(k)*ln2Hi) - (t - f)
 }
 
-// Exp32 and Log32 are the float32 functions, computed in float64: correctly
-// rounded but for the rarest arguments.
-func Exp32(x float32) float32 { return float32(Exp(float64(x))) }
-
-// Log32 returns the natural logarithm of x.
-func Log32(x float32) float32 { return float32(Log(float64(x))) }
-
 // Pow returns x to the power n ≥ 0 by repeated squaring.
 func Pow(x float64, n int) float64 {
 	y := 1.0

@@ -98,22 +98,6 @@ func TestSpecialValues(t *testing.T) {
 	}
 }
 
-// The float32 functions round the float64 ones, so they are within 0.5000001
-// units in the last place.
-func TestFloat32(t *testing.T) {
-	r := random.Stream(3, "test")
-	for range 2000 {
-		x := float32((r.Float64() - 0.5) * 160)
-		if got, want := Exp32(x), float32(math.Exp(float64(x))); got != want {
-			t.Errorf("Exp32(%v) = %v, want %v", x, got, want)
-		}
-		y := float32(math.Exp(float64(x)))
-		if got, want := Log32(y), float32(math.Log(float64(y))); got != want && !math.IsInf(float64(y), 0) && y > 0 {
-			t.Errorf("Log32(%v) = %v, want %v", y, got, want)
-		}
-	}
-}
-
 // The functions that activations use, against the standard library's, whose
 // error is below one unit in the last place; ours may be off by a few.
 func TestActivationFunctions(t *testing.T) {

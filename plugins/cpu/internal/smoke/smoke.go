@@ -14,9 +14,10 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
-	"github.com/refocus-em/refocus/plugins/cpu/internal/engine"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/fast"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/plain"
 )
@@ -72,8 +73,10 @@ func Train(name string, threads int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	o := engine.Options{Threads: threads, OnProbabilities: true, Mixed: name == "plain-mixed" || name == "fast-mixed",
-		Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}
+	o := engine.Options{Options: backend.Options{Threads: threads}.WithDefaults()}
+	if name == "plain-mixed" || name == "fast-mixed" {
+		o.Precision = backend.Mixed
+	}
 	var e engine.Engine
 	switch name {
 	case "plain", "plain-mixed":
@@ -88,7 +91,7 @@ func Train(name string, threads int) (string, error) {
 	}
 	defer e.Close()
 	scale := 1.0
-	if o.Mixed {
+	if o.Precision == backend.Mixed {
 		scale = 1024
 	}
 	steps := FewSteps
@@ -99,27 +102,29 @@ func Train(name string, threads int) (string, error) {
 	frozen := make([]bool, len(g.Parameters()))
 	const pixels = Batch * Height * Width
 	for i := range steps {
-		b := engine.Batch{N: Batch, H: Height, W: Width, Images: images[i*pixels:][:pixels], Labels: labels[i*pixels:][:pixels]}
+		b := engine.Batch{Images: backend.Tensor{Shape: []int{Batch, 1, Height, Width}, F32: images[i*pixels:][:pixels]}, Labels: labels[i*pixels:][:pixels]}
 		if _, err := e.Gradients(b, frozen, scale, true); err != nil {
 			return "", err
 		}
-		if !e.Finite() {
-			return "", fmt.Errorf("step %d: the gradient is not finite", i)
+		if finite, err := e.Finite(); err != nil || !finite {
+			return "", fmt.Errorf("step %d: the gradient is not finite (%v)", i, err)
 		}
-		e.Adam(i+1, Rate, scale, frozen)
+		if err := e.Adam(i+1, Rate, scale, frozen); err != nil {
+			return "", err
+		}
 	}
 	return digest(g, e)
 }
 
 func digest(g *nn.Graph, e engine.Engine) (string, error) {
-	return Digest(g, func(t *nn.Tensor) ([]float64, error) {
-		d := make([]float64, t.Len())
-		return d, e.Get(engine.Value, t.Name, d)
+	return Digest(g, func(t *nn.Tensor) ([]float32, error) {
+		x := backend.NamedTensor{Name: t.Name, Tensor: backend.Tensor{Shape: t.Shape, F32: make([]float32, t.Len())}}
+		return x.F32, e.Get(engine.Value, []backend.NamedTensor{x})
 	})
 }
 
 // Digest hashes every parameter and statistic as float32, in the graph's order.
-func Digest(g *nn.Graph, get func(*nn.Tensor) ([]float64, error)) (string, error) {
+func Digest(g *nn.Graph, get func(*nn.Tensor) ([]float32, error)) (string, error) {
 	h := sha256.New()
 	for _, t := range g.Tensors {
 		if t.Role == nn.Constant {
@@ -130,10 +135,10 @@ func Digest(g *nn.Graph, get func(*nn.Tensor) ([]float64, error)) (string, error
 			return "", err
 		}
 		for _, v := range d {
-			if math.IsNaN(v) {
+			if math.IsNaN(float64(v)) {
 				return "", fmt.Errorf("tensor %q holds NaN", t.Name)
 			}
-			h.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(float32(v))))
+			h.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil

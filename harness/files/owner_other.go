@@ -1,0 +1,7 @@
+//go:build !unix
+
+package files
+
+func access(string) error { return nil }
+
+func owner(string) string { return "" }
