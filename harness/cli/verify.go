@@ -14,12 +14,14 @@ import (
 
 func verifyCommand() *cobra.Command {
 	var c common
+	var repair bool
 	cmd := &cobra.Command{
 		Use:   "verify",
 		Short: "Re-hash everything in the store and name what is damaged",
 		Long: `Compares the SHA-256 of every file of every data set and run with what was recorded
-when it was made. What is damaged is listed on standard output; where its directory
-is removed, 'refocus reproduce' makes it again.`,
+when it was made, and lists on standard output what is damaged. With --repair it is
+set aside too, and the next 'refocus reproduce' makes it again. A run or a set that
+lacks a file 'refocus reproduce' finds and makes again by itself.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := store.Existing(c.out)
@@ -28,6 +30,18 @@ is removed, 'refocus reproduce' makes it again.`,
 			}
 			p := c.printer()
 			var bad []files.Damage
+			check := func(found []files.Damage, setAside func() (string, error)) error {
+				bad = append(bad, found...)
+				p.Add(1)
+				if len(found) == 0 || !repair {
+					return cmd.Context().Err()
+				}
+				path, err := setAside()
+				if err == nil {
+					p.Printf("set aside as %s", path)
+				}
+				return err
+			}
 
 			sets, err := dataset.Sets(st.Root())
 			if err != nil {
@@ -35,13 +49,13 @@ is removed, 'refocus reproduce' makes it again.`,
 			}
 			p.Begin("data", "sets", float64(len(sets)))
 			for _, d := range sets {
-				if err := cmd.Context().Err(); err != nil {
+				var found []files.Damage
+				if err := dataset.Verify(st.Root(), d); err != nil {
+					found = []files.Damage{{Path: filepath.Join(st.Data(), d), Problem: err.Error()}}
+				}
+				if err := check(found, func() (string, error) { return dataset.SetAside(cmd.Context(), st.Root(), d) }); err != nil {
 					return err
 				}
-				if err := dataset.Verify(st.Root(), d); err != nil {
-					bad = append(bad, files.Damage{Path: filepath.Join(st.Data(), d), Problem: err.Error()})
-				}
-				p.Add(1)
 			}
 			runs, err := st.Runs()
 			if err != nil {
@@ -49,11 +63,9 @@ is removed, 'refocus reproduce' makes it again.`,
 			}
 			p.Begin("runs", "runs", float64(len(runs)))
 			for _, d := range runs {
-				if err := cmd.Context().Err(); err != nil {
+				if err := check(st.Verify(d), func() (string, error) { return st.SetAside(d) }); err != nil {
 					return err
 				}
-				bad = append(bad, st.Verify(d)...)
-				p.Add(1)
 			}
 			p.End()
 			for _, b := range bad {
@@ -63,8 +75,12 @@ is removed, 'refocus reproduce' makes it again.`,
 					fmt.Fprintf(cmd.OutOrStdout(), "damaged: %s: %s\n", b.Path, b.Problem)
 				}
 			}
-			if len(bad) > 0 {
-				return fmt.Errorf("%d damaged; remove the directories named and run the same reproduce command again", len(bad))
+			switch {
+			case len(bad) > 0 && repair:
+				p.Printf("%d damaged and set aside; run the same reproduce command again", len(bad))
+				return nil
+			case len(bad) > 0:
+				return fmt.Errorf("%d damaged; verify --repair sets what is damaged aside, then run the same reproduce command again", len(bad))
 			}
 			p.Printf("%d data sets and %d runs are whole", len(sets), len(runs))
 			return nil
@@ -72,5 +88,6 @@ is removed, 'refocus reproduce' makes it again.`,
 	}
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
+	cmd.Flags().BoolVar(&repair, "repair", false, "set aside what is damaged, to be made again")
 	return cmd
 }
