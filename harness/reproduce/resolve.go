@@ -9,7 +9,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
@@ -232,7 +231,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: nn.UNetOptions{Width: s.Network.Width, Classes: 2},
+			Network: s.Network.Options(),
 			Loss:    s.Training.Loss,
 			Backend: train.Arithmetic{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,
