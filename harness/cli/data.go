@@ -26,7 +26,7 @@ func dataCommand() *cobra.Command {
 are simulated once per structure and serve every defocus and dose. Interrupted, the
 same command goes on where it stopped; the bytes are the same either way.
 
-Exit waves are most of what is stored (26 MB a structure in the paper profile). They
+Exit waves are most of what is stored (25 MiB a structure in the paper profile). They
 are kept for other series of the same structures; with --drop-waves they are not.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -136,7 +136,7 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn
 		return r, err
 	}
 	// One process at a time, lest the second sets aside what the first has made.
-	lock, err := files.WaitLock(ctx, filepath.Join(dataDir(root), ".damaged.lock"))
+	lock, err := lockDamaged(ctx, root)
 	if err != nil {
 		return Ready{}, err
 	}
@@ -144,7 +144,7 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn
 	if r, err = Find(root, digest); !errors.As(err, &damage) {
 		return r, err
 	}
-	path, err := disk.SetAside(filepath.Join(dataDir(root), digest), filepath.Join(dataDir(root), ".damaged"))
+	path, err := setAside(disk, root, digest)
 	if err != nil {
 		return Ready{}, fmt.Errorf("setting a data set aside (%w): %w", damage, err)
 	}
@@ -152,4 +152,23 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn
 		warn("warning: %v: making the data set again; what was there is kept as %s", damage, path)
 	}
 	return Ready{}, fmt.Errorf("data set %s: %w", digest, fs.ErrNotExist)
+}
+
+// SetAside takes a set of images or of exit waves, which is damaged, out of the
+// way, to be made again, and returns where it is now.
+func SetAside(ctx context.Context, root, digest string) (string, error) {
+	lock, err := lockDamaged(ctx, root)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Release()
+	return setAside(files.Disk{}, root, digest)
+}
+
+func lockDamaged(ctx context.Context, root string) (*files.Lock, error) {
+	return files.WaitLock(ctx, filepath.Join(dataDir(root), ".damaged.lock"))
+}
+
+func setAside(disk files.Disk, root, digest string) (string, error) {
+	return disk.SetAside(filepath.Join(dataDir(root), digest), filepath.Join(dataDir(root), ".damaged"))
 }
