@@ -107,6 +107,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"export", "best", "-o", "x.onnx", "--author", "somebody"}, cli.ExitUsage, "--format bioimageio"},
 		{[]string{"plan", bad}, cli.ExitUsage, "bad.toml:4: network.witdh"},
 		{[]string{"frobnicate"}, cli.ExitUsage, "unknown command"},
+		{[]string{"help", "frobnicate"}, cli.ExitUsage, "no command \"frobnicate\""},
+		{[]string{"help", "bench", "infer"}, cli.ExitUsage, "no command \"bench infer\""},
 		{[]string{"verfy"}, cli.ExitUsage, "nearest: verify"},
 		{[]string{"backends", "frob"}, cli.ExitUsage, "unknown command"},
 		{[]string{"backends", "lst"}, cli.ExitUsage, "nearest: list"},
