@@ -447,6 +447,24 @@ func TestData(t *testing.T) {
 	if code != 0 || strings.Count(said, "ready") != 6 {
 		t.Fatalf("exit %d\n%s%s", code, said, errs)
 	}
+	said, errs, code = output(t, "data", "testdata/tiny.toml", "--json", "--out", out)
+	sets := 0
+	for line := range strings.Lines(said) {
+		var set struct {
+			Event, Domain, Split string
+			Images, Finished     int
+			Ready                bool
+		}
+		if err := json.Unmarshal([]byte(line), &set); err != nil {
+			t.Errorf("not JSON: %v: %s", err, line)
+		}
+		if set.Event == "set" && set.Ready && set.Finished == set.Images && set.Domain != "" {
+			sets++
+		}
+	}
+	if code != 0 || sets != 6 {
+		t.Errorf("--json: exit %d, %d sets\n%s%s", code, sets, said, errs)
+	}
 	said, errs, code = output(t, "data", "show", "testdata/tiny.toml", "--out", out)
 	if code != 0 || strings.Count(said, ".png") != 3 {
 		t.Errorf("show: exit %d\n%s%s", code, said, errs)

@@ -357,7 +357,10 @@ func TestDamagedSetIsSetAside(t *testing.T) {
 			return os.WriteFile(manifest, []byte(good[filepath.Join("data", b.sources[1].Digest(), manifestFile)]), 0o666)
 		},
 		"images gone": func() error { return os.Remove(images) },
-		"images cut":  func() error { return os.Truncate(images, 1000) },
+		"link to nothing": func() error {
+			return errors.Join(os.RemoveAll(filepath.Dir(images)), os.Symlink("/nowhere", filepath.Dir(images)))
+		},
+		"images cut": func() error { return os.Truncate(images, 1000) },
 	} {
 		if err := harm(); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/refocus-em/refocus/harness/files"
@@ -127,7 +128,17 @@ func Find(root, digest string) (Ready, error) {
 // findOrClear is Find for those who make what is missing: a set that is damaged is
 // set aside, with a warning, and then is not there.
 func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn func(format string, args ...any)) (Ready, error) {
-	r, err := Find(root, digest)
+	find := func() (Ready, error) {
+		r, err := Find(root, digest)
+		dir := filepath.Join(dataDir(root), digest)
+		if _, there := os.Lstat(dir); there == nil && errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+				return r, &files.Damage{Path: dir, Problem: "it is a link to nothing"}
+			}
+		}
+		return r, err
+	}
+	r, err := find()
 	if err == nil {
 		err = disk.Settle(filepath.Dir(r.Path))
 	}
@@ -141,7 +152,7 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn
 		return Ready{}, err
 	}
 	defer lock.Release()
-	if r, err = Find(root, digest); !errors.As(err, &damage) {
+	if r, err = find(); !errors.As(err, &damage) {
 		return r, err
 	}
 	path, err := setAside(disk, root, digest)
