@@ -58,7 +58,7 @@ harness/study               | specs internal nn backend hrtem          | github.
 harness/store               | files
 harness/train               | random safetensors progress nn backend dataset study store
 harness/crosscheck          | random safetensors internal nn backend files
-harness/reproduce           | progress files nn backend dataset study store train
+harness/reproduce           | progress files backend dataset study store train
 harness/predict             | progress internal files nn dataset/imagefile onnx
 harness/onnx/browser        | onnx predict
 harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict

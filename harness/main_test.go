@@ -107,6 +107,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"export", "best", "-o", "x.onnx", "--author", "somebody"}, cli.ExitUsage, "--format bioimageio"},
 		{[]string{"plan", bad}, cli.ExitUsage, "bad.toml:4: network.witdh"},
 		{[]string{"frobnicate"}, cli.ExitUsage, "unknown command"},
+		{[]string{"help", "frobnicate"}, cli.ExitUsage, "no command \"frobnicate\""},
+		{[]string{"help", "bench", "infer"}, cli.ExitUsage, "no command \"bench infer\""},
 		{[]string{"verfy"}, cli.ExitUsage, "nearest: verify"},
 		{[]string{"backends", "frob"}, cli.ExitUsage, "unknown command"},
 		{[]string{"backends", "lst"}, cli.ExitUsage, "nearest: list"},
@@ -330,13 +332,7 @@ func TestInterrupt(t *testing.T) {
 
 func TestVerifyNamesDamage(t *testing.T) {
 	out := reproduceTiny(t)
-	var victim string
-	filepath.WalkDir(filepath.Join(out, "runs"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == "weights.safetensors" {
-			victim = path
-		}
-		return err
-	})
+	victim := weights(t, out)[0]
 	b, err := os.ReadFile(victim)
 	if err != nil {
 		t.Fatal(err)
@@ -349,6 +345,29 @@ func TestVerifyNamesDamage(t *testing.T) {
 	if code != cli.ExitFailed || !strings.Contains(said, victim) || !strings.Contains(errs, "1 damaged") {
 		t.Errorf("exit %d\n%s%s", code, said, errs)
 	}
+	before := len(weights(t, out))
+	if said, errs, code := output(t, "verify", "--repair", "--out", out); code != 0 || !strings.Contains(errs, filepath.Join("runs", ".damaged")) {
+		t.Errorf("repair: exit %d\n%s%s", code, said, errs)
+	}
+	if n := len(weights(t, out)); n != before-1 {
+		t.Errorf("%d runs, of %d one was damaged", n, before)
+	}
+	if _, errs, code := output(t, append(tinyArgs[:len(tinyArgs):len(tinyArgs)], out)...); code != 0 {
+		t.Errorf("making it again: exit %d\n%s", code, errs)
+	}
+	if said, errs, code := output(t, "verify", "--out", out); code != 0 {
+		t.Errorf("repaired: exit %d\n%s%s", code, said, errs)
+	}
+}
+
+// weights lists the weights of all finished runs.
+func weights(t *testing.T, out string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(out, "runs", "[0-9a-f]*", "weights.safetensors"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no weights: %v", err)
+	}
+	return found
 }
 
 func TestStatus(t *testing.T) {
@@ -427,6 +446,24 @@ func TestData(t *testing.T) {
 	said, errs, code := output(t, "data", "testdata/tiny.toml", "--out", out)
 	if code != 0 || strings.Count(said, "ready") != 6 {
 		t.Fatalf("exit %d\n%s%s", code, said, errs)
+	}
+	said, errs, code = output(t, "data", "testdata/tiny.toml", "--json", "--out", out)
+	sets := 0
+	for line := range strings.Lines(said) {
+		var set struct {
+			Event, Domain, Split string
+			Images, Finished     int
+			Ready                bool
+		}
+		if err := json.Unmarshal([]byte(line), &set); err != nil {
+			t.Errorf("not JSON: %v: %s", err, line)
+		}
+		if set.Event == "set" && set.Ready && set.Finished == set.Images && set.Domain != "" {
+			sets++
+		}
+	}
+	if code != 0 || sets != 6 {
+		t.Errorf("--json: exit %d, %d sets\n%s%s", code, sets, said, errs)
 	}
 	said, errs, code = output(t, "data", "show", "testdata/tiny.toml", "--out", out)
 	if code != 0 || strings.Count(said, ".png") != 3 {

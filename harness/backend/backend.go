@@ -6,8 +6,9 @@
 // is told to use and answers questions about it. Every backend therefore sees
 // the same numbers and can be compared with another one step by step.
 //
-// Backend and Session are what the harness sees of every backend. Package plugin
-// makes a plugin of a Backend and a Backend of a plugin, package host finds
+// Backend and Session are what the harness sees of every backend. Package engine
+// makes a Backend of arithmetic, which is all that a Go author writes. Package
+// plugin makes a plugin of a Backend and a Backend of a plugin, package host finds
 // plugins and starts those that are trusted. Authors in other languages implement
 // the service in proto/ directly.
 package backend
@@ -124,8 +125,8 @@ type Adam struct {
 // DefaultAdam holds the study's constants.
 var DefaultAdam = Adam{0.9, 0.999, 1e-8}
 
-// Backend is a backend plugin as seen by the harness, and what a plugin's
-// author implements.
+// Backend is a backend plugin as seen by the harness. Of arithmetic,
+// engine.NewBackend makes one.
 type Backend interface {
 	Describe(ctx context.Context) (Description, error)
 	// Open starts a session with the network and its initial weights. A graph

@@ -17,7 +17,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
-	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/progress/progresstest"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -343,16 +342,6 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// warnings is what people were told.
-type warnings struct {
-	progress.None
-	lines []string
-}
-
-func (w *warnings) Printf(format string, args ...any) {
-	w.lines = append(w.lines, fmt.Sprintf(format, args...))
-}
-
 // A set that is there and damaged is set aside, with a word, and made again.
 func TestDamagedSetIsSetAside(t *testing.T) {
 	b := newBench(t, 3)
@@ -368,17 +357,20 @@ func TestDamagedSetIsSetAside(t *testing.T) {
 			return os.WriteFile(manifest, []byte(good[filepath.Join("data", b.sources[1].Digest(), manifestFile)]), 0o666)
 		},
 		"images gone": func() error { return os.Remove(images) },
-		"images cut":  func() error { return os.Truncate(images, 1000) },
+		"link to nothing": func() error {
+			return errors.Join(os.RemoveAll(filepath.Dir(images)), os.Symlink("/nowhere", filepath.Dir(images)))
+		},
+		"images cut": func() error { return os.Truncate(images, 1000) },
 	} {
 		if err := harm(); err != nil {
 			t.Fatal(err)
 		}
-		told := new(warnings)
+		told := new(progresstest.Recorder)
 		b.opt.Progress = told
 		b.generate(t)
 		aside := filepath.Join(data, ".damaged")
-		if len(told.lines) != 1 || !strings.Contains(told.lines[0], "is damaged") || !strings.Contains(told.lines[0], aside) {
-			t.Errorf("%s: told %q", name, told.lines)
+		if len(told.Messages) != 1 || !strings.Contains(told.Messages[0], "is damaged") || !strings.Contains(told.Messages[0], aside) {
+			t.Errorf("%s: told %q", name, told.Messages)
 		}
 		if sets, err := Sets(b.root); err != nil || len(sets) != 3 { // two of images, one of exit waves
 			t.Errorf("%s: sets %v, %v", name, sets, err)

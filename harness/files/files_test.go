@@ -136,7 +136,7 @@ func TestConcurrentWriters(t *testing.T) {
 // is writing and what belongs to others stays.
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{".tmp-a-dead", ".tmp-b-dead", "c"} {
+	for _, name := range []string{".tmp-a-dead", ".tmp-a-b-dead", "c"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
@@ -148,11 +148,12 @@ func TestSweep(t *testing.T) {
 	if err := Write(filepath.Join(dir, "a"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := names(t, dir), ".tmp-a-living .tmp-b-dead a c"; got != want {
+	if got, want := names(t, dir), ".tmp-a-b-dead .tmp-a-living a c"; got != want {
 		t.Errorf("the folder holds %s, want %s", got, want)
 	}
 	living.Close()
-	Disk{}.Sweep(dir, ".tmp-")
+	Disk{}.Sweep(dir, ".tmp-a-")
+	Disk{}.Sweep(dir, ".tmp-a-b-")
 	if got, want := names(t, dir), "a c"; got != want {
 		t.Errorf("the folder holds %s, want %s", got, want)
 	}

@@ -15,6 +15,29 @@ import (
 type Verification struct {
 	Sets, Runs int
 	Damaged    []files.Damage
+
+	sets, runs []string // digests of what is damaged
+}
+
+// SetAside takes what is damaged out of the way, to be made again, and returns
+// where it is now.
+func (v *Verification) SetAside(ctx context.Context, st *store.Store) ([]string, error) {
+	var aside []string
+	for _, digest := range v.sets {
+		path, err := dataset.SetAside(ctx, st.Root(), digest)
+		if err != nil {
+			return aside, err
+		}
+		aside = append(aside, path)
+	}
+	for _, digest := range v.runs {
+		path, err := st.SetAside(digest)
+		if err != nil {
+			return aside, err
+		}
+		aside = append(aside, path)
+	}
+	return aside, nil
 }
 
 // Verify re-hashes everything in the store. Its error is that of ctx or of a
@@ -38,6 +61,7 @@ func Verify(ctx context.Context, st *store.Store, meter progress.Meter) (*Verifi
 		}
 		if err := dataset.Verify(st.Root(), digest); err != nil {
 			v.Damaged = append(v.Damaged, files.Damage{Path: filepath.Join(st.Data(), digest), Problem: err.Error()})
+			v.sets = append(v.sets, digest)
 		}
 		meter.Add(1)
 	}
@@ -46,7 +70,10 @@ func Verify(ctx context.Context, st *store.Store, meter progress.Meter) (*Verifi
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		v.Damaged = append(v.Damaged, st.Verify(digest)...)
+		if bad := st.Verify(digest); len(bad) > 0 {
+			v.Damaged = append(v.Damaged, bad...)
+			v.runs = append(v.runs, digest)
+		}
 		meter.Add(1)
 	}
 	return v, nil

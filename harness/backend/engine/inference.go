@@ -77,6 +77,9 @@ func (s *session) evaluate(id string, indices []int, ev *backend.Evaluation) err
 	if err != nil {
 		return err
 	}
+	if len(losses) != n {
+		return fmt.Errorf("the engine gave %d losses for %d images", len(losses), n)
+	}
 	ev.Classes = k
 	ev.Loss = append(ev.Loss, losses[:len(samples)]...)
 	for i := range samples {

@@ -26,7 +26,7 @@ type session struct {
 
 	step  int     // optimiser steps taken
 	scale float64 // by which the loss is multiplied: 1 except in mixed precision
-	good  int     // … and the steps since it last changed
+	good  int     // … and the steps since that last changed
 
 	frozen []bool // per parameter, of the call under way
 	images backend.Tensor

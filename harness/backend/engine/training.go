@@ -3,9 +3,9 @@ package engine
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
-	"sort"
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/backend"
@@ -50,12 +50,7 @@ func (s *session) freeze(groups []string) error {
 	}
 	for _, g := range groups {
 		if !known[g] {
-			var names []string
-			for k := range known {
-				names = append(names, k)
-			}
-			sort.Strings(names)
-			return fmt.Errorf("frozen group %q: the network's parameters are in %s", g, strings.Join(names, ", "))
+			return fmt.Errorf("frozen group %q: the network's parameters are in %s", g, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		}
 	}
 	return nil
