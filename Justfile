@@ -45,6 +45,15 @@ bench *flags:
     go build -o plugins/bin/refocus ./harness
     /usr/bin/python3 plugins/cpu/bench/compare.py {{flags}}
 
+# Keep the Go benchmarks' results under a name, six runs of each, for bench-compare.
+bench-go name packages="./..." *flags="-bench .":
+    mkdir -p dist/bench
+    go test -run '^$' -count 6 {{flags}} {{packages}} >dist/bench/{{name}}.txt; status=$?; cat dist/bench/{{name}}.txt; exit $status
+
+# What has changed between two results of bench-go, by benchstat.
+bench-compare old new:
+    go run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da dist/bench/{{old}}.txt dist/bench/{{new}}.txt
+
 # Where a training step's time goes, layer by layer, for example `just layers --width 16`.
 layers *flags:
     go run ./harness bench train --layers {{flags}}

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +107,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"export", "best", "-o", "x.onnx", "--author", "somebody"}, cli.ExitUsage, "--format bioimageio"},
 		{[]string{"plan", bad}, cli.ExitUsage, "bad.toml:4: network.witdh"},
 		{[]string{"frobnicate"}, cli.ExitUsage, "unknown command"},
+		{[]string{"help", "frobnicate"}, cli.ExitUsage, "no command \"frobnicate\""},
+		{[]string{"help", "bench", "infer"}, cli.ExitUsage, "no command \"bench infer\""},
 		{[]string{"verfy"}, cli.ExitUsage, "nearest: verify"},
 		{[]string{"backends", "frob"}, cli.ExitUsage, "unknown command"},
 		{[]string{"backends", "lst"}, cli.ExitUsage, "nearest: list"},
@@ -245,38 +248,91 @@ func children(pid int) []int {
 	return out
 }
 
+// hold keeps a study in the store out from being finished until free is called:
+// it takes one of the transfer runs, as another process does that works on it. The
+// store alone has the finished study.
+func hold(t *testing.T, out, alone string) (free func()) {
+	t.Helper()
+	finished, err := store.Open(alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests, err := finished.Runs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, digest := range digests {
+		m, err := finished.Manifest(digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(m.ID, "transfer") {
+			continue
+		}
+		claim, err := st.Claim(digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		free = sync.OnceFunc(func() { claim.Release() })
+		t.Cleanup(free)
+		return free
+	}
+	t.Fatal("the study has no transfer")
+	return nil
+}
+
+// transcript is what a process has said so far.
+type transcript struct {
+	mu   sync.Mutex
+	said bytes.Buffer
+}
+
+func (s *transcript) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said.Write(p)
+}
+
+func (s *transcript) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.said.String()
+}
+
+// An interrupted study stops and says how to go on. It cannot end first, for one
+// of its runs is another's.
 func TestInterrupt(t *testing.T) {
 	out := t.TempDir()
+	hold(t, out, reproduceTiny(t))
 	cmd := refocus(append(tinyArgs[:len(tinyArgs):len(tinyArgs)], out)...)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
+	var said transcript
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(700 * time.Millisecond)
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	for finished := []string(nil); len(finished) == 0; finished, _ = filepath.Glob(filepath.Join(out, "runs", "[0-9a-f]*")) {
+		select {
+		case err := <-done:
+			t.Fatalf("it ended: %v\n%s", err, &said)
+		case <-time.After(time.Millisecond):
+		}
+	}
 	cmd.Process.Signal(os.Interrupt)
-	start := time.Now()
-	err := cmd.Wait()
-	if err == nil {
-		t.Skip("finished before it could be interrupted")
-	}
-	if code := cmd.ProcessState.ExitCode(); code != cli.ExitInterrupted || !strings.Contains(errs.String(), "goes on from the last checkpoints") {
-		t.Errorf("exit %d, said\n%s", code, &errs)
-	}
-	if d := time.Since(start); d > 5*time.Second {
-		t.Errorf("took %v to stop", d)
+	<-done
+	if code := cmd.ProcessState.ExitCode(); code != cli.ExitInterrupted || !strings.Contains(said.String(), "goes on from the last checkpoints") {
+		t.Errorf("exit %d, said\n%s", code, &said)
 	}
 }
 
 func TestVerifyNamesDamage(t *testing.T) {
 	out := reproduceTiny(t)
-	var victim string
-	filepath.WalkDir(filepath.Join(out, "runs"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == "weights.safetensors" {
-			victim = path
-		}
-		return err
-	})
+	victim := weights(t, out)[0]
 	b, err := os.ReadFile(victim)
 	if err != nil {
 		t.Fatal(err)
@@ -289,6 +345,29 @@ func TestVerifyNamesDamage(t *testing.T) {
 	if code != cli.ExitFailed || !strings.Contains(said, victim) || !strings.Contains(errs, "1 damaged") {
 		t.Errorf("exit %d\n%s%s", code, said, errs)
 	}
+	before := len(weights(t, out))
+	if said, errs, code := output(t, "verify", "--repair", "--out", out); code != 0 || !strings.Contains(errs, filepath.Join("runs", ".damaged")) {
+		t.Errorf("repair: exit %d\n%s%s", code, said, errs)
+	}
+	if n := len(weights(t, out)); n != before-1 {
+		t.Errorf("%d runs, of %d one was damaged", n, before)
+	}
+	if _, errs, code := output(t, append(tinyArgs[:len(tinyArgs):len(tinyArgs)], out)...); code != 0 {
+		t.Errorf("making it again: exit %d\n%s", code, errs)
+	}
+	if said, errs, code := output(t, "verify", "--out", out); code != 0 {
+		t.Errorf("repaired: exit %d\n%s%s", code, said, errs)
+	}
+}
+
+// weights lists the weights of all finished runs.
+func weights(t *testing.T, out string) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(out, "runs", "[0-9a-f]*", "weights.safetensors"))
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no weights: %v", err)
+	}
+	return found
 }
 
 func TestStatus(t *testing.T) {
@@ -367,6 +446,24 @@ func TestData(t *testing.T) {
 	said, errs, code := output(t, "data", "testdata/tiny.toml", "--out", out)
 	if code != 0 || strings.Count(said, "ready") != 6 {
 		t.Fatalf("exit %d\n%s%s", code, said, errs)
+	}
+	said, errs, code = output(t, "data", "testdata/tiny.toml", "--json", "--out", out)
+	sets := 0
+	for line := range strings.Lines(said) {
+		var set struct {
+			Event, Domain, Split string
+			Images, Finished     int
+			Ready                bool
+		}
+		if err := json.Unmarshal([]byte(line), &set); err != nil {
+			t.Errorf("not JSON: %v: %s", err, line)
+		}
+		if set.Event == "set" && set.Ready && set.Finished == set.Images && set.Domain != "" {
+			sets++
+		}
+	}
+	if code != 0 || sets != 6 {
+		t.Errorf("--json: exit %d, %d sets\n%s%s", code, sets, said, errs)
 	}
 	said, errs, code = output(t, "data", "show", "testdata/tiny.toml", "--out", out)
 	if code != 0 || strings.Count(said, ".png") != 3 {

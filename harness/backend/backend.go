@@ -6,8 +6,9 @@
 // is told to use and answers questions about it. Every backend therefore sees
 // the same numbers and can be compared with another one step by step.
 //
-// Backend and Session are what the harness sees of every backend. Package plugin
-// makes a plugin of a Backend and a Backend of a plugin, package host finds
+// Backend and Session are what the harness sees of every backend. Package engine
+// makes a Backend of arithmetic, which is all that a Go author writes. Package
+// plugin makes a plugin of a Backend and a Backend of a plugin, package host finds
 // plugins and starts those that are trusted. Authors in other languages implement
 // the service in proto/ directly.
 package backend
@@ -124,8 +125,8 @@ type Adam struct {
 // DefaultAdam holds the study's constants.
 var DefaultAdam = Adam{0.9, 0.999, 1e-8}
 
-// Backend is a backend plugin as seen by the harness, and what a plugin's
-// author implements.
+// Backend is a backend plugin as seen by the harness. Of arithmetic,
+// engine.NewBackend makes one.
 type Backend interface {
 	Describe(ctx context.Context) (Description, error)
 	// Open starts a session with the network and its initial weights. A graph
@@ -150,11 +151,13 @@ type Session interface {
 	// An error from progress stops the training and is returned.
 	Train(ctx context.Context, r TrainRequest, progress func(Step) error) error
 
-	// Evaluate runs the network in inference mode over samples of a dataset.
+	// Evaluate runs the network in inference mode over samples of a dataset, as
+	// many as there are, also where the graph fixes how many it takes at once.
 	Evaluate(ctx context.Context, r EvaluateRequest) (Evaluation, error)
 
 	// Predict returns the graph's output [N,K,H,W] for images [N,C,H,W] of any
-	// size the graph accepts, in inference mode.
+	// size the graph accepts, in inference mode. Where the graph fixes how many
+	// images it takes at once, N is a multiple of that.
 	Predict(ctx context.Context, images Tensor) (Tensor, error)
 
 	// Gradients returns the loss of one batch in training mode and its gradient

@@ -9,7 +9,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/crosscheck"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/train"
@@ -69,7 +68,7 @@ fails, and names the first place where the two part.`,
 			}
 			domain := images[first.Mixture[0].Domain.Key]
 			in.Train, in.Validation = set(domain.Train), set(domain.Validation)
-			spec := train.Spec{Network: nn.UNetOptions{Width: p.Study.Network.Width, Classes: 2}, Seed: p.Study.Seed, Stream: first.ID}
+			spec := train.Spec{Network: p.Study.Network.Options(), Seed: p.Study.Seed, Stream: first.ID}
 			if in.Graph, err = spec.Graph(); err != nil {
 				return err
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/reproduce"
@@ -26,7 +27,7 @@ func dataCommand() *cobra.Command {
 are simulated once per structure and serve every defocus and dose. Interrupted, the
 same command goes on where it stopped; the bytes are the same either way.
 
-Exit waves are most of what is stored (26 MB a structure in the paper profile). They
+Exit waves are most of what is stored (25 MiB a structure in the paper profile). They
 are kept for other series of the same structures; with --drop-waves they are not.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -49,6 +50,9 @@ are kept for other series of the same structures; with --drop-waves they are not
 			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, DropWaves: dropWaves, Progress: out}); err != nil {
 				return err
 			}
+			if c.json {
+				return listEvents(st.Root(), data.Named(), out)
+			}
 			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())
 		},
 	}
@@ -59,6 +63,21 @@ are kept for other series of the same structures; with --drop-waves they are not
 	dropWavesFlag(cmd, &dropWaves)
 	cmd.AddCommand(dataShowCommand())
 	return cmd
+}
+
+// listEvents tells machines what dataset.WriteList tells people.
+func listEvents(root string, sets []dataset.Named, out *console.Printer) error {
+	for _, n := range sets {
+		st, err := dataset.StatusOf(root, n.Source)
+		if err != nil {
+			return err
+		}
+		out.Event("set", map[string]any{
+			"domain": n.Name, "split": n.Source.Split, "images": n.Source.Count, "digest": n.Source.Digest(),
+			"ready": st.Ready, "finished": st.Finished, "bytes": st.Bytes,
+		})
+	}
+	return nil
 }
 
 func dropWavesFlag(cmd *cobra.Command, drop *bool) {

@@ -54,7 +54,7 @@ trained and in how many steps, and estimates of the time and the space.`,
 // writeModel prints the layer table of the plan's network at the plan's image
 // size.
 func writeModel(w io.Writer, p *study.Plan, asJSON bool) error {
-	g, err := nn.UNet(nn.UNetOptions{Width: p.Study.Network.Width, Classes: 2})
+	g, err := nn.UNetLayout(p.Study.Network.Options())
 	if err != nil {
 		return err
 	}

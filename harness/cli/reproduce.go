@@ -42,16 +42,16 @@ cluster; 'refocus plan' says more.`,
 			if err := files.Writable(r.ReportDir()); err != nil { // and not only after the training
 				return err
 			}
-			p, st, desc, nodes := r.Plan, r.Store, r.Backend, r.Nodes
-			out.Printf("%s, profile %s: %s", p.Study.Name, p.Study.ProfileName(), p.Study.Title)
-			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), p.Study.Network.Width)
+			s, desc := r.Plan.Study, r.Backend
+			out.Printf("%s, profile %s: %s", s.Name, s.ProfileName(), s.Title)
+			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), s.Network.Width)
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
-			images, err := r.Data.Generate(ctx, st, p, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
+			images, err := r.Generate(ctx, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
-			if watts := p.Study.Training.PowerCapWatts; watts > 0 {
+			if watts := s.Training.PowerCapWatts; watts > 0 {
 				note, restore := powercap.Apply(watts)
 				defer func() {
 					if err := restore(); err != nil {
@@ -59,23 +59,16 @@ cluster; 'refocus plan' says more.`,
 					}
 				}()
 				out.Printf("%s", note)
-				for _, n := range nodes {
-					n.Notes = append(n.Notes, note)
-				}
+				r.Note(note)
 			}
 			executable, err := b.digest()
 			if err != nil {
 				return err
 			}
-			studyDigest, err := store.Digest("study", p.Study)
-			if err != nil {
-				return err
-			}
-			failures, err := reproduce.Train(ctx, st, nodes, reproduce.TrainOptions{
-				Launch: b.process(out),
-				SHA256: executable,
-				Jobs:   jobs, Threads: threads, Restarts: restarts,
-				Study: p.Study.Name + "/" + p.Study.ProfileName(), StudyDigest: studyDigest, Harness: version(), Images: images, Progress: out,
+			failures, err := r.Train(ctx, reproduce.TrainOptions{
+				Launch: b.process(out), SHA256: executable, Harness: version(),
+				Jobs: jobs, Threads: threads, Restarts: restarts,
+				Images: images, Progress: out,
 			})
 			if err != nil {
 				return err
@@ -84,7 +77,7 @@ cluster; 'refocus plan' says more.`,
 				return err
 			}
 			if len(failures) > 0 {
-				return fmt.Errorf("%d of %d runs failed; the first, %s: %w", len(failures), len(nodes), failures[0].Node.Run.ID, failures[0].Err)
+				return fmt.Errorf("%d of %d runs failed; the first, %s: %w", len(failures), len(r.Nodes), failures[0].Node.Run.ID, failures[0].Err)
 			}
 			return nil
 		},

@@ -29,7 +29,7 @@ type Options struct {
 	// available processor.
 	Workers int
 	// DropWaves does not keep the exit waves that are simulated: at the study's
-	// size a structure's take 26 MB. Other conditions then need the structure
+	// size a structure's take 25 MiB. Other conditions then need the structure
 	// simulated again. Waves that are there are used, and stay.
 	DropWaves bool
 	// Progress counts structures and is told of sets that are damaged and made

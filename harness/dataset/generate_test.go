@@ -342,6 +342,46 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// A set that is there and damaged is set aside, with a word, and made again.
+func TestDamagedSetIsSetAside(t *testing.T) {
+	b := newBench(t, 3)
+	b.generate(t)
+	good := contents(t, b.root)
+	data := filepath.Join(b.root, "data")
+	digest := b.sources[0].Digest()
+	manifest, images := filepath.Join(data, digest, manifestFile), filepath.Join(data, digest, imagesFile)
+	for name, harm := range map[string]func() error{
+		"manifest cut":   func() error { return os.Truncate(manifest, 200) },
+		"manifest empty": func() error { return os.Truncate(manifest, 0) },
+		"another manifest": func() error {
+			return os.WriteFile(manifest, []byte(good[filepath.Join("data", b.sources[1].Digest(), manifestFile)]), 0o666)
+		},
+		"images gone": func() error { return os.Remove(images) },
+		"link to nothing": func() error {
+			return errors.Join(os.RemoveAll(filepath.Dir(images)), os.Symlink("/nowhere", filepath.Dir(images)))
+		},
+		"images cut": func() error { return os.Truncate(images, 1000) },
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		told := new(progresstest.Recorder)
+		b.opt.Progress = told
+		b.generate(t)
+		aside := filepath.Join(data, ".damaged")
+		if len(told.Messages) != 1 || !strings.Contains(told.Messages[0], "is damaged") || !strings.Contains(told.Messages[0], aside) {
+			t.Errorf("%s: told %q", name, told.Messages)
+		}
+		if sets, err := Sets(b.root); err != nil || len(sets) != 3 { // two of images, one of exit waves
+			t.Errorf("%s: sets %v, %v", name, sets, err)
+		}
+		if err := errors.Join(os.RemoveAll(aside), os.Remove(aside+".lock")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		sameContents(t, contents(t, b.root), good)
+	}
+}
+
 func flip(path string, offset int) error {
 	b, err := os.ReadFile(path)
 	if err != nil {

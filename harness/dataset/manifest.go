@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/refocus-em/refocus/harness/files"
@@ -127,7 +128,17 @@ func Find(root, digest string) (Ready, error) {
 // findOrClear is Find for those who make what is missing: a set that is damaged is
 // set aside, with a warning, and then is not there.
 func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn func(format string, args ...any)) (Ready, error) {
-	r, err := Find(root, digest)
+	find := func() (Ready, error) {
+		r, err := Find(root, digest)
+		dir := filepath.Join(dataDir(root), digest)
+		if _, there := os.Lstat(dir); there == nil && errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+				return r, &files.Damage{Path: dir, Problem: "it is a link to nothing"}
+			}
+		}
+		return r, err
+	}
+	r, err := find()
 	if err == nil {
 		err = disk.Settle(filepath.Dir(r.Path))
 	}
@@ -136,15 +147,15 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn
 		return r, err
 	}
 	// One process at a time, lest the second sets aside what the first has made.
-	lock, err := files.WaitLock(ctx, filepath.Join(dataDir(root), ".damaged.lock"))
+	lock, err := lockDamaged(ctx, root)
 	if err != nil {
 		return Ready{}, err
 	}
 	defer lock.Release()
-	if r, err = Find(root, digest); !errors.As(err, &damage) {
+	if r, err = find(); !errors.As(err, &damage) {
 		return r, err
 	}
-	path, err := disk.SetAside(filepath.Join(dataDir(root), digest), filepath.Join(dataDir(root), ".damaged"))
+	path, err := setAside(disk, root, digest)
 	if err != nil {
 		return Ready{}, fmt.Errorf("setting a data set aside (%w): %w", damage, err)
 	}
@@ -152,4 +163,23 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn
 		warn("warning: %v: making the data set again; what was there is kept as %s", damage, path)
 	}
 	return Ready{}, fmt.Errorf("data set %s: %w", digest, fs.ErrNotExist)
+}
+
+// SetAside takes a set of images or of exit waves, which is damaged, out of the
+// way, to be made again, and returns where it is now.
+func SetAside(ctx context.Context, root, digest string) (string, error) {
+	lock, err := lockDamaged(ctx, root)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Release()
+	return setAside(files.Disk{}, root, digest)
+}
+
+func lockDamaged(ctx context.Context, root string) (*files.Lock, error) {
+	return files.WaitLock(ctx, filepath.Join(dataDir(root), ".damaged.lock"))
+}
+
+func setAside(disk files.Disk, root, digest string) (string, error) {
+	return disk.SetAside(filepath.Join(dataDir(root), digest), filepath.Join(dataDir(root), ".damaged"))
 }

@@ -138,15 +138,16 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Sweep removes the files of a folder whose names begin with prefix and which no
-// process holds: what killed ones left.
+// Sweep removes the files of a folder whose names are the prefix and something
+// without a dash and which no process holds: what killed ones left.
 func (d Disk) Sweep(dir, prefix string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		if path := filepath.Join(dir, e.Name()); strings.HasPrefix(e.Name(), prefix) && !held(path) {
+		rest, ok := strings.CutPrefix(e.Name(), prefix)
+		if path := filepath.Join(dir, e.Name()); ok && !strings.Contains(rest, "-") && !held(path) {
 			d.sys().Remove(path)
 		}
 	}

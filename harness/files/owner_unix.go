@@ -34,7 +34,7 @@ func owner(folder string) string {
 	if g, err := user.LookupGroupId(gid); err == nil {
 		group = "group " + g.Name
 	}
-	whose := fmt.Sprintf("%s belongs to %s, %s, with mode %v", folder, who, group, st.Mode())
+	whose := fmt.Sprintf("%s belongs to %s, %s, with mode %04o", folder, who, group, sys.Mode&0o7777)
 	if groups, err := os.Getgroups(); err == nil && !slices.Contains(append(groups, os.Getegid()), int(sys.Gid)) {
 		return whose + ", and you are not in that group"
 	}

@@ -50,7 +50,16 @@ func (g *Graph) period(axis int) (int, error) {
 	scales := map[string]scale{g.Input.Name: {1, 1}}
 	period := 1
 	for _, n := range g.Nodes {
-		s := scales[n.Inputs[0]]
+		var s scale
+		for _, in := range n.Inputs { // the first image; the sum of two has the size of both
+			if v, ok := scales[in]; ok {
+				s = v
+				break
+			}
+		}
+		if s.den == 0 {
+			return 0, fmt.Errorf("node %q (%s): reads no image", n.Name, n.Op)
+		}
 		switch n.Op {
 		case "Conv", "MaxPool", "AveragePool":
 			s.den *= n.Attrs.Ints("strides", 1, 1)[axis]
@@ -62,6 +71,10 @@ func (g *Graph) period(axis int) (int, error) {
 				return 0, err
 			}
 			s.num *= k
+		case "DepthToSpace":
+			s.num *= n.Attrs.Int("blocksize", 1)
+		case "SpaceToDepth":
+			s.den *= n.Attrs.Int("blocksize", 1)
 		}
 		d := GCD(s.num, s.den)
 		s = scale{s.num / d, s.den / d}
@@ -89,10 +102,20 @@ func (g *Graph) reach(axis, p int) (lo, hi int, err error) {
 		}
 		in := out
 		switch n.Op {
-		case "Relu", "LeakyRelu", "Sigmoid", "BatchNormalization", "Add", "Sub", "Mul", "Concat":
-		case "Softmax":
+		case "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Exp", "Log", "Sqrt", "Neg", "Abs",
+			"Reciprocal", "Round", "Cast", "Clip", "BatchNormalization", "Add", "Sub", "Mul", "Div", "Max", "Min", "Concat":
+			for _, name := range n.Inputs {
+				if t := g.Tensor(name); t != nil && len(t.Shape) > 2-axis && t.Shape[len(t.Shape)-2+axis] > 1 && n.broadcasts() {
+					return 0, 0, fmt.Errorf("node %q (%s): every pixel has a constant of its own", n.Name, n.Op)
+				}
+			}
+		case "ArgMax":
+			if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
+				return 0, 0, fmt.Errorf("node %q (ArgMax): every pixel depends on the whole image", n.Name)
+			}
+		case "Softmax", "LogSoftmax":
 			if a := n.Attrs.Int("axis", -1); a != 1 && a != -3 && a != 0 && a != -4 {
-				return 0, 0, fmt.Errorf("node %q (Softmax): every pixel depends on the whole image", n.Name)
+				return 0, 0, fmt.Errorf("node %q (%s): every pixel depends on the whole image", n.Name, n.Op)
 			}
 		case "Conv", "MaxPool", "AveragePool":
 			k, err := g.kernel(n, axis)
@@ -108,6 +131,34 @@ func (g *Graph) reach(axis, p int) (lo, hi int, err error) {
 			}
 			s, d, pad := n.Attrs.Ints("strides", 1, 1)[axis], n.Attrs.Ints("dilations", 1, 1)[axis], n.Attrs.Ints("pads", 0, 0, 0, 0)[axis]
 			in = interval{-floorDiv(-(out.lo + pad - d*(k-1)), s), floorDiv(out.hi+pad, s)}
+		case "DepthToSpace":
+			b := n.Attrs.Int("blocksize", 1)
+			in = interval{floorDiv(out.lo, b), floorDiv(out.hi, b)}
+		case "SpaceToDepth":
+			b := n.Attrs.Int("blocksize", 1)
+			in = interval{out.lo * b, out.hi*b + b - 1}
+		case "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin":
+			axes, err := g.Reduced(n)
+			if err != nil || len(axes) != 1 || axes[0] != 1 {
+				return 0, 0, fmt.Errorf("node %q (%s): every pixel depends on the whole image", n.Name, n.Op)
+			}
+		case "Pad": // what is reflected lies no farther from the border than the padding
+			before, _, err := g.Pads(n)
+			if err != nil {
+				return 0, 0, fmt.Errorf("node %q (Pad): %w", n.Name, err)
+			}
+			in = interval{out.lo - before[2+axis], out.hi - before[2+axis]}
+		case "Slice":
+			const large = 1 << 24 // cuts from both ends of an axis, however long
+			cuts, err := g.Cuts(n, []int{1, large, large, large})
+			if err != nil {
+				return 0, 0, fmt.Errorf("node %q (Slice): %w", n.Name, err)
+			}
+			c := cuts[2+axis]
+			if c.Step != 1 || c.Start > large/2 {
+				return 0, 0, fmt.Errorf("node %q (Slice): where it begins depends on the size of the image", n.Name)
+			}
+			in = interval{out.lo + c.Start, out.hi + c.Start}
 		case "Resize":
 			k, err := g.wholeScale(n, axis)
 			if err != nil {
@@ -119,6 +170,9 @@ func (g *Graph) reach(axis, p int) (lo, hi int, err error) {
 				if n.Attrs.Str("mode", "nearest") != "nearest" || n.Attrs.Str("nearest_mode", "") != "floor" ||
 					n.Attrs.Str("coordinate_transformation_mode", "") != "asymmetric" {
 					in = interval{in.lo - 1, in.hi + 1} // a neighbour on either side at most
+				}
+				if n.Attrs.Str("mode", "") == "cubic" {
+					in = interval{in.lo - 1, in.hi + 1}
 				}
 			default: // where a pixel lies depends on the size of the image
 				return 0, 0, fmt.Errorf("node %q (Resize): every pixel depends on the size of the image", n.Name)

@@ -172,7 +172,8 @@ func (g *Graph) Clone() *Graph {
 func (v Value) clone() Value { return Value{v.Name, append([]int(nil), v.Shape...)} }
 
 // AssignRoles sets every tensor's role from how the nodes use it: convolution
-// weights and biases and BatchNormalization scales and shifts are parameters,
+// weights and biases, BatchNormalization scales and shifts and the slopes of
+// PRelu are parameters,
 // running means and variances statistics, everything else constant.
 func (g *Graph) AssignRoles() {
 	roles := map[string]Role{}
@@ -182,7 +183,7 @@ func (g *Graph) AssignRoles() {
 			case n.Op == "BatchNormalization" && i >= 3:
 				roles[in] = Statistic
 			case n.Op == "BatchNormalization" && i >= 1,
-				n.Op == "Conv" && i >= 1, n.Op == "ConvTranspose" && i >= 1:
+				n.Op == "Conv" && i >= 1, n.Op == "ConvTranspose" && i >= 1, n.Op == "PRelu" && i >= 1:
 				roles[in] = Parameter
 			}
 		}

@@ -49,28 +49,61 @@ func (g *Graph) Shapes(input []int) (map[string][]int, error) {
 var inference = map[string]func(g *Graph, n *Node, in [][]int) ([]int, error){
 	"Relu":                  unchanged,
 	"LeakyRelu":             unchanged,
+	"PRelu":                 sloped,
+	"Elu":                   unchanged,
+	"Selu":                  unchanged,
 	"Sigmoid":               unchanged,
+	"HardSigmoid":           unchanged,
+	"Tanh":                  unchanged,
+	"Softplus":              unchanged,
+	"Erf":                   unchanged,
+	"Exp":                   unchanged,
+	"Log":                   unchanged,
+	"Sqrt":                  unchanged,
+	"Neg":                   unchanged,
+	"Abs":                   unchanged,
+	"Reciprocal":            unchanged,
+	"Round":                 unchanged,
+	"Cast":                  unchanged,
+	"Clip":                  clipped,
 	"Softmax":               softmaxShape,
+	"LogSoftmax":            softmaxShape,
+	"ArgMax":                argMaxShape,
 	"BatchNormalization":    normalisedBy(4),
 	"InstanceNormalization": normalisedBy(2),
 	"Add":                   elementwise,
 	"Sub":                   elementwise,
 	"Mul":                   elementwise,
+	"Div":                   elementwise,
+	"Max":                   elementwise,
+	"Min":                   elementwise,
 	"Conv":                  convShape,
 	"ConvTranspose":         transposedShape,
 	"MaxPool":               poolShape,
 	"AveragePool":           poolShape,
+	"ReduceMean":            reducedShape,
+	"ReduceSum":             reducedShape,
+	"ReduceMax":             reducedShape,
+	"ReduceMin":             reducedShape,
 	"Resize":                resizedShape,
 	"Concat":                joined,
+	"Pad":                   paddedShape,
+	"Slice":                 slicedShape,
+	"Reshape":               blocksShape,
+	"DepthToSpace":          depthToSpaceShape,
+	"SpaceToDepth":          spaceToDepthShape,
 }
 
 func (g *Graph) infer(n *Node, in [][]int) ([]int, error) {
-	if len(in) == 0 || len(n.Outputs) == 0 || len(in[0]) != 4 {
+	if len(in) == 0 || len(n.Outputs) == 0 || len(in[0]) != 4 && (len(in) != 2 || len(in[1]) != 4) {
 		return nil, fmt.Errorf("needs one output and an input of shape [N,C,H,W]")
 	}
 	f := inference[n.Op]
 	if f == nil {
 		return nil, fmt.Errorf("operator has no shape inference")
+	}
+	if len(in[0]) != 4 && len(in[1]) == 4 && !n.broadcasts() {
+		return nil, fmt.Errorf("its first input has shape %v, not [N,C,H,W]", in[0])
 	}
 	return f(g, n, in)
 }
@@ -98,13 +131,6 @@ func normalisedBy(tensors int) func(*Graph, *Node, [][]int) ([]int, error) {
 		}
 		return x, nil
 	}
-}
-
-func elementwise(_ *Graph, _ *Node, in [][]int) ([]int, error) {
-	if len(in) != 2 || !slices.Equal(in[0], in[1]) {
-		return nil, fmt.Errorf("shapes %v differ", in)
-	}
-	return in[0], nil
 }
 
 func convShape(_ *Graph, n *Node, in [][]int) ([]int, error) {
@@ -141,10 +167,11 @@ func poolShape(_ *Graph, n *Node, in [][]int) ([]int, error) {
 func resizedShape(g *Graph, n *Node, in [][]int) ([]int, error) {
 	x := in[0]
 	t := g.Tensor(n.Inputs[len(n.Inputs)-1])
-	if len(n.Inputs) != 3 || t == nil || len(t.Data) != 4 || t.Data[0] != 1 || t.Data[1] != 1 || t.Data[2] < 1 || t.Data[3] < 1 {
-		return nil, fmt.Errorf("needs constant scales [1,1,sH,sW] of at least 1")
+	if len(n.Inputs) != 3 || t == nil || len(t.Data) != 4 || t.Data[0] != 1 || t.Data[1] != 1 || !(t.Data[2] > 0) || !(t.Data[3] > 0) {
+		return nil, fmt.Errorf("needs constant scales [1,1,sH,sW] of more than 0")
 	}
-	return []int{x[0], x[1], int(float32(x[2]) * t.Data[2]), int(float32(x[3]) * t.Data[3])}, nil
+	out := []int{x[0], x[1], int(float32(x[2]) * t.Data[2]), int(float32(x[3]) * t.Data[3])}
+	return out, notEmpty(out)
 }
 
 func joined(_ *Graph, n *Node, in [][]int) ([]int, error) {

@@ -6,16 +6,13 @@ import (
 	"math"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
 // maxComputed bounds a tensor that takes part in computations with sizes;
 // exporters use a dozen elements.
 const maxComputed = 1024
-
-// broken is a computed tensor that could not be followed. That is an error
-// only where somebody needs it.
-func broken(err error) *value { return &value{broken: err.Error()} }
 
 // computed returns the value as a small tensor of forms.
 func (v *value) computed() (*value, error) {
@@ -107,9 +104,9 @@ func (im *importer) shapeOf(o *operator, a *attributes) error {
 	var dims []form
 	switch {
 	case x.image != "":
-		dims = slices.Clone(x.dims)
-		for i, p := range x.perm {
-			dims[i] = x.dims[p]
+		var err error
+		if dims, err = x.sizes(); err != nil {
+			return im.set(o, broken(err))
 		}
 	case x.broken != "":
 		return im.set(o, x)
@@ -137,6 +134,9 @@ func (im *importer) shapeOf(o *operator, a *attributes) error {
 
 func (im *importer) gather(o *operator, a *attributes) error {
 	axis := lookup(a, "axis", int64(0))
+	if im.input(o, 0).image != "" {
+		return im.gatherChannels(o, axis)
+	}
 	return im.follow(o, func(c *value) (*value, error) {
 		idx, err := im.input(o, 1).computed()
 		if err != nil {
@@ -161,6 +161,45 @@ func (im *importer) gather(o *operator, a *attributes) error {
 		}
 		return r, nil
 	})
+}
+
+// gatherChannels takes one channel, or some that follow one another.
+func (im *importer) gatherChannels(o *operator, axis int64) error {
+	x, err := im.number(o, 0)
+	if err != nil {
+		return err
+	}
+	d, err := x.axis(axis)
+	if err != nil {
+		return err
+	}
+	idx, err := im.input(o, 1).computed()
+	if err != nil {
+		return err
+	}
+	at, err := idx.integers()
+	if err != nil {
+		return err
+	}
+	n, ok := x.dims[d].integer()
+	if !ok || d == 0 || len(at) == 0 || len(idx.shape) > 1 {
+		return fmt.Errorf("gathering %d from dimension %v is not supported", at, x.dims[d])
+	}
+	for i := range at {
+		if at[i] < 0 {
+			at[i] += n
+		}
+		if at[i] < 0 || at[i] >= n || at[i] != at[0]+i {
+			return fmt.Errorf("gathering %d of %d is not supported; indices that follow one another are", at, n)
+		}
+	}
+	if err := im.cropped(o, x, []crop{{d, int64(at[0]), int64(at[0] + len(at)), 1}}); err != nil {
+		return err
+	}
+	if len(idx.shape) == 1 {
+		return nil
+	}
+	return im.set(o, im.values[o.Outputs[0]].as(reduced(x.views(), []int{d}, false)))
 }
 
 // axes reads the axes of Squeeze and Unsqueeze: an attribute before opset 13,
@@ -194,29 +233,55 @@ func (im *importer) unsqueeze(o *operator, a *attributes) error {
 	if err != nil {
 		return err
 	}
+	if x := im.input(o, 0); x.image != "" {
+		view := slices.Clone(x.views())
+		list := slices.Clone(axes)
+		for i := range list {
+			if list[i] < 0 {
+				list[i] += len(view) + len(list)
+			}
+		}
+		slices.Sort(list)
+		for _, i := range list {
+			if i < 0 || i > len(view) || len(view) == wire.MaxRank {
+				return fmt.Errorf("axes %v do not fit", axes)
+			}
+			view = slices.Insert(view, i, inserted)
+		}
+		return im.set(o, x.as(view))
+	}
 	return im.follow(o, func(c *value) (*value, error) {
-		rank := len(c.shape) + len(axes)
-		if rank > wire.MaxRank {
-			return nil, errors.New("too many dimensions")
-		}
-		shape := make([]int, rank)
-		for _, x := range axes {
-			if x < 0 {
-				x += rank
-			}
-			if x < 0 || x >= rank || shape[x] != 0 {
-				return nil, fmt.Errorf("axes %v do not fit %d dimensions", axes, rank)
-			}
-			shape[x] = 1
-		}
-		rest := c.shape
-		for i := range shape {
-			if shape[i] == 0 {
-				shape[i], rest = rest[0], rest[1:]
-			}
-		}
-		return &value{shape: shape, forms: c.forms, integer: c.integer}, nil
+		shape, err := c.unsqueezed(axes)
+		return &value{shape: shape, forms: c.forms, integer: c.integer}, err
 	})
+}
+
+// unsqueezed is the shape with dimensions of size one inserted.
+func (v *value) unsqueezed(axes []int) ([]int, error) {
+	rank := len(v.shape) + len(axes)
+	if rank > wire.MaxRank {
+		return nil, errors.New("too many dimensions")
+	}
+	shape := make([]int, rank)
+	for i := range shape {
+		shape[i] = -1
+	}
+	for _, x := range axes {
+		if x < 0 {
+			x += rank
+		}
+		if x < 0 || x >= rank || shape[x] != -1 {
+			return nil, fmt.Errorf("axes %v do not fit %d dimensions", axes, rank)
+		}
+		shape[x] = 1
+	}
+	rest := v.shape
+	for i := range shape {
+		if shape[i] == -1 {
+			shape[i], rest = rest[0], rest[1:]
+		}
+	}
+	return shape, nil
 }
 
 func (im *importer) squeeze(o *operator, a *attributes) error {
@@ -224,25 +289,54 @@ func (im *importer) squeeze(o *operator, a *attributes) error {
 	if err != nil {
 		return err
 	}
+	if x := im.input(o, 0); x.image != "" {
+		sizes, err := x.sizes()
+		if err != nil {
+			return err
+		}
+		drop := make([]bool, len(sizes))
+		for _, i := range axes {
+			if i < 0 {
+				i += len(sizes)
+			}
+			if i < 0 || i >= len(sizes) || sizes[i] != constant(1) {
+				return fmt.Errorf("axes %v do not fit an image of %v", axes, sizes)
+			}
+			drop[i] = true
+		}
+		view := []int{}
+		for i, d := range x.views() {
+			if !drop[i] && !(axes == nil && sizes[i] == constant(1)) {
+				view = append(view, d)
+			}
+		}
+		return im.set(o, x.as(view))
+	}
 	return im.follow(o, func(c *value) (*value, error) {
-		drop := make([]bool, len(c.shape))
-		for _, x := range axes {
-			if x < 0 {
-				x += len(c.shape)
-			}
-			if x < 0 || x >= len(c.shape) || c.shape[x] != 1 {
-				return nil, fmt.Errorf("axes %v do not fit shape %v", axes, c.shape)
-			}
-			drop[x] = true
-		}
-		shape := []int{}
-		for i, d := range c.shape {
-			if !drop[i] && !(axes == nil && d == 1) {
-				shape = append(shape, d)
-			}
-		}
-		return &value{shape: shape, forms: c.forms, integer: c.integer}, nil
+		shape, err := c.squeezed(axes)
+		return &value{shape: shape, forms: c.forms, integer: c.integer}, err
 	})
+}
+
+// squeezed is the shape without the given dimensions of size one, nil for all.
+func (v *value) squeezed(axes []int) ([]int, error) {
+	drop := make([]bool, len(v.shape))
+	for _, x := range axes {
+		if x < 0 {
+			x += len(v.shape)
+		}
+		if x < 0 || x >= len(v.shape) || v.shape[x] != 1 {
+			return nil, fmt.Errorf("axes %v do not fit shape %v", axes, v.shape)
+		}
+		drop[x] = true
+	}
+	shape := []int{}
+	for i, d := range v.shape {
+		if !drop[i] && !(axes == nil && d == 1) {
+			shape = append(shape, d)
+		}
+	}
+	return shape, nil
 }
 
 func (im *importer) concatComputed(o *operator, a *attributes) error {
@@ -270,14 +364,11 @@ func (im *importer) concatComputed(o *operator, a *attributes) error {
 	})
 }
 
-func (im *importer) slice(o *operator, a *attributes) error {
-	if im.input(o, 0).image != "" {
-		return errors.New("cropping an image is not supported")
-	}
+func (im *importer) sliceComputed(o *operator, given [4]*value) error {
 	return im.follow(o, func(c *value) (*value, error) {
 		var p [4][]int // starts, ends, axes, steps
-		for i := range p {
-			if v := im.input(o, 1+i); v != nil {
+		for i, v := range given {
+			if v != nil {
 				var err error
 				if p[i], err = v.integers(); err != nil {
 					return nil, err
@@ -323,10 +414,34 @@ func (im *importer) slice(o *operator, a *attributes) error {
 }
 
 func (im *importer) reshape(o *operator, a *attributes) error {
-	if im.input(o, 0).image != "" {
-		return errors.New("reshaping an image is not supported")
+	zero := a.int("allowzero", 0, 0, 1) // opset 14
+	if x := im.input(o, 0); x.image != "" {
+		x, err := im.picture(o, 0)
+		if err != nil {
+			return err
+		}
+		c, err := im.input(o, 1).computed()
+		if err != nil {
+			return fmt.Errorf("shape: %w", err)
+		}
+		want := slices.Clone(c.forms)
+		for i, t := range want {
+			if t == (form{}) && zero == 0 {
+				if i >= len(x.views()) {
+					return fmt.Errorf("shape %v for an image of %v", want, x.dims)
+				}
+				switch d := x.views()[i]; d {
+				case inserted:
+					want[i] = constant(1)
+				case merged:
+					want[i] = form{k: -1}
+				default:
+					want[i] = x.dims[d]
+				}
+			}
+		}
+		return im.reshapeImage(o, x, want)
 	}
-	a.int("allowzero", 0, 0, 0)
 	return im.follow(o, func(c *value) (*value, error) {
 		want, err := im.input(o, 1).integers()
 		if err != nil {
@@ -336,7 +451,7 @@ func (im *importer) reshape(o *operator, a *attributes) error {
 		known, open := 1, -1
 		for i, d := range shape {
 			switch {
-			case d == 0 && i < len(c.shape):
+			case d == 0 && i < len(c.shape) && zero == 0:
 				shape[i] = c.shape[i]
 			case d == -1 && open < 0:
 				open = i
@@ -358,6 +473,35 @@ func (im *importer) reshape(o *operator, a *attributes) error {
 		}
 		return &value{shape: shape, forms: c.forms, integer: c.integer}, nil
 	})
+}
+
+// flatten makes a matrix; of an image, one that has a single pixel.
+func (im *importer) flatten(o *operator, a *attributes) error {
+	x, err := im.picture(o, 0)
+	if err != nil {
+		return err
+	}
+	n := int64(len(x.views()))
+	axis := a.int("axis", 1, -n, n)
+	if axis < 0 {
+		axis += n
+	}
+	sizes, err := x.sizes()
+	if err != nil || a.first != nil {
+		return errors.Join(a.first, err)
+	}
+	want := []form{constant(1), constant(1)}
+	for i, s := range sizes {
+		k := 0
+		if int64(i) >= axis {
+			k = 1
+		}
+		var ok bool
+		if want[k], ok = want[k].times(s); !ok {
+			return fmt.Errorf("an image of %v as a matrix is not supported", sizes)
+		}
+	}
+	return im.reshapeImage(o, x, want)
 }
 
 func (c *value) transposed(perm []int64) *value {
@@ -412,18 +556,38 @@ func (im *importer) constantOfShape(o *operator, a *attributes) error {
 	})
 }
 
+// expandComputed repeats a single number.
+func (im *importer) expandComputed(o *operator) error {
+	return im.follow(o, func(c *value) (*value, error) {
+		shape, err := im.input(o, 1).integers()
+		if err != nil {
+			return nil, err
+		}
+		if slices.Equal(shape, c.shape) {
+			return c, nil
+		}
+		n := 1
+		for _, d := range shape {
+			if d < 1 || d > maxComputed || n*d > maxComputed {
+				return nil, fmt.Errorf("shape %v is not supported", shape)
+			}
+			n *= d
+		}
+		if len(c.forms) != 1 || len(shape) > wire.MaxRank {
+			return nil, fmt.Errorf("expanding shape %v to %v is not supported", c.shape, shape)
+		}
+		return &value{shape: shape, forms: slices.Repeat(c.forms, n), integer: c.integer}, nil
+	})
+}
+
 // cast converts computed numbers between integers and floating point.
 func (im *importer) cast(o *operator, a *attributes) error {
 	to := lookup(a, "to", int64(0))
+	a.int("saturate", 1, 0, 1)  // opset 19, of types that are not read
+	lookup(a, "round_mode", "") // opset 24, likewise
 	x := im.input(o, 0)
 	if x.image != "" {
-		if wire.Type(to) != wire.Float32 {
-			return fmt.Errorf("attribute \"to\" = %d (%s) of an image is not supported", to, wire.Type(to))
-		}
-		return im.set(o, x)
-	}
-	if x.array != nil && x.array.F32 != nil && wire.Type(to) == wire.Float32 { // float16 weights
-		return im.set(o, &value{array: x.array, constant: o.Outputs[0]})
+		return im.castImage(o, x, wire.Type(to))
 	}
 	return im.follow(o, func(c *value) (*value, error) {
 		r := &value{shape: c.shape, forms: slices.Clone(c.forms)}
@@ -448,6 +612,36 @@ func (im *importer) cast(o *operator, a *attributes) error {
 		}
 		return r, nil
 	})
+}
+
+// castLike converts between floating-point types, which is nothing.
+func (im *importer) castLike(o *operator, a *attributes) error {
+	a.int("saturate", 1, 0, 1)
+	lookup(a, "round_mode", "")
+	x, like := im.input(o, 0), im.input(o, 1)
+	isFloat := func(v *value) bool {
+		if v.image != "" {
+			return !v.integer && v.quantized == nil
+		}
+		c := v.known()
+		return c != nil && c.Type.IsFloat()
+	}
+	if !isFloat(x) || !isFloat(like) {
+		return errors.New("of other than floating-point numbers is not supported")
+	}
+	return im.set(o, x)
+}
+
+// castImage does nothing between floating-point types: all arithmetic is in the
+// backend's precision. The classes of an arg-max become numbers.
+func (im *importer) castImage(o *operator, x *value, to wire.Type) error {
+	switch {
+	case x.quantized == nil && x.integer == !to.IsFloat():
+		return im.set(o, x)
+	case x.integer && to.IsFloat():
+		return im.pointwise(o, "Cast", x, nil, nn.Attrs{"to": int64(wire.Float32)})
+	}
+	return fmt.Errorf("attribute \"to\" = %d (%s) of an image is not supported", int64(to), to)
 }
 
 func (im *importer) round(o *operator, a *attributes) error {
@@ -475,14 +669,14 @@ func (im *importer) round(o *operator, a *attributes) error {
 
 // combine applies Add, Sub, Mul or Div to computed tensors, one of which may
 // have a single element.
-func combine(op string, x, y *value) *value {
+func combine(op string, x, y *value) (*value, error) {
 	a, err := x.computed()
 	if err != nil {
-		return broken(err)
+		return broken(err), nil
 	}
 	b, err := y.computed()
 	if err != nil {
-		return broken(err)
+		return broken(err), nil
 	}
 	shape, n := a.shape, len(a.forms)
 	switch {
@@ -491,10 +685,10 @@ func combine(op string, x, y *value) *value {
 	case len(a.forms) == 1 && len(a.shape) <= len(b.shape):
 		shape, n = b.shape, len(b.forms)
 	default:
-		return broken(fmt.Errorf("combining sizes of shape %v and %v is not supported", a.shape, b.shape))
+		return broken(fmt.Errorf("combining sizes of shape %v and %v is not supported", a.shape, b.shape)), nil
 	}
 	if a.integer != b.integer {
-		return broken(fmt.Errorf("%s of different types", op))
+		return broken(fmt.Errorf("%s of different types", op)), nil
 	}
 	r := &value{shape: shape, integer: a.integer, forms: make([]form, n)}
 	for i := range r.forms {
@@ -513,14 +707,19 @@ func combine(op string, x, y *value) *value {
 			f = p.scale(1 / q.k)
 			if a.integer && p.fixed() {
 				f.k = math.Trunc(f.k) // integer division rounds towards zero
+			} else if a.integer && !f.whole() && q.k > 0 && p.positive() { // likewise
+				var err error
+				if f, err = floorDiv(p, int(q.k)); err != nil {
+					return nil, err
+				}
 			}
 		default:
-			return broken(fmt.Errorf("%s of %v and %v is not supported", op, p, q))
+			return broken(fmt.Errorf("%s of %v and %v is not supported", op, p, q)), nil
 		}
 		if !f.exact() || r.integer && !f.whole() {
-			return broken(fmt.Errorf("%s of %v and %v is not exact", op, p, q))
+			return broken(fmt.Errorf("%s of %v and %v is not exact", op, p, q)), nil
 		}
 		r.forms[i] = f
 	}
-	return r
+	return r, nil
 }

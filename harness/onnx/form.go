@@ -82,6 +82,20 @@ func (a form) ratio(b form) (int, bool) {
 	return 0, false
 }
 
+// positive reports whether the number is not below zero for any size.
+func (a form) positive() bool { return min(a.n, a.h, a.w) >= 0 && a.n+a.h+a.w+a.k >= 0 }
+
+// times is the product, if it is linear in the sizes.
+func (a form) times(b form) (form, bool) {
+	switch {
+	case b.fixed():
+		return a.scale(b.k), true
+	case a.fixed():
+		return b.scale(a.k), true
+	}
+	return form{}, false
+}
+
 func (a form) String() string {
 	s := ""
 	for _, t := range []struct {

@@ -164,8 +164,8 @@ func refusals() []refusal {
 	}
 	return []refusal{
 		{"no operator set", func(b *builder) { b.opset = 0 }, []string{"operator set"}},
-		{"old operator set", func(b *builder) { b.opset = 10 }, []string{"operator set 10"}},
-		{"new operator set", func(b *builder) { b.opset = 18 }, []string{"operator set 18"}},
+		{"old operator set", func(b *builder) { b.opset = 6 }, []string{"operator set 6"}},
+		{"new operator set", func(b *builder) { b.opset = 29 }, []string{"operator set 29"}},
 		{"two graphs", func(b *builder) { b.modelTail = field1(7, nil) }, []string{"two graphs"}},
 		{"functions", func(b *builder) { b.modelTail = field1(25, nil) }, []string{"functions"}},
 		{"training", func(b *builder) { b.modelTail = field1(20, nil) }, []string{"training"}},
@@ -177,7 +177,7 @@ func refusals() []refusal {
 			b.nodes[0] = rawNodeBytes("conv", "Conv", []string{"w", "w"}, []string{"c"})
 		}, []string{"0 inputs"}},
 		{"two inputs", func(b *builder) { b.inputs = append(b.inputs, rawValueBytes("x2", uint64(wire.Float32), 1)) }, []string{"2 inputs"}},
-		{"input of wrong type", func(b *builder) { b.inputs[0] = rawValueBytes("x", 10, -1, 1, -1, -1) }, []string{`"x"`, "float16"}},
+		{"input of wrong type", func(b *builder) { b.inputs[0] = rawValueBytes("x", uint64(wire.Uint8), -1, 1, -1, -1) }, []string{`"x"`, "uint8"}},
 		{"input of wrong rank", func(b *builder) { b.inputs[0] = rawValueBytes("x", uint64(wire.Float32), -1, 1, -1) }, []string{`"x"`, "[N,C,H,W]"}},
 		{"input that is a sequence", func(b *builder) { b.inputs[0] = append(field1(1, []byte("x")), field1(2, field1(4, nil))...) }, []string{`"x"`, "no tensor"}},
 		{"output declared otherwise", func(b *builder) { b.outputs[0] = rawValueBytes("y", uint64(wire.Float32), -1, 3, -1, -1) }, []string{`"y"`, "declared"}},
@@ -246,7 +246,7 @@ func refusals() []refusal {
 		{"softmax axis", second("Softmax", []string{"c"}, intAttr("axis", 4)), []string{`"second"`, "Softmax", `"axis"`}},
 		{"concat of batches", second("Concat", []string{"c", "c"}, intAttr("axis", 0)), []string{`"second"`, "Concat", `"axis"`}},
 		{"add of different channels", second("Add", []string{"c", "x"}), []string{`"second"`, "Add", "different size"}},
-		{"add of a constant", second("Add", []string{"c", "b"}), []string{`"second"`, "Add", "constant"}},
+		{"add of a constant", second("Add", []string{"c", "b"}), []string{`"second"`, "Add", "different size"}},
 		{"pool without kernel", second("MaxPool", []string{"c"}), []string{`"second"`, "MaxPool", `"kernel_shape"`}},
 		{"pool in the padding", second("MaxPool", []string{"c"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})), attr("pads", wire.AttrInts, 8, varints([]int64{2, 2, 2, 2}))), []string{`"second"`, "MaxPool", `"pads"`}},
 		{"average beyond the padding", func(b *builder) {
@@ -255,30 +255,75 @@ func refusals() []refusal {
 				attr("strides", wire.AttrInts, 8, varints([]int64{2, 2})), intAttr("ceil_mode", 1), intAttr("count_include_pad", 1))(b)
 		}, []string{`"second"`, "AveragePool", `"ceil_mode"`, `"count_include_pad"`}},
 		{"resize without scales", second("Resize", []string{"c", ""}), []string{`"second"`, "Resize", "scales"}},
-		{"resize cubic", second("Resize", []string{"c", "", "b"}, attr("mode", wire.AttrString, 4, []byte("cubic"))), []string{`"second"`, "Resize", `"mode"`, "cubic"}},
+		{"resize by another kernel", second("Resize", []string{"c", "", "b"}, attr("mode", wire.AttrString, 4, []byte("lanczos"))), []string{`"second"`, "Resize", `"mode"`, "lanczos"}},
 		{"resize crop", second("Resize", []string{"c", "", "b"}, attr("coordinate_transformation_mode", wire.AttrString, 4, []byte("tf_crop_and_resize"))), []string{`"second"`, "Resize", "tf_crop_and_resize"}},
 		{"resize by two scales", second("Resize", []string{"c", "", "b"}), []string{`"second"`, "Resize", "2 scales"}},
-		{"resize by a fraction", func(b *builder) {
+		{"resize by no fraction", func(b *builder) {
 			second("Resize", []string{"c", "", "s"})(b)
-			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 1.5, 2}}))
-		}, []string{`"second"`, "Resize", "1.5"}},
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 1.23456, 2}}))
+		}, []string{`"second"`, "Resize", "1.23456"}},
+		{"resize of channels", func(b *builder) {
+			second("Resize", []string{"c", "", "s"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 2, 2, 2}}))
+		}, []string{`"second"`, "Resize", "dimension 1"}},
 		{"resize by a giant", func(b *builder) {
 			second("Resize", []string{"c", "", "s"})(b)
 			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 1e9, 2}}))
 		}, []string{`"second"`, "Resize", "scale"}},
-		{"padding", func(b *builder) {
+		{"padding of the batch", func(b *builder) {
 			second("Pad", []string{"c", "p"})(b)
-			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "p", Shape: []int{8}, Ints: []int64{0, 0, 1, 0, 0, 0, 0, 0}}))
-		}, []string{`"second"`, "Pad", "pad 2 is +1"}},
-		{"transposed output", second("Transpose", []string{"c"}, attr("perm", wire.AttrInts, 8, varints([]int64{0, 2, 3, 1}))), []string{`"y"`, "no image"}},
-		{"relu of a transposed image", func(b *builder) {
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "p", Shape: []int{8}, Ints: []int64{1, 0, 0, 0, 0, 0, 0, 0}}))
+		}, []string{`"second"`, "Pad", "batch"}},
+		{"giant padding", func(b *builder) {
+			second("Pad", []string{"c", "p"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "p", Shape: []int{8}, Ints: []int64{0, 0, 1 << 40, 0, 0, 0, 0, 0}}))
+		}, []string{`"second"`, "Pad"}},
+		{"padding that reflects channels", func(b *builder) {
+			second("Pad", []string{"c", "p"}, attr("mode", wire.AttrString, 4, []byte("reflect")))(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "p", Shape: []int{8}, Ints: []int64{0, 1, 0, 0, 0, 0, 0, 0}}))
+		}, []string{`"second"`, "Pad", `"mode"`}},
+		{"slice to nothing", func(b *builder) {
+			second("Slice", []string{"c", "z", "z", "one"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "z", Shape: []int{1}, Ints: []int64{0}}), tensorBytes(&nn.Tensor{Name: "one", Shape: []int{1}, Ints: []int64{1}}))
+		}, []string{`"second"`, "Slice", "nothing"}},
+		{"slice backwards", func(b *builder) {
+			second("Slice", []string{"c", "s", "z", "s", "s"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "z", Shape: []int{1}, Ints: []int64{0}}), tensorBytes(&nn.Tensor{Name: "s", Shape: []int{1}, Ints: []int64{-1}}))
+		}, []string{`"second"`, "Slice", "step -1"}},
+		{"division by a constant of another rank", func(b *builder) {
+			second("Div", []string{"c", "d"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "d", Shape: []int{1, 1, 2, 1, 1}, Data: make([]float32, 2)}))
+		}, []string{`"second"`, "Div", "dimensions"}},
+		{"power", func(b *builder) {
+			second("Pow", []string{"c", "d"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "d", Shape: []int{}, Data: []float32{1.7}}))
+		}, []string{`"second"`, "Pow", "1.7"}},
+		{"mean of the batch", second("ReduceMean", []string{"c"}, attr("axes", wire.AttrInts, 8, varints([]int64{0}))), []string{`"second"`, "ReduceMean", "batch"}},
+		{"pixels as channels", func(b *builder) {
+			second("Reshape", []string{"c", "s"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{2}, Ints: []int64{0, -1}}))
+		}, []string{`"second"`, "Reshape"}},
+		{"quantised numbers", func(b *builder) {
+			b.nodes[1] = rawNodeBytes("quant", "QuantizeLinear", []string{"c", "s"}, []string{"q"})
+			b.nodes = append(b.nodes, rawNodeBytes("second", "Relu", []string{"q"}, []string{"y"}))
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{}, Data: []float32{1}}))
+		}, []string{`"second"`, "Relu", "quantised"}},
+		{"drop-out in training", func(b *builder) {
+			second("Dropout", []string{"c", "", "t"})(b)
+			b.tensors = append(b.tensors, rawTensorBytes("t", uint64(wire.Bool), []byte{1}))
+		}, []string{`"second"`, "Dropout", "model.eval()"}},
+		{"convolution of a transposed image", func(b *builder) {
 			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
-			b.nodes[2] = rawNodeBytes("relu", "Relu", []string{"d"}, []string{"y"})
-		}, []string{`"relu"`, "Relu", "transposed"}},
-		{"batch normalization in training mode", second("BatchNormalization", []string{"c", "b", "b", "b", "b"}, intAttr("training_mode", 1)), []string{`"second"`, "BatchNormalization", `"training_mode"`}},
+			b.nodes[2] = rawNodeBytes("second", "MaxPool", []string{"d"}, []string{"y"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})))
+		}, []string{`"second"`, "MaxPool", "transposed"}},
+		{"transposed and not", func(b *builder) {
+			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
+			b.nodes[2] = rawNodeBytes("second", "Add", []string{"c", "d"}, []string{"y"})
+		}, []string{`"second"`, "Add", "orders"}},
+		{"batch normalization in training mode", second("BatchNormalization", []string{"c", "b", "b", "b", "b"}, intAttr("training_mode", 1)), []string{`"second"`, "BatchNormalization", `"training_mode"`, "model.eval()"}},
 		{"second output", func(b *builder) {
-			b.nodes[1] = rawNodeBytes("second", "MaxPool", []string{"c"}, []string{"y", "i"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})))
-		}, []string{`"second"`, "MaxPool", `"i"`}},
+			b.nodes[1] = rawNodeBytes("second", "MaxPool", []string{"c"}, []string{"i", "y"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})))
+		}, []string{`"second"`, "MaxPool", `"y"`}},
 		{"sizes times sizes", func(b *builder) {
 			b.nodes = slices.Insert(b.nodes, 1,
 				rawNodeBytes("shape", "Shape", []string{"c"}, []string{"s"}),

@@ -5,21 +5,24 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
-// Operator sets that importGraph knows the semantics of.
+// Operator sets that importGraph knows the semantics of. MaxOpset is the newest
+// that onnx has released.
 const (
-	minOpset = 11
-	maxOpset = 17
+	minOpset = 7
+	maxOpset = 28
 )
 
 // maxUnit bounds the divisibility that an import may assume of image sizes.
 const maxUnit = 1024
 
-// importGraph states the file's operators in the form of package nn.
+// importGraph states the file's operators, as far as the named output needs
+// them, in the form of package nn. No name means the first output.
 //
 // Exporters compute sizes inside the network (Shape, Gather, Mul, Concat, …)
 // and resize or pad to them. The importer follows these computations with
@@ -28,30 +31,31 @@ const maxUnit = 1024
 // H and W in units of m and begins again with a larger m where one does not
 // divide. What was decided under that assumption holds only for sizes that are
 // multiples of m, and the graph says so (nn.Graph.Multiple).
-func (f *file) importGraph() (*nn.Graph, error) {
+func (f *file) importGraph(output string) (*nn.Graph, error) {
 	if f.Opset < minOpset || f.Opset > maxOpset {
 		return nil, fmt.Errorf("operator set %d is not supported; %d to %d are", f.Opset, minOpset, maxOpset)
 	}
-	if len(f.Inputs) != 1 || len(f.Outputs) != 1 {
-		return nil, fmt.Errorf("%d inputs and %d outputs: networks with one of each are supported", len(f.Inputs), len(f.Outputs))
+	if len(f.Inputs) != 1 || len(f.Outputs) == 0 {
+		return nil, fmt.Errorf("%d inputs and %d outputs: networks with one input are supported", len(f.Inputs), len(f.Outputs))
 	}
-	for _, v := range []struct {
-		wire.Value
-		what string
-	}{{f.Inputs[0], "input"}, {f.Outputs[0], "output"}} {
-		if v.Type != wire.Float32 {
-			return nil, fmt.Errorf("%s %q has type %s; float32 is supported", v.what, v.Name, v.Type)
+	in, out := f.Inputs[0], f.Outputs[0]
+	if output != "" {
+		i := slices.IndexFunc(f.Outputs, func(v wire.Value) bool { return v.Name == output })
+		if i < 0 {
+			return nil, fmt.Errorf("no output %q; there are %q", output, f.outputNames())
 		}
+		out = f.Outputs[i]
 	}
-	if in := f.Inputs[0]; !in.Known || len(in.Dims) != 4 || in.Dims[1] == 0 {
+	if !in.Type.IsFloat() {
+		return nil, fmt.Errorf("input %q has type %s; floating-point numbers are supported", in.Name, in.Type)
+	}
+	if !in.Known || len(in.Dims) != 4 {
 		return nil, fmt.Errorf("input %q has shape %v; [N,C,H,W] with a fixed C is supported", in.Name, in.Dims)
 	}
-	if out := f.Outputs[0]; out.Known && len(out.Dims) != 4 {
-		return nil, fmt.Errorf("output %q has shape %v; four dimensions [N,K,H,W] are supported", out.Name, out.Dims)
-	}
+	f.operators = f.needed(out.Name)
 	unit := 1
 	for {
-		im := &importer{file: f, unit: unit, values: map[string]*value{}, used: map[string]bool{},
+		im := &importer{file: f, in: in, out: out, unit: unit, values: map[string]*value{}, used: map[string]bool{},
 			valueNames: map[string]bool{}, nodeNames: map[string]bool{}}
 		g, err := im.run()
 		var finer *finerError
@@ -64,6 +68,30 @@ func (f *file) importGraph() (*nn.Graph, error) {
 	}
 }
 
+func (f *file) outputNames() []string {
+	var r []string
+	for _, v := range f.Outputs {
+		r = append(r, v.Name)
+	}
+	return r
+}
+
+// needed lists the operators that a value is computed by, in their order.
+func (f *file) needed(name string) []*operator {
+	need := map[string]bool{name: true}
+	var r []*operator
+	for _, o := range slices.Backward(f.operators) {
+		if slices.ContainsFunc(o.Outputs, func(s string) bool { return s != "" && need[s] }) {
+			for _, in := range o.Inputs {
+				need[in] = true
+			}
+			r = append(r, o)
+		}
+	}
+	slices.Reverse(r)
+	return r
+}
+
 // finerError asks for an import with a larger unit.
 type finerError struct{ factor int }
 
@@ -73,9 +101,11 @@ func (e *finerError) Error() string {
 
 type importer struct {
 	*file
+	in, out wire.Value
 	unit    int
 	assumed bool // a decision holds only for multiples of unit
 	values  map[string]*value
+	images  []*value        // every image that a node computes, in order
 	used    map[string]bool // constants that the nodes need
 	extra   []*nn.Tensor    // constants that are no initialisers
 	nodes   []*nn.Node
@@ -83,37 +113,34 @@ type importer struct {
 	valueNames, nodeNames map[string]bool // taken
 }
 
-// value is what a name in the file stands for: an image in the network, a
-// constant, or a small tensor computed from sizes.
-type value struct {
-	image    string      // the nn value's name
-	dims     []form      // of an image, without transposition
-	perm     []int       // the image is to be transposed so
-	array    *wire.Array // constant
-	constant string      // its name
-	shape    []int       // of a computed tensor
-	forms    []form      // its elements
-	integer  bool        // its element type
-	broken   string      // a computed tensor that could not be followed, and why
-}
-
 func (im *importer) run() (*nn.Graph, error) {
-	in := im.Inputs[0]
+	view, err := im.layout()
+	if err != nil {
+		return nil, err
+	}
 	dims := make([]form, 4)
-	for i, d := range in.Dims {
+	for i, d := range im.in.Dims {
+		at := i
+		if view != nil {
+			at = view[i]
+		}
 		switch {
 		case d > 0:
-			dims[i] = constant(d)
-		case i == 0:
-			dims[i] = form{n: 1}
-		case i == 2:
-			dims[i] = form{h: float64(im.unit)}
-		case i == 3:
-			dims[i] = form{w: float64(im.unit)}
+			dims[at] = constant(d)
+		case at == 0:
+			dims[at] = form{n: 1}
+		case at == 1:
+			return nil, fmt.Errorf("input %q has shape %v; [N,C,H,W] with a fixed C is supported", im.in.Name, im.in.Dims)
+		case at == 2:
+			dims[at] = form{h: float64(im.unit)}
+		case at == 3:
+			dims[at] = form{w: float64(im.unit)}
 		}
 	}
-	im.values[in.Name] = &value{image: in.Name, dims: dims}
-	im.valueNames[in.Name] = true
+	v := &value{image: im.in.Name, dims: dims, view: view}
+	im.values[im.in.Name] = v
+	im.images = append(im.images, v)
+	im.valueNames[im.in.Name] = true
 	for _, t := range im.Tensors {
 		im.values[t.Name] = &value{array: im.constants[t.Name], constant: t.Name}
 		im.valueNames[t.Name] = true
@@ -132,14 +159,34 @@ func (im *importer) run() (*nn.Graph, error) {
 	return im.graph()
 }
 
+// layout is the view of the input: [N,H,W,C] where all that reads it turns it
+// into [N,C,H,W] first, as networks that come from TensorFlow do.
+func (im *importer) layout() ([]int, error) {
+	readers := 0
+	for _, o := range im.operators {
+		if !slices.Contains(o.Inputs, im.in.Name) {
+			continue
+		}
+		perm, _ := o.values["perm"].([]int64)
+		if o.Op != "Transpose" || !slices.Equal(perm, []int64{0, 3, 1, 2}) {
+			return nil, nil
+		}
+		readers++
+	}
+	if readers == 0 {
+		return nil, errors.New("the output does not depend on the input: there is no network")
+	}
+	return []int{0, 2, 3, 1}, nil
+}
+
 func (im *importer) operator(o *operator) error {
 	r, ok := rules[o.Op]
 	if !ok {
 		return errors.New("the operator is not supported")
 	}
 	for i, out := range o.Outputs[1:] {
-		if out != "" {
-			return fmt.Errorf("output %d (%q) is not supported", i+1, out)
+		if out != "" && !r.several {
+			im.values[out] = broken(fmt.Errorf("output %d (%q) of %s is not supported", i+1, out, o.Label()))
 		}
 	}
 	if n := len(o.Inputs); n < r.least || n > r.most {
@@ -151,27 +198,71 @@ func (im *importer) operator(o *operator) error {
 		}
 	}
 	a := &attributes{o: o, seen: map[string]bool{}}
-	if err := r.apply(im, o, a); err != nil {
+	apply := r.apply
+	if r.fold != nil && im.folds(o) {
+		apply = func(im *importer, o *operator, a *attributes) error { return im.fold(o, a, r.fold) }
+	}
+	if err := apply(im, o, a); err != nil {
 		return err
 	}
 	return a.err()
 }
 
+// graph puts the nodes together that the output needs. An output that the file
+// gives in another order of dimensions, or without those of size one, is the
+// image [N,K,H,W].
 func (im *importer) graph() (*nn.Graph, error) {
-	in, out := im.Inputs[0], im.Outputs[0]
+	in, out := im.in, im.out
 	v := im.values[out.Name]
-	if v.image == "" || v.perm != nil {
-		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input", out.Name)
+	if v == nil || v.broken != "" || v.image == "" || v.quantized != nil || slices.Contains(v.view, merged) {
+		why := ""
+		if v != nil && v.broken != "" {
+			why = ": " + v.broken
+		}
+		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input%s", out.Name, why)
 	}
-	g := &nn.Graph{Name: im.Name, Nodes: im.nodes, Input: nn.Value{Name: in.Name, Shape: in.Dims}}
+	if v.image == in.Name {
+		return nil, errors.New("the output is the input: there is no network")
+	}
+	if ok := out.Type.IsFloat() || v.integer; !ok {
+		return nil, fmt.Errorf("output %q has type %s; floating-point numbers, and integers of an ArgMax, are supported", out.Name, out.Type)
+	}
+	if v.spread || v.integer {
+		o := &operator{Node: &wire.Node{Outputs: []string{out.Name}}}
+		var err error
+		if v.spread {
+			v, err = im.materialized(o, v)
+		} else {
+			w := *v
+			w.image, err = im.node(o, "Cast", []string{v.image}, nn.Attrs{"to": int64(wire.Float32)}, v.dims)
+			v = &w
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	g := &nn.Graph{Name: im.Name, Nodes: im.nodes, Input: nn.Value{Name: in.Name, Shape: make([]int, 4)}}
+	for i, d := range im.values[in.Name].dims {
+		if k, fixed := d.integer(); fixed {
+			g.Input.Shape[i] = k
+		}
+	}
 	g.Output = nn.Value{Name: out.Name, Shape: make([]int, 4)}
 	for i, d := range v.dims {
-		k, fixed := d.integer()
-		if fixed {
+		if k, fixed := d.integer(); fixed {
 			g.Output.Shape[i] = k
 		}
-		if out.Known && out.Dims[i] > 0 && !(fixed && k == out.Dims[i]) {
-			return nil, fmt.Errorf("graph output %q is declared with shape %v (0: dynamic), its dimension %d is %v", out.Name, out.Dims, i, d)
+	}
+	sizes, err := v.sizes()
+	if err != nil {
+		return nil, err
+	}
+	if out.Known && len(out.Dims) != len(sizes) {
+		return nil, fmt.Errorf("graph output %q is declared with shape %v, it has %d dimensions", out.Name, out.Dims, len(sizes))
+	}
+	for i, d := range out.Dims {
+		if k, fixed := sizes[i].integer(); d > 0 && !(fixed && k == d) {
+			return nil, fmt.Errorf("graph output %q is declared with shape %v (0: dynamic), its dimension %d is %v", out.Name, out.Dims, i, sizes[i])
 		}
 	}
 	if m, ok := im.Metadata[multipleKey]; ok { // from an earlier import
@@ -183,26 +274,26 @@ func (im *importer) graph() (*nn.Graph, error) {
 	if im.assumed && im.unit > 1 {
 		g.Multiple = nn.LCM(max(1, g.Multiple), im.unit)
 	}
-	if v.image != out.Name { // operators that changed nothing stood between
-		if v.image == in.Name {
-			return nil, errors.New("the output is the input: there is no network")
-		}
-		for _, n := range g.Nodes {
-			for _, s := range [][]string{n.Inputs, n.Outputs} {
-				for i := range s {
-					if s[i] == v.image {
-						s[i] = out.Name
-					}
-				}
-			}
+	if v.image != out.Name {
+		im.rename(v.image, out.Name)
+	}
+	g.Nodes = live(g.Nodes, out.Name)
+	needed := map[string]bool{}
+	for _, n := range g.Nodes {
+		for _, in := range n.Inputs {
+			needed[in] = true
 		}
 	}
 	for _, t := range im.Tensors {
-		if im.used[t.Name] {
+		if im.used[t.Name] && needed[t.Name] {
 			g.Tensors = append(g.Tensors, newTensor(t.Name, im.constants[t.Name]))
 		}
 	}
-	g.Tensors = append(g.Tensors, im.extra...)
+	for _, t := range im.extra {
+		if needed[t.Name] {
+			g.Tensors = append(g.Tensors, t)
+		}
+	}
 	g.AssignRoles()
 	if err := g.Check(); err != nil {
 		return nil, err
@@ -210,27 +301,88 @@ func (im *importer) graph() (*nn.Graph, error) {
 	return g, nil
 }
 
+// rename gives the value that the output shows its name: operators that
+// changed nothing, or only the order of dimensions, stood between. A value of
+// that name that is in the way takes the other's.
+func (im *importer) rename(from, to string) {
+	for _, n := range im.nodes {
+		for _, s := range [][]string{n.Inputs, n.Outputs} {
+			for i := range s {
+				switch s[i] {
+				case from:
+					s[i] = to
+				case to:
+					s[i] = from
+				}
+			}
+		}
+	}
+}
+
+// live lists the nodes that a value is computed by, in their order.
+func live(nodes []*nn.Node, name string) []*nn.Node {
+	need := map[string]bool{name: true}
+	var r []*nn.Node
+	for _, n := range slices.Backward(nodes) {
+		if need[n.Outputs[0]] {
+			for _, in := range n.Inputs {
+				need[in] = true
+			}
+			r = append(r, n)
+		}
+	}
+	slices.Reverse(r)
+	return r
+}
+
 func newTensor(name string, a *wire.Array) *nn.Tensor {
 	return &nn.Tensor{Name: name, Shape: a.Shape, Data: a.F32, Ints: a.Ints}
 }
 
-// emit appends a node that computes an image.
+// node appends a node that computes an image and returns the image's name,
+// which no name of the file is.
+func (im *importer) node(o *operator, op string, inputs []string, attrs nn.Attrs, dims []form) (string, error) {
+	if err := inRange(dims); err != nil {
+		return "", err
+	}
+	name := o.Outputs[0] + "." + strings.ToLower(op)
+	out := im.fresh(im.valueNames, name)
+	im.append(im.fresh(im.nodeNames, name), op, inputs, attrs, out, dims)
+	return out, nil
+}
+
+// emit appends a node that computes the operator's output, an image.
 func (im *importer) emit(o *operator, op string, inputs []string, attrs nn.Attrs, dims []form) error {
-	for i, d := range dims {
-		if k, fixed := d.integer(); fixed && k < 1 || !d.whole() || !d.exact() {
-			return fmt.Errorf("dimension %d of the output is %v, which is out of range", i, d)
-		}
+	if err := inRange(dims); err != nil {
+		return err
 	}
 	name := o.Name
 	if name == "" { // the specification allows nodes without names
 		name = im.fresh(im.nodeNames, o.Outputs[0])
 	}
+	im.values[o.Outputs[0]] = im.append(name, op, inputs, attrs, o.Outputs[0], dims)
+	return nil
+}
+
+func (im *importer) append(name, op string, inputs []string, attrs nn.Attrs, out string, dims []form) *value {
 	for len(inputs) > 0 && inputs[len(inputs)-1] == "" {
 		inputs = inputs[:len(inputs)-1]
 	}
-	out := o.Outputs[0]
+	if attrs == nil {
+		attrs = nn.Attrs{}
+	}
 	im.nodes = append(im.nodes, &nn.Node{Name: name, Op: op, Inputs: inputs, Outputs: []string{out}, Attrs: attrs})
-	im.values[out] = &value{image: out, dims: dims}
+	v := &value{image: out, dims: dims}
+	im.images = append(im.images, v)
+	return v
+}
+
+func inRange(dims []form) error {
+	for i, d := range dims {
+		if k, fixed := d.integer(); fixed && k < 1 || !d.whole() || !d.exact() {
+			return fmt.Errorf("dimension %d of the output is %v, which is out of range", i, d)
+		}
+	}
 	return nil
 }
 
@@ -238,72 +390,6 @@ func (im *importer) emit(o *operator, op string, inputs []string, attrs nn.Attrs
 func (im *importer) set(o *operator, v *value) error {
 	im.values[o.Outputs[0]] = v
 	return nil
-}
-
-// input returns the operator's i-th input, nil where it is omitted.
-func (im *importer) input(o *operator, i int) *value {
-	if i >= len(o.Inputs) || o.Inputs[i] == "" {
-		return nil
-	}
-	return im.values[o.Inputs[i]]
-}
-
-// image returns the operator's i-th input, which must be an image.
-func (im *importer) image(o *operator, i int) (*value, error) {
-	v := im.input(o, i)
-	switch {
-	case v == nil:
-		return nil, fmt.Errorf("input %d is missing", i)
-	case v.image == "":
-		return nil, fmt.Errorf("input %d (%q) is no image computed from the network's input", i, o.Inputs[i])
-	case v.perm != nil:
-		return nil, fmt.Errorf("input %d (%q) is transposed by %v, which only Softmax is supported on", i, o.Inputs[i], v.perm)
-	}
-	return v, nil
-}
-
-// weight returns the name and array of the operator's i-th input, a float32
-// constant of the given shape (-1: any size).
-func (im *importer) weight(o *operator, i int, shape ...int) (string, *wire.Array, error) {
-	v := im.input(o, i)
-	if v == nil {
-		return "", nil, fmt.Errorf("input %d is missing", i)
-	}
-	if v.array == nil {
-		return "", nil, fmt.Errorf("input %d (%q) is computed by the network; constants are supported", i, o.Inputs[i])
-	}
-	if v.array.F32 == nil {
-		return "", nil, fmt.Errorf("input %d (%q) is not of type float32", i, o.Inputs[i])
-	}
-	ok := len(v.array.Shape) == len(shape)
-	for j := range shape {
-		ok = ok && (shape[j] == v.array.Shape[j] || shape[j] < 0)
-	}
-	if !ok {
-		return "", nil, fmt.Errorf("input %d (%q) has shape %v, needs %v (-1: any)", i, o.Inputs[i], v.array.Shape, shape)
-	}
-	im.use(v)
-	return v.constant, v.array, nil
-}
-
-// use marks a constant as needed by the graph.
-func (im *importer) use(v *value) {
-	if im.used[v.constant] {
-		return
-	}
-	im.used[v.constant] = true
-	if im.constants[v.constant] == nil {
-		im.extra = append(im.extra, newTensor(v.constant, v.array))
-	}
-}
-
-// fresh returns a name that is not taken yet.
-func (im *importer) fresh(taken map[string]bool, name string) string {
-	for taken[name] {
-		name += "_"
-	}
-	taken[name] = true
-	return name
 }
 
 // floor divides a size by a stride and rounds down.
@@ -320,99 +406,4 @@ func (im *importer) decided(forms ...form) {
 	for _, f := range forms {
 		im.assumed = im.assumed || f.sized()
 	}
-}
-
-// attributes gives typed access to an operator's attributes and finds those
-// that nobody asked for.
-type attributes struct {
-	o     *operator
-	seen  map[string]bool
-	first error
-}
-
-func (a *attributes) get(name string) any {
-	a.seen[name] = true
-	return a.o.values[name]
-}
-
-func (a *attributes) fail(format string, args ...any) {
-	if a.first == nil {
-		a.first = fmt.Errorf(format, args...)
-	}
-}
-
-func lookup[T any](a *attributes, name string, def T) T {
-	switch v := a.get(name).(type) {
-	case nil:
-		return def
-	case T:
-		return v
-	default:
-		a.fail("attribute %q has type %T, needs %T", name, v, def)
-		return def
-	}
-}
-
-// int returns an attribute that must lie from least to most.
-func (a *attributes) int(name string, def, least, most int64) int64 {
-	v := lookup(a, name, def)
-	if v < least || v > most {
-		a.fail("attribute %q = %d is not supported (from %d to %d are)", name, v, least, most)
-		return def
-	}
-	return v
-}
-
-// ints returns an attribute with n elements from least to most.
-func (a *attributes) ints(name string, def []int64, n int, least, most int64) []int64 {
-	v := lookup(a, name, def)
-	if v == nil {
-		return nil
-	}
-	if len(v) != n {
-		a.fail("attribute %q = %v has %d elements, %d are supported", name, v, len(v), n)
-		return def
-	}
-	for _, x := range v {
-		if x < least || x > most {
-			a.fail("attribute %q = %v is not supported (from %d to %d are)", name, v, least, most)
-			return def
-		}
-	}
-	return v
-}
-
-// oneOf returns a string attribute that must be one of the choices, the first
-// of which is the default.
-func (a *attributes) oneOf(name string, choices ...string) string {
-	v := lookup(a, name, choices[0])
-	if !slices.Contains(choices, v) {
-		a.fail("attribute %q = %q is not supported (%q are)", name, v, choices)
-	}
-	return v
-}
-
-// keep copies the named attributes that the operator has.
-func (a *attributes) keep(names ...string) nn.Attrs {
-	attrs := nn.Attrs{}
-	for _, n := range names {
-		if v, ok := a.o.values[n]; ok {
-			attrs[n] = v
-		}
-		a.seen[n] = true
-	}
-	return attrs
-}
-
-// err is the first complaint, or that of an attribute nobody asked for.
-func (a *attributes) err() error {
-	if a.first != nil {
-		return a.first
-	}
-	for _, r := range a.o.Attrs {
-		if !a.seen[r.Name] {
-			return fmt.Errorf("attribute %q is not supported", r.Name)
-		}
-	}
-	return nil
 }

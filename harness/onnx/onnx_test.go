@@ -41,7 +41,7 @@ func TestRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := onnx.Info{onnx.IRVersion, nn.Opset, "refocus", "1", "doc", o.Metadata}
+	want := onnx.Info{onnx.IRVersion, nn.Opset, "refocus", "1", "doc", o.Metadata, []string{g.Output.Name}}
 	if !reflect.DeepEqual(info, want) {
 		t.Errorf("description %+v, want %+v", info, want)
 	}

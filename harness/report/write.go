@@ -26,9 +26,9 @@ type Options struct {
 }
 
 // Write writes the report of what the store holds of a study, with its best model
-// as best.onnx. It fails where no model is finished and
-// none has failed. Where only the export fails, the report
-// is there and says so, and its Summary is returned with the error.
+// as best.onnx. It fails where no model is finished and none has failed. Where only
+// the export fails, the report is there and says so, and its Summary is returned
+// with the error.
 func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, error) {
 	dir := o.Dir
 	if dir == "" {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
@@ -140,6 +139,30 @@ func (r *Resolved) ReportDir() string {
 	return r.Store.Report(name)
 }
 
+// Generate makes the simulated data sets that are missing and returns where every
+// domain's images are.
+func (r *Resolved) Generate(ctx context.Context, o dataset.Options) (map[string]train.Images, error) {
+	return r.Data.Generate(ctx, r.Store, r.Plan, o)
+}
+
+// Train is the function Train for the study's runs, whose manifests name the
+// study.
+func (r *Resolved) Train(ctx context.Context, o TrainOptions) ([]Failure, error) {
+	var err error
+	if o.StudyDigest, err = store.Digest("study", r.Plan.Study); err != nil {
+		return nil, err
+	}
+	o.Study = r.Plan.Study.Name + "/" + r.Plan.Study.ProfileName()
+	return Train(ctx, r.Store, r.Nodes, o)
+}
+
+// Note adds a line to the manifests of the runs that will be trained.
+func (r *Resolved) Note(text string) {
+	for _, n := range r.Nodes {
+		n.Notes = append(n.Notes, text)
+	}
+}
+
 // States counts a study's runs by how far they are.
 type States struct {
 	Runs      int `json:"runs"`
@@ -208,7 +231,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: nn.UNetOptions{Width: s.Network.Width, Classes: 2},
+			Network: s.Network.Options(),
 			Loss:    s.Training.Loss,
 			Backend: train.Arithmetic{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,

@@ -236,6 +236,34 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 }
 
+// A finished run that is no longer whole is made again, with a word.
+func TestDamagedRun(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	if failures, err := Train(context.Background(), st, nodes, options(files, nil)); err != nil || len(failures) > 0 {
+		t.Fatal(err, failures)
+	}
+	want := results(t, st, nodes)
+	if err := errors.Join(
+		os.Remove(filepath.Join(st.RunDir(nodes[0].Digest), store.ManifestFile)), // a pretraining
+		os.Truncate(filepath.Join(st.RunDir(nodes[5].Digest), store.ManifestFile), 50),
+	); err != nil {
+		t.Fatal(err)
+	}
+	o := options(files, nil)
+	var told progresstest.Recorder
+	o.Progress = &told
+	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+		t.Fatal(err, failures)
+	}
+	if said := strings.Join(told.Messages, "\n"); strings.Count(said, "making the run again; what was there is kept as") != 2 {
+		t.Errorf("told\n%s", said)
+	}
+	if !equal(results(t, st, nodes), want) {
+		t.Error("made again, the runs have other results")
+	}
+}
+
 // A run that fails for good takes its dependents with it, and no other.
 func TestFailureIsContained(t *testing.T) {
 	nodes, files := small(t)

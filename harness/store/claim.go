@@ -49,6 +49,20 @@ func (s *Store) Claim(digest string) (*Claim, error) {
 	return c, nil
 }
 
+// SetAside takes a finished run, which is damaged, out of the way, to be made
+// again, and returns where it is now.
+func (s *Store) SetAside(digest string) (string, error) {
+	l, err := files.TryLock(s.workDir(digest) + ".lock")
+	if errors.Is(err, files.ErrLocked) {
+		err = ErrBusy
+	}
+	if err != nil {
+		return "", fmt.Errorf("setting run %.12s aside: %w", digest, err)
+	}
+	defer l.Release()
+	return s.disk.SetAside(s.RunDir(digest), s.asideDir())
+}
+
 // prepare makes the work directory of a run that is not there.
 func (c *Claim) prepare() error {
 	dir := c.s.workDir(c.digest)

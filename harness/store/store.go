@@ -206,7 +206,7 @@ func (s *Store) read(digest, name string) ([]byte, error) {
 
 // damaged says of damage to a finished run what to do.
 func (s *Store) damaged(digest string, err error) error {
-	return fmt.Errorf("%w (remove %s and reproduce again)", err, s.RunDir(digest))
+	return fmt.Errorf("%w (remove %s, or call 'refocus verify --repair', and reproduce again)", err, s.RunDir(digest))
 }
 
 // Verify re-hashes every file of a finished run and returns what is wrong.

@@ -95,13 +95,13 @@ func TestWeightsAreChecked(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.RunDir(digest), WeightsFile), []byte("weightz"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Weights(digest); err == nil || !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "(remove "+s.RunDir(digest)) {
+	if _, err := s.Weights(digest); err == nil || !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "(remove "+s.RunDir(digest)+",") {
 		t.Errorf("reading damaged weights: %v", err)
 	}
 	if err := os.WriteFile(filepath.Join(s.RunDir(digest), HistoryFile), []byte("{"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.History(digest); err == nil || !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "(remove "+s.RunDir(digest)) {
+	if _, err := s.History(digest); err == nil || !strings.Contains(err.Error(), "is damaged") || !strings.Contains(err.Error(), "(remove "+s.RunDir(digest)+",") {
 		t.Errorf("reading a damaged history: %v", err)
 	}
 }

@@ -42,7 +42,7 @@ type Estimate struct {
 func (p *Plan) Estimate() Estimate {
 	s := p.Study
 	e := Estimate{Domains: len(p.Domains)}
-	network, err := nn.UNetLayout(nn.UNetOptions{Width: s.Network.Width, Classes: 2})
+	network, err := nn.UNetLayout(s.Network.Options())
 	if err != nil {
 		panic(err) // an expanded study has been checked
 	}

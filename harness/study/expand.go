@@ -25,7 +25,7 @@ type Domain struct {
 	// Key identifies the domain in file names and tables: "-100" (Å), "30"
 	// (e⁻/Å²), "w_CdSe_small", or the name of own data.
 	Key string `json:"key"`
-	// Name is for people: "defocus -10 nm", "dose 30 e⁻/Å²", "w_CdSe small".
+	// Name is for people: "defocus −10 nm", "dose 30 e⁻/Å²", "w_CdSe small".
 	Name string `json:"name"`
 	// Value is the domain's defocus (Å) or dose (e⁻/Å²), whichever varies, and
 	// 0 where neither or both do.

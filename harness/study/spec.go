@@ -3,6 +3,7 @@ package study
 import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // Study is a spec with one profile applied. The zero value is not useful: fields
@@ -65,6 +66,10 @@ type Network struct {
 	// published network of 14.1 million parameters. Even. [paper]
 	Width int `json:"width"`
 }
+
+// Options are those of the network: it tells particles from background, two
+// classes. [paper]
+func (n Network) Options() nn.UNetOptions { return nn.UNetOptions{Width: n.Width, Classes: 2} }
 
 // Training is the protocol that every stage follows.
 type Training struct {

@@ -41,9 +41,6 @@ func Open(st *store.Store, digest string) (*Model, error) {
 	if m.History, err = st.History(digest); err != nil {
 		return nil, err
 	}
-	if n := len(m.History.Epochs); m.History.Best < 1 || m.History.Best > n {
-		return nil, fmt.Errorf("run %.12s: its history is damaged: the best of %d epochs is %d", digest, n, m.History.Best)
-	}
 	w, err := st.Weights(digest)
 	if err != nil {
 		return nil, err

@@ -1,8 +1,8 @@
 // Package cpu is the CPU reference backend.
 //
 // New returns the backend; cmd/refocus-backend-cpu serves it as a plugin, and
-// the harness has it built in. A session owns datasets, the optimiser's step
-// and the loss scale, and keeps its network in an engine:
+// the harness has it built in. Sessions are harness/backend/engine's; a network
+// is kept in one of two engines:
 //
 //	internal/fast   blocked layout and assembly kernels (internal/kernel);
 //	                the study's U-Net at any width, in float32 and mixed precision

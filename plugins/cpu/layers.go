@@ -28,11 +28,16 @@ type LayerTime struct {
 // median time of each pass over each layer. The clock is the wall's. Of the
 // groups of parameters in frozen no gradient is computed.
 func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size int, frozen []string, length time.Duration) ([]LayerTime, error) {
-	opened, err := compile(g.Clone(), engine.Options{Options: o.WithDefaults()})
+	var opened engine.Engine
+	s, err := engine.NewBackend(func() (backend.Description, error) { return describe("") },
+		func(g *nn.Graph, o engine.Options) (_ engine.Engine, err error) {
+			opened, err = compile(g, o)
+			return opened, err
+		}).Open(ctx, g, o)
 	if err != nil {
 		return nil, err
 	}
-	defer opened.Close()
+	defer s.Close()
 	e, ok := opened.(fastEngine)
 	if !ok {
 		return nil, errors.New("no times per layer: this precision or network runs on plain loops")

@@ -160,10 +160,10 @@ func total(m map[string][]float64) float64 {
 // the results part by 2⁻¹¹ of a value and go on from there, so neither can be
 // held to the other: each is held to the unrounded float64 result. Rounding to
 // half precision also moves values past any margin; so many ReLUs switch that
-// their effects average, in any order of summation. A tensor's
-// gradient may be off by four times what PyTorch's is, and the whole one between
-// half and 1.5 times: less would mean that something is not rounded. 3e-4 and 1e-4 are a few
-// times the deviations of PyTorch's output and losses.
+// their effects average, in any order of summation. A tensor's gradient may be off
+// by four times what PyTorch's is, and the whole one between half and 1.5 times:
+// less would mean that something is not rounded. 3e-4 and 1e-4 are a few times the
+// deviations of PyTorch's output and losses.
 func compareMixed(t *testing.T) {
 	for _, e := range []string{"fast", "plain"} {
 		for _, c := range oracleCases {

@@ -8,7 +8,7 @@ import (
 	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
 )
 
-// executor is what the operators of all plans of a session share while running.
+// executor is what the operators of all plans of a network share while running.
 type executor struct {
 	workers *kernel.Workers
 	arena   *arena

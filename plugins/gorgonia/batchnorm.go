@@ -14,7 +14,7 @@ import (
 //
 // gorgonia.BatchNorm's derivative is wrong in inference mode, its hash keeps
 // one decimal of momentum and ε, and creating a tape machine resets its running
-// statistics. Here the operator only notes the batch's statistics; the session
+// statistics. Here the operator only notes the batch's statistics; the network
 // moves the running ones after the step, so that a run that fails, is cancelled
 // or must not change the state leaves them alone.
 type batchNorm struct {

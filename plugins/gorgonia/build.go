@@ -204,6 +204,9 @@ func (b *builder) node(n *nn.Node, relued bool) (*G.Node, error) {
 		}
 		a = c
 	case "Add":
+		if s := b.shapes[inputs[1]]; !slices.Equal(x, s) {
+			return nil, fmt.Errorf("node %q (Add): operands of shapes %v and %v, equal ones are supported: %w", n.Name, x, s, backend.ErrUnsupported)
+		}
 		a = add{}
 	case "Softmax":
 		a = softmax{x[0], x[1], x[2] * x[3]}

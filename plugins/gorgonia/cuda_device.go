@@ -57,7 +57,7 @@ var here = sync.OnceValue(func() platform {
 	return p
 })
 
-// device is one CUDA context with its libraries, used by one session. CUDA
+// device is one CUDA context with its libraries, used by one network. CUDA
 // contexts belong to threads, so everything runs on the device's own.
 type device struct {
 	context cu.CUContext

@@ -8,9 +8,9 @@
 // (Conv2d, Upsample2D) and some that merge when they must not (SoftMax). Each
 // operator's file says what it works around.
 //
-// An expression graph has fixed shapes, so a session keeps one compiled plan
+// An expression graph has fixed shapes, so a network keeps one compiled plan
 // per (batch shape, mode, frozen groups) in a small least-recently-used cache.
-// All plans of a session share the weights, the memory of intermediate values
+// All plans of a network share the weights, the memory of intermediate values
 // and the worker goroutines.
 //
 // Built with -tags cuda the same operators run on an NVIDIA GPU: as CUDADoers

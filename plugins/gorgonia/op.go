@@ -74,7 +74,7 @@ func (o *op) InferShape(in ...G.DimSizer) (tensor.Shape, error) {
 	return o.out.Clone(), nil
 }
 
-// Do computes the output into memory of the session's arena and gives back the
+// Do computes the output into memory of the network's arena and gives back the
 // memory of inputs that nobody reads any more.
 func (o *op) Do(values ...G.Value) (G.Value, error) {
 	x := o.b.exec

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"math"
+	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/engine"
@@ -72,7 +74,11 @@ func (e *loops) forward(images backend.Tensor, training bool) (*pass, error) {
 		case "Concat":
 			p.parts(n, y, func(part string, xi, yi int) { y.data[yi] = p.values[part].data[xi] })
 		case "Add":
-			for i, v := range p.values[n.Inputs[1]].data {
+			z := p.values[n.Inputs[1]]
+			if !slices.Equal(x.shape, z.shape) {
+				return nil, fmt.Errorf("node %q (Add): operands of shapes %v and %v: %w", n.Name, x.shape, z.shape, backend.ErrUnsupported)
+			}
+			for i, v := range z.data {
 				y.data[i] = x.data[i] + v
 			}
 		case "Softmax":

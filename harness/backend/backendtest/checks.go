@@ -36,6 +36,7 @@ func (s *suite) all(ctx context.Context) {
 	s.run(ctx, "train/mixed precision", (*check).mixed)
 	s.run(ctx, "train/cancel", (*check).cancel)
 	s.run(ctx, "evaluate", (*check).evaluate)
+	s.run(ctx, "fixed batch", (*check).fixedBatch)
 	s.run(ctx, "questions change nothing", (*check).readOnly)
 	s.run(ctx, "state/round trip", (*check).roundTrip)
 	s.run(ctx, "state/float64", (*check).wideState)

@@ -8,6 +8,10 @@
 // attributes, a loss, a precision, a determinism claim) is noted as not offered;
 // what the study's network needs must be there.
 //
+// Gradients are compared on networks and images whose values Separate keeps from
+// where a gradient jumps, so that the order in which a processor's kernels sum
+// does not decide; tests of a backend's own can use it too.
+//
 // The suite is used from tests,
 //
 //	func TestConformance(t *testing.T) { backendtest.Test(t, mine.New(), backendtest.Options{}) }

@@ -2,6 +2,7 @@ package backendtest
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"slices"
 
@@ -48,9 +49,7 @@ func (c *check) evaluate() {
 	for _, size := range []int{1, 2, 3, 100} {
 		e, err := s.Evaluate(c.ctx, backend.EvaluateRequest{Dataset: set, BatchSize: size})
 		c.must(err, "Evaluate with batch size %d", size)
-		if !slices.Equal(e.Loss, all.Loss) {
-			c.failf("losses with batch size %d are %v, with the default %v", size, e.Loss, all.Loss)
-		}
+		c.sameEvaluation(e, all, "batch size %d", size)
 	}
 	order := []int{5, 0, 5, 6}
 	e, err := s.Evaluate(c.ctx, backend.EvaluateRequest{Dataset: set, Indices: order})
@@ -63,6 +62,48 @@ func (c *check) evaluate() {
 			c.failf("image %d evaluated in the order %v differs from itself among all", index, order)
 		}
 	}
+}
+
+// sameEvaluation fails the check unless two evaluations are, to the bit.
+func (c *check) sameEvaluation(got, want backend.Evaluation, what string, a ...any) {
+	if !slices.Equal(got.Loss, want.Loss) || !slices.EqualFunc(got.Confusion, want.Confusion, slices.Equal) {
+		c.failf("with %s the losses are %v and the counts %v, otherwise %v and %v", fmt.Sprintf(what, a...), got.Loss, got.Confusion, want.Loss, want.Confusion)
+	}
+}
+
+// fixedBatch asks a network whose graph takes two images at once.
+func (c *check) fixedBatch() {
+	g := unet(2)
+	d := c.dataset(22, 5, 1, 16, 32, 2)
+	free := c.session(g, backend.Options{}, d)
+	fixed := g.Clone()
+	fixed.Input.Shape[0], fixed.Output.Shape[0] = 2, 2
+	s := c.session(fixed, backend.Options{}, d)
+	for _, n := range []int{2, 4} {
+		got, err := s.Predict(c.ctx, d.tensor(0, n))
+		c.must(err, "Predict of %d images by a network of a fixed batch of 2", n)
+		for i := range n {
+			want, err := free.Predict(c.ctx, d.tensor(i, 1))
+			c.must(err, "Predict")
+			k := len(want.Float64s())
+			if !slices.Equal(got.Float64s()[i*k:][:k], want.Float64s()) {
+				c.failf("image %d of %d by a network of a fixed batch differs from itself alone", i, n)
+			}
+		}
+	}
+	_, err := s.Predict(c.ctx, d.tensor(0, 3))
+	c.refused(err, "a prediction of 3 images by a network of a fixed batch of 2")
+	for _, size := range []int{0, 1, 3} {
+		r := backend.EvaluateRequest{Dataset: set, BatchSize: size}
+		got, err := s.Evaluate(c.ctx, r)
+		c.must(err, "Evaluate of %d images by a network of a fixed batch of 2", d.n)
+		want, err := free.Evaluate(c.ctx, r)
+		c.must(err, "Evaluate")
+		c.sameEvaluation(got, want, "a fixed batch of 2 and batch size %d", size)
+	}
+	c.train(s, 1e-3, nil, consecutive(0, 2))
+	_, err = train(c.ctx, s, backend.TrainRequest{Batches: []backend.Batch{consecutive(0, 3)}})
+	c.refused(err, "a step of 3 images by a network of a fixed batch of 2")
 }
 
 func (c *check) readOnly() {

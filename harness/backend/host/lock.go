@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"github.com/refocus-em/refocus/harness/files"
 )
 
 // LockName is the name of the file that pins plugins.
@@ -119,15 +121,5 @@ func (l Lock) write(path string) error {
 			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
 		}
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+LockName+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(b.Bytes())
-	err = errors.Join(err, temp.Chmod(0o644), temp.Sync(), temp.Close())
-	if err == nil {
-		err = os.Rename(temp.Name(), path)
-	}
-	return err
+	return files.Write(path, b.Bytes())
 }

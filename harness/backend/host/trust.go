@@ -1,11 +1,9 @@
 package host
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
-	"os"
+
+	"github.com/refocus-em/refocus/harness/files"
 )
 
 // Trust says how an executable stands to the lock file.
@@ -59,10 +57,11 @@ func (p Plugins) Trust(f Found) (Trust, string, error) {
 	if err != nil {
 		return "", "", fmt.Errorf("reading the lock file: %w", err)
 	}
-	digest, err := digestOf(f.Path)
+	program, err := files.Describe(f.Path)
 	if err != nil {
 		return "", "", err
 	}
+	digest := program.SHA256
 	refusal := &UnlockedError{Name: f.Name, Path: f.Path, Trust: NotPinned, LockFile: path, Digest: digest, NoLockFile: !exists}
 	pin, _ := lock.Find(f.Name)
 	switch want := pin.SHA256[platform]; want {
@@ -73,18 +72,4 @@ func (p Plugins) Trust(f Found) (Trust, string, error) {
 		refusal.Trust, refusal.Want = Changed, want
 	}
 	return refusal.Trust, digest, refusal
-}
-
-// digestOf is the SHA-256 of a file.
-func digestOf(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("hashing %s: %w", path, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -128,13 +128,29 @@ func (s *checked) Predict(ctx context.Context, images backend.Tensor) (backend.T
 	if err != nil {
 		return out, err
 	}
-	shapes, err := s.graph.Shapes(images.Shape)
+	shape, err := s.predicted(images.Shape)
 	if err != nil {
 		return out, s.wrong("Predict", "accepted an input that the network does not take: %v", err)
 	}
-	if err := s.tensor(out, shapes[s.graph.Output.Name]); err != nil {
+	if err := s.tensor(out, shape); err != nil {
 		return out, s.wrong("Predict", "output: %v", err)
 	}
+	return out, nil
+}
+
+// predicted is the shape of a prediction from images [N,C,H,W]. A graph that
+// fixes its batch predicts several of them.
+func (s *checked) predicted(images []int) ([]int, error) {
+	batch := slices.Clone(images)
+	if n := s.graph.Input.Shape[0]; n > 0 && len(images) > 0 && images[0] > 0 && images[0]%n == 0 {
+		batch[0] = n
+	}
+	shapes, err := s.graph.Shapes(batch)
+	if err != nil {
+		return nil, err
+	}
+	out := slices.Clone(shapes[s.graph.Output.Name])
+	out[0] = images[0]
 	return out, nil
 }
 

@@ -149,24 +149,24 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
+// A cancelled method ends, here and in the plugin, where it would never end by
+// itself.
 func TestCancel(t *testing.T) {
-	s := open(t, launch(t, "slow"), 4)
+	s := open(t, launch(t, "waits"), 4)
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
-	begin := time.Now()
 	err := s.Train(ctx, backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 1000)}, func(backend.Step) error {
 		if n++; n == 3 {
 			cancel()
 		}
 		return nil
 	})
-	if !errors.Is(err, context.Canceled) || n > 4 || time.Since(begin) > time.Second {
-		t.Errorf("%d steps in %v, %v", n, time.Since(begin), err)
+	if !errors.Is(err, context.Canceled) || n != 3 {
+		t.Errorf("%d steps, %v", n, err)
 	}
-	// The plugin's method has been cancelled too: the session is free at once.
-	begin = time.Now()
-	if err := s.Close(); err != nil || time.Since(begin) > time.Second {
-		t.Errorf("closing took %v, %v", time.Since(begin), err)
+	// The session would refuse to close were it still busy.
+	if err := s.Close(); err != nil {
+		t.Errorf("closing: %v", err)
 	}
 }
 
@@ -249,18 +249,14 @@ func TestRing(t *testing.T) {
 }
 
 func TestHang(t *testing.T) {
-	c := launch(t, "stalls", func(s *Spec) { s.StallTimeout = 300 * time.Millisecond })
+	c := launch(t, "stalls", func(s *Spec) { s.StallTimeout = 3 * time.Second })
 	s := open(t, c, 4)
 	err := s.Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 9)}, func(backend.Step) error { return nil })
 	var hang *backend.HangError
 	if !errors.As(err, &hang) || hang.During != "Train" {
 		t.Errorf("got %v", err)
 	}
-	select {
-	case <-c.Done():
-	case <-time.After(2 * time.Second):
-		t.Error("the hung plugin lives")
-	}
+	<-c.Done() // it has been killed
 }
 
 func TestNonsense(t *testing.T) {
@@ -356,9 +352,9 @@ func TestLaunchErrors(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	begin := time.Now()
+	// Its own time is a minute.
 	_, err = launchContext(ctx, t, "never speaks")
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > 2*time.Second {
-		t.Errorf("a start that was given up took %v: %v", time.Since(begin), err)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a start that was given up: %v", err)
 	}
 }

@@ -102,9 +102,6 @@ func (s *fakeSession) LoadDataset(_ context.Context, id, path, digest string) er
 }
 
 func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progress func(backend.Step) error) error {
-	if s.is("stubborn") {
-		time.Sleep(1500 * time.Millisecond)
-	}
 	for i, b := range r.Batches {
 		loss := float64(i)
 		for _, x := range b {
@@ -142,12 +139,9 @@ func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progres
 		if err := progress(step); err != nil {
 			return err
 		}
-		if s.is("slow") {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(20 * time.Millisecond):
-			}
+		if s.is("waits") && i == 2 {
+			<-ctx.Done()
+			return ctx.Err()
 		}
 	}
 	return nil

@@ -120,8 +120,13 @@ func Dose(x float64) string { return Number(x) + " e⁻/Å²" }
 // PixelSize is in Å: "0.2 Å".
 func PixelSize(angstroms float64) string { return Digits(angstroms, 3) + " Å" }
 
-// Loss has four digits: "0.3046".
-func Loss(x float64) string { return Digits(x, 4) }
+// Loss has four digits, zeros at the end among them: "0.1010".
+func Loss(x float64) string {
+	if math.IsNaN(x) {
+		return None
+	}
+	return minus(strings.TrimSuffix(fmt.Sprintf("%#.4g", x), "."))
+}
 
 // Percent of 1: "77.9 %".
 func Percent(x float64) string { return Digits(100*x, 3) + " %" }

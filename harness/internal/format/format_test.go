@@ -20,7 +20,7 @@ func TestFormat(t *testing.T) {
 		{Signed(0.25, 2), "+0.25"}, {Signed(-10, 1), "−10.0"}, {Signed(0, 1), "0.0"}, {Signed(-0.01, 1), "0.0"}, {Signed(0.01, 1), "0.0"}, {Signed(math.NaN(), 1), "–"},
 		{Defocus(0), "0 nm"}, {Defocus(100), "+10 nm"}, {Defocus(-125), "−12.5 nm"}, {Defocus(0.3), "+0.03 nm"}, {Defocus(-3), "−0.3 nm"}, {Defocus(12345), "+1234.5 nm"},
 		{Dose(450), "450 e⁻/Å²"}, {Dose(1e5), "100000 e⁻/Å²"}, {PixelSize(0.2), "0.2 Å"}, {PixelSize(0.40625), "0.406 Å"},
-		{Loss(0.30463), "0.3046"}, {Loss(-0.00001234), "−1.234e−5"}, {Percent(0.7789), "77.9 %"}, {Percent(1), "100 %"}, {Size(64, 48), "64×48"},
+		{Loss(0.30463), "0.3046"}, {Loss(0.101), "0.1010"}, {Loss(1.5), "1.500"}, {Loss(1234), "1234"}, {Loss(0), "0.000"}, {Loss(math.NaN()), "–"}, {Loss(-0.00001234), "−1.234e−5"}, {Percent(0.7789), "77.9 %"}, {Percent(1), "100 %"}, {Size(64, 48), "64×48"},
 		{Plain(1e-3), "1e-3"}, {Plain(2.5e-4), "2.5e-4"}, {Plain(0.01), "0.01"}, {Plain(150), "150"}, {Plain(0), "0"}, {Plain(-100), "-100"}, {Milliseconds(0.00842), "8.4 ms"},
 	} {
 		if c.got != c.want {

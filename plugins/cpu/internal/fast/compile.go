@@ -341,7 +341,7 @@ func (c *compiler) residual(n *nn.Node, name string, a, b *value) *value {
 		return nil
 	}
 	p, ok := b.single()
-	if !ok || p.up || p.t == a.parts[0].t {
+	if !ok || p.up || p.t == a.parts[0].t || p.t.channels != o.outChannels || p.t.reduce != o.out.reduce {
 		return nil
 	}
 	o.residual = p.t

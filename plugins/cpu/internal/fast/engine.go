@@ -8,6 +8,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/pmath"
 )
 
 // Engine executes one network of the U-Net family. It implements
@@ -253,7 +254,7 @@ func (e *Engine) Finite() (bool, error) {
 // Adam implements engine.Engine.
 func (e *Engine) Adam(step int, learningRate, scale float64, frozen []bool) error {
 	o := e.options.Adam
-	c1, c2 := 1-power(o.Beta1, step), 1-power(o.Beta2, step)
+	c1, c2 := 1-pmath.Pow(o.Beta1, step), 1-pmath.Pow(o.Beta2, step)
 	e.adam = kernel.Adam{
 		InvScale: float32(1 / scale), Beta1: float32(o.Beta1), OneMinusBeta1: float32(1 - o.Beta1),
 		Beta2: float32(o.Beta2), OneMinusBeta2: float32(1 - o.Beta2),
@@ -282,18 +283,6 @@ func (e *Engine) Adam(step int, learningRate, scale float64, frozen []bool) erro
 		return engine.ErrInterrupted
 	}
 	return nil
-}
-
-// power is x to the n by repeated squaring, the same on every machine.
-func power(x float64, n int) float64 {
-	r := 1.0
-	for ; n > 0; n >>= 1 {
-		if n&1 == 1 {
-			r = float64(r * x)
-		}
-		x = float64(x * x)
-	}
-	return r
 }
 
 // Forward implements engine.Engine.

@@ -276,36 +276,82 @@ func (c *concat[T]) backward(e *Engine[T]) {
 	})
 }
 
-// addition adds two arrays of one shape.
-type addition[T float] struct{ a, b, y *value[T] }
-
-func newAdd[T float](_ *Engine[T], s *step[T]) (operator[T], error) {
-	return &addition[T]{s.in[0], s.in[1], s.out}, nil
-}
-
-func (o *addition[T]) forward(e *Engine[T]) {
-	e.each(len(o.y.data), func(lo, hi int) {
-		a, b, y := o.a.data[lo:hi], o.b.data[lo:hi], o.y.data[lo:hi]
-		for i := range y {
-			y[i] = a[i] + b[i]
-		}
-	})
-}
-
-func (o *addition[T]) backward(e *Engine[T]) {
-	for _, x := range []*value[T]{o.a, o.b} {
-		if x.needed {
-			dx := e.gradient(x)
-			e.each(len(dx), func(lo, hi int) { add(dx[lo:hi], o.y.grad[lo:hi]) })
-		}
-	}
-}
-
-// softmax normalises exponentials along one axis.
+// softmax normalises exponentials along one axis; its logarithm and the index of
+// the largest element go along the same lines.
 type softmax[T float] struct {
 	x, y *value[T]
 	axis int
 }
+
+type logSoftmax[T float] struct{ softmax[T] }
+
+func newLogSoftmax[T float](e *Engine[T], s *step[T]) (operator[T], error) {
+	o, err := newSoftmax(e, s)
+	if err != nil {
+		return nil, err
+	}
+	return &logSoftmax[T]{*o.(*softmax[T])}, nil
+}
+
+func (s *logSoftmax[T]) forward(e *Engine[T]) {
+	s.lines(e, func(at, stride, n int) {
+		x, y := s.x.data[at:], s.y.data[at:]
+		m := x[0]
+		for i := 1; i < n; i++ {
+			m = max(m, x[i*stride])
+		}
+		var sum float64
+		for i := range n {
+			sum += pmath.Exp(float64(x[i*stride]) - float64(m))
+		}
+		l := pmath.Log(sum)
+		for i := range n {
+			y[i*stride] = T(float64(x[i*stride]) - float64(m) - l)
+		}
+	})
+}
+
+func (s *logSoftmax[T]) backward(e *Engine[T]) {
+	dx := e.gradient(s.x)
+	s.lines(e, func(at, stride, n int) {
+		y, dy, dst := s.y.data[at:], s.y.grad[at:], dx[at:]
+		var sum float64
+		for i := range n {
+			sum += float64(dy[i*stride])
+		}
+		for i := range n {
+			dst[i*stride] += T(float64(dy[i*stride]) - float64(pmath.Exp(float64(y[i*stride]))*sum))
+		}
+	})
+}
+
+// argMax gives indices as numbers; it has no gradient.
+type argMax[T float] struct {
+	softmax[T]
+	last bool // of equal elements
+}
+
+func newArgMax[T float](e *Engine[T], s *step[T]) (operator[T], error) {
+	a := axis(s.node, 0)
+	if a < 0 || a > 3 || s.node.Attrs.Int("keepdims", 1) != 1 {
+		return nil, refuse(s.node, "axis %d of 4 dimensions, keepdims %d", s.node.Attrs.Int("axis", 0), s.node.Attrs.Int("keepdims", 1))
+	}
+	return &argMax[T]{softmax[T]{s.in[0], s.out, a}, s.node.Attrs.Int("select_last_index", 0) != 0}, nil
+}
+
+func (s *argMax[T]) forward(e *Engine[T]) {
+	s.lines(e, func(at, stride, n int) {
+		best := 0
+		for i := 1; i < n; i++ {
+			if v, m := s.x.data[at+i*stride], s.x.data[at+best*stride]; v > m || s.last && v == m {
+				best = i
+			}
+		}
+		s.y.data[at/(stride*n)*stride+at%stride] = T(best)
+	})
+}
+
+func (s *argMax[T]) backward(*Engine[T]) {}
 
 func newSoftmax[T float](_ *Engine[T], s *step[T]) (operator[T], error) {
 	a := axis(s.node, -1)

@@ -105,3 +105,63 @@ func Pow(x float64, n int) float64 {
 	}
 	return y
 }
+
+// Expm1 returns e to the power x, less one.
+func Expm1(x float64) float64 {
+	if x == 0 {
+		return x // with its sign
+	}
+	if !(math.Abs(x) < 0.34) { // within the series' bound, without cancellation
+		return Exp(x) - 1
+	}
+	s := 0.0
+	for _, c := range expTail {
+		s = float64(s*x) + c
+	}
+	return x + float64(float64(x*x)*s)
+}
+
+// Log1p returns log(1 + x).
+func Log1p(x float64) float64 {
+	u := 1 + x
+	if u == 1 {
+		return x
+	}
+	if math.IsInf(u, 1) || u <= 0 {
+		return Log(u)
+	}
+	return Log(u) * (x / (u - 1)) // Kahan: u is what the logarithm was taken of
+}
+
+// Tanh returns the hyperbolic tangent of x.
+func Tanh(x float64) float64 {
+	t := Expm1(-2 * math.Abs(x))
+	return math.Copysign(t/(2+t), x)
+}
+
+// Erf returns the error function of x.
+func Erf(x float64) float64 {
+	a := math.Abs(x)
+	var y float64
+	switch {
+	case math.IsNaN(x):
+		return x
+	case a >= 6: // 1 − 2·10⁻¹⁷
+		y = 1
+	case a < 3: // (2/√π)·e^(−x²)·Σ 2ⁿ x^(2n+1)/(2n+1)!!, of positive terms
+		q := float64(a * a)
+		term, sum := a, a
+		for n := 1.0; term > sum*0x1p-54; n++ {
+			term = float64(term * (2 * q / (2*n + 1)))
+			sum += term
+		}
+		y = float64(float64(2/math.SqrtPi*Exp(-q)) * sum)
+	default: // 1 − e^(−x²)/√π · 1/(x + (1/2)/(x + 1/(x + (3/2)/(x + …))))
+		f := a
+		for n := 60.0; n > 0; n-- {
+			f = a + n/2/f
+		}
+		y = 1 - float64(Exp(-float64(a*a))/math.SqrtPi)/f
+	}
+	return math.Copysign(y, x)
+}
