@@ -3,6 +3,8 @@ package onnx
 import (
 	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -414,6 +416,34 @@ func FuzzUnmarshal(f *testing.F) {
 		if data := b.bytes(); len(data) < 4096 {
 			f.Add(data)
 		}
+	}
+	for _, op := range Operators() { // most are refused, mutations of some are not
+		for _, tensor := range []*nn.Tensor{
+			{Name: "t", Shape: []int{}, Data: []float32{2}},
+			{Name: "t", Shape: []int{1, 2, 1, 1}, Data: []float32{2, 3}},
+			{Name: "t", Shape: []int{8}, Ints: []int64{0, 0, 1, 2, 0, 0, 3, 4}},
+			{Name: "t", Shape: []int{4}, Ints: []int64{0, 1, -1, 0}},
+			{Name: "t", Shape: []int{1}, Ints: []int64{1}},
+		} {
+			for _, inputs := range [][]string{{"c"}, {"c", "t"}, {"c", "t", "t"}, {"c", "t", "t", "t"}} {
+				b := valid()
+				b.nodes[1] = rawNodeBytes("second", op, inputs, []string{"y"})
+				b.tensors = append(b.tensors, tensorBytes(tensor))
+				b.outputs[0] = rawValueBytes("y", uint64(wire.Float32), -1, -1, -1, -1)
+				f.Add(b.bytes())
+			}
+		}
+	}
+	foreign, err := filepath.Glob("testdata/foreign/*.onnx")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, p := range foreign {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
 	}
 	g, err := nn.UNet(nn.UNetOptions{Width: 2, Classes: 2})
 	if err != nil {

@@ -1,8 +1,10 @@
 package onnx_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -15,6 +17,8 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/onnx"
+	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/onnx/onnxgo"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
 	"github.com/refocus-em/refocus/plugins/cpu"
 )
@@ -58,6 +62,13 @@ func nodeCases(t *testing.T, python string) {
 	if err := json.Unmarshal(b, &index); err != nil {
 		t.Fatal(err)
 	}
+	type again struct {
+		consumer.Run
+		name      string
+		want      []float32
+		tolerance float64
+	}
+	var written []again // what was read, written again, for ONNX Runtime
 	type count struct{ right, refused int }
 	counts := map[string]count{}
 	var total count
@@ -82,6 +93,9 @@ func nodeCases(t *testing.T, python string) {
 			if d := difference(y, want); !(d <= tolerance) {
 				t.Errorf("%s %s: WRONG, differs by %g", c.Op, c.Name, d)
 			}
+			path := filepath.Join(dir, c.File)
+			rewrite(t, path, path+".again.onnx")
+			written = append(written, again{consumer.Run{Model: path + ".again.onnx", Shape: c.Shape, Data: x}, c.Op + " " + c.Name, want, tolerance})
 		}
 		counts[c.Op] = n
 	}
@@ -90,6 +104,51 @@ func nodeCases(t *testing.T, python string) {
 		table += fmt.Sprintf("| %s | %d | %d | %d |\n", op, counts[op].right, counts[op].refused, index.Others[op])
 	}
 	t.Log(table)
+
+	var runs []consumer.Run
+	for _, w := range written {
+		runs = append(runs, w.Run)
+	}
+	_, results, err := consumer.ONNXRuntime.Predict(context.Background(), runs)
+	peers.Need(t, !errors.Is(err, consumer.ErrMissing), fmt.Sprint(err))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range results {
+		if w := written[i]; r.Err != nil {
+			t.Errorf("%s, written again: %v", w.name, r.Err)
+		} else if d := difference(r.Data, w.want); !(d <= w.tolerance) {
+			t.Errorf("%s, written again: ONNX Runtime's answer differs by %g", w.name, d)
+		}
+	}
+}
+
+// rewrite writes the network of a file again, which reads as the same network.
+func rewrite(t *testing.T, from, to string) {
+	t.Helper()
+	g, _, err := onnx.ReadFile(from, onnx.ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := onnx.Marshal(g, onnx.MarshalOptions{})
+	if err != nil {
+		t.Errorf("%s: imported and cannot be written: %v", from, err)
+		return
+	}
+	h, err := onnx.Unmarshal(first)
+	if err != nil {
+		t.Errorf("%s: written and cannot be read: %v", from, err)
+		return
+	}
+	if second, err := onnx.Marshal(h, onnx.MarshalOptions{}); err != nil || !bytes.Equal(first, second) {
+		t.Errorf("%s: changed on the way (%v)", from, err)
+	}
+	if err := onnxgo.Check(first); err != nil {
+		t.Errorf("%s: %v", from, err)
+	}
+	if err := os.WriteFile(to, first, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // runFile predicts with the network in a file on the CPU backend.
