@@ -13,8 +13,8 @@ type Drawing struct {
 	b    strings.Builder
 	w, h float64
 	name string
-	// table has the drawn values, for a heat map.
-	Table *Table
+	// Table has the drawn values.
+	Table Table
 }
 
 func newDrawing(w, h float64, description string) *Drawing {
@@ -73,6 +73,17 @@ func (s *Drawing) path(points [][2]float64, style string) {
 	fmt.Fprintf(&s.b, `" fill="none" %s/>`+"\n", style)
 }
 
+// area fills the outline of points.
+func (s *Drawing) area(points [][2]float64, style string) {
+	s.b.WriteString(`<path d="`)
+	pen := "M"
+	for _, p := range points {
+		fmt.Fprintf(&s.b, "%s%s %s", pen, num(p[0]), num(p[1]))
+		pen = "L"
+	}
+	fmt.Fprintf(&s.b, `Z" %s/>`+"\n", style)
+}
+
 func (s *Drawing) circle(x, y, r float64, style string) {
 	fmt.Fprintf(&s.b, `<circle cx="%s" cy="%s" r="%s" %s/>`+"\n", num(x), num(y), num(r), style)
 }
@@ -104,18 +115,21 @@ const (
 	axisInk = `stroke="currentColor" stroke-opacity="0.6"`
 )
 
-// palette has tones that read on light and dark ground and are told apart by
-// colour-blind readers, after Okabe and Ito.
-var palette = []string{"#2b86c5", "#e06c1f", "#169f78", "#c678a8", "#c99700", "#7d7dcf"}
+// palette has tones that read on light and dark ground, with at least 3 to 1, and
+// are told apart by colour-blind readers, after Okabe and Ito.
+var palette = []string{"#2b86c5", "#d9650f", "#16946f", "#c168a3", "#a98000", "#7575cf"}
 
 // textWidth is the width of text of the usual size, about.
 func textWidth(t string) float64 { return 6.6 * float64(len([]rune(t))) }
 
-// Table is a table of text with headings on two sides.
+// Table is a table of text with headings on two sides, for those who do not see a
+// drawing, or copy its values.
 type Table struct {
 	Columns []string
 	Rows    []Row
 }
+
+func (t *Table) add(name string, cells ...string) { t.Rows = append(t.Rows, Row{name, cells}) }
 
 // Row of a Table.
 type Row struct {

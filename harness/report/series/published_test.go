@@ -115,3 +115,59 @@ func TestPublishedPretrainColumn(t *testing.T) {
 		t.Fatal(d.err)
 	}
 }
+
+// TestPublishedStructure pins medians of the structure table, as pandas gives them
+// for it, less the offset: before transfer, and after it on the target.
+func TestPublishedStructure(t *testing.T) {
+	s, err := PublishedStructure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Transfers) != 2457 || len(s.Domains) != 18 || len(s.Sources()) != 17 {
+		t.Errorf("%d models from %d of %d structures", len(s.Transfers), len(s.Sources()), len(s.Domains))
+	}
+	before, after := s.Medians()
+	for _, c := range []struct{ from, to, before, after string }{
+		{"fcc_Cu_small", "w_CdSe_large", "0.0270", "0.0065"},
+		{"w_ZnS_small", "dc_C_small", "0.1348", "0.0914"},
+		{"spinel_Co3O4_large", "spinel_Fe3O4_large", "0.0131", "0.0102"},
+		{"dc_Si_large", "bcc_Fe_small", "0.0249", "0.0173"},
+	} {
+		if b, a := fmt.Sprintf("%.4f", before.Get(c.from, c.to)), fmt.Sprintf("%.4f", after.Get(c.from, c.to)); b != c.before || a != c.after {
+			t.Errorf("%s to %s: %s before and %s after transfer, want %s and %s", c.from, c.to, b, a, c.before, c.after)
+		}
+	}
+}
+
+// TestPublishedNoiseMetrics compares the two metrics of the noise table: they agree
+// on the domains that epochs are chosen on, and on others the least loss is no
+// higher than that of the kept weights, and often lower.
+func TestPublishedNoiseMetrics(t *testing.T) {
+	least, err := PublishedNoise(AsPublished)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := PublishedNoise(Kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lower := 0
+	for i := range least.Series.Transfers {
+		a, b := &least.Series.Transfers[i], &kept.Series.Transfers[i]
+		own := least.Series.Index(a.Source)
+		if a.Before[own] != b.Before[own] || least.Series.Final(a) != kept.Series.Final(b) {
+			t.Fatalf("model %d: the metrics differ on the domains chosen on", i)
+		}
+		for k := range a.Before {
+			if a.Before[k] > b.Before[k] || a.After[k] > b.After[k] {
+				t.Fatalf("model %d: the least loss is above another", i)
+			}
+			if a.Before[k] < b.Before[k] {
+				lower++
+			}
+		}
+	}
+	if lower < 180 {
+		t.Errorf("the metrics differ in %d losses only", lower)
+	}
+}
