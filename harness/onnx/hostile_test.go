@@ -318,6 +318,7 @@ func refusals() []refusal {
 			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
 			b.nodes[2] = rawNodeBytes("second", "MaxPool", []string{"d"}, []string{"y"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})))
 		}, []string{`"second"`, "MaxPool", "transposed"}},
+		{"height and width exchanged", second("Transpose", []string{"c"}, attr("perm", wire.AttrInts, 8, varints([]int64{0, 1, 3, 2}))), []string{`"y"`, "order"}},
 		{"transposed and not", func(b *builder) {
 			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
 			b.nodes[2] = rawNodeBytes("second", "Add", []string{"c", "d"}, []string{"y"})
