@@ -58,6 +58,12 @@ func (s *Drawing) turned(x, y float64, anchor, style, t string) {
 	s.text(x, y, anchor, fmt.Sprintf(`transform="rotate(-90 %s %s)" %s`, num(x), num(y), style), t)
 }
 
+// key is a legend's entry: a patch of the palette's colour and a name.
+func (s *Drawing) key(x, y float64, colour int, name string) {
+	s.rect(x, y-6, 14, 5, fmt.Sprintf(`fill="%s"`, palette[colour%len(palette)]), "")
+	s.text(x+19, y, "start", tick, name)
+}
+
 // path joins points; one whose y is NaN interrupts it.
 func (s *Drawing) path(points [][2]float64, style string) {
 	s.b.WriteString(`<path d="`)
@@ -92,7 +98,7 @@ func (s *Drawing) circle(x, y, r float64, style string) {
 func (s *Drawing) Credit(t string) *Drawing {
 	s.h += 18
 	s.w = max(s.w, 16+5.6*float64(len([]rune(t))))
-	s.text(8, s.h-5, "start", `font-size="10" opacity="0.7"`, t)
+	s.text(8, s.h-5, "start", `font-size="10" fill-opacity="0.85"`, t)
 	return s
 }
 
@@ -108,7 +114,7 @@ func num(v float64) string {
 
 // Styles that drawings share.
 const (
-	faint   = `opacity="0.75"`
+	faint   = `fill-opacity="0.85"`
 	bold    = `font-weight="600" font-size="13"`
 	tick    = `font-size="11"`
 	rule    = `stroke="currentColor" stroke-opacity="0.18"`
