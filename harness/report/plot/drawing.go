@@ -94,11 +94,19 @@ func (s *Drawing) circle(x, y, r float64, style string) {
 	fmt.Fprintf(&s.b, `<circle cx="%s" cy="%s" r="%s" %s/>`+"\n", num(x), num(y), num(r), style)
 }
 
-// Credit adds a line below the drawing.
+// Credit adds a line below the drawing, two where it is narrow.
 func (s *Drawing) Credit(t string) *Drawing {
-	s.h += 18
-	s.w = max(s.w, 16+5.6*float64(len([]rune(t))))
-	s.text(8, s.h-5, "start", `font-size="10" fill-opacity="0.85"`, t)
+	lines := []string{t}
+	width := func(t string) float64 { return 16 + 5.6*float64(len([]rune(t))) }
+	if a, b, ok := strings.Cut(t, ", DOI"); ok && width(t) > s.w {
+		lines = []string{a, "DOI" + b}
+	}
+	s.h += 4
+	for _, l := range lines {
+		s.h += 14
+		s.w = max(s.w, width(l))
+		s.text(8, s.h-5, "start", `font-size="10" fill-opacity="0.85"`, l)
+	}
 	return s
 }
 

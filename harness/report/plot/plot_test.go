@@ -57,8 +57,8 @@ func TestDrawings(t *testing.T) {
 		"bands":      Lines{Curves: []Curve{{Name: "a", Points: [][2]float64{{1, 2}, {2, 3}}, Low: []float64{1, nan}, High: []float64{3, nan}}, {Name: "b", Points: [][2]float64{{1, 1}}, Like: 1}}}.Draw(),
 		"bars":       Lines{Curves: []Curve{{Name: "a", Points: [][2]float64{{1, 2}, {2, 3}}, Low: []float64{1, nan}, High: []float64{3, nan}}}, Dots: true}.Draw(),
 		"heat map":   heat.Credit("<credit>"),
-		"boxes":      Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups}),
-		"no boxes":   Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups[1:]}),
+		"boxes":      Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups}, nil),
+		"no boxes":   Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups[1:]}, nil),
 		"lines":      Lines{Title: "<t>", Curves: []Curve{{Name: "<a>", Points: [][2]float64{{1, 2}, {2, math.NaN()}}}}, Marks: []float64{1, 2}, Dots: true}.Draw(),
 		"histograms": Histograms("A & B", "x", []Panel{{Title: "<a>", Groups: []stats.Group{{Level: "b", Values: []float64{1, 2}}}}}),
 	} {
