@@ -57,6 +57,9 @@ func boxes(name, caption, title, xLabel, yLabel string, kinds []string, ours, pu
 	for _, s := range []*series.Series{ours, published} {
 		if s != nil {
 			of[s] = groups(s)
+			for _, g := range of[s] {
+				s.WithIntervals(g)
+			}
 			all = append(all, of[s]...)
 		}
 	}
