@@ -84,6 +84,9 @@ func (in *Input) sections(c *Comparison) ([]section, error) {
 	if err != nil {
 		return nil, err
 	}
+	if published != nil { // rows and columns side by side are the same
+		published, publishedKept = published.InOrder(s.Domains), publishedKept.InOrder(s.Domains)
+	}
 	var all []section
 	if len(s.Transfers) > 0 {
 		all = append(all, matrices(s, published), changes(kept, s, publishedKept), distributions(kept, published))
