@@ -92,7 +92,7 @@ func (e Evidence) baseline() []Statement {
 	if len(p.Ratios) == 0 {
 		return []Statement{unjudged(statement, "transfers and single-stage models share no pair, number of target images and rate")}
 	}
-	why := "A quarter more or less is ours, for \"comparable\"; the paper shows one pair of domains."
+	why := "A quarter more or less is ours, for \"comparable\"; the paper shows one pair of domains. The medians of the single stage are taken as they are."
 	if e.Singles.Metric == series.Kept {
 		why += " The weights of a single-stage model are those of its best epoch on the major domain."
 	}

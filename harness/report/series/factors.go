@@ -76,10 +76,11 @@ func (s *Series) Groups(f Factor, value func(*Transfer) float64) []stats.Group {
 		g[k].Add(i, value(&s.Transfers[i]))
 	}
 	slices.SortStableFunc(g, func(a, b stats.Group) int { return f.less(a.Level, b.Level) })
-	return s.withIntervals(g)
+	return g
 }
 
-func (s *Series) withIntervals(g []stats.Group) []stats.Group {
+// WithIntervals sets the intervals of the medians of groups of the models.
+func (s *Series) WithIntervals(g []stats.Group) []stats.Group {
 	stats.NewResampler(s.Units()).Medians(g)
 	return g
 }
@@ -139,7 +140,7 @@ func (s *Series) Paired(f Factor, a, b string, value func(*Transfer) float64) Pa
 
 // ByTarget are the medians after transfer for every target.
 func (s *Series) ByTarget() []stats.Group {
-	return s.withIntervals(s.by(s.Targets(), func(o *Transfer) string { return o.Target }, s.Final))
+	return s.by(s.Targets(), func(o *Transfer) string { return o.Target }, s.Final)
 }
 
 // by splits the models' values by a domain of theirs.
@@ -162,7 +163,7 @@ func (s *Series) SpreadsBySource() (before, after []stats.Group) {
 	source := func(o *Transfer) string { return o.Source }
 	before = s.by(s.Sources(), source, func(o *Transfer) float64 { return s.Spread(o.Before) })
 	after = s.by(s.Sources(), source, func(o *Transfer) float64 { return s.Spread(o.After) })
-	return s.withIntervals(before), s.withIntervals(after)
+	return before, after
 }
 
 // Named writes groups of domains with units.
