@@ -11,7 +11,6 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
-	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/progress"
 )
 
@@ -130,7 +129,7 @@ func (m *Segmenter) pixelSize(given, file float64) (float64, string) {
 }
 
 func (m *Segmenter) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
-	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
+	if err := m.Preparation.Apply(im); err != nil {
 		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}
 	meter := progress.Or(o.Progress)
