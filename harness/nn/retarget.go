@@ -1,12 +1,16 @@
 package nn
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 )
 
 // NewHead is the group of parameters of a head that Retarget has made.
 const NewHead = "new_head"
+
+// ErrHead says that a network is suitable but for its last convolution.
+var ErrHead = errors.New("its last convolution has to be replaced")
 
 // Retarget makes of a network from elsewhere one that is trained as UNet's is: it
 // takes grey images, any number at once, and ends in a Softmax over the classes.
@@ -19,7 +23,7 @@ const NewHead = "new_head"
 // its parameters are zero until they are drawn (InitializeGroup).
 //
 // It refuses networks whose output has another size than the image, and those
-// whose channels are not the classes.
+// whose channels are not the classes (ErrHead).
 func (g *Graph) Retarget(classes int, newHead bool) error {
 	if len(g.Input.Shape) != 4 || len(g.Nodes) == 0 {
 		return fmt.Errorf("network %q has an input of shape %v and %d nodes", g.Name, g.Input.Shape, len(g.Nodes))
@@ -44,9 +48,9 @@ func (g *Graph) Retarget(classes int, newHead bool) error {
 	case channels == 1 && classes == 2 && activation != "Softmax" && activation != "LogSoftmax":
 		err = g.doubleHead(scores)
 	case channels != classes:
-		err = fmt.Errorf("the network has %d output channels, not one for each of %d classes; its last convolution has to be replaced", channels, classes)
+		err = fmt.Errorf("the network has %d output channels, not one for each of %d classes: %w", channels, classes, ErrHead)
 	case activation == "Sigmoid":
-		err = fmt.Errorf("the network ends in a sigmoid of %d channels, classes that may overlap; its last convolution has to be replaced", channels)
+		err = fmt.Errorf("the network ends in a sigmoid of %d channels, classes that may overlap: %w", channels, ErrHead)
 	}
 	if err != nil {
 		return err

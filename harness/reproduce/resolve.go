@@ -23,7 +23,7 @@ type Node struct {
 	// Network is the file of a network from elsewhere, nil for the U-Net; see
 	// train.Spec.UseNetwork.
 	Network []byte
-	Notes  []string // what the plan asked for and the backend cannot do
+	Notes   []string // what the plan asked for and the backend cannot do
 }
 
 // Data is the data sets of a plan and how to make them.

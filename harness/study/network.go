@@ -63,14 +63,14 @@ func (n Network) graph() (*nn.Graph, error) {
 		return nil, err
 	}
 	original := g.Clone()
-	if err = g.Retarget(Classes, n.Weights == WeightsNewHead); err != nil && n.Weights == WeightsRandom {
+	if err = g.Retarget(Classes, n.Weights == WeightsNewHead); errors.Is(err, nn.ErrHead) && n.Weights == WeightsRandom {
 		g = original
 		err = g.Retarget(Classes, true)
 	}
 	if err != nil {
 		hint := ""
-		if n.Weights != WeightsNewHead && n.Weights != WeightsRandom {
-			hint = fmt.Sprintf(" (network.weights = %q replaces the last convolution)", WeightsNewHead)
+		if errors.Is(err, nn.ErrHead) {
+			hint = fmt.Sprintf(" (network.weights = %q does that)", WeightsNewHead)
 		}
 		return nil, fmt.Errorf("%s: %w%s", n.ONNX, err, hint)
 	}
