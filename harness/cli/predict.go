@@ -58,8 +58,8 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 			o.Progress = out
 			results, err := m.Files(ctx, args[1:], dir, run, o)
 			for _, r := range results {
-				if r.Note != "" {
-					out.Printf("%s: %s", r.Source, r.Note)
+				for _, note := range r.Notes {
+					out.Printf("%s: %s", r.Source, note)
 				}
 				out.Printf("%s: %d particles", r.Source, len(r.Particles))
 				for _, f := range r.Files {
@@ -75,6 +75,6 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 	f.StringVarP(&dir, "output", "o", "", "`DIR` to write into")
 	intFlag(cmd, &o.Tile, "tile", 1, predict.DefaultTile, "side of a tile in pixels, overlap included")
 	intFlag(cmd, &o.MinArea, "min-area", 0, 0, "leave out particles of fewer pixels")
-	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the image says, else as the model says)")
+	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the image says; without either, measures are in pixels only)")
 	return cmd
 }
