@@ -11,7 +11,6 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
-	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/progress"
 )
 
@@ -138,7 +137,7 @@ func square(c imagefile.Calibration) float64 {
 }
 
 func (m *Segmenter) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
-	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
+	if err := m.Preparation.Apply(im); err != nil {
 		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
 	}
 	meter := progress.Or(o.Progress)

@@ -82,7 +82,9 @@ func gain(s *series.Series) *Gain {
 type Correlation struct {
 	Name   string        `json:"name"`
 	Metric series.Metric `json:"metric"`
-	Rho    Estimate      `json:"rho"`
+	// Part says which domains alone were looked at; "" for all.
+	Part string   `json:"part,omitempty"`
+	Rho  Estimate `json:"rho"`
 	// Rule is the one-line rule that orders the published medians best, RuleRho what
 	// it reaches on the same cells, and Partial our ρ with the rule taken out.
 	Rule    string   `json:"rule,omitempty"`
@@ -167,15 +169,23 @@ func correlate(name string, ours *stats.Cells, published *stats.Matrix, r *stats
 	return c
 }
 
-// transferred correlates the medians before and after transfer.
-func transferred(name string, s, published *series.Series) []Correlation {
+// transferred correlates the medians before and after transfer, of a part of the
+// domains or of all.
+func transferred(part string, s, published *series.Series) []Correlation {
+	name := ""
+	if part != "" {
+		name = ", " + part
+	}
+	if s.Metric == series.Kept {
+		name += ", kept weights"
+	}
 	b, a := s.Cells()
 	pb, pa := published.Medians()
 	r := stats.NewResampler(s.Units())
 	var all []Correlation
 	for k, stage := range []string{"before", "after"} {
 		c := correlate(stage+" transfer"+name, []*stats.Cells{b, a}[k], []*stats.Matrix{pb, pa}[k], r, len(s.Transfers), s.RowWeights, series.Rules(s.Axis))
-		c.Metric, c.Models, c.Pretrained = s.Metric, len(s.Transfers), s.Pretrained()
+		c.Metric, c.Part, c.Models, c.Pretrained = s.Metric, part, len(s.Transfers), s.Pretrained()
 		all = append(all, c)
 	}
 	return all
@@ -249,20 +259,20 @@ func Compare(in Input) (*Comparison, error) {
 		}
 		c.PublishedGain = gain(beside)
 		// After transfer, on the target, the metrics agree.
-		c.Correlations = append(transferred("", s, published), transferred(", kept weights", kept, published)[0])
+		c.Correlations = append(transferred("", s, published), transferred("", kept, published)[0])
 		if s.Axis == series.AxisStructure {
 			for _, size := range []string{"small", "large"} {
 				of := func(d string) bool { return series.SizeOf(d) == size }
 				if part := s.Only(of); len(part.Transfers) > 0 {
-					c.Correlations = append(c.Correlations, transferred(", "+size+" particles", part, published)...)
+					c.Correlations = append(c.Correlations, transferred(size+" particles", part, published.Only(of))...)
 				}
 			}
 		}
 	}
 	for _, f := range []series.Factor{series.ByFrozen, series.ByImages, series.ByRates} {
-		c.merge(f.Name, s.Groups(f, s.Final), published.Groups(f, published.Final), s.PretrainedOf)
+		c.merge(f.Name, s.WithIntervals(s.Groups(f, s.Final)), published.WithIntervals(published.Groups(f, published.Final)), s.PretrainedOf)
 	}
-	c.merge("target", s.Named(s.ByTarget()), published.Named(published.ByTarget()), s.PretrainedOf)
+	c.merge("target", s.WithIntervals(s.Named(s.ByTarget())), published.WithIntervals(published.Named(published.ByTarget())), s.PretrainedOf)
 	return c, nil
 }
 
@@ -355,7 +365,9 @@ func (c *Comparison) lines() []string {
 		l = append(l, s)
 	}
 	for _, r := range c.Correlations {
-		l = append(l, r.String())
+		if r.Metric == series.AsPublished && r.Part == "" {
+			l = append(l, r.String())
+		}
 	}
 	return l
 }
@@ -370,6 +382,11 @@ func (c *Comparison) Text() string {
 	b.WriteString("\n")
 	for _, l := range c.lines() {
 		fmt.Fprintf(&b, "%s\n", l)
+	}
+	for _, r := range c.Correlations {
+		if r.Metric != series.AsPublished || r.Part != "" {
+			fmt.Fprintf(&b, "%s\n", r)
+		}
 	}
 	b.WriteString("\nmedian validation loss on the target, above its minimum [95 % interval] (models from pretrained models):\n")
 	w := tabwriter.NewWriter(&b, 0, 4, 2, ' ', 0)

@@ -50,6 +50,24 @@ func pair(name, caption string, ours, published *series.Series, draw func(who st
 	return row
 }
 
+// boxes is a pair of boxes with one axis; groups is by kind, then by level.
+func boxes(name, caption, title, xLabel, yLabel string, kinds []string, ours, published *series.Series, groups func(*series.Series) [][]stats.Group) []figure {
+	of := map[*series.Series][][]stats.Group{}
+	var all [][]stats.Group
+	for _, s := range []*series.Series{ours, published} {
+		if s != nil {
+			of[s] = groups(s)
+			for _, g := range of[s] {
+				s.WithIntervals(g)
+			}
+			all = append(all, of[s]...)
+		}
+	}
+	return pair(name, caption, ours, published, func(who string, s *series.Series) *plot.Drawing {
+		return plot.Boxes(who+": "+title, xLabel, yLabel, kinds, of[s], all)
+	})
+}
+
 // fromPublished is a figure of the published results.
 func fromPublished(name, caption string, drawing *plot.Drawing) figure {
 	return figure{name + "-published", "Published results (Rangel DaCosta et al. 2025, CC BY 4.0). " + caption, drawing.Credit(reference.Credit)}
@@ -65,6 +83,9 @@ func (in *Input) sections(c *Comparison) ([]section, error) {
 	publishedKept, err := series.PublishedOf(s.Axis, series.Kept)
 	if err != nil {
 		return nil, err
+	}
+	if published != nil { // rows and columns side by side are the same
+		published, publishedKept = published.InOrder(s.Domains), publishedKept.InOrder(s.Domains)
 	}
 	var all []section
 	if len(s.Transfers) > 0 {
@@ -133,7 +154,7 @@ func matrices(s, published *series.Series) section {
 	if s.Axis == series.AxisStructure {
 		draw("-crystals", ", sizes taken together", (*series.Series).CrystalMedians)
 	}
-	draw("", "", (*series.Series).Medians)
+	draw("", "", (*series.Series).MediansWithIntervals)
 	return sec
 }
 
@@ -211,28 +232,42 @@ func correlations(c *Comparison) []figure {
 // distributions show the losses after transfer by what models differ in.
 func distributions(s, published *series.Series) section {
 	sec := section{Title: "What decides the loss after transfer", Text: []string{
-		"Boxes reach from the lower to the upper quartile of the losses on the target, with the median; whiskers end at the 5th and 95th percentile; the bar beside a box is the 95 % interval of its median. Where models are few, each is a dot. Both metrics agree here: the loss on the target is that of the kept weights." + provenance(s),
+		"Boxes reach from the lower to the upper quartile of the losses on the target, with the median; whiskers end at the 5th and 95th percentile; the bar beside a box is the 95 % interval of its median. Where models are few, each is a dot. Ours and the published ones have one axis. " + focusNote(s) + "Both metrics agree here: the loss on the target is that of the kept weights." + provenance(s),
 	}}
 	for _, f := range []series.Factor{series.ByImages, series.ByFrozen, series.ByRates} {
 		ours := s.Groups(f, s.Final)
 		if len(ours) < 2 && (published == nil || len(published.Groups(f, published.Final)) < 2) {
 			continue
 		}
-		sec.Rows = append(sec.Rows, pair("by-"+strings.ReplaceAll(f.Name, " ", "-"), "Loss on the target after transfer by "+f.Name+".", s, published, func(who string, s *series.Series) *plot.Drawing {
-			return plot.Boxes(who+": loss after transfer by "+f.Name, f.Name, plot.LossLabel, []string{""}, [][]stats.Group{s.Groups(f, s.Final)})
-		}))
+		sec.Rows = append(sec.Rows, boxes("by-"+strings.ReplaceAll(f.Name, " ", "-"), "Loss on the target after transfer by "+f.Name+".",
+			"loss after transfer by "+f.Name, f.Name, plot.LossLabel, []string{""}, s, published, func(s *series.Series) [][]stats.Group {
+				return [][]stats.Group{s.Groups(f, s.Final)}
+			}))
 	}
 	if s.Axis == series.AxisStructure {
 		return sec // eighteen targets are in the heat map
 	}
-	sec.Rows = append(sec.Rows, pair("by-target", "Loss on the target after transfer by target.", s, published, func(who string, s *series.Series) *plot.Drawing {
-		g := s.ByTarget()
-		for i := range g {
-			g[i].Level = s.Label(g[i].Level)
-		}
-		return plot.Boxes(who+": loss after transfer by target", "target: "+s.Unit(), plot.LossLabel, []string{""}, [][]stats.Group{g})
-	}))
+	sec.Rows = append(sec.Rows, boxes("by-target", "Loss on the target after transfer by target.",
+		"loss after transfer by target", "target: "+s.Unit(), plot.LossLabel, []string{""}, s, published, func(s *series.Series) [][]stats.Group {
+			return [][]stats.Group{labelled(s, s.ByTarget())}
+		}))
 	return sec
+}
+
+// focusNote says where the findings leave out what the boxes have.
+func focusNote(s *series.Series) string {
+	if s.Axis != series.AxisDefocus {
+		return ""
+	}
+	return "Transfers to 0 nm are among them; findings 1 to 3 leave these out, as the paper's figure 6.1 does. "
+}
+
+// labelled writes domains as an axis has them.
+func labelled(s *series.Series, g []stats.Group) []stats.Group {
+	for i := range g {
+		g[i].Level = s.Label(g[i].Level)
+	}
+	return g
 }
 
 // spreads shows the out-of-distribution spread by source, and the maps of it.
@@ -240,14 +275,11 @@ func spreads(s, published *series.Series) section {
 	sec := section{
 		Title: "Out-of-distribution spread",
 		Text:  []string{"The spread of a model is the standard deviation of its losses over all domains but the one in focus. The maps are of the median losses, as the paper's figure 8.1 has them: their spread after transfer, and that divided by the spread before, where below 1 (blue) transfer makes models more even. " + byKept},
-		Rows: [][]figure{pair("spread", "Spread of the models by pretraining domain, before and after transfer.", s, published, func(who string, s *series.Series) *plot.Drawing {
-			before, after := s.SpreadsBySource()
-			for i := range before {
-				before[i].Level = s.Label(before[i].Level)
-				after[i].Level = before[i].Level
-			}
-			return plot.Boxes(who+": spread over the domains", "pretrained at "+s.Unit(), "standard deviation of the loss", []string{"before transfer", "after transfer"}, [][]stats.Group{before, after})
-		})},
+		Rows: [][]figure{boxes("spread", "Spread of the models by pretraining domain, before and after transfer.",
+			"spread over the domains", "pretrained at "+s.Unit(), "standard deviation of the loss", []string{"before transfer", "after transfer"}, s, published, func(s *series.Series) [][]stats.Group {
+				before, after := s.SpreadsBySource()
+				return [][]stats.Group{labelled(s, before), labelled(s, after)}
+			})},
 	}
 	var spread, change []*stats.Matrix
 	for _, x := range []*series.Series{s, published} {

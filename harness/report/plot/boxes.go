@@ -3,6 +3,7 @@ package plot
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
@@ -15,10 +16,11 @@ const stripLimit = 160
 // Boxes draws groups of values: a box from the lower to the upper quartile with
 // the median, whiskers to the 5th and 95th percentile, beside it a bar for the 95 %
 // interval of the median, and the values themselves where they are few. With
-// several kinds, each group has a box per kind.
-func Boxes(title, xLabel, yLabel string, kinds []string, groups [][]stats.Group) *Drawing {
+// several kinds, each group has a box per kind. The axis has room for the groups of
+// beside as well, so that drawings side by side have one axis.
+func Boxes(title, xLabel, yLabel string, kinds []string, groups, beside [][]stats.Group) *Drawing {
 	scale := ScaleOf()
-	for _, g := range groups {
+	for _, g := range slices.Concat(groups, beside) {
 		for _, x := range g {
 			if len(x.Values) > stripLimit {
 				scale.include([]float64{stats.Quantile(x.Values, 0.05), stats.Quantile(x.Values, 0.95)})

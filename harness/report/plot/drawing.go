@@ -58,6 +58,12 @@ func (s *Drawing) turned(x, y float64, anchor, style, t string) {
 	s.text(x, y, anchor, fmt.Sprintf(`transform="rotate(-90 %s %s)" %s`, num(x), num(y), style), t)
 }
 
+// key is a legend's entry: a patch of the palette's colour and a name.
+func (s *Drawing) key(x, y float64, colour int, name string) {
+	s.rect(x, y-6, 14, 5, fmt.Sprintf(`fill="%s"`, palette[colour%len(palette)]), "")
+	s.text(x+19, y, "start", tick, name)
+}
+
 // path joins points; one whose y is NaN interrupts it.
 func (s *Drawing) path(points [][2]float64, style string) {
 	s.b.WriteString(`<path d="`)
@@ -88,11 +94,19 @@ func (s *Drawing) circle(x, y, r float64, style string) {
 	fmt.Fprintf(&s.b, `<circle cx="%s" cy="%s" r="%s" %s/>`+"\n", num(x), num(y), num(r), style)
 }
 
-// Credit adds a line below the drawing.
+// Credit adds a line below the drawing, two where it is narrow.
 func (s *Drawing) Credit(t string) *Drawing {
-	s.h += 18
-	s.w = max(s.w, 16+5.6*float64(len([]rune(t))))
-	s.text(8, s.h-5, "start", `font-size="10" opacity="0.7"`, t)
+	lines := []string{t}
+	width := func(t string) float64 { return 16 + 5.6*float64(len([]rune(t))) }
+	if a, b, ok := strings.Cut(t, ", DOI"); ok && width(t) > s.w {
+		lines = []string{a, "DOI" + b}
+	}
+	s.h += 4
+	for _, l := range lines {
+		s.h += 14
+		s.w = max(s.w, width(l))
+		s.text(8, s.h-5, "start", `font-size="10" fill-opacity="0.85"`, l)
+	}
 	return s
 }
 
@@ -108,7 +122,7 @@ func num(v float64) string {
 
 // Styles that drawings share.
 const (
-	faint   = `opacity="0.75"`
+	faint   = `fill-opacity="0.85"`
 	bold    = `font-weight="600" font-size="13"`
 	tick    = `font-size="11"`
 	rule    = `stroke="currentColor" stroke-opacity="0.18"`

@@ -20,23 +20,18 @@ type Line struct {
 }
 
 // Forest draws estimates with their intervals below one another, over a linear
-// axis from low to high. kinds name the marks of a line.
+// axis from low to high, narrow enough for a telephone. kinds name the marks of a
+// line.
 func Forest(title, xLabel string, low, high float64, kinds []string, lines []Line) *Drawing {
-	left := 24.0
-	for _, l := range lines {
-		left = max(left, 24+textWidth(l.Name))
-	}
-	const width, height = 330.0, 16.0
+	const left, width, height, name = 16.0, 328.0, 12.0, 18.0
 	legend := newLegend(left+width+16, kinds...)
 	top := 34 + legend.height()
-	each := height*float64(len(kinds)) + 8
+	each := name + height*float64(len(kinds)) + 6
 	bottom := top + each*float64(len(lines))
-	d := newDrawing(left+width+24, bottom+44, title)
+	d := newDrawing(left+width+16, bottom+40, title)
 	d.text(8, 16, "start", bold, title)
 	for i, n := range legend.names {
-		y := 31 + 16*float64(legend.row[i])
-		d.rect(legend.x[i], y-6, 14, 5, fmt.Sprintf(`fill="%s"`, palette[i%len(palette)]), "")
-		d.text(legend.x[i]+19, y, "start", tick, n)
+		d.key(legend.x[i], 31+16*float64(legend.row[i]), i, n)
 	}
 	x := func(v float64) float64 { return left + width*(min(max(v, low), high)-low)/(high-low) }
 	const steps = 4
@@ -46,17 +41,17 @@ func Forest(title, xLabel string, low, high float64, kinds []string, lines []Lin
 		if v == 0 {
 			style = axisInk
 		}
-		d.line(x(v), top-4, x(v), bottom, style)
+		d.line(x(v), top, x(v), bottom, style)
 		d.text(x(v), bottom+14, "middle", tick, format.Digits(v, 2))
 	}
-	d.text(left+width/2, bottom+34, "middle", faint, xLabel)
+	d.text(left+width/2, bottom+32, "middle", faint, xLabel)
 	d.Table.Columns = kinds
 	for i, l := range lines {
 		y := top + each*float64(i)
-		d.text(left-10, y+each/2, "end", "", l.Name)
+		d.text(left+4, y+13, "start", "", l.Name)
 		var cells []string
 		for k, m := range l.Marks {
-			at := y + height*(float64(k)+0.5)
+			at := y + name + height*(float64(k)+0.5)
 			ink := palette[k%len(palette)]
 			cell := format.None
 			if !math.IsNaN(m.Value) {

@@ -3,6 +3,8 @@ package plot
 import (
 	"fmt"
 	"math"
+	"strconv"
+	"strings"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/stats"
@@ -32,25 +34,37 @@ func colour(of [][3]float64, t float64) (fill, ink string) {
 	for k := range c {
 		c[k] = math.Round(of[i][k]*(1-f) + of[i+1][k]*f)
 	}
-	ink = "#000"
-	if l := luminance(c); 1.05/(l+0.05) > (l+0.05)/0.05 {
-		ink = "#fff"
+	fill = fmt.Sprintf("#%02x%02x%02x", int(c[0]), int(c[1]), int(c[2]))
+	ink = "#000000"
+	if Contrast(fill, "#ffffff") > Contrast(fill, ink) {
+		ink = "#ffffff"
 	}
-	return fmt.Sprintf("#%02x%02x%02x", int(c[0]), int(c[1]), int(c[2])), ink
+	return fill, ink
 }
 
-// luminance is the relative luminance of an sRGB colour, as the Web Content
-// Accessibility Guidelines 2.2 define it for contrast.
-func luminance(c [3]float64) float64 {
+// Contrast of two colours like "#1b1f24", from 1 to 21, as the Web Content
+// Accessibility Guidelines 2.2 define it. Text is to have 4.5 and more.
+func Contrast(a, b string) float64 {
+	x, y := luminance(a), luminance(b)
+	return (max(x, y) + 0.05) / (min(x, y) + 0.05)
+}
+
+// luminance is the relative luminance of an sRGB colour.
+func luminance(colour string) float64 {
+	rgb, err := strconv.ParseUint(strings.TrimPrefix(colour, "#"), 16, 32)
+	if err != nil {
+		return math.NaN()
+	}
 	l := 0.0
-	for k, weight := range [3]float64{0.2126, 0.7152, 0.0722} {
-		v := c[k] / 255
+	for _, weight := range []float64{0.0722, 0.7152, 0.2126} { // from blue up
+		v := float64(rgb&255) / 255
 		if v <= 0.04045 {
 			v /= 12.92
 		} else {
 			v = math.Pow((v+0.055)/1.055, 2.4)
 		}
 		l += weight * v
+		rgb >>= 8
 	}
 	return l
 }
@@ -147,6 +161,9 @@ func heatMap(s Labels, m *stats.Matrix, scale LogScale, colours [][3]float64, ti
 				if m.Pretrained != nil && m.Pretrained[i][j] < m.Counts[i][j] {
 					of += fmt.Sprintf(" from %d pretrained models", m.Pretrained[i][j])
 				}
+			}
+			if m.Intervals != nil && m.Intervals[i][j] != nil {
+				of += fmt.Sprintf(", 95 %% interval %s to %s", format.Loss(m.Intervals[i][j][0]), format.Loss(m.Intervals[i][j][1]))
 			}
 			d.rect(x, y, cell-1, height-1, fmt.Sprintf(`fill="%s"`, fill), where+": "+format.Loss(v)+of)
 			d.text(x+cell/2-0.5, y+height/2+4, "middle", fmt.Sprintf(`fill="%s" font-size="%s" pointer-events="none"`, ink, num(font)), write(v))

@@ -67,8 +67,7 @@ func Histograms(title, xLabel string, panels []Panel) *Drawing {
 	}
 	at := 24 + textWidth(title)
 	for k, n := range names {
-		d.rect(at, 10, 14, 5, fmt.Sprintf(`fill="%s"`, palette[k%len(palette)]), "")
-		d.text(at+19, 16, "start", tick, n)
+		d.key(at, 16, k, n)
 		at += 40 + textWidth(n)
 	}
 	return d
