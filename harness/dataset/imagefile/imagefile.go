@@ -147,7 +147,7 @@ func SplitPath(path string) (file, array string) {
 		return path, ""
 	}
 	switch strings.ToLower(filepath.Ext(path[:i])) {
-	case ".npz", ".h5", ".hdf5", ".hdf", ".emd", ".nxs":
+	case ".npz", ".prz", ".h5", ".hdf5", ".hdf", ".emd", ".nxs", ".hspy", ".mat", ".dm3", ".dm4", ".tif", ".tiff":
 		return path[:i], path[i+1:]
 	}
 	return path, ""
@@ -174,6 +174,8 @@ func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
 		s, err = decodePNG(r, size)
 	case len(head) == 216 && string(head[208:212]) == "MAP ":
 		s, err = decodeMRC(r, size)
+	case isDM(head):
+		return decodeDM(r, size, array)
 	default:
 		base, ok := findHDF5(r, size)
 		if !ok {
