@@ -59,6 +59,8 @@ harness/store               | files
 harness/train               | random safetensors progress nn backend dataset study store
 harness/crosscheck          | random safetensors internal nn backend files
 harness/reproduce           | progress files backend dataset study store train
+harness/micrograph          | internal
+harness/measure
 harness/predict             | progress internal files nn dataset/imagefile onnx
 harness/onnx/browser        | onnx predict
 harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict
