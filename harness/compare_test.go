@@ -23,7 +23,7 @@ func TestCompare(t *testing.T) {
 	}
 	said, errs, code = output(t, "compare", "testdata/tiny.toml", "--json", "--out", out)
 	var c report.Comparison
-	if err := json.Unmarshal([]byte(said), &c); err != nil || code != 0 || c.Study != "tiny" || len(c.Findings) != 12 {
+	if err := json.Unmarshal([]byte(said), &c); err != nil || code != 0 || c.Study != "tiny" || len(c.Findings) != 13 {
 		t.Errorf("exit %d, %v: %+v\n%s", code, err, c, errs)
 	}
 }

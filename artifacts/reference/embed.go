@@ -13,7 +13,7 @@ const Attribution = "Published results: L. Rangel DaCosta, H. Oill, M. C. Scott,
 // Attribution as well.
 const Credit = "Data: L. Rangel DaCosta, H. Oill, M. C. Scott (2025), DOI 10.69761/kjte5358, CC BY 4.0"
 
-// FS holds defocus.csv.gz, baseline.csv.gz and noise.csv.gz.
+// FS holds defocus.csv.gz, baseline.csv.gz, noise.csv.gz and structure.csv.gz.
 //
 //go:embed *.csv.gz
 var FS embed.FS

@@ -17,8 +17,9 @@ func compareCommand() *cobra.Command {
 		Use:   "compare SERIES|FILE",
 		Short: "Set what the store holds of a study beside the published results",
 		Long: `Prints medians of our models beside those of the published tables, the rank
-correlation of the two, and what becomes of the published findings on ours. The
-report shows the same with figures.`,
+correlation of the two beside that of a rule that needs no model, and what becomes
+of the published findings on ours, all with 95 % intervals. The report shows the
+same with figures.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := c.resolve(cmd.Context(), args[0], &b, store.Existing, c.printer())

@@ -20,8 +20,9 @@ func reportCommand() *cobra.Command {
 		Use:   "report SERIES|FILE",
 		Short: "Write the report of what the store holds of a study",
 		Long: `Writes the report that 'refocus reproduce' ends with, of as much of the study as is
-finished: index.html, which needs no network, the figures, results.csv with the
-columns of the published tables, and the best model so far as best.onnx.`,
+finished: index.html, which needs no network, the figures, results.csv and
+results.pkl with the columns of the published tables, models.csv with the losses of
+the weights that are kept, and the best model so far as best.onnx.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := c.printer()

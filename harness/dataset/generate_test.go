@@ -514,12 +514,12 @@ func TestValidate(t *testing.T) {
 	}
 	nan := func() float64 { var z float64; return z / z }()
 	for want, change := range map[string]func(*Source){
-		"defocus":   func(s *Source) { s.Conditions.Defocus = nan },
-		"spread":    func(s *Source) { s.Conditions.DefocusStd = -1 },
-		"dose":      func(s *Source) { s.Conditions.Dose = 0 },
-		"number of": func(s *Source) { s.Count = 0 },
-		"split":     func(s *Source) { s.Split = "" },
-		"crop":      func(s *Source) { s.Config.Crop = -1 },
+		"defocus":     func(s *Source) { s.Conditions.Defocus = nan },
+		"defocus_std": func(s *Source) { s.Conditions.DefocusStd = -1 },
+		"dose":        func(s *Source) { s.Conditions.Dose = 0 },
+		"number of":   func(s *Source) { s.Count = 0 },
+		"split":       func(s *Source) { s.Split = "" },
+		"crop":        func(s *Source) { s.Config.Crop = -1 },
 	} {
 		s := good
 		change(&s)

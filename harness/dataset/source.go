@@ -6,7 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
+
+	"github.com/refocus-em/refocus/harness/internal/bounds"
 
 	"github.com/refocus-em/refocus/harness/hrtem"
 )
@@ -89,16 +90,12 @@ func (s Source) Validate() error {
 	if err := s.Config.Validate(); err != nil {
 		errs = append(errs, err)
 	}
-	check := func(name string, v, lo, hi float64) {
-		if !(v >= lo && v <= hi) { // NaN too
-			errs = append(errs, fmt.Errorf("%s is %v, want %v to %v", name, v, lo, hi))
-		}
+	for _, p := range s.Conditions.Check() {
+		errs = append(errs, fmt.Errorf("%s %s", p.Key, p.Message))
 	}
-	c := s.Conditions
-	check("defocus in Å", c.Defocus, -1e5, 1e5)
-	check("spread of the defocus in Å", c.DefocusStd, 0, 1e4)
-	check("dose in e⁻/Å²", c.Dose, math.SmallestNonzeroFloat64, 1e9)
-	check("number of images", float64(s.Count), 1, maxCount)
+	if message := bounds.Integer(s.Count, 1, maxCount); message != "" {
+		errs = append(errs, fmt.Errorf("the number of images %s", message))
+	}
 	if s.Split == "" {
 		errs = append(errs, errors.New("the split has no name"))
 	}

@@ -146,7 +146,7 @@ func Reduced(crystalName string) Config {
 	return c
 }
 
-// Problem is one thing that makes a Config impossible.
+// Problem is one thing that makes a Config or Conditions impossible.
 type Problem struct {
 	Key     string // JSON name of the field
 	Message string // what is wrong with it

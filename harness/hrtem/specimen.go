@@ -1,5 +1,7 @@
 package hrtem
 
+import "github.com/refocus-em/refocus/harness/internal/bounds"
+
 // Specimen is what is stored once per structure and shared by all imaging
 // conditions.
 type Specimen struct {
@@ -77,4 +79,18 @@ type Conditions struct {
 	DefocusStd float64 `json:"defocus_std"`
 	// Dose is in electrons per Å².
 	Dose float64 `json:"dose"`
+}
+
+// Check lists the conditions that are out of bounds.
+func (c Conditions) Check() []Problem {
+	var found []Problem
+	check := func(key, message string) {
+		if message != "" {
+			found = append(found, Problem{key, message})
+		}
+	}
+	check("defocus", bounds.Number(c.Defocus, -maxDefocus, maxDefocus))
+	check("defocus_std", bounds.Number(c.DefocusStd, 0, maxDefocus/10))
+	check("dose", bounds.Positive(c.Dose, maxDose))
+	return found
 }

@@ -97,7 +97,7 @@ func Regions(h, w int, labels []int32, n int) []Region {
 }
 
 // Diameter of the disc of the same area, in pixels.
-func (r *Region) Diameter() float64 { return 2 * math.Sqrt(float64(r.Area)/math.Pi) }
+func (r *Region) Diameter() float64 { return DiscDiameter(float64(r.Area)) }
 
 // Solidity is the area as a fraction of that of the convex hull.
 func (r *Region) Solidity() float64 { return float64(r.Area) / float64(r.convex) }
@@ -226,3 +226,6 @@ func inside(polygon []Point, top, left, bottom, right int) int {
 	}
 	return n
 }
+
+// DiscDiameter is the diameter of the disc of an area.
+func DiscDiameter(area float64) float64 { return 2 * math.Sqrt(area/math.Pi) }

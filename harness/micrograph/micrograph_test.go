@@ -44,6 +44,15 @@ func counts(r *rand.Rand, h, w int, mean float64) *Image {
 	return im
 }
 
+// standardized is what a network sees of an image.
+func standardized(im *Image, o Options) (*Prepared, error) {
+	p, err := Prepare(im, o)
+	if err == nil {
+		err = Standardize(&p.Image)
+	}
+	return p, err
+}
+
 // What is an image is left alone, whatever its counts, and its bits are those of
 // the training images.
 func TestRepairLeavesImages(t *testing.T) {
@@ -56,7 +65,7 @@ func TestRepairLeavesImages(t *testing.T) {
 			if err != nil || d.Total() != 0 || im.Bad != nil || !slices.Equal(im.Pixels, want) {
 				t.Errorf("mean %g: %v, %v", mean, d, err)
 			}
-			p, err := Prepare(im, Options{})
+			p, err := standardized(im, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -178,6 +187,22 @@ func TestRepairFinds(t *testing.T) {
 	}
 }
 
+// The corners of small bright objects are no outliers.
+func TestRepairLeavesObjects(t *testing.T) {
+	r := seed.Rand(t)
+	const h, w = 96, 96
+	im := &Image{H: h, W: w, Pixels: make([]float32, h*w)}
+	for i := range im.Pixels {
+		im.Pixels[i] = float32(500 + 5*r.NormFloat64())
+		if math.Hypot(float64(i/w-40), float64(i%w-30)) < 6 || math.Hypot(float64(i/w-70), float64(i%w-70)) < 3 {
+			im.Pixels[i] += 500
+		}
+	}
+	if d, err := Repair(im); err != nil || d.Total() > 0 {
+		t.Errorf("%v, %v", d, err)
+	}
+}
+
 func TestRepairRefusesNothingness(t *testing.T) {
 	im := &Image{H: 20, W: 20, Pixels: slices.Repeat([]float32{float32(math.NaN())}, 400)}
 	im.Pixels[3] = 1
@@ -212,7 +237,7 @@ func TestFlatten(t *testing.T) {
 		if offset == 0 && !slices.ContainsFunc(p.Notes, func(n string) bool { return strings.Contains(n, "--flatten") }) {
 			t.Errorf("a gradient of 30 %% got notes %q", p.Notes)
 		}
-		p, err = Prepare(tilted, Options{Flatten: true})
+		p, err = standardized(tilted, Options{Flatten: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +316,7 @@ func TestPrepareResamples(t *testing.T) {
 	for i := range im.Pixels {
 		im.Pixels[i] = float32(math.Sin(float64(i/w)/15) + math.Cos(float64(i%w)/12))
 	}
-	p, err := Prepare(im, Options{Rows: 0.5, Columns: 1.5})
+	p, err := standardized(im, Options{Rows: 0.5, Columns: 1.5})
 	if err != nil {
 		t.Fatal(err)
 	}

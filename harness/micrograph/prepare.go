@@ -7,7 +7,7 @@ import (
 	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
-// Options of Prepare. The zero value repairs and standardises.
+// Options of Prepare. The zero value repairs.
 type Options struct {
 	NoRepair bool // pixels stay as they are; missing ones are refused
 	Flatten  bool
@@ -35,7 +35,7 @@ const (
 )
 
 // Prepare repairs an image in place and returns it at the network's pixel size,
-// flattened if asked for, and standardised.
+// flattened if asked for. What is left is to standardise it.
 func Prepare(im *Image, o Options) (*Prepared, error) {
 	if len(im.Pixels) != im.H*im.W || im.Bad != nil && len(im.Bad) != im.H*im.W {
 		return nil, fmt.Errorf("%d pixels and %d marks for an image of %d×%d", len(im.Pixels), len(im.Bad), im.H, im.W)
@@ -91,9 +91,6 @@ func Prepare(im *Image, o Options) (*Prepared, error) {
 		l.Flatten(&p.Image)
 	} else if l.Uneven > unevenFrom {
 		p.Notes = append(p.Notes, fmt.Sprintf("the illumination varies by %s of its mean: --flatten divides by it", format.Percent(l.Uneven)))
-	}
-	if err := Standardize(&p.Image); err != nil {
-		return nil, err
 	}
 	return p, nil
 }

@@ -201,19 +201,29 @@ func findOutliers(im *Image, bad []bool) []int {
 		}
 		seen[start] = true
 		group := []int{start}
+		var around float32
+		around, window = medianAround(im, bad, start, window)
+		alone := true
 		for k := 0; k < len(group); k++ {
 			y, x := group[k]/im.W, group[k]%im.W
 			for v := max(0, y-1); v <= min(im.H-1, y+1); v++ {
 				for u := max(0, x-1); u <= min(im.W-1, x+1); u++ {
 					i := v*im.W + u
-					if candidate[i] && !seen[i] {
-						seen[i] = true
-						group = append(group, i)
+					if candidate[i] {
+						if !seen[i] {
+							seen[i] = true
+							group = append(group, i)
+						}
+						continue
+					}
+					// the corner of an object: what is beside it stands out as well
+					if d := float64(im.Pixels[i] - around); !bad[i] && (d > above || d < -below) {
+						alone = false
 					}
 				}
 			}
 		}
-		if len(group) <= outlierGroup {
+		if alone && len(group) <= outlierGroup {
 			out = append(out, group...)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/internal/format"
-	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -36,18 +35,27 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	sections, err := in.sections()
+	sections, err := in.sections(c)
 	if err != nil {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	results, err := in.resultsCSV()
+	text, frame := in.results()
+	results, err := text.csv()
+	if err != nil {
+		return nil, err
+	}
+	pickled, err := frame.pickle()
 	if err != nil {
 		return nil, err
 	}
 	models, err := in.modelsCSV()
+	if err != nil {
+		return nil, err
+	}
+	medians, err := in.mediansCSV()
 	if err != nil {
 		return nil, err
 	}
@@ -56,18 +64,15 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		return nil, err
 	}
 	sum := &Summary{Index: filepath.Join(dir, "index.html")}
-	for _, r := range c.Correlations {
-		sum.Lines = append(sum.Lines, r.String())
-	}
 	if len(in.Models) > 0 {
-		sum.Lines = append(in.gain(), append(sum.Lines, tally(c.Findings))...)
+		sum.Lines = append(c.lines(), tally(c.Findings))
 	}
 
 	type file struct {
 		name    string
 		content []byte
 	}
-	contents := []file{{"results.csv", results}, {"models.csv", models}, {"claims.json", findings}}
+	contents := []file{{"results.csv", results}, {"results.pkl", pickled}, {"models.csv", models}, {"medians.csv", medians}, {"claims.json", findings}}
 	for _, s := range sections {
 		for _, row := range s.Rows {
 			for _, f := range row {
@@ -93,21 +98,6 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		}
 	}
 	return sum, nil
-}
-
-// gain says what transfer did to the loss on its targets; nothing for a study
-// without transfers.
-func (in *Input) gain() []string {
-	s := in.series()
-	var before, after []float64
-	for i := range s.Transfers {
-		o := &s.Transfers[i]
-		before, after = append(before, o.Before[s.Index(o.Target)]), append(after, s.Final(o))
-	}
-	if len(after) == 0 {
-		return nil
-	}
-	return []string{fmt.Sprintf("transfer takes the median loss on the target from %s to %s, over %d models", format.Loss(stats.Median(before)), format.Loss(stats.Median(after)), len(after))}
 }
 
 // reduced says in which ways the study is smaller than the published one.

@@ -1,8 +1,9 @@
 // Package report turns the results of a study into tables, figures and a page to
 // read: index.html, self-contained, with its figures beside it as SVG;
-// results.csv, in the columns of the published table of the same series; and
-// claims.json, the published findings judged on our numbers and on the published
-// ones.
+// results.csv and results.pkl (package pickle), in the columns of the published
+// table of the same series and by its metric; models.csv, the losses of the weights
+// that are kept; and claims.json, the published findings judged on our numbers and
+// on the published ones.
 //
 // Everything is computed from an Input, which Gather fills from the store. Ours and
 // the published results become the same thing first, a series of trained models

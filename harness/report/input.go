@@ -62,11 +62,17 @@ func (in *Input) loss(e store.Epoch, domain string) float64 {
 	return s.Loss - in.offset()
 }
 
-// best is the lowest validation loss on a domain over a stage's epochs, without
-// the offset; NaN where it was not measured.
-func (in *Input) best(h *store.History, domain string) float64 {
+// at is a stage's loss on a domain by a metric, without the offset; NaN where it
+// was not measured.
+func (in *Input) at(h *store.History, domain string, by series.Metric) float64 {
 	if h == nil {
 		return math.NaN()
+	}
+	if by == series.Kept {
+		if h.Best < 1 || h.Best > len(h.Epochs) {
+			return math.NaN()
+		}
+		return in.loss(h.Epochs[h.Best-1], domain)
 	}
 	l, ok := h.BestLoss(domain)
 	if !ok {
@@ -75,20 +81,19 @@ func (in *Input) best(h *store.History, domain string) float64 {
 	return l - in.offset()
 }
 
-// series is the input's models in the common form.
-func (in *Input) series() *series.Series {
-	s := &series.Series{Axis: series.AxisOf(in.Plan.Study)}
+// series is the input's models in the common form, by a metric.
+func (in *Input) series(by series.Metric) *series.Series {
+	s := &series.Series{
+		Axis: series.AxisOf(in.Plan.Study), Metric: by,
+		Shared: in.Plan.Study.Training.PretrainSharing == study.ShareSeed,
+	}
 	for i := range in.Plan.Domains {
 		s.Domains = append(s.Domains, in.Plan.Domains[i].Key)
 	}
-	best := func(m *trained.Result, first bool) []float64 {
-		h := m.Final
-		if first {
-			h = m.Pretrain
-		}
+	losses := func(h *store.History) []float64 {
 		v := make([]float64, len(s.Domains))
 		for i, d := range s.Domains {
-			v[i] = in.best(h, d)
+			v[i] = in.at(h, d, by)
 		}
 		return v
 	}
@@ -99,8 +104,8 @@ func (in *Input) series() *series.Series {
 		case study.TransferRun:
 			s.Images, s.Epochs = r.Parent.Images, r.Parent.Epochs
 			o := series.Transfer{
-				Config: configOf(r),
-				Before: best(m, true), After: best(m, false),
+				Config: configOf(r), Init: r.Parent.Seed,
+				Before: losses(m.Pretrain), After: losses(m.Final),
 			}
 			if r.Epochs > 0 {
 				o.Seconds = m.TrainSeconds / float64(r.Epochs)
@@ -110,7 +115,7 @@ func (in *Input) series() *series.Series {
 			s.Images, s.Epochs = r.Images, r.Epochs
 			o := series.Single{Rate: r.LearningRate}
 			for k, p := range r.Mixture[:min(2, len(r.Mixture))] {
-				o.Domains[k], o.Images[k], o.Loss[k] = p.Domain.Key, p.Images, in.best(m.Final, p.Domain.Key)
+				o.Domains[k], o.Images[k], o.Loss[k] = p.Domain.Key, p.Images, in.at(m.Final, p.Domain.Key, by)
 			}
 			s.Singles = append(s.Singles, o)
 		}
@@ -129,13 +134,13 @@ func configOf(r *study.Run) series.Config {
 
 // evidence is what findings are judged on: the input's models and those of its
 // companion.
-func (in *Input) evidence() claims.Evidence {
+func (in *Input) evidence(by series.Metric) claims.Evidence {
 	var ours claims.Evidence
 	for _, i := range []*Input{in, in.Companion} {
 		if i == nil {
 			continue
 		}
-		if s := i.series(); len(s.Transfers) > 0 {
+		if s := i.series(by); len(s.Transfers) > 0 {
 			ours.Transfers = s
 		} else if len(s.Singles) > 0 {
 			ours.Singles = s

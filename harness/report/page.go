@@ -3,12 +3,15 @@ package report
 import (
 	_ "embed"
 	"encoding/base64"
+	"fmt"
 	"html/template"
 	"strings"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/claims"
+	"github.com/refocus-em/refocus/harness/report/stats"
+	"github.com/refocus-em/refocus/harness/study"
 )
 
 // page renders index.html.
@@ -39,7 +42,8 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
 		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Browser": in.Browser,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
-		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Training.Initialisations == 1, "First": first,
+		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Kind == study.Transfer && s.Training.Initialisations == 1, "First": first,
+		"Draws": stats.Draws, "Notebook": in.notebook(),
 	})
 	return []byte(b.String()), err
 }
@@ -47,13 +51,26 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 var pageFuncs = template.FuncMap{
 	// class names an outcome for the style sheet.
 	"class": func(outcome string) string {
-		return map[string]string{claims.Holds: "yes", claims.Fails: "no", claims.Unjudged: "open"}[outcome]
+		return map[string]string{claims.Holds: "yes", claims.Fails: "no", claims.Open: "open", claims.Unjudged: "open"}[outcome]
 	},
 	"sentence": func(s string) string {
 		if s == "" {
 			return s
 		}
 		return strings.ToUpper(s[:1]) + s[1:] + "."
+	},
+	"interval": claims.Interval,
+	// limits writes those of a test.
+	"limits": func(t claims.Test) string {
+		switch {
+		case t.Low != nil && t.High != nil:
+			return fmt.Sprintf(" (asked for: between %s and %s)", format.Digits(*t.Low, 3), format.Digits(*t.High, 3))
+		case t.Low != nil:
+			return " (asked for: above " + format.Digits(*t.Low, 3) + ")"
+		case t.High != nil:
+			return " (asked for: below " + format.Digits(*t.High, 3) + ")"
+		}
+		return ""
 	},
 	"value": func(v float64) string { return format.Digits(v, 3) },
 	"p": func(v float64) string {

@@ -209,13 +209,13 @@ func (s *Study) checkGrid(c *checker) {
 	}
 	distinct(c, at("grid", "defocus"), g.Defocus, true)
 	for _, d := range g.Defocus {
-		c.number(at("grid", "defocus"), d, -1e5, 1e5)
+		c.field(at("grid", "defocus"), "defocus", hrtem.Conditions{Defocus: d}.Check())
 	}
 	distinct(c, at("grid", "dose"), g.Dose, true)
 	for _, d := range g.Dose {
-		c.positive(at("grid", "dose"), d, 1e6)
+		c.field(at("grid", "dose"), "dose", hrtem.Conditions{Dose: d}.Check())
 	}
-	c.number(at("grid", "defocus_spread"), g.DefocusSpread, 0, 1e4)
+	c.field(at("grid", "defocus_spread"), "defocus_std", hrtem.Conditions{DefocusStd: g.DefocusSpread}.Check())
 	c.integer(at("grid", "train_images"), g.TrainImages, 1, maxImages)
 	c.integer(at("grid", "validation_images"), g.ValidationImages, 1, maxImages)
 	c.simulation(s.Simulation.CheckFields())

@@ -97,6 +97,7 @@ func TestErrors(t *testing.T) {
 			[]string{`s.toml:2: kind: is "tranfer"; valid: "transfer", "mixture"`}},
 		{"crystal", `"w_CdSe"`, `"w_CdTe"`, []string{`s.toml:4: grid.crystal: is "w_CdTe"; nearest valid value: "w_CdSe"`}},
 		{"negative dose", "dose = [400]", "dose = [-400]", []string{`s.toml:6: grid.dose: must be more than 0, but is -400`}},
+		{"a dose that nobody simulates", "dose = [400]", "dose = [5e5]", []string{`s.toml:6: grid.dose: must be at most 100000, but is 500000`}},
 		{"no dose", "dose = [400]", "", []string{`s.toml:3: grid.dose: needs at least one entry`}},
 		{"duplicate domains", "[-100, 0, 100]", "[-100, 0, -100]", []string{`s.toml:5: grid.defocus: has -100 twice`}},
 		{"zero and minus zero", "[-100, 0, 100]", "[0.0, -0.0]", []string{`s.toml:5: grid.defocus: has -0 twice`}},

@@ -1,8 +1,7 @@
 package claims
 
 import (
-	"fmt"
-
+	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
 )
@@ -16,49 +15,26 @@ type target struct {
 	rate           float64
 }
 
-// bothWays are the losses of transfers with nothing frozen and of mixtures, for
-// every combination that both have, in the order of the transfers.
-func (e Evidence) bothWays() (order []target, transfers, mixtures map[target][]float64) {
-	transfers, mixtures = map[target][]float64{}, map[target][]float64{}
+// bothWays are the ratios of the losses of transfers with nothing frozen to the
+// median of the mixtures', for every combination that both have: for each
+// pretrained model where transfers share them, else for the median of the
+// transfers.
+func (e Evidence) bothWays() series.Pairs {
+	mixtures := map[target][]float64{}
 	for _, m := range e.Singles.Singles {
 		for k := range 2 {
 			t := target{m.Domains[1-k], m.Domains[k], m.Images[k], m.Rate}
 			mixtures[t] = append(mixtures[t], m.Loss[k])
 		}
 	}
-	for i := range e.Transfers.Transfers {
-		o := &e.Transfers.Transfers[i]
-		t := target{o.Source, o.Target, o.Images, o.PretrainRate}
-		if o.Frozen != study.FreezeNone || mixtures[t] == nil {
-			continue
+	part := *e.Transfers
+	part.Transfers = nil
+	for _, o := range e.Transfers.Transfers {
+		if o.Frozen == study.FreezeNone && mixtures[target{o.Source, o.Target, o.Images, o.PretrainRate}] != nil {
+			part.Transfers = append(part.Transfers, o)
 		}
-		if transfers[t] == nil {
-			order = append(order, t)
-		}
-		transfers[t] = append(transfers[t], e.Transfers.Final(o))
 	}
-	return order, transfers, mixtures
-}
-
-// baseline is the rule of finding 9.
-func (e Evidence) baseline() []Statement {
-	statement := fmt.Sprintf("For the same pair of domains, number of target images and rate of the first stage, transfer's median loss is between %.2g and %.3g times that of single-stage training, in the median over these.", 1/alike, alike)
-	if e.Singles == nil {
-		return []Statement{unjudged(statement, "no single-stage models: reproduce the baseline series at the same profile")}
-	}
-	order, transfers, mixtures := e.bothWays()
-	if len(order) == 0 {
-		return []Statement{unjudged(statement, "transfers and single-stage models share no pair, number of target images and rate")}
-	}
-	var ratios, t, m []float64
-	for _, k := range order {
-		ratios = append(ratios, stats.Median(transfers[k])/stats.Median(mixtures[k]))
-		t, m = append(t, transfers[k]...), append(m, mixtures[k]...)
-	}
-	numbers := []Number{{"transfer", stats.Median(t), len(t)}, {"single stage", stats.Median(m), len(m)}}
-	p := decided(statement, numbers, test{"transfer to single stage", ratios, 1 / alike, alike})
-	if a, b := e.Transfers, e.Singles; a.Images != b.Images || a.Epochs != b.Epochs {
-		p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the budgets differ: the pretraining sees %d images for %d epochs, the single stage %d for %d", a.Images, a.Epochs, b.Images, b.Epochs)
-	}
-	return []Statement{p}
+	return part.Against(func(c series.Config) float64 {
+		return stats.Median(mixtures[target{c.Source, c.Target, c.Images, c.PretrainRate}])
+	})
 }

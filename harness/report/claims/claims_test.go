@@ -2,34 +2,39 @@ package claims
 
 import (
 	"math"
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
 )
 
-// TestFindingsOnPublished pins what the rules make of the published tables.
+// TestFindingsOnPublished pins what the rules make of the published tables. The
+// paper's smallest variance (3) is within the uncertainty of its table; in the
+// structure table the decoder costs 10 % (2); times (12) are in none.
 func TestFindingsOnPublished(t *testing.T) {
-	want := map[string]string{
-		series.AxisDefocus: "HHHHHHHHHHUU",
-		// The noise series has one number of images and one pair of rates: for
-		// findings 1 and 3 the defocus series stands in.
-		series.AxisDose: "HHHHHHHHHHUU",
-	}
-	letter := map[string]string{Holds: "H", Fails: "F", Unjudged: "U"}
-	for axis, want := range want {
+	letter := map[string]string{Holds: "H", Fails: "F", Open: "O", Unjudged: "U"}
+	for axis, want := range map[string]string{
+		series.AxisDefocus: "HHOHHHHHHHHUH",
+		// The noise and structure series have one number of images and one pair of
+		// rates: for findings 1 and 3 the defocus series stands in.
+		series.AxisDose:      "HHOHHHHHHHHUH",
+		series.AxisStructure: "HFOHHHHHHHHUH",
+	} {
+		all, err := publishedOn(axis)
+		if err != nil {
+			t.Fatal(err)
+		}
 		got := ""
-		for _, f := range findings {
-			j, err := f.onPublished(axis)
-			if err != nil {
-				t.Fatal(err)
-			}
+		for i, j := range all {
 			got += letter[j.Outcome]
-			for _, p := range j.Parts {
-				if p.Outcome != Holds {
-					t.Logf("%s %d: %s %s %v", axis, f.number, p.Text, p.Reason, p.Numbers)
+			for _, s := range j.Statements {
+				if s.Outcome != Holds {
+					t.Logf("%s %d: %s %s: %s %+v", axis, findings[i].number, s.Text, s.Outcome, s.Reason, s.Tests)
 				}
 			}
 		}
@@ -64,7 +69,7 @@ func TestFindingsCanFail(t *testing.T) {
 			}
 		}},
 		{3, func(o *series.Transfer) { o.Rate = 1.1e-4 - o.Rate }},
-		{4, func(o *series.Transfer) { // −25 nm becomes as hard
+		{4, func(o *series.Transfer) { // −25 nm becomes harder
 			o.After[0] *= 10
 		}},
 		{5, func(o *series.Transfer) { // the source goes on to matter
@@ -78,6 +83,7 @@ func TestFindingsCanFail(t *testing.T) {
 			}
 		}},
 		{7, func(o *series.Transfer) { copy(o.After, o.Before) }},
+		{13, func(o *series.Transfer) { o.Before, o.After = o.After, o.Before }},
 		{8, func(o *series.Transfer) {
 			if o.Source == "0" {
 				scale(o.After, 10)
@@ -92,7 +98,7 @@ func TestFindingsCanFail(t *testing.T) {
 			c.spoil(&o)
 			s.Transfers = append(s.Transfers, o)
 		}
-		f := findings[c.number-1]
+		f := findings[c.number-1] // they are in order
 		if got := f.on(Evidence{&s, singles}, series.AxisDefocus, "spoilt").Outcome; got != Fails {
 			t.Errorf("finding %d on a spoilt table %s", c.number, got)
 		}
@@ -105,110 +111,170 @@ func scale(v []float64, by float64) {
 	}
 }
 
-// TestDoseFinding judges finding 10 on small made-up series.
-func TestDoseFinding(t *testing.T) {
-	make := func(loss func(from, to int) float64) *series.Series {
-		s := &series.Series{Axis: series.AxisDose, Domains: []string{"30", "75", "150"}}
-		for i, from := range s.Domains {
-			for j, to := range s.Domains {
-				if i == j {
+// many makes a series of every pair of domains, with models that differ a little.
+func many(axis string, domains []string, before, after func(from, to string) float64) *series.Series {
+	s := &series.Series{Axis: axis, Domains: domains}
+	r := random.Stream(1, "many")
+	about := func(v float64) float64 { return v * math.Exp(0.02*r.NormFloat64()) }
+	for _, from := range domains {
+		for _, to := range domains {
+			for range 4 {
+				if from == to {
 					continue
 				}
 				o := series.Transfer{Config: series.Config{Source: from, Target: to}}
-				for k := range s.Domains {
-					o.Before, o.After = append(o.Before, 1+float64(i*k)), append(o.After, loss(i, k))
+				for _, d := range domains {
+					o.Before, o.After = append(o.Before, about(before(from, d))), append(o.After, about(after(from, d)))
 				}
 				s.Transfers = append(s.Transfers, o)
 			}
 		}
-		return s
 	}
+	return s
+}
+
+// TestDoseFinding judges finding 10 on small made-up series.
+func TestDoseFinding(t *testing.T) {
+	low := func(from, to string) float64 { // models of 30 are worst
+		if from == "30" {
+			return 5
+		}
+		return 1
+	}
+	dose := func(d string) float64 { v, _ := strconv.ParseFloat(d, 64); return v }
 	for name, c := range map[string]struct {
-		loss func(from, to int) float64
-		want string
+		before, after func(from, to string) float64
+		want          string
 	}{
-		"as published": {func(from, to int) float64 {
-			if to == 0 && from == 1 {
-				return 2
-			}
-			return 3 / math.Pow(4, float64(to))
-		}, Holds},
-		"the source decides": {func(from, to int) float64 { return 1/(1+float64(from)) + 0.001/(1+float64(to)) }, Fails},
-		"low dose is better": {func(_, to int) float64 { return 1 + float64(to) }, Fails},
+		"as published":          {low, func(_, to string) float64 { return 10 / dose(to) }, Holds},
+		"the source decides":    {low, func(from, to string) float64 { return 1/dose(from) + 1e-3/dose(to) }, Fails},
+		"low dose is better":    {low, func(_, to string) float64 { return dose(to) }, Fails},
+		"trained on it is best": {func(from, to string) float64 { return dose(from) }, func(_, to string) float64 { return 10 / dose(to) }, Fails},
 	} {
-		if j := findings[9].on(Evidence{make(c.loss), nil}, series.AxisDose, ""); j.Outcome != c.want {
-			t.Errorf("%s: %s, want %s: %+v", name, j.Outcome, c.want, j.Parts)
+		if j := findings[9].on(Evidence{many(series.AxisDose, []string{"30", "75", "150"}, c.before, c.after), nil}, series.AxisDose, ""); j.Outcome != c.want {
+			t.Errorf("%s: %s, want %s: %+v", name, j.Outcome, c.want, j.Statements)
 		}
 	}
 }
 
 // TestStructureFinding judges finding 11 likewise.
 func TestStructureFinding(t *testing.T) {
-	make := func(same, other float64) *series.Series {
-		s := &series.Series{Axis: series.AxisStructure, Domains: []string{
-			"fcc_Cu_small", "fcc_Cu_large", "fcc_Ag_small", "fcc_Ag_large", "w_ZnS_small", "w_ZnS_large", "w_CdSe_small", "w_CdSe_large",
-		}}
-		for i, from := range s.Domains {
-			for j, to := range s.Domains {
-				if i == j {
-					continue
-				}
-				o := series.Transfer{Config: series.Config{Source: from, Target: to}}
-				for k, d := range s.Domains {
-					v := other
-					if kind(d) == kind(from) {
-						v = same
-					}
-					o.Before, o.After = append(o.Before, v), append(o.After, 1+float64(k))
-				}
-				s.Transfers = append(s.Transfers, o)
+	domains := []string{"fcc_Cu_small", "fcc_Cu_large", "fcc_Ag_small", "fcc_Ag_large", "w_ZnS_small", "w_ZnS_large", "w_CdSe_small", "w_CdSe_large"}
+	loss := func(same, other, small float64) func(from, to string) float64 {
+		return func(from, to string) float64 {
+			v := other
+			if series.SymmetryOf(from) == series.SymmetryOf(to) {
+				v = same
 			}
+			if series.SizeOf(from) == "small" && series.SizeOf(to) == "large" {
+				v *= small
+			}
+			return v
 		}
-		return s
 	}
-	if j := findings[10].on(Evidence{make(1, 2), nil}, series.AxisStructure, ""); j.Outcome != Holds {
-		t.Errorf("%+v", j)
-	}
-	if j := findings[10].on(Evidence{make(2, 1), nil}, series.AxisStructure, ""); j.Outcome != Fails {
-		t.Errorf("the other type is better, and it %s", j.Outcome)
+	after := func(_, to string) float64 { return float64(1 + slices.Index(domains, to)) }
+	for name, c := range map[string]struct {
+		before func(from, to string) float64
+		want   string
+	}{
+		"as published":           {loss(1, 2, 1.3), Holds},
+		"others do better":       {loss(2, 1, 1.3), Fails},
+		"small particles better": {loss(1, 2, 0.7), Fails},
+	} {
+		if j := findings[10].on(Evidence{many(series.AxisStructure, domains, c.before, after), nil}, series.AxisStructure, ""); j.Outcome != c.want {
+			t.Errorf("%s: %s, want %s: %+v", name, j.Outcome, c.want, j.Statements)
+		}
 	}
 }
 
-// TestTimesFinding judges finding 12 by measured times.
+// TestTimesFinding judges finding 12 by measured times. To save more than
+// published is no failure.
 func TestTimesFinding(t *testing.T) {
 	for _, c := range []struct {
 		none, encoder float64
 		want          string
-	}{{10, 8, Holds}, {10, 9.5, Fails}, {10, 5, Fails}, {0, 0, Unjudged}} {
+	}{{10, 8, Holds}, {10, 9.5, Fails}, {10, 5, Holds}, {0, 0, Unjudged}} {
 		s := &series.Series{Axis: series.AxisDefocus, Domains: []string{"0"}}
-		for images := range stats.LeastPairs {
+		for images := range 6 {
+			jitter := 1 + 0.001*float64(images)
 			s.Transfers = append(s.Transfers,
 				series.Transfer{Config: series.Config{Images: images, Frozen: study.FreezeNone}, Seconds: c.none},
-				series.Transfer{Config: series.Config{Images: images, Frozen: nn.Encoder}, Seconds: c.encoder})
+				series.Transfer{Config: series.Config{Images: images, Frozen: nn.Encoder}, Seconds: c.encoder * jitter})
 		}
 		if j := findings[11].on(Evidence{s, nil}, series.AxisDefocus, ""); j.Outcome != c.want {
-			t.Errorf("%g s against %g s: %s, want %s", c.encoder, c.none, j.Outcome, c.want)
+			t.Errorf("%g s against %g s: %s, want %s: %+v", c.encoder, c.none, j.Outcome, c.want, j.Statements)
 		}
 	}
 }
 
-// TestDecided checks when paired comparisons are enough for a judgement.
+// sample is of independent values.
+func sample(v ...float64) stats.Sample {
+	var s stats.Sorted
+	var u []stats.Unit
+	for i, x := range v {
+		s.Add(i, x)
+		u = append(u, stats.Unit{Cluster: strconv.Itoa(i)})
+	}
+	return stats.NewResampler(u).Bootstrap(1, func(w []int, v []float64) { v[0] = s.Median(w) })[0]
+}
+
+// TestDecided checks when tests are enough for a judgement.
 func TestDecided(t *testing.T) {
-	many := func(v ...float64) []float64 { return append(append(v, v...), v...) }
+	low, high, around := sample(0.7, 0.75, 0.8, 0.85, 0.9), sample(1.1, 1.15, 1.2, 1.25, 1.3), sample(0.8, 0.9, 1.01, 1.2, 1.3)
+	one := sample(0.5)
+	test := func(s stats.Sample, l limits) Test { return tested("a", "", s, l) }
 	for name, c := range map[string]struct {
-		tests []test
+		tests []Test
 		want  string
 	}{
-		"all below":       {[]test{below(1, "a", many(0.7, 0.8, 0.9))}, Holds},
-		"all above":       {[]test{below(1, "a", many(1.1, 1.2, 1.3))}, Fails},
-		"undecided":       {[]test{below(1, "a", many(0.8, 1.01, 1.3))}, Unjudged},
-		"too few":         {[]test{below(1, "a", []float64{0.5, 0.5})}, Unjudged},
-		"none":            {[]test{below(1, "a", nil)}, Unjudged},
-		"one of two":      {[]test{below(1, "a", many(0.7, 0.8, 0.9)), above(1, "b", many(0.8, 0.7, 0.9))}, Fails},
-		"fails after all": {[]test{below(1, "a", many(0.8, 1.01, 1.3)), below(1, "b", many(1.1, 1.2, 1.3))}, Fails},
+		"all below":       {[]Test{test(low, below(1))}, Holds},
+		"all above":       {[]Test{test(high, below(1))}, Fails},
+		"undecided":       {[]Test{test(around, below(1))}, Open},
+		"one value":       {[]Test{test(one, below(1))}, Unjudged},
+		"none":            {[]Test{paired("a", series.Pairs{}, below(1))}, Unjudged},
+		"within":          {[]Test{test(low, within(2))}, Holds},
+		"not within":      {[]Test{test(low, within(1.1))}, Fails},
+		"one of two":      {[]Test{test(low, below(1)), test(low, above(1))}, Fails},
+		"fails after all": {[]Test{test(around, below(1)), test(high, below(1))}, Fails},
 	} {
-		if p := decided("", nil, c.tests...); p.Outcome != c.want || (p.Reason == "") != (c.want != Unjudged) {
+		if p := decided("", "", nil, c.tests...); p.Outcome != c.want || (p.Reason == "") != (c.want == Holds || c.want == Fails) {
 			t.Errorf("%s: %s (%s), want %s", name, p.Outcome, p.Reason, c.want)
+		}
+	}
+}
+
+// TestCorrected checks that what holds by itself is open among many findings of
+// which none is clear, and that a clear one stays.
+func TestCorrected(t *testing.T) {
+	all := make([]Finding, 10)
+	for i := range all {
+		all[i].Ours = Judgement{Outcome: Holds, On: "x", P: 0.02}
+	}
+	all[3].Ours.P = 0.001
+	all[4].Ours = Judgement{Outcome: Unjudged, On: "x", P: 1}
+	correct(all, func(f *Finding) *Judgement { return &f.Ours })
+	for i, f := range all {
+		want := map[int]string{3: Holds, 4: Unjudged}[i]
+		if want == "" {
+			want = Open
+		}
+		if f.Ours.Outcome != want || (f.Ours.Corrected != "") != (want == Open) || (f.Ours.Family == 9) != (i != 4) {
+			t.Errorf("finding %d: %+v", i, f.Ours)
+		}
+	}
+}
+
+// TestAgainst tells a finding that the published table does not bear out.
+func TestAgainst(t *testing.T) {
+	for _, c := range []struct{ published, ours, want string }{
+		{Holds, Holds, "as in the published table"},
+		{Fails, Fails, "as in the published table, which does not bear it out either"},
+		{Holds, Fails, "unlike the published table"},
+		{Fails, Holds, "unlike the published table, which does not bear it out"},
+		{Open, Holds, ""}, {Holds, Unjudged, ""},
+	} {
+		if got := (Finding{Published: Judgement{Outcome: c.published}, Ours: Judgement{Outcome: c.ours}}).Against(); got != c.want {
+			t.Errorf("%s and %s: %q", c.published, c.ours, got)
 		}
 	}
 }

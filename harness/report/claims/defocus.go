@@ -10,99 +10,76 @@ import (
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
-// focusToOthers are the ratios of the loss on the target in focus to the median
-// over the other targets, for configurations equal but for the target.
-func focusToOthers(s *series.Series) []float64 {
-	type sides struct{ focus, others []float64 }
-	all := map[series.Config]*sides{}
-	var order []series.Config
+// byDomain are values of transfers, by transfer, for each of a list of domains.
+func byDomain(s *series.Series, domains []string, of func(*series.Transfer) string, value func(*series.Transfer) float64) []*stats.Sorted {
+	v := make([]*stats.Sorted, len(domains))
+	for k := range domains {
+		v[k] = &stats.Sorted{}
+	}
 	for i := range s.Transfers {
-		o := &s.Transfers[i]
-		c := o.Config
-		c.Target = ""
-		if all[c] == nil {
-			all[c] = &sides{}
-			order = append(order, c)
-		}
-		if o.Target == inFocus {
-			all[c].focus = append(all[c].focus, s.Final(o))
-		} else {
-			all[c].others = append(all[c].others, s.Final(o))
+		if k := slices.Index(domains, of(&s.Transfers[i])); k >= 0 {
+			v[k].Add(i, value(&s.Transfers[i]))
 		}
 	}
-	var ratios []float64
-	for _, c := range order {
-		ratios = append(ratios, stats.Median(all[c].focus)/stats.Median(all[c].others))
+	return v
+}
+
+func sourceOf(o *series.Transfer) string { return o.Source }
+func targetOf(o *series.Transfer) string { return o.Target }
+
+// named are domains with their units after some words.
+func named(s *series.Series, words string, domains []string) []string {
+	n := make([]string, len(domains))
+	for i, d := range domains {
+		n[i] = words + s.Name(d)
 	}
-	return stats.Finite(ratios)
+	return n
+}
+
+// worst is the largest of medians.
+func worst(w []int, values []*stats.Sorted) float64 {
+	v := math.NaN()
+	for _, x := range values {
+		if m := x.Median(w); math.IsNaN(v) || m > v {
+			v = m
+		}
+	}
+	return v
 }
 
 // focusHardest is the rule of finding 4.
 func (e Evidence) focusHardest() []Statement {
 	s := e.Transfers
-	const first = "After transfer, 0 nm has the highest median loss of all targets."
-	second := fmt.Sprintf("The loss there is between %g and %g times the median over the other targets, in the median over otherwise equal configurations.", factorLow, factorHigh)
-	const third = "After pretraining at −10, −5 or 0 nm, 0 nm is the domain of highest median loss."
-	var parts []Statement
-	var focus *Number
-	var others []float64
-	var numbers []Number
-	for _, x := range s.ByTarget() {
-		n := Number{s.Name(x.Level), stats.Median(x.Values), len(x.Values)}
-		numbers = append(numbers, n)
-		if x.Level == inFocus {
-			focus = &n
-		} else {
-			others = append(others, n.Value)
-		}
+	const statement = "After transfer, 0 nm has the highest median loss of all targets."
+	targets := s.Targets()
+	at := slices.Index(targets, series.InFocus)
+	if at < 0 || len(targets) < 2 {
+		return []Statement{unjudged(statement, "no model was transferred to 0 nm and to another defocus")}
 	}
-	if focus == nil || len(others) == 0 {
-		why := "no model was transferred to 0 nm and to another defocus"
-		parts = append(parts, unjudged(first, why), unjudged(second, why))
-	} else {
-		parts = append(parts, judged(first, focus.Value > slices.Max(others), numbers),
-			decided(second, nil, test{"0 nm to the others", focusToOthers(s), factorLow, factorHigh}))
-	}
-	before, _ := s.Medians()
-	numbers = nil
-	ok := true
-	for _, source := range []string{"-100", "-50", inFocus} {
-		i := slices.Index(before.Rows, source)
-		if i < 0 || slices.Index(before.Columns, inFocus) < 0 {
-			continue
-		}
-		at0 := before.Get(source, inFocus)
-		worst := math.Inf(-1)
-		for j, c := range before.Columns {
-			if v := before.Values[i][j]; c != inFocus && v > worst {
-				worst = v
-			}
-		}
-		numbers = append(numbers, Number{"from " + s.Name(source) + " to 0 nm", at0, 0}, Number{"and to the worst other", worst, 0})
-		ok = ok && at0 > worst
-	}
-	if numbers == nil {
-		return append(parts, unjudged(third, "no model was pretrained at these and validated at 0 nm"))
-	}
-	return append(parts, judged(third, ok, numbers))
+	values := byDomain(s, targets, targetOf, s.Final)
+	numbers := medians(s, named(s, "on ", targets), values)
+	others := slices.Delete(slices.Clone(values), at, at+1)
+	return []Statement{decided(statement, "", numbers, measured(s, measure{
+		"0 nm to the worst other target", above(1), func(w []int) float64 { return values[at].Median(w) / worst(w, others) },
+	})...)}
 }
 
 // worstToBest is the median over the columns of the ratio of the worst to the
-// best row, cells for which skip is true left out.
-func worstToBest(m *stats.Matrix, skip func(row, column string) bool) (ratio float64, columns int) {
+// best row, the diagonal left out; NaN where no column has two rows.
+func worstToBest(m *stats.Matrix) float64 {
 	var r []float64
 	for j, c := range m.Columns {
-		var v []float64
+		worst, best, n := math.Inf(-1), math.Inf(1), 0
 		for i, row := range m.Rows {
-			if x := m.Values[i][j]; !math.IsNaN(x) && !skip(row, c) {
-				v = append(v, x)
+			if x := m.Values[i][j]; !math.IsNaN(x) && row != c {
+				worst, best, n = max(worst, x), min(best, x), n+1
 			}
 		}
-		if len(v) > 1 {
-			r = append(r, slices.Max(v)/slices.Min(v))
+		if n > 1 {
+			r = append(r, worst/best)
 		}
 	}
-	return stats.Median(r), len(r)
+	return stats.Median(r)
 }
 
 func diagonal(row, column string) bool { return row == column }
@@ -110,154 +87,128 @@ func diagonal(row, column string) bool { return row == column }
 // source is the rule of finding 5.
 func (e Evidence) source() []Statement {
 	s := e.Transfers
-	before, after := s.Medians()
-	first := fmt.Sprintf("After pretraining, the worst source has at least %g times the median loss of the best, in the median over domains.", strongly)
-	const second = "On each of −25, −20 and −15 nm, the two worst sources are +5 and +10 nm."
-	third := fmt.Sprintf("After transfer, the worst source has at most %g times the median loss of the best, in the median over targets.", hardly)
-	if len(before.Rows) < 2 {
+	first := fmt.Sprintf("After pretraining, the worst source has at least %g times the median loss of the best, in the median over domains.", notable)
+	second := fmt.Sprintf("After transfer, it has at most %g times that of the best, in the median over targets.", fairly)
+	if len(s.Sources()) < 2 {
 		why := "models were pretrained on one domain only"
-		return []Statement{unjudged(first, why), unjudged(second, why), unjudged(third, why)}
+		return []Statement{unjudged(first, why), unjudged(second, why)}
 	}
-	b, n := worstToBest(before, diagonal)
-	parts := []Statement{judged(first, b >= strongly, []Number{{fmt.Sprintf("worst to best over %d domains", n), b, 0}})}
-
-	ok, seen := true, 0
-	var numbers []Number
-	for _, c := range []string{"-250", "-200", "-150"} {
-		if slices.Index(before.Columns, c) < 0 || slices.Index(before.Rows, "50") < 0 || slices.Index(before.Rows, "100") < 0 || len(before.Rows) < 3 {
-			continue
-		}
-		seen++
-		positive := min(before.Get("50", c), before.Get("100", c))
-		worst := math.Inf(-1)
-		for _, r := range before.Rows {
-			if r != "50" && r != "100" {
-				worst = max(worst, before.Get(r, c))
-			}
-		}
-		numbers = append(numbers, Number{"better of +5 and +10 nm on " + s.Name(c), positive, 0}, Number{"worst of the others there", worst, 0})
-		ok = ok && positive > worst
+	before, after := s.Cells()
+	t := measured(s,
+		measure{"worst to best before transfer", above(notable), func(w []int) float64 { return worstToBest(before.Medians(w)) }},
+		measure{"worst to best after transfer", below(fairly), func(w []int) float64 { return worstToBest(after.Medians(w)) }})
+	return []Statement{
+		decided(first, fmt.Sprintf("A factor of %g is ours, for \"notable\".", notable), nil, t[0]),
+		decided(second, fmt.Sprintf("A factor of %g is ours, for \"fairly consistent\".", fairly), nil, t[1]),
 	}
-	if seen == 0 {
-		parts = append(parts, unjudged(second, "not all of these domains and sources, and another source, are part of the series"))
-	} else {
-		parts = append(parts, judged(second, ok, numbers))
-	}
-	a, n := worstToBest(after, diagonal)
-	if n == 0 {
-		return append(parts, unjudged(third, "no target has transfers from two sources"))
-	}
-	return append(parts, judged(third, a <= hardly, []Number{{fmt.Sprintf("worst to best over %d targets", n), a, 0}}))
 }
 
 // spreads is the rule of finding 6.
 func (e Evidence) spreads() []Statement {
 	s := e.Transfers
-	before, after := s.SpreadsBySource()
-	var parts []Statement
-	for k, g := range [][]stats.Group{before, after} {
-		stage := []string{"After pretraining", "After transfer"}[k]
-		var focus, positive, negative []Number
-		var all []Number
-		for _, x := range g {
-			n := Number{"pretrained at " + s.Name(x.Level), stats.Median(x.Values), len(x.Values)}
-			all = append(all, n)
-			switch {
-			case x.Level == inFocus:
-				focus = append(focus, n)
-			case strings.HasPrefix(x.Level, "-"):
-				negative = append(negative, n)
-			default:
-				positive = append(positive, n)
-			}
-		}
-		first := stage + ", models pretrained in focus have the smallest median spread."
-		if len(focus) == 0 || len(all) < 2 {
-			parts = append(parts, unjudged(first, "no model was pretrained in focus"))
-		} else {
-			parts = append(parts, judged(first, focus[0].Value == slices.Min(values(all)), all))
-		}
-		second := stage + ", models pretrained at a positive defocus have the largest."
-		if len(positive) == 0 || len(negative) == 0 {
-			parts = append(parts, unjudged(second, "no models of both signs of defocus"))
-		} else {
-			parts = append(parts, judged(second, slices.Max(values(positive)) == slices.Max(values(all)), all))
+	const (
+		first  = "After pretraining, models pretrained at positive defocus have a larger median spread over the domains out of focus than the others."
+		second = "Models pretrained in focus have a smaller one than the others, in the median over sources."
+		third  = "Models pretrained in focus have a lower loss on the other domains, in the median, than on their own."
+	)
+	sources := s.Sources()
+	values := byDomain(s, sources, sourceOf, func(o *series.Transfer) float64 { return s.Spread(o.Before) })
+	numbers := medians(s, named(s, "spread, pretrained at ", sources), values)
+	var positive, others, unfocused []*stats.Sorted
+	var focus *stats.Sorted
+	for k, d := range sources {
+		switch {
+		case d == series.InFocus:
+			focus = values[k]
+			others = append(others, values[k])
+		case strings.HasPrefix(d, "-"):
+			others, unfocused = append(others, values[k]), append(unfocused, values[k])
+		default:
+			positive, unfocused = append(positive, values[k]), append(unfocused, values[k])
 		}
 	}
-	return parts
+	middle := func(w []int, of []*stats.Sorted) float64 {
+		var m []float64
+		for _, v := range of {
+			m = append(m, v.Median(w))
+		}
+		return stats.Median(m)
+	}
+	var all []Statement
+	if len(positive) == 0 || len(others) == 0 {
+		all = append(all, unjudged(first, "no models of both signs of defocus"))
+	} else {
+		all = append(all, decided(first, "", numbers, measured(s, measure{
+			"positive to other sources", above(1), func(w []int) float64 { return middle(w, positive) / middle(w, others) }})...))
+	}
+	if focus == nil || len(unfocused) == 0 {
+		why := "no models were pretrained in focus and out of it"
+		return append(all, unjudged(second, why), unjudged(third, why))
+	}
+	at := s.Index(series.InFocus)
+	own := byDomain(s, []string{series.InFocus}, sourceOf, func(o *series.Transfer) float64 { return o.Before[at] })[0]
+	away := byDomain(s, []string{series.InFocus}, sourceOf, func(o *series.Transfer) float64 {
+		return stats.Median(append(slices.Clone(o.Before[:at]), o.Before[at+1:]...))
+	})[0]
+	t := measured(s,
+		measure{"in focus to other sources", below(1), func(w []int) float64 { return focus.Median(w) / middle(w, unfocused) }},
+		measure{"other domains to their own", below(1), func(w []int) float64 { return away.Median(w) / own.Median(w) }})
+	return append(all, decided(second, "Better than the median of the others is ours, for \"some of the best\".", nil, t[0]), decided(third, "", nil, t[1]))
 }
 
 // worse is the rule of finding 7.
 func (e Evidence) worse() []Statement {
 	s := e.Transfers
-	first := fmt.Sprintf("The spread rises in transfer for at least %.0f %% of the models.", 100*canMake)
-	const second = "Of all sources, the largest share is of models pretrained at −10 nm."
-	var numbers []Number
-	var total, n, most, at = 0.0, 0, -1.0, -1.0
-	for _, d := range s.Sources() {
-		rises, of := 0.0, 0
-		for i := range s.Transfers {
-			o := &s.Transfers[i]
-			b, a := s.Spread(o.Before), s.Spread(o.After)
-			if o.Source != d || math.IsNaN(b) || math.IsNaN(a) {
-				continue
-			}
-			of++
-			if a > b {
-				rises++
-			}
-		}
-		if of == 0 {
-			continue
-		}
-		share := rises / float64(of)
-		numbers = append(numbers, Number{"pretrained at " + s.Name(d), share, of})
-		total, n, most = total+rises, n+of, max(most, share)
-		if d == worstSource {
-			at = share
+	statement := fmt.Sprintf("The spread over the domains out of focus rises in transfer for more than %.0f %% of the models.", 100*canMake)
+	var rises stats.Sorted
+	for i := range s.Transfers {
+		b, a := s.Spread(s.Transfers[i].Before), s.Spread(s.Transfers[i].After)
+		switch {
+		case math.IsNaN(a - b):
+		case a > b:
+			rises.Add(i, 1)
+		default:
+			rises.Add(i, 0)
 		}
 	}
-	if n == 0 {
-		return []Statement{unjudged(first, "spreads need losses on at least two domains out of focus")}
+	if rises.Len() == 0 {
+		return []Statement{unjudged(statement, "spreads need losses on at least two domains out of focus")}
 	}
-	parts := []Statement{judged(first, total/float64(n) >= canMake, []Number{{"share of all models", total / float64(n), n}})}
-	if at < 0 || len(numbers) < 2 {
-		return append(parts, unjudged(second, "no models were pretrained at −10 nm and elsewhere"))
-	}
-	return append(parts, judged(second, at == most, numbers))
+	return []Statement{decided(statement, fmt.Sprintf("%.0f %% is ours, for \"can\": more than a few stray models.", 100*canMake), nil,
+		measured(s, measure{"share of models with a larger spread", above(canMake), rises.Share})...)}
 }
 
 // asymmetry is the rule of finding 8.
 func (e Evidence) asymmetry() []Statement {
 	s := e.Transfers
-	const statement = "Transfer from 0 nm to another defocus reaches a lower loss than transfer from there to 0 nm, in the median over otherwise equal configurations."
-	var out, in []float64
-	from, to := map[series.Config][]float64{}, map[series.Config][]float64{}
-	var order []series.Config
-	for i := range s.Transfers {
-		o := &s.Transfers[i]
-		c, v := o.Config, s.Final(o)
-		c.Target = ""
-		switch inFocus { // the other end of the transfer remains
-
-		case o.Source:
-			c.Source = o.Target
-			if from[c] == nil {
-				order = append(order, c)
-			}
-			out, from[c] = append(out, v), append(from[c], v)
-		case o.Target:
-			c.Source = o.Source
-			in, to[c] = append(in, v), append(to[c], v)
+	const statement = "Transfer from 0 nm to another defocus reaches a lower loss than transfer from there to 0 nm, in the median over these defoci."
+	var others []string
+	for _, d := range s.Sources() {
+		if d != series.InFocus {
+			others = append(others, d)
 		}
 	}
-	if len(out) == 0 || len(in) == 0 {
+	end := func(from bool) []*stats.Sorted {
+		return byDomain(s, others, func(o *series.Transfer) string {
+			switch {
+			case from && o.Source == series.InFocus:
+				return o.Target
+			case !from && o.Target == series.InFocus:
+				return o.Source
+			}
+			return ""
+		}, s.Final)
+	}
+	from, to := end(true), end(false)
+	ratio := func(w []int) float64 {
+		var r []float64
+		for k := range others {
+			r = append(r, from[k].Median(w)/to[k].Median(w))
+		}
+		return stats.Median(r)
+	}
+	if math.IsNaN(ratio(series.Once(len(s.Transfers)))) {
 		return []Statement{unjudged(statement, "no models were transferred both from and to 0 nm")}
 	}
-	var ratios []float64
-	for _, c := range order {
-		ratios = append(ratios, stats.Median(from[c])/stats.Median(to[c]))
-	}
-	return []Statement{decided(statement, []Number{{"median from 0 nm", stats.Median(out), len(out)}, {"median to 0 nm", stats.Median(in), len(in)}},
-		below(1, "from 0 nm to the way back", stats.Finite(ratios)))}
+	return []Statement{decided(statement, "", nil, measured(s, measure{"from 0 nm to the way back", below(1), ratio})...)}
 }

@@ -1,8 +1,10 @@
 package claims
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/series"
@@ -15,101 +17,107 @@ type Evidence struct {
 	Singles   *series.Series // single-stage models; nil for none
 }
 
-// finding is a published finding and the rule that judges it.
-type finding struct {
-	number int
-	text   string
-	// axis of the series that it is about; "" for every series of transfers.
-	axis string
-	// single marks the one that is also about single-stage training.
-	single bool
-	judge  func(Evidence) []Statement
-}
+// Ours is our models by both metrics.
+type Ours struct{ Kept, AsPublished Evidence }
 
-// The thresholds below turn the words of the findings into numbers. They were
-// chosen with the published tables in view and are the same for our results.
-const (
-	little      = 1.05 // "costs little": at most 5 % more
-	alike       = 1.25 // "comparable": a ratio between this and its inverse
-	strongly    = 2.0  // "depends strongly": worst to best at least
-	hardly      = 1.5  // "hardly at all": worst to best at most
-	mainly      = 0.75 // "depends mainly": this share of the variance at least
-	matters     = 1.25 // "still matters": worst to best at least
-	canMake     = 0.05 // "can make worse": for this share of the models at least
-	tailModels  = 20   // models that a statement about the upper tail needs
-	factorLow   = 2.0  // "a factor of about three": between these
-	factorHigh  = 4.5
-	savedLeast  = 0.15 // "15–25 %"
-	savedMost   = 0.25
-	tail        = 0.95 // the quantile that stands for the upper tail
-	inFocus     = "0"  // key of the domain in focus
-	worstSource = "-100"
-)
+// level of the family of findings.
+const level = 0.05
 
-var findings = []finding{
-	{1, "More transfer images give a lower median loss and a lighter upper tail.", "", false, Evidence.images},
-	{2, "Freezing the decoder costs little against freezing nothing; freezing the encoder costs more.", "", false, Evidence.frozen},
-	{3, "The most aggressive learning rates give the lowest median and the smallest spread.", "", false, Evidence.rates},
-	{4, "0 nm is the hardest target after transfer, by a factor of about three; after pretraining it is for the sources −10 … 0 nm.", series.AxisDefocus, false, Evidence.focusHardest},
-	{5, "After pretraining, performance depends strongly on the pretraining domain (worst: +5 and +10 nm on −25 … −15 nm); after transfer hardly at all.", series.AxisDefocus, false, Evidence.source},
-	{6, "Models pretrained in focus have the smallest out-of-distribution spread, models pretrained at positive defocus the largest.", series.AxisDefocus, false, Evidence.spreads},
-	{7, "Transfer can make the out-of-distribution spread worse, most often for models pretrained at −10 nm.", series.AxisDefocus, false, Evidence.worse},
-	{8, "Models pretrained in focus transfer out better than others transfer to in-focus.", series.AxisDefocus, false, Evidence.asymmetry},
-	{9, "Single-stage training on a mixture and transfer reach a comparable loss for the same number of target images.", series.AxisDefocus, true, Evidence.baseline},
-	{10, "Domains of low dose are worse; after transfer the loss depends mainly on the target's dose, though at the lowest dose the source still matters.", series.AxisDose, false, Evidence.doses},
-	{11, "Before transfer, models do better on structures of the same crystal type; after transfer, the target decides.", series.AxisStructure, false, Evidence.structures},
-	{12, "Freezing the encoder cuts the training time by 15–25 %.", "", false, Evidence.times},
-}
+// Level says in words how outcomes are decided.
+var Level = fmt.Sprintf("95 %% intervals from %d resamples of pretrained models and of their transfers; over the findings, Holm's correction at %.0f %%", stats.Draws, 100*level)
 
 // axisNames says which series a finding is about.
 var axisNames = map[string]string{series.AxisDefocus: "defocus", series.AxisDose: "noise", series.AxisStructure: "structure"}
 
 // Judge judges every finding on the published tables and on our models. own
 // is the axis of our study; single says that it is of single-stage training.
-func Judge(ours Evidence, own string, single bool) ([]Finding, error) {
-	var all []Finding
-	for _, f := range findings {
-		j := Finding{Number: f.number, Text: f.text}
-		var err error
-		if j.Published, err = f.onPublished(own); err != nil {
-			return nil, err
-		}
+func Judge(ours Ours, own string, single bool) ([]Finding, error) {
+	all := make([]Finding, len(findings))
+	for i, f := range findings {
+		all[i] = Finding{Number: f.number, Text: f.text, Quote: f.quote, Section: f.section}
 		if single && !f.single {
-			j.Ours = judgement("", unjudged("", "it is about transfers, this study is of single-stage training"))
-		} else {
-			j.Ours = f.on(ours, own, "our models")
+			j := judgement("", unjudged("", "it is about transfers, this study is of single-stage training"))
+			all[i].Ours, all[i].OursAsPublished = j, j
+			continue
 		}
-		all = append(all, j)
+		all[i].Ours = f.on(ours.Kept, own, "our models, kept weights")
+		all[i].OursAsPublished = f.on(ours.AsPublished, own, "our models, metric as published")
 	}
+	published, err := publishedOn(own)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		all[i].Published = published[i]
+	}
+	correct(all, func(f *Finding) *Judgement { return &f.Ours })
+	correct(all, func(f *Finding) *Judgement { return &f.OursAsPublished })
 	return all, nil
+}
+
+// publishedOn judges the findings on the published tables, beside a study whose
+// axis is own.
+func publishedOn(own string) ([]Judgement, error) {
+	all := make([]Finding, len(findings))
+	errs := make([]error, len(findings))
+	var wait sync.WaitGroup
+	for i := range findings {
+		wait.Go(func() { all[i].Published, errs[i] = findings[i].onPublished(own) })
+	}
+	wait.Wait()
+	correct(all, func(f *Finding) *Judgement { return &f.Published })
+	j := make([]Judgement, len(all))
+	for i := range all {
+		j[i] = all[i].Published
+	}
+	return j, errors.Join(errs...)
 }
 
 // onPublished judges a finding on the published tables: that of the report's own
 // axis where the finding concerns it and the table can tell, else that of the
 // finding's axis or the defocus series'.
 func (f *finding) onPublished(own string) (Judgement, error) {
-	singles, err := series.PublishedBaseline()
-	if err != nil {
-		return Judgement{}, err
-	}
 	try := []string{f.axis}
 	if f.axis == "" {
 		try = []string{own, series.AxisDefocus}
 	}
-	j := Judgement{Outcome: Unjudged, Parts: []Statement{unjudged("", "the published table of the "+axisNames[f.axis]+" series is not part of this program")}}
-	for _, a := range try {
-		s, err := series.PublishedOf(a)
-		if err != nil {
-			return Judgement{}, err
+	var j Judgement
+	for _, axis := range try {
+		var err error
+		if j, err = f.onTable(axis); err != nil {
+			return j, err
 		}
-		if s == nil {
-			continue
-		}
-		j = f.on(Evidence{s, singles}, a, "the published "+axisNames[a]+" series")
 		if j.Outcome != Unjudged {
 			break
 		}
 	}
+	return j, nil
+}
+
+// tables are the judgements of the published tables by finding and axis: the
+// tables do not change.
+var tables sync.Map
+
+// onTable judges a finding on the published table of an axis.
+func (f *finding) onTable(axis string) (Judgement, error) {
+	type key struct {
+		number int
+		axis   string
+	}
+	if j, ok := tables.Load(key{f.number, axis}); ok {
+		return j.(Judgement), nil
+	}
+	j := Judgement{Outcome: Unjudged}
+	s, err := series.PublishedOf(axis, series.Kept)
+	if err != nil || s == nil {
+		return j, err
+	}
+	singles, err := series.PublishedBaseline()
+	if err != nil {
+		return j, err
+	}
+	j = f.on(Evidence{s, singles}, axis, fmt.Sprintf("the published %s series, %s", axisNames[axis], s.Metric))
+	tables.Store(key{f.number, axis}, j)
 	return j, nil
 }
 
@@ -121,139 +129,234 @@ func (f *finding) on(e Evidence, axis, name string) Judgement {
 	case e.Transfers == nil:
 		return judgement(name+": no transfers", unjudged("", "no transfer has been trained"))
 	}
-	return judgement(fmt.Sprintf("%s: %d transfers", name, len(e.Transfers.Transfers)), f.judge(e)...)
+	return judgement(fmt.Sprintf("%s: %s", name, models(e.Transfers)), f.judge(e)...)
 }
 
-// effect condenses ratios of losses.
-func effect(name string, ratios []float64) Effect {
-	e := Effect{Name: name, Ratio: stats.Median(ratios), Pairs: len(ratios)}
-	ties := 0
-	for _, r := range ratios {
-		switch {
-		case r < 1:
-			e.Below++
-		case r == 1:
-			ties++
+// models says what a series' models come from.
+func models(s *series.Series) string {
+	n := len(s.Transfers)
+	if s.Shared {
+		return fmt.Sprintf("%d transfers from %d pretrained models", n, s.Pretrained())
+	}
+	return fmt.Sprintf("%d transfers, each from a pretraining of its own", n)
+}
+
+// limits are those that a number is to lie between.
+type limits struct{ low, high float64 }
+
+func below(v float64) limits { return limits{math.Inf(-1), v} }
+func above(v float64) limits { return limits{v, math.Inf(1)} }
+
+// within is around 1 by a factor.
+func within(factor float64) limits { return limits{1 / factor, factor} }
+
+// outcome by the interval alone, Unjudged without one.
+func (t *Test) outcome() string {
+	low, high := math.Inf(-1), math.Inf(1)
+	if t.Low != nil {
+		low = *t.Low
+	}
+	if t.High != nil {
+		high = *t.High
+	}
+	switch i := t.Interval; {
+	case i == nil:
+		return Unjudged
+	case i[1] <= low || i[0] >= high:
+		return Fails
+	case i[0] > low && i[1] < high:
+		return Holds
+	}
+	return Open
+}
+
+// tested is a sample held against limits.
+func tested(name, of string, s stats.Sample, l limits) Test {
+	t := Test{Name: name, Value: s.Value, Interval: s.Interval(), Of: of}
+	p := math.NaN()
+	for _, v := range []struct {
+		limit float64
+		at    **float64
+	}{{l.low, &t.Low}, {l.high, &t.High}} {
+		if math.IsInf(v.limit, 0) {
+			continue
+		}
+		*v.at = &v.limit
+		// Between two limits both count, beyond one that one.
+		q := s.P(v.limit)
+		outside := v.at == &t.Low && s.Value < v.limit || v.at == &t.High && s.Value > v.limit
+		if outside || math.IsNaN(p) {
+			p = q
+		} else {
+			p = max(p, q)
+		}
+		if outside {
+			break
 		}
 	}
-	e.P = 1
-	if n := len(ratios) - ties; n > 0 {
-		e.P = stats.SignTest(e.Below, n)
+	t.P = p
+	return t
+}
+
+// paired tests the median ratio of comparisons.
+func paired(name string, p series.Pairs, l limits) Test {
+	if len(p.Ratios) == 0 {
+		return Test{Name: name, Value: math.NaN()}
 	}
-	if low, high := stats.Interval(ratios); !math.IsNaN(low) {
-		e.Interval = &[2]float64{low, high}
+	r := stats.NewResampler(p.Units)
+	var s stats.Sorted
+	for i, v := range p.Ratios {
+		s.Add(i, v)
 	}
-	return e
+	x := r.Bootstrap(1, func(w []int, v []float64) { v[0] = s.Median(w) })
+	of := "median of " + counted(len(p.Ratios), "matched comparison")
+	if n := r.Clusters(); n < len(p.Ratios) {
+		of += fmt.Sprintf(" of models from %d pretrained ones", n)
+	}
+	return tested(name, of, x[0], l)
 }
 
-// test is a median ratio that a finding wants between low and high.
-type test struct {
-	name      string
-	ratios    []float64
-	low, high float64
-}
-
-// below and above want a ratio on one side of a limit.
-func below(limit float64, name string, ratios []float64) test {
-	return test{name, ratios, 0, limit}
-}
-
-func above(limit float64, name string, ratios []float64) test {
-	return test{name, ratios, limit, math.Inf(1)}
-}
-
-// decided is a part that paired comparisons decide: it holds where every interval
-// lies within its limits, does not where one lies outside, and cannot be judged
-// where an interval has a limit in it or there are too few pairs for one.
-func decided(statement string, numbers []Number, tests ...test) Statement {
-	p := Statement{Text: statement, Outcome: Holds, Numbers: numbers}
-	for _, t := range tests {
-		if len(t.ratios) == 0 {
-			return unjudged(statement, t.name+": there are no models to compare")
+// medians are those of values of a series' transfers, with their intervals.
+func medians(s *series.Series, names []string, values []*stats.Sorted) []Number {
+	samples := stats.NewResampler(s.Units()).Bootstrap(len(values), func(w []int, v []float64) {
+		for i := range values {
+			v[i] = values[i].Median(w)
 		}
-		e := effect(t.name, t.ratios)
-		p.Effects = append(p.Effects, e)
-		switch i := e.Interval; {
-		case i == nil:
-			if p.Outcome == Holds {
-				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("%s: only %d configurations to compare, %d are asked for", t.name, e.Pairs, stats.LeastPairs)
-			}
-		case i[1] < t.low || i[0] > t.high:
+	})
+	n := make([]Number, len(values))
+	for i, x := range samples {
+		n[i] = Number{names[i], x.Value, x.Interval(), values[i].Len()}
+	}
+	return n
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// measure is a number of a series' transfers that is to lie within limits; value
+// gets how often every transfer is drawn.
+type measure struct {
+	name   string
+	limits limits
+	value  func(w []int) float64
+}
+
+// measured tests numbers of the same transfers.
+func measured(s *series.Series, m ...measure) []Test {
+	r := stats.NewResampler(s.Units())
+	samples := r.Bootstrap(len(m), func(w []int, v []float64) {
+		for i := range m {
+			v[i] = m[i].value(w)
+		}
+	})
+	var t []Test
+	for i, x := range samples {
+		t = append(t, tested(m[i].name, models(s), x, m[i].limits))
+	}
+	return t
+}
+
+// decided is a statement that tests decide. why says which of their limits are
+// ours, and why.
+func decided(statement, why string, numbers []Number, tests ...Test) Statement {
+	p := Statement{Text: statement, Limits: why, Outcome: Holds, Numbers: numbers}
+	for i := range numbers {
+		if math.IsNaN(numbers[i].Value) || math.IsInf(numbers[i].Value, 0) {
+			return unjudged(statement, numbers[i].Name+": not measured")
+		}
+	}
+	for i := range tests {
+		if v := tests[i].Value; math.IsNaN(v) || math.IsInf(v, 0) {
+			return unjudged(statement, tests[i].Name+": there is nothing to compare")
+		}
+	}
+	p.Tests = tests
+	for i := range tests {
+		t := &tests[i]
+		switch t.outcome() {
+		case Fails:
 			p.Outcome, p.Reason = Fails, ""
-		case i[0] < t.low || i[1] > t.high:
+			return p
+		case Open:
 			if p.Outcome == Holds {
-				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("the difference is within the uncertainty (%s: %s, 95 %% interval %s to %s)", t.name, format.Digits(e.Ratio, 3), format.Digits(i[0], 3), format.Digits(i[1], 3))
+				p.Outcome, p.Reason = Open, fmt.Sprintf("within the uncertainty (%s: %s, 95 %% interval %s)", t.Name, format.Digits(t.Value, 3), Interval(t.Interval))
+			}
+		case Unjudged:
+			if p.Outcome != Unjudged {
+				p.Outcome, p.Reason = Unjudged, fmt.Sprintf("%s has no interval: too little that is independent was repeated", t.Name)
 			}
 		}
 	}
 	return p
 }
 
-// judged is a part that could be evaluated. Numbers that are not finite make it
-// one that could not: something was not measured.
-func judged(statement string, ok bool, numbers []Number) Statement {
-	p := Statement{Text: statement, Outcome: Fails, Numbers: numbers}
-	if ok {
-		p.Outcome = Holds
+// Interval writes an interval.
+func Interval(i *[2]float64) string {
+	if i == nil {
+		return "not known"
 	}
-	for _, n := range numbers {
-		if math.IsNaN(n.Value) || math.IsInf(n.Value, 0) {
-			return unjudged(statement, n.Name+": not measured")
-		}
-	}
-	return p
+	return fmt.Sprintf("%s to %s", format.Digits(i[0], 3), format.Digits(i[1], 3))
 }
 
 func unjudged(statement, reason string) Statement {
 	return Statement{Text: statement, Outcome: Unjudged, Reason: reason}
 }
 
-func judgement(on string, parts ...Statement) Judgement {
-	j := Judgement{Outcome: Holds, On: on, Parts: parts}
-	for _, p := range parts {
-		if p.Outcome == Unjudged {
-			j.Outcome = Unjudged
+// judgement is the outcome of statements, not yet corrected for the number of
+// findings.
+func judgement(on string, statements ...Statement) Judgement {
+	j := Judgement{Outcome: Holds, On: on, Statements: statements, P: 1}
+	for _, worst := range []string{Unjudged, Open, Fails} {
+		for _, s := range statements {
+			if s.Outcome == worst {
+				j.Outcome = worst
+			}
 		}
 	}
-	for _, p := range parts {
-		if p.Outcome == Fails {
-			j.Outcome = Fails
+	// All tests must be within limits for a finding to hold, and one outside is
+	// enough for it not to.
+	all, one, n := 0.0, 1.0, 0
+	for _, s := range statements {
+		for i := range s.Tests {
+			t := &s.Tests[i]
+			n++
+			all = max(all, t.P)
+			if t.outcome() == Fails {
+				one = min(one, t.P)
+			}
 		}
+	}
+	switch {
+	case n == 0:
+	case j.Outcome == Fails:
+		j.P = min(1, float64(n)*one)
+	default:
+		j.P = all
 	}
 	return j
 }
 
-// tooFew says of a factor that it has too few levels to compare.
-func tooFew(g []stats.Group, what string) string {
-	if len(g) == 0 {
-		return "no model"
-	}
-	return fmt.Sprintf("only one %s: %s", what, g[0].Level)
-}
-
-// numbersOf applies f to every group; name has a %s for the level.
-func numbersOf(g []stats.Group, name string, f func([]float64) float64) []Number {
-	var n []Number
-	for _, x := range g {
-		n = append(n, Number{fmt.Sprintf(name, x.Level), f(x.Values), len(x.Values)})
-	}
-	return n
-}
-
-func values(n []Number) []float64 {
-	var v []float64
-	for _, x := range n {
-		v = append(v, x.Value)
-	}
-	return v
-}
-
-// decreasing reports whether every value is less than the one before it.
-func decreasing(v []float64) bool {
-	for i := 1; i < len(v); i++ {
-		if !(v[i] < v[i-1]) {
-			return false
+// correct applies Holm's correction over the findings that were tested on the
+// same models.
+func correct(all []Finding, of func(*Finding) *Judgement) {
+	var family []*Judgement
+	var p []float64
+	for i := range all {
+		if j := of(&all[i]); j.Outcome != Unjudged {
+			family = append(family, j)
+			p = append(p, j.P)
 		}
 	}
-	return true
+	for i, a := range stats.Holm(p) {
+		j := family[i]
+		j.Adjusted, j.Family = a, len(family)
+		if a > level && (j.Outcome == Holds || j.Outcome == Fails) {
+			j.Corrected = fmt.Sprintf("by itself it %s, but not after Holm's correction over %s (p %s, corrected %s)", j.Outcome, counted(len(family), "finding"), format.Digits(j.P, 2), format.Digits(a, 2))
+			j.Outcome = Open
+		}
+	}
 }

@@ -3,6 +3,7 @@ package plot
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
@@ -13,11 +14,13 @@ import (
 const stripLimit = 160
 
 // Boxes draws groups of values: a box from the lower to the upper quartile with
-// the median, whiskers to the 5th and 95th percentile, and the values themselves
-// where they are few. With several kinds, each group has a box per kind.
-func Boxes(title, xLabel, yLabel string, kinds []string, groups [][]stats.Group) *Drawing {
+// the median, whiskers to the 5th and 95th percentile, beside it a bar for the 95 %
+// interval of the median, and the values themselves where they are few. With
+// several kinds, each group has a box per kind. The axis has room for the groups of
+// beside as well, so that drawings side by side have one axis.
+func Boxes(title, xLabel, yLabel string, kinds []string, groups, beside [][]stats.Group) *Drawing {
 	scale := ScaleOf()
-	for _, g := range groups {
+	for _, g := range slices.Concat(groups, beside) {
 		for _, x := range g {
 			if len(x.Values) > stripLimit {
 				scale.include([]float64{stats.Quantile(x.Values, 0.05), stats.Quantile(x.Values, 0.95)})
@@ -33,6 +36,7 @@ func Boxes(title, xLabel, yLabel string, kinds []string, groups [][]stats.Group)
 	}
 	f := newFrame(max(380, min(540, 100+float64(n*len(kinds))*64)), 290, title, xLabel, yLabel, scale, names...)
 	f.line(f.left, f.bottom, f.right, f.bottom, axisInk)
+	f.Table.Columns = []string{"median", "95 % interval", "lower quartile", "upper quartile", "models"}
 	slot := (f.right - f.left) / float64(n)
 	wide := min(26, slot/float64(len(kinds))*0.5)
 	for i := range n {
@@ -65,6 +69,16 @@ func Boxes(title, xLabel, yLabel string, kinds []string, groups [][]stats.Group)
 			f.rect(x-wide/2, q(0.75), wide, max(q(0.25)-q(0.75), 0.5), fmt.Sprintf(`fill="%s" fill-opacity="0.22" %s`, ink, style),
 				fmt.Sprintf("%s: median %s, quartiles %s and %s, of %d", what, format.Loss(stats.Median(v)), format.Loss(stats.Quantile(v, 0.25)), format.Loss(stats.Quantile(v, 0.75)), len(v)))
 			f.line(x-wide/2, q(0.5), x+wide/2, q(0.5), fmt.Sprintf(`stroke="%s" stroke-width="3"`, ink))
+			interval := format.None
+			if i := groups[k][i].Interval; i != nil {
+				interval = format.Loss(i[0]) + " to " + format.Loss(i[1])
+				at := x + wide/2 + 4
+				low, high := f.y(max(i[0], f.scale.low)), f.y(min(i[1], f.scale.high))
+				f.line(at, low, at, high, fmt.Sprintf(`stroke="%s" stroke-width="2.5"`, ink))
+				f.line(at-2.5, low, at+2.5, low, style)
+				f.line(at-2.5, high, at+2.5, high, style)
+			}
+			f.Table.add(what, format.Loss(stats.Median(v)), interval, format.Loss(stats.Quantile(v, 0.25)), format.Loss(stats.Quantile(v, 0.75)), fmt.Sprint(len(v)))
 		}
 	}
 	return f.Drawing

@@ -13,8 +13,8 @@ type Drawing struct {
 	b    strings.Builder
 	w, h float64
 	name string
-	// table has the drawn values, for a heat map.
-	Table *Table
+	// Table has the drawn values.
+	Table Table
 }
 
 func newDrawing(w, h float64, description string) *Drawing {
@@ -58,6 +58,12 @@ func (s *Drawing) turned(x, y float64, anchor, style, t string) {
 	s.text(x, y, anchor, fmt.Sprintf(`transform="rotate(-90 %s %s)" %s`, num(x), num(y), style), t)
 }
 
+// key is a legend's entry: a patch of the palette's colour and a name.
+func (s *Drawing) key(x, y float64, colour int, name string) {
+	s.rect(x, y-6, 14, 5, fmt.Sprintf(`fill="%s"`, palette[colour%len(palette)]), "")
+	s.text(x+19, y, "start", tick, name)
+}
+
 // path joins points; one whose y is NaN interrupts it.
 func (s *Drawing) path(points [][2]float64, style string) {
 	s.b.WriteString(`<path d="`)
@@ -73,15 +79,34 @@ func (s *Drawing) path(points [][2]float64, style string) {
 	fmt.Fprintf(&s.b, `" fill="none" %s/>`+"\n", style)
 }
 
+// area fills the outline of points.
+func (s *Drawing) area(points [][2]float64, style string) {
+	s.b.WriteString(`<path d="`)
+	pen := "M"
+	for _, p := range points {
+		fmt.Fprintf(&s.b, "%s%s %s", pen, num(p[0]), num(p[1]))
+		pen = "L"
+	}
+	fmt.Fprintf(&s.b, `Z" %s/>`+"\n", style)
+}
+
 func (s *Drawing) circle(x, y, r float64, style string) {
 	fmt.Fprintf(&s.b, `<circle cx="%s" cy="%s" r="%s" %s/>`+"\n", num(x), num(y), num(r), style)
 }
 
-// Credit adds a line below the drawing.
+// Credit adds a line below the drawing, two where it is narrow.
 func (s *Drawing) Credit(t string) *Drawing {
-	s.h += 18
-	s.w = max(s.w, 16+5.6*float64(len([]rune(t))))
-	s.text(8, s.h-5, "start", `font-size="10" opacity="0.7"`, t)
+	lines := []string{t}
+	width := func(t string) float64 { return 16 + 5.6*float64(len([]rune(t))) }
+	if a, b, ok := strings.Cut(t, ", DOI"); ok && width(t) > s.w {
+		lines = []string{a, "DOI" + b}
+	}
+	s.h += 4
+	for _, l := range lines {
+		s.h += 14
+		s.w = max(s.w, width(l))
+		s.text(8, s.h-5, "start", `font-size="10" fill-opacity="0.85"`, l)
+	}
 	return s
 }
 
@@ -97,25 +122,28 @@ func num(v float64) string {
 
 // Styles that drawings share.
 const (
-	faint   = `opacity="0.75"`
+	faint   = `fill-opacity="0.85"`
 	bold    = `font-weight="600" font-size="13"`
 	tick    = `font-size="11"`
 	rule    = `stroke="currentColor" stroke-opacity="0.18"`
 	axisInk = `stroke="currentColor" stroke-opacity="0.6"`
 )
 
-// palette has tones that read on light and dark ground and are told apart by
-// colour-blind readers, after Okabe and Ito.
-var palette = []string{"#2b86c5", "#e06c1f", "#169f78", "#c678a8", "#c99700", "#7d7dcf"}
+// palette has tones that read on light and dark ground, with at least 3 to 1, and
+// are told apart by colour-blind readers, after Okabe and Ito.
+var palette = []string{"#2b86c5", "#d9650f", "#16946f", "#c168a3", "#a98000", "#7575cf"}
 
 // textWidth is the width of text of the usual size, about.
 func textWidth(t string) float64 { return 6.6 * float64(len([]rune(t))) }
 
-// Table is a table of text with headings on two sides.
+// Table is a table of text with headings on two sides, for those who do not see a
+// drawing, or copy its values.
 type Table struct {
 	Columns []string
 	Rows    []Row
 }
+
+func (t *Table) add(name string, cells ...string) { t.Rows = append(t.Rows, Row{name, cells}) }
 
 // Row of a Table.
 type Row struct {

@@ -1,7 +1,6 @@
 package plot
 
 import (
-	"fmt"
 	"math"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
@@ -21,9 +20,7 @@ func newFrame(w, h float64, title, xLabel, yLabel string, scale LogScale, names 
 	f := &frame{newDrawing(w, h, title), 64, w - 12, 30 + l.height(), h - 44, scale.widened()}
 	f.text(8, 16, "start", bold, title)
 	for i, n := range l.names {
-		y := 31 + 16*float64(l.row[i])
-		f.rect(l.x[i], y-6, 14, 5, fmt.Sprintf(`fill="%s"`, palette[i%len(palette)]), "")
-		f.text(l.x[i]+19, y, "start", tick, n)
+		f.key(l.x[i], 31+16*float64(l.row[i]), i, n)
 	}
 	f.text((f.left+f.right)/2, h-8, "middle", faint, xLabel)
 	f.turned(14, (f.top+f.bottom)/2, "middle", faint, yLabel)

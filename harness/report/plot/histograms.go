@@ -31,6 +31,7 @@ func Histograms(title, xLabel string, panels []Panel) *Drawing {
 	if !(high > low) {
 		return d
 	}
+	d.Table.Columns = []string{"least", "median", "largest", "particles"}
 	var names []string
 	const bins = 24
 	for i, p := range panels {
@@ -40,6 +41,7 @@ func Histograms(title, xLabel string, panels []Panel) *Drawing {
 		counts := make([][bins]int, len(p.Groups))
 		most := 1
 		for k, g := range p.Groups {
+			d.Table.add(p.Title+", "+g.Level, format.Digits(stats.Quantile(g.Values, 0), 3), format.Digits(stats.Median(g.Values), 3), format.Digits(stats.Quantile(g.Values, 1), 3), fmt.Sprint(len(g.Values)))
 			for _, v := range g.Values {
 				b := min(bins-1, int(bins*(v-low)/(high-low)))
 				counts[k][b]++
@@ -65,8 +67,7 @@ func Histograms(title, xLabel string, panels []Panel) *Drawing {
 	}
 	at := 24 + textWidth(title)
 	for k, n := range names {
-		d.rect(at, 10, 14, 5, fmt.Sprintf(`fill="%s"`, palette[k%len(palette)]), "")
-		d.text(at+19, 16, "start", tick, n)
+		d.key(at, 16, k, n)
 		at += 40 + textWidth(n)
 	}
 	return d

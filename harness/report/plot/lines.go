@@ -3,6 +3,7 @@ package plot
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
 )
@@ -11,7 +12,13 @@ import (
 type Curve struct {
 	Name   string
 	Points [][2]float64
-	Dashed bool
+	// Low and High are the ends of an interval of every point, or nil: drawn as a
+	// band, or as bars where points are marked.
+	Low, High []float64
+	Dashed    bool
+	// Like is the number, from 1, of the curve whose colour it shares without a
+	// name in the legend; 0 for a colour of its own.
+	Like int
 }
 
 // Lines is a plot of curves with a logarithmic y axis.
@@ -33,9 +40,17 @@ func (l Lines) Draw() *Drawing {
 			low, high = min(low, p[0]), max(high, p[0])
 			scale.include(p[1:])
 		}
+		scale.include(c.Low)
+		scale.include(c.High)
 	}
 	var names []string
-	for _, c := range l.Curves {
+	inks := make([]string, len(l.Curves))
+	for i, c := range l.Curves {
+		if c.Like > 0 {
+			inks[i] = inks[c.Like-1]
+			continue
+		}
+		inks[i] = palette[len(names)%len(palette)]
 		names = append(names, c.Name)
 	}
 	f := newFrame(540, 290, l.Title, l.X, l.Y, scale, names...)
@@ -60,14 +75,28 @@ func (l Lines) Draw() *Drawing {
 		f.line(x(l.Boundary), f.top, x(l.Boundary), f.bottom, `stroke="currentColor" stroke-opacity="0.5" stroke-dasharray="4 3"`)
 	}
 	for i, c := range l.Curves {
-		ink := palette[i%len(palette)]
+		ink := inks[i]
 		style := fmt.Sprintf(`stroke="%s" stroke-width="2" stroke-linejoin="round"`, ink)
 		if c.Dashed {
 			style += ` stroke-dasharray="6 3"`
 		}
-		var pts [][2]float64
-		for _, p := range c.Points {
-			pts = append(pts, [2]float64{x(p[0]), f.y(p[1])})
+		var pts, band [][2]float64
+		for k, p := range c.Points {
+			at := x(p[0])
+			pts = append(pts, [2]float64{at, f.y(p[1])})
+			if c.Low == nil || !(c.Low[k] > 0) || !(c.High[k] > 0) {
+				continue
+			}
+			low, high := f.y(c.Low[k]), f.y(c.High[k])
+			if l.Dots {
+				at += 2 * float64(i%5-2) // beside the others' bars
+				f.line(at, low, at, high, fmt.Sprintf(`stroke="%s" stroke-width="1.5" stroke-opacity="0.8"`, ink))
+			}
+			band = append(band, [2]float64{at, low})
+			band = slices.Insert(band, 0, [2]float64{at, high})
+		}
+		if !l.Dots && len(band) > 2 {
+			f.area(band, fmt.Sprintf(`fill="%s" fill-opacity="0.16"`, ink))
 		}
 		f.path(pts, style)
 		for _, p := range pts {
@@ -76,7 +105,37 @@ func (l Lines) Draw() *Drawing {
 			}
 		}
 	}
+	l.tabulate(&f.Table)
 	return f.Drawing
+}
+
+// tabulate writes the curves' values, a row for every x.
+func (l Lines) tabulate(t *Table) {
+	var xs []float64
+	for _, c := range l.Curves {
+		t.Columns = append(t.Columns, c.Name)
+		for _, p := range c.Points {
+			if i, ok := slices.BinarySearch(xs, p[0]); !ok {
+				xs = slices.Insert(xs, i, p[0])
+			}
+		}
+	}
+	for _, x := range xs {
+		cells := make([]string, len(l.Curves))
+		for i, c := range l.Curves {
+			cells[i] = format.None
+			for k, p := range c.Points {
+				if p[0] != x || math.IsNaN(p[1]) {
+					continue
+				}
+				cells[i] = format.Loss(p[1])
+				if c.Low != nil && c.Low[k] > 0 {
+					cells[i] += " (" + format.Loss(c.Low[k]) + " to " + format.Loss(c.High[k]) + ")"
+				}
+			}
+		}
+		t.add(l.X+" "+format.Number(x), cells...)
+	}
 }
 
 // EpochTicks are the numbers to label on an axis up to the last epoch.

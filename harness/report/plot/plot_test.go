@@ -50,10 +50,15 @@ func TestDrawings(t *testing.T) {
 		t.Errorf("the table's first row is %v", c)
 	}
 	groups := []stats.Group{{Level: "<a>", Values: []float64{1, 1, math.NaN()}}, {Level: "b"}}
+	nan := math.NaN()
 	for name, d := range map[string]*Drawing{
+		"forest":     Forest("A & B", "x", -1, 1, []string{"a", "<b>"}, []Line{{"<l>", []Mark{{0.5, 0.2, 2}, {nan, nan, nan}}}, {"m", []Mark{{0, nan, nan}}}}),
+		"changes":    Changes(keys{}, m, ScaleOf(m), "A & B", "rows", "columns", "<ratio>"),
+		"bands":      Lines{Curves: []Curve{{Name: "a", Points: [][2]float64{{1, 2}, {2, 3}}, Low: []float64{1, nan}, High: []float64{3, nan}}, {Name: "b", Points: [][2]float64{{1, 1}}, Like: 1}}}.Draw(),
+		"bars":       Lines{Curves: []Curve{{Name: "a", Points: [][2]float64{{1, 2}, {2, 3}}, Low: []float64{1, nan}, High: []float64{3, nan}}}, Dots: true}.Draw(),
 		"heat map":   heat.Credit("<credit>"),
-		"boxes":      Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups}),
-		"no boxes":   Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups[1:]}),
+		"boxes":      Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups}, nil),
+		"no boxes":   Boxes("A & B", "x", "y", []string{""}, [][]stats.Group{groups[1:]}, nil),
 		"lines":      Lines{Title: "<t>", Curves: []Curve{{Name: "<a>", Points: [][2]float64{{1, 2}, {2, math.NaN()}}}}, Marks: []float64{1, 2}, Dots: true}.Draw(),
 		"histograms": Histograms("A & B", "x", []Panel{{Title: "<a>", Groups: []stats.Group{{Level: "b", Values: []float64{1, 2}}}}}),
 	} {
@@ -75,6 +80,33 @@ func wellFormed(s string) error {
 			return nil
 		} else if err != nil {
 			return err
+		}
+	}
+}
+
+// TestContrast checks the definition on its known ends, that numbers read on every
+// colour of a map, and that the palette stands out from light and dark ground.
+func TestContrast(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want float64
+	}{{"#000000", "#ffffff", 21}, {"#777777", "#ffffff", 4.48}, {"#123456", "#123456", 1}} {
+		if got := Contrast(c.a, c.b); math.Abs(got-c.want) > 0.005 { // as it is usually rounded
+			t.Errorf("%s on %s: %.3f, want %.2f", c.a, c.b, got, c.want)
+		}
+	}
+	for _, m := range [][][3]float64{viridis, diverging} {
+		for k := range 201 {
+			if fill, ink := colour(m, float64(k)/200); Contrast(fill, ink) < 4.5 {
+				t.Errorf("%s on %s has %.2f", ink, fill, Contrast(fill, ink))
+			}
+		}
+	}
+	for _, c := range palette {
+		for _, ground := range []string{"#ffffff", "#14171a"} {
+			if Contrast(c, ground) < 3 {
+				t.Errorf("%s on %s has %.2f", c, ground, Contrast(c, ground))
+			}
 		}
 	}
 }

@@ -13,6 +13,9 @@ type LogScale struct{ low, high float64 }
 func ScaleOf(ms ...*stats.Matrix) LogScale {
 	s := LogScale{math.Inf(1), math.Inf(-1)}
 	for _, m := range ms {
+		if m == nil {
+			continue
+		}
 		for _, row := range m.Values {
 			s.include(row)
 		}

@@ -2,10 +2,14 @@
 // ours or of the published tables, so that the same code draws and judges both.
 //
 // A Series is a study's two-stage models (Transfer) or single-stage ones
-// (Single) with their best losses on every domain, above the least value of the
-// study's loss (backend.LeastLoss). It is split by what models differ in
-// (Factor), compared between configurations that differ in one thing only
-// (Paired), and condensed into matrices of medians (Medians). PublishedDefocus,
-// PublishedNoise and PublishedBaseline read the published tables (package
-// artifacts/reference).
+// (Single) with their losses on every domain, above the least value of the
+// study's loss (backend.LeastLoss), by one of two metrics: the least over the
+// epochs on every domain by itself, as the tables have it (AsPublished), or those
+// of the weights that are kept (Kept). Units says which models are independent of
+// which. A series is split by what models differ in (Factor), compared between
+// configurations that differ in one thing only (Paired), and condensed into
+// matrices of medians (Medians). PublishedDefocus, PublishedNoise,
+// PublishedStructure and PublishedBaseline read the published tables (package
+// artifacts/reference). Rules are guesses at which cells are hard that need no
+// model.
 package series

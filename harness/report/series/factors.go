@@ -67,65 +67,125 @@ func (s *Series) Groups(f Factor, value func(*Transfer) float64) []stats.Group {
 	at := map[string]int{}
 	var g []stats.Group
 	for i := range s.Transfers {
-		c := s.Transfers[i].Config
-		l := f.take(&c)
+		l := f.Level(s.Transfers[i].Config)
 		k, ok := at[l]
 		if !ok {
 			k, at[l] = len(g), len(g)
 			g = append(g, stats.Group{Level: l})
 		}
-		if v := value(&s.Transfers[i]); !math.IsNaN(v) {
-			g[k].Values = append(g[k].Values, v)
-		}
+		g[k].Add(i, value(&s.Transfers[i]))
 	}
 	slices.SortStableFunc(g, func(a, b stats.Group) int { return f.less(a.Level, b.Level) })
 	return g
 }
 
-// Paired compares two levels of a factor between configurations that are
-// otherwise equal: the ratios of their medians over initialisations, a to b.
-func (s *Series) Paired(f Factor, a, b string, value func(*Transfer) float64) []float64 {
-	type two struct{ a, b []float64 }
-	all := map[Config]*two{}
-	var order []Config
+// WithIntervals sets the intervals of the medians of groups of the models.
+func (s *Series) WithIntervals(g []stats.Group) []stats.Group {
+	stats.NewResampler(s.Units()).Medians(g)
+	return g
+}
+
+// Pairs are comparisons of two levels of a factor between models that are
+// otherwise equal.
+type Pairs struct {
+	Ratios []float64
+	Units  []stats.Unit
+}
+
+// matched is transfers that are alike, but for what was taken out of their
+// configuration.
+type matched struct {
+	config    Config
+	init      int
+	transfers []*Transfer
+}
+
+// matched puts transfers together whose configurations are the same once take has
+// taken something out: where transfers share pretrained models, those of one
+// initialisation; else of all.
+func (s *Series) matched(take func(*Config)) []matched {
+	type key struct {
+		Config
+		init int
+	}
+	at := map[key]int{}
+	var all []matched
 	for i := range s.Transfers {
-		c := s.Transfers[i].Config
-		l := f.take(&c)
-		if l != a && l != b {
-			continue
+		o := &s.Transfers[i]
+		k := key{Config: o.Config}
+		if s.Shared {
+			k.init = o.Init
 		}
-		t := all[c]
-		if t == nil {
-			t = &two{}
-			all[c] = t
-			order = append(order, c)
+		take(&k.Config)
+		n, ok := at[k]
+		if !ok {
+			n, at[k] = len(all), len(all)
+			all = append(all, matched{config: k.Config, init: k.init})
 		}
-		if v := value(&s.Transfers[i]); l == a {
-			t.a = append(t.a, v)
-		} else {
-			t.b = append(t.b, v)
+		all[n].transfers = append(all[n].transfers, o)
+	}
+	return all
+}
+
+// pairs are the ratios of matched transfers that are numbers.
+func (s *Series) pairs(all []matched, ratio func(*matched) float64) Pairs {
+	var p Pairs
+	for i := range all {
+		if r := ratio(&all[i]); !math.IsNaN(r) && !math.IsInf(r, 0) {
+			p.Ratios = append(p.Ratios, r)
+			p.Units = append(p.Units, s.unit(all[i].config, all[i].init, i))
 		}
 	}
-	var ratios []float64
-	for _, c := range order {
-		if r := stats.Median(all[c].a) / stats.Median(all[c].b); !math.IsNaN(r) && !math.IsInf(r, 0) {
-			ratios = append(ratios, r)
+	p.Units = independent(p.Units)
+	return p
+}
+
+// Paired compares two levels of a factor, a to b: where transfers share pretrained
+// models, between two that start from the same one or, if they differ in that,
+// from the same initialisation; else between the medians over initialisations.
+func (s *Series) Paired(f Factor, a, b string, value func(*Transfer) float64) Pairs {
+	return s.pairs(s.matched(func(c *Config) { f.take(c) }), func(m *matched) float64 {
+		var x, y []float64
+		for _, o := range m.transfers {
+			switch f.Level(o.Config) {
+			case a:
+				x = append(x, value(o))
+			case b:
+				y = append(y, value(o))
+			}
 		}
-	}
-	return ratios
+		return stats.Median(x) / stats.Median(y)
+	})
+}
+
+// Against compares the transfers' losses on their targets with a reference that
+// belongs to their configuration; without shared pretrained models the median
+// over a configuration's initialisations.
+func (s *Series) Against(reference func(Config) float64) Pairs {
+	return s.pairs(s.matched(func(*Config) {}), func(m *matched) float64 {
+		var v []float64
+		for _, o := range m.transfers {
+			v = append(v, s.Final(o))
+		}
+		return stats.Median(v) / reference(m.config)
+	})
 }
 
 // ByTarget are the medians after transfer for every target.
 func (s *Series) ByTarget() []stats.Group {
-	var g []stats.Group
-	for _, t := range s.Targets() {
-		x := stats.Group{Level: t}
-		for i := range s.Transfers {
-			if o := &s.Transfers[i]; o.Target == t {
-				x.Values = append(x.Values, s.Final(o))
-			}
+	return s.by(s.Targets(), func(o *Transfer) string { return o.Target }, s.Final)
+}
+
+// by splits the models' values by a domain of theirs.
+func (s *Series) by(domains []string, of func(*Transfer) string, value func(*Transfer) float64) []stats.Group {
+	g := make([]stats.Group, len(domains))
+	for k, d := range domains {
+		g[k].Level = d
+	}
+	for i := range s.Transfers {
+		if k := slices.Index(domains, of(&s.Transfers[i])); k >= 0 {
+			g[k].Add(i, value(&s.Transfers[i]))
 		}
-		g = append(g, x)
 	}
 	return g
 }
@@ -133,16 +193,9 @@ func (s *Series) ByTarget() []stats.Group {
 // SpreadsBySource are the out-of-distribution spreads of the models before and
 // after transfer.
 func (s *Series) SpreadsBySource() (before, after []stats.Group) {
-	for _, d := range s.Sources() {
-		b, a := stats.Group{Level: d}, stats.Group{Level: d}
-		for i := range s.Transfers {
-			if o := &s.Transfers[i]; o.Source == d {
-				b.Values = append(b.Values, s.Spread(o.Before))
-				a.Values = append(a.Values, s.Spread(o.After))
-			}
-		}
-		before, after = append(before, b), append(after, a)
-	}
+	source := func(o *Transfer) string { return o.Source }
+	before = s.by(s.Sources(), source, func(o *Transfer) float64 { return s.Spread(o.Before) })
+	after = s.by(s.Sources(), source, func(o *Transfer) float64 { return s.Spread(o.After) })
 	return before, after
 }
 
@@ -158,13 +211,18 @@ func (s *Series) Named(g []stats.Group) []stats.Group {
 func (s *Series) SingleRates() []stats.Group {
 	var g []stats.Group
 	at := map[float64]int{}
-	for _, m := range s.Singles {
+	for i, m := range s.Singles {
 		k, ok := at[m.Rate]
 		if !ok {
 			k, at[m.Rate] = len(g), len(g)
 			g = append(g, stats.Group{Level: format.Plain(m.Rate)})
 		}
-		g[k].Values = append(g[k].Values, stats.Finite(m.Loss[:])...)
+		g[k].Add(i, m.Loss[0])
+		g[k].Add(i, m.Loss[1])
 	}
+	stats.NewResampler(s.SingleUnits()).Medians(g)
 	return g
 }
+
+// Level is a configuration's level of the factor.
+func (f Factor) Level(c Config) string { return f.take(&c) }

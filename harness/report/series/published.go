@@ -5,7 +5,9 @@ import (
 	"encoding/csv"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
@@ -20,7 +22,8 @@ type Table struct {
 	err     error
 }
 
-// ReadTable reads a published table: "defocus", "noise" or "baseline".
+// ReadTable reads a published table: "defocus", "noise", "structure" or
+// "baseline".
 func ReadTable(name string) (*Table, error) {
 	f, err := reference.FS.Open(name + ".csv.gz")
 	if err != nil {
@@ -71,19 +74,32 @@ const (
 
 // The published series. They are read once, and not changed.
 var (
-	PublishedDefocus  = sync.OnceValues(readDefocus)
-	PublishedNoise    = sync.OnceValues(readNoise)
-	PublishedBaseline = sync.OnceValues(readBaseline)
+	PublishedDefocus   = sync.OnceValues(readDefocus)
+	PublishedBaseline  = sync.OnceValues(readBaseline)
+	PublishedStructure = sync.OnceValues(readStructure)
+	publishedNoise     = sync.OnceValues(func() (*NoiseSeries, error) { return readNoise(AsPublished) })
+	publishedNoiseKept = sync.OnceValues(func() (*NoiseSeries, error) { return readNoise(Kept) })
 )
 
-// PublishedOf is the published series with the same axis; nil where there is
-// none.
-func PublishedOf(axis string) (*Series, error) {
+// PublishedNoise is the published noise series: of all tables this one alone has
+// the losses of every epoch, so that it is there by both metrics.
+func PublishedNoise(m Metric) (*NoiseSeries, error) {
+	if m == Kept {
+		return publishedNoiseKept()
+	}
+	return publishedNoise()
+}
+
+// PublishedOf is the published series with the same axis, by the metric if the
+// table can tell and as published if not; nil where there is none.
+func PublishedOf(axis string, m Metric) (*Series, error) {
 	switch axis {
 	case AxisDefocus:
 		return PublishedDefocus()
+	case AxisStructure:
+		return PublishedStructure()
 	case AxisDose:
-		n, err := PublishedNoise()
+		n, err := PublishedNoise(m)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +121,7 @@ func readDefocus() (*Series, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Series{Axis: AxisDefocus, Domains: publishedDefoci(), Images: publishedImages, Epochs: publishedEpochs}
+	s := &Series{Axis: AxisDefocus, Metric: AsPublished, Domains: publishedDefoci(), Images: publishedImages, Epochs: publishedEpochs}
 	for _, r := range t.Rows {
 		o := Transfer{Config: Config{
 			Source: t.text(r, "pretrain_defocus"), Target: t.text(r, "transfer_defocus"),
@@ -126,7 +142,7 @@ func readBaseline() (*Series, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Series{Axis: AxisDefocus, Domains: publishedDefoci(), Images: publishedImages, Epochs: publishedEpochs}
+	s := &Series{Axis: AxisDefocus, Metric: AsPublished, Domains: publishedDefoci(), Images: publishedImages, Epochs: publishedEpochs}
 	for _, r := range t.Rows {
 		n := int(t.number(r, "N_major"))
 		s.Singles = append(s.Singles, Single{
@@ -139,13 +155,49 @@ func readBaseline() (*Series, error) {
 	return s, t.err
 }
 
-// Path is the validation loss on the target over a model's epochs, both stages.
+// structures are the domains of the published structure series, as its columns
+// name them.
+func structures(t *Table) []string {
+	const column = "best_pretrain_performance_validation_"
+	var keys []string
+	for c := range t.Columns {
+		if k, ok := strings.CutPrefix(c, column); ok {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// readStructure reads the one table of which neither offset nor rates and images
+// are part: losses are raw, and the protocol is the same for all models.
+func readStructure() (*Series, error) {
+	t, err := ReadTable("structure")
+	if err != nil {
+		return nil, err
+	}
+	s := &Series{Axis: AxisStructure, Metric: AsPublished, Domains: structures(t), Images: publishedImages, Epochs: publishedEpochs}
+	for _, r := range t.Rows {
+		o := Transfer{Config: Config{
+			Source: t.text(r, "pretrain_structure"), Target: t.text(r, "transfer_structure"),
+			PretrainRate: 1e-4, Rate: 1e-5, Images: 128, Frozen: t.text(r, "freezing_mode"),
+		}}
+		for _, d := range s.Domains {
+			o.Before = append(o.Before, t.number(r, "best_pretrain_performance_validation_"+d)-backend.LeastOnProbabilities)
+			o.After = append(o.After, t.number(r, "best_transfer_performance_validation_"+d)-backend.LeastOnProbabilities)
+		}
+		s.Transfers = append(s.Transfers, o)
+	}
+	return s, t.err
+}
+
+// Path is a model's losses over its epochs, both stages, without the offset.
 type Path struct {
 	Name string // of what it is grouped by
-	// loss without the offset; the first Pretraining values are of the first
-	// stage.
-	Loss        []float64
-	Pretraining int
+	// Validation is on the target, Training on the images trained on, which are the
+	// source's in the first stage. The first Pretraining values are of that stage.
+	Validation, Training []float64
+	Pretraining          int
 }
 
 // NoiseSeries is the noise series with its models' epochs.
@@ -154,14 +206,19 @@ type NoiseSeries struct {
 	Paths  []Path
 }
 
-func readNoise() (*NoiseSeries, error) {
+func readNoise(m Metric) (*NoiseSeries, error) {
 	t, err := ReadTable("noise")
 	if err != nil {
 		return nil, err
 	}
-	s := &Series{Axis: AxisDose, Domains: []string{"30", "75", "150", "300", "600"}, Images: publishedImages, Epochs: publishedEpochs}
+	s := &Series{Axis: AxisDose, Metric: m, Domains: []string{"30", "75", "150", "300", "600"}, Images: publishedImages, Epochs: publishedEpochs}
 	n := &NoiseSeries{Series: s}
+	type stage struct {
+		model string
+		first bool
+	}
 	at := map[string]int{}
+	least := map[stage]float64{} // on the domain trained on
 	for _, r := range t.Rows {
 		id := t.text(r, "model")
 		k, ok := at[id]
@@ -177,19 +234,29 @@ func readNoise() (*NoiseSeries, error) {
 			s.Transfers = append(s.Transfers, o)
 			n.Paths = append(n.Paths, Path{Name: o.Frozen})
 		}
-		o := &s.Transfers[k]
-		best := o.After
-		if t.text(r, "stage") == "pretrain" {
-			best = o.Before
-			n.Paths[k].Pretraining++
+		o, p := &s.Transfers[k], &n.Paths[k]
+		losses, on := o.After, o.Target
+		here := stage{id, t.text(r, "stage") == "pretrain"}
+		if here.first {
+			losses, on = o.Before, o.Source
+			p.Pretraining++
+		}
+		own := t.number(r, "validation_"+on)
+		l, seen := least[here]
+		better := !seen || own < l
+		if better {
+			least[here] = own
 		}
 		for i, d := range s.Domains {
 			v := t.number(r, "validation_"+d) - backend.LeastOnProbabilities // other tables have it subtracted
-			best[i] = min(best[i], v)
+			if m == AsPublished && v < losses[i] || m == Kept && better {
+				losses[i] = v
+			}
 			if d == o.Target {
-				n.Paths[k].Loss = append(n.Paths[k].Loss, v)
+				p.Validation = append(p.Validation, v)
 			}
 		}
+		p.Training = append(p.Training, t.number(r, "train")-backend.LeastOnProbabilities)
 	}
 	return n, t.err
 }

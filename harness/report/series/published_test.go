@@ -2,6 +2,7 @@ package series
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -113,5 +114,88 @@ func TestPublishedPretrainColumn(t *testing.T) {
 	}
 	if d.err != nil {
 		t.Fatal(d.err)
+	}
+}
+
+// TestPublishedStructure pins medians of the structure table, as pandas gives them
+// for it, less the offset: before transfer, and after it on the target.
+func TestPublishedStructure(t *testing.T) {
+	s, err := PublishedStructure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Transfers) != 2457 || len(s.Domains) != 18 || len(s.Sources()) != 17 {
+		t.Errorf("%d models from %d of %d structures", len(s.Transfers), len(s.Sources()), len(s.Domains))
+	}
+	before, after := s.Medians()
+	for _, c := range []struct{ from, to, before, after string }{
+		{"fcc_Cu_small", "w_CdSe_large", "0.0270", "0.0065"},
+		{"w_ZnS_small", "dc_C_small", "0.1348", "0.0914"},
+		{"spinel_Co3O4_large", "spinel_Fe3O4_large", "0.0131", "0.0102"},
+		{"dc_Si_large", "bcc_Fe_small", "0.0249", "0.0173"},
+	} {
+		if b, a := fmt.Sprintf("%.4f", before.Get(c.from, c.to)), fmt.Sprintf("%.4f", after.Get(c.from, c.to)); b != c.before || a != c.after {
+			t.Errorf("%s to %s: %s before and %s after transfer, want %s and %s", c.from, c.to, b, a, c.before, c.after)
+		}
+	}
+}
+
+// TestPublishedNoiseMetrics compares the two metrics of the noise table: they agree
+// on the domains that epochs are chosen on, and on others the least loss is no
+// higher than that of the kept weights, and often lower.
+func TestPublishedNoiseMetrics(t *testing.T) {
+	least, err := PublishedNoise(AsPublished)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := PublishedNoise(Kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lower := 0
+	for i := range least.Series.Transfers {
+		a, b := &least.Series.Transfers[i], &kept.Series.Transfers[i]
+		own := least.Series.Index(a.Source)
+		if a.Before[own] != b.Before[own] || least.Series.Final(a) != kept.Series.Final(b) {
+			t.Fatalf("model %d: the metrics differ on the domains chosen on", i)
+		}
+		for k := range a.Before {
+			if a.Before[k] > b.Before[k] || a.After[k] > b.After[k] {
+				t.Fatalf("model %d: the least loss is above another", i)
+			}
+			if a.Before[k] < b.Before[k] {
+				lower++
+			}
+		}
+	}
+	if lower < 180 {
+		t.Errorf("the metrics differ in %d losses only", lower)
+	}
+}
+
+// TestInOrder keeps every value with its domain.
+func TestInOrder(t *testing.T) {
+	s, err := PublishedStructure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := s.InOrder([]string{"w_ZnS_small", "nowhere", "bcc_Fe_small"})
+	if got := strings.Join(o.Domains[:3], " "); got != "w_ZnS_small bcc_Fe_small bcc_Fe_large" || len(o.Domains) != len(s.Domains) {
+		t.Errorf("%d domains begin with %s", len(o.Domains), got)
+	}
+	before, after := s.Medians()
+	b, a := o.Medians()
+	for _, m := range []struct{ got, want *stats.Matrix }{{b, before}, {a, after}} {
+		for i, r := range m.got.Rows {
+			for j, c := range m.got.Columns {
+				if v, w := m.got.Values[i][j], m.want.Get(r, c); v != w && !(math.IsNaN(v) && math.IsNaN(w)) {
+					t.Errorf("%s to %s: %g, want %g", r, c, v, w)
+				}
+			}
+		}
+	}
+	small := s.Only(func(d string) bool { return SizeOf(d) == "small" })
+	if len(small.Domains) != 9 || len(small.Transfers) != 648 { // 9 × 8 pairs × 9 models
+		t.Errorf("%d small structures with %d transfers", len(small.Domains), len(small.Transfers))
 	}
 }

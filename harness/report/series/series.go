@@ -20,6 +20,21 @@ const (
 	axisOther     = "domain"
 )
 
+// InFocus is the key of the domain in focus of a defocus series.
+const InFocus = "0"
+
+// A Metric says at which of a stage's epochs losses are taken.
+type Metric string
+
+const (
+	// AsPublished is the least loss over the epochs, for every domain by itself:
+	// what the published tables have. It belongs to no single model.
+	AsPublished Metric = "as published"
+	// Kept is the loss of the weights that a stage keeps, those of its best epoch
+	// on the domain trained on: one model, evaluated on every domain.
+	Kept Metric = "kept weights"
+)
+
 // Config is what distinguishes the trained models of a series but for their
 // initialisation.
 type Config struct {
@@ -30,11 +45,14 @@ type Config struct {
 	Frozen         string
 }
 
-// Transfer is a model trained in two stages: its best losses without the offset,
-// in the order of the series' domains, NaN where not measured.
+// Transfer is a model trained in two stages: its losses without the offset, in
+// the order of the series' domains, NaN where not measured.
 type Transfer struct {
 	Config
 	Before, After []float64
+	// Init is the number of the pretraining's initialisation, where transfers share
+	// pretrained models.
+	Init int
 	// Seconds of training per epoch of the second stage, 0 where unknown.
 	Seconds float64
 }
@@ -47,12 +65,16 @@ type Single struct {
 	Loss    [2]float64
 }
 
-// Series is the trained models of a study.
+// Series is the trained models of a study, with their losses by one metric.
 type Series struct {
 	Axis      string
+	Metric    Metric
 	Domains   []string // keys, in order
 	Transfers []Transfer
 	Singles   []Single
+	// Shared says that transfers of one source, rate and initialisation start from
+	// the same pretrained model; else each has its own.
+	Shared bool
 	// Protocol, for comparisons between series: images and epochs of the first
 	// stage, or of the only one.
 	Images, Epochs int
@@ -78,7 +100,11 @@ func AxisOf(s *study.Study) string {
 // Index is the index of a domain, -1 for none.
 func (s *Series) Index(domain string) int { return slices.Index(s.Domains, domain) }
 
-// Final is a model's best loss on its target after transfer.
+// Initial is a model's loss on its target before transfer.
+func (s *Series) Initial(o *Transfer) float64 { return o.Before[s.Index(o.Target)] }
+
+// Final is a model's loss on its target after transfer, which is the same by both
+// metrics.
 func (s *Series) Final(o *Transfer) float64 { return o.After[s.Index(o.Target)] }
 
 // Sources are the domains that models were pretrained on, in order.
@@ -115,7 +141,7 @@ func (s *Series) those(seen map[string]bool) []string {
 func (s *Series) Spread(losses []float64) float64 {
 	var v []float64
 	for i, d := range s.Domains {
-		if s.Axis == AxisDefocus && d == "0" {
+		if s.Axis == AxisDefocus && d == InFocus {
 			continue
 		}
 		if math.IsNaN(losses[i]) {

@@ -11,46 +11,72 @@ type Matrix struct {
 	Rows, Columns []string // keys of domains
 	Values        [][]float64
 	Counts        [][]int // models per cell
+	// Pretrained models that those of a cell come from; nil where it is not known.
+	Pretrained [][]int
+	// Intervals are the medians' 95 % intervals, nil for a cell without; nil where
+	// they were not asked for.
+	Intervals [][]*[2]float64
 }
 
-// Cells collects values before their medians are taken.
+// Cells is the observations' values by row and column.
 type Cells struct {
 	rows, columns []string
-	values        [][][]float64
+	cells         [][]Sorted
 }
 
 // NewCells has a cell for every row and column.
 func NewCells(rows, columns []string) *Cells {
-	c := &Cells{rows: rows, columns: columns, values: make([][][]float64, len(rows))}
-	for i := range c.values {
-		c.values[i] = make([][]float64, len(columns))
+	c := &Cells{rows: rows, columns: columns, cells: make([][]Sorted, len(rows))}
+	for i := range c.cells {
+		c.cells[i] = make([]Sorted, len(columns))
 	}
 	return c
 }
 
-// Add adds a value to a cell; NaN, and rows and columns that are not there, are
-// left out.
-func (c *Cells) Add(row, column string, v float64) {
+// Add adds an observation's value to a cell; values that are not finite, and rows
+// and columns that are not there, are left out.
+func (c *Cells) Add(row, column string, observation int, v float64) {
 	i, j := slices.Index(c.rows, row), slices.Index(c.columns, column)
-	if i >= 0 && j >= 0 && !math.IsNaN(v) {
-		c.values[i][j] = append(c.values[i][j], v)
+	if i >= 0 && j >= 0 {
+		c.cells[i][j].Add(observation, v)
 	}
 }
 
-// Medians is the matrix of the cells' medians.
-func (c *Cells) Medians() *Matrix {
+// Medians is the matrix of the cells' medians, every observation counted as often
+// as it is drawn.
+func (c *Cells) Medians(w []int) *Matrix {
 	m := &Matrix{Rows: c.rows, Columns: c.columns}
-	for i := range c.values {
-		var v []float64
-		var n []int
-		for j := range c.values[i] {
-			v = append(v, Median(c.values[i][j]))
-			n = append(n, len(c.values[i][j]))
+	for i := range c.cells {
+		v, n := make([]float64, len(c.columns)), make([]int, len(c.columns))
+		for j := range c.cells[i] {
+			v[j], n[j] = c.cells[i][j].Median(w), c.cells[i][j].Len()
 		}
 		m.Values, m.Counts = append(m.Values, v), append(m.Counts, n)
 	}
 	return m
 }
+
+// Intervals are the 95 % intervals of the cells' medians, nil for a cell without.
+func (c *Cells) Intervals(r *Resampler) [][]*[2]float64 {
+	columns := len(c.columns)
+	samples := r.Bootstrap(len(c.rows)*columns, func(w []int, v []float64) {
+		for i := range c.cells {
+			for j := range c.cells[i] {
+				v[i*columns+j] = c.cells[i][j].Median(w)
+			}
+		}
+	})
+	all := make([][]*[2]float64, len(c.rows))
+	for i := range all {
+		for j := range columns {
+			all[i] = append(all[i], samples[i*columns+j].Interval())
+		}
+	}
+	return all
+}
+
+// Observations of a cell, in no order.
+func (c *Cells) Observations(i, j int) []int { return c.cells[i][j].at }
 
 // Get is the value of a cell, NaN for one that is not there.
 func (m *Matrix) Get(row, column string) float64 {

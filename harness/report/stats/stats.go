@@ -1,6 +1,7 @@
 package stats
 
 import (
+	"cmp"
 	"math"
 	"slices"
 )
@@ -47,64 +48,62 @@ func Deviation(v []float64) float64 {
 	return math.Sqrt(s / float64(len(v)))
 }
 
-// ranks gives equal values their mean rank.
-func ranks(v []float64) []float64 {
+// sortedOrder are the indices of values in ascending order.
+func sortedOrder(v []float64) []int {
 	order := make([]int, len(v))
 	for i := range order {
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case v[a] < v[b]:
-			return -1
-		case v[a] > v[b]:
-			return 1
-		}
-		return 0
-	})
-	r := make([]float64, len(v))
-	for i := 0; i < len(order); {
-		j := i
-		for j < len(order) && v[order[j]] == v[order[i]] {
-			j++
-		}
-		for k := i; k < j; k++ {
-			r[order[k]] = float64(i+j-1)/2 + 1
-		}
-		i = j
-	}
-	return r
-}
-
-// Spearman is the rank correlation of the pairs of which both values are finite,
-// and their number; NaN for fewer than three or without variation.
-func Spearman(a, b []float64) (rho float64, n int) {
-	var x, y []float64
-	for i := range a {
-		if !math.IsNaN(a[i]) && !math.IsNaN(b[i]) {
-			x, y = append(x, a[i]), append(y, b[i])
-		}
-	}
-	if len(x) < 3 {
-		return math.NaN(), len(x)
-	}
-	rx, ry := ranks(x), ranks(y)
-	mean := float64(len(x)+1) / 2
-	var xy, xx, yy float64
-	for i := range rx {
-		dx, dy := rx[i]-mean, ry[i]-mean
-		xy += dx * dy
-		xx += dx * dx
-		yy += dy * dy
-	}
-	if xx == 0 || yy == 0 {
-		return math.NaN(), len(x)
-	}
-	return xy / math.Sqrt(xx*yy), len(x)
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(v[a], v[b]) })
+	return order
 }
 
 // Group is values of a level of a factor.
 type Group struct {
 	Level  string
 	Values []float64
+	// At are the observations that the values are of, and Interval is the median's
+	// 95 % interval; nil where it has none.
+	At       []int
+	Interval *[2]float64
+}
+
+// Add adds an observation's value unless it is not finite.
+func (g *Group) Add(observation int, v float64) {
+	if !math.IsNaN(v) && !math.IsInf(v, 0) {
+		g.Values, g.At = append(g.Values, v), append(g.At, observation)
+	}
+}
+
+// Medians sets the intervals of the groups' medians.
+func (r *Resampler) Medians(groups []Group) {
+	sorted := make([]Sorted, len(groups))
+	for k, g := range groups {
+		for i, v := range g.Values {
+			sorted[k].Add(g.At[i], v)
+		}
+	}
+	for k, s := range r.Bootstrap(len(groups), func(w []int, v []float64) {
+		for k := range sorted {
+			v[k] = sorted[k].Median(w)
+		}
+	}) {
+		groups[k].Interval = s.Interval()
+	}
+}
+
+// LogNormal fits a log-normal distribution to positive values: its median, and the
+// standard deviation of the logarithm (the likeliest, with n below the sum). NaN
+// without values.
+func LogNormal(v []float64) (median, sigma float64) {
+	var sum, square float64
+	for _, x := range v {
+		sum += math.Log(x)
+	}
+	mean := sum / float64(len(v))
+	for _, x := range v {
+		d := math.Log(x) - mean
+		square += float64(d * d)
+	}
+	return math.Exp(mean), math.Sqrt(square / float64(len(v)))
 }

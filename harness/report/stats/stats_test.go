@@ -5,37 +5,6 @@ import (
 	"testing"
 )
 
-func TestSignTest(t *testing.T) {
-	for _, c := range []struct {
-		k, n int
-		want float64
-	}{{0, 5, 0.0625}, {5, 5, 0.0625}, {1, 5, 0.375}, {2, 4, 1}, {9, 10, 0.021484375}} {
-		if got := SignTest(c.k, c.n); math.Abs(got-c.want) > 1e-12 {
-			t.Errorf("signTest(%d, %d) = %v, want %v", c.k, c.n, got, c.want)
-		}
-	}
-}
-
-// TestInterval has the ranks of tables of the sign test: the interval leaves out
-// k − 1 values on either side.
-func TestInterval(t *testing.T) {
-	for n, k := range map[int]int{6: 1, 8: 1, 9: 2, 20: 6, 50: 18, 100: 40} {
-		var v []float64
-		for i := range n {
-			v = append(v, float64((i*7)%n+1)) // 1 … n where 7 and n have no common factor
-		}
-		if n%7 == 0 {
-			t.Fatal("choose another n")
-		}
-		if low, high := Interval(v); low != float64(k) || high != float64(n+1-k) {
-			t.Errorf("of %d: values %g to %g, want %d to %d", n, low, high, k, n+1-k)
-		}
-	}
-	if low, _ := Interval(make([]float64, 5)); !math.IsNaN(low) {
-		t.Error("five values gave an interval")
-	}
-}
-
 func TestByColumn(t *testing.T) {
 	m := &Matrix{Rows: []string{"a", "b"}, Columns: []string{"x", "y"}, Values: [][]float64{{1, 2}, {1, 2}}}
 	never := func(string, string) bool { return false }
@@ -60,12 +29,12 @@ func TestSpearman(t *testing.T) {
 		{[]float64{1, 2, 2, 4, 5}, []float64{3, 1, 2, 2, 9}, 0.2894736842105263, 5},
 		{[]float64{1, math.NaN(), 3, 4}, []float64{1, 5, 3, 4}, 1, 3},
 	} {
-		got, n := Spearman(c.a, c.b)
+		got, n := Spearman(c.a, c.b, nil)
 		if math.Abs(got-c.want) > 1e-12 || n != c.n {
 			t.Errorf("spearman(%v, %v) = %v of %d, want %v of %d", c.a, c.b, got, n, c.want, c.n)
 		}
 	}
-	if rho, _ := Spearman([]float64{1, 1, 1}, []float64{1, 2, 3}); !math.IsNaN(rho) {
+	if rho, _ := Spearman([]float64{1, 1, 1}, []float64{1, 2, 3}, nil); !math.IsNaN(rho) {
 		t.Errorf("no variation gave %v", rho)
 	}
 }
