@@ -151,8 +151,8 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 		return nil, &unreadable{err}
 	}
 	defer st.Close()
-	path, array := imagefile.SplitPath(in.Path)
-	source, err := files.Describe(path)
+	_, array := imagefile.SplitPath(in.Path)
+	source, err := files.Describe(st.Name(0))
 	if err != nil {
 		return nil, err
 	}
@@ -163,19 +163,21 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 			r.Name = fmt.Sprintf("%s-%0*d", in.Name, max(4, len(fmt.Sprint(st.N-1))), i)
 		}
 		r.Key = files.Sum([]byte(fmt.Sprint(how, source.SHA256, array, i)))
-		record := filepath.Join(dir, r.Name+".json")
-		if old, ok := kept(record, r); ok {
+		done := filepath.Join(dir, r.Name+".json")
+		if old, ok := kept(done, r); ok {
 			results = append(results, old)
 			if o.Done != nil {
 				o.Done(old)
 			}
 			continue
 		}
-		im := &micrograph.Image{H: st.H, W: st.W, Pixels: make([]float32, st.H*st.W)}
-		if err := st.At(i, im.Pixels); err != nil {
+		record, err := st.Record(i)
+		if err != nil {
 			return results, err
 		}
-		m.pixelSize(&r, o, st.PixelSize)
+		im := &micrograph.Image{H: record.H, W: record.W, Pixels: record.Pixels, Bad: record.Bad}
+		r.Notes = record.Notes
+		r.calibrate(o, record.Pixel)
 		if err := m.image(ctx, &r, im, dir, run, o); err != nil {
 			if st.N > 1 {
 				err = fmt.Errorf("image %d: %w", i, err)
@@ -183,7 +185,7 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 			return results, err
 		}
 		// written last: it says that the others are there
-		if _, err := files.Create(record, func(w io.Writer) error { return writeJSON(w, r) }); err != nil {
+		if _, err := files.Create(done, func(w io.Writer) error { return writeJSON(w, r) }); err != nil {
 			return results, err
 		}
 		results = append(results, r)
@@ -217,17 +219,16 @@ func kept(record string, r Result) (Result, bool) {
 	return old, true
 }
 
-// pixelSize decides on the size of a pixel, of the file's in Å.
-func (m *Segmenter) pixelSize(r *Result, o Options, file float64) {
+// calibrate decides on the size of a pixel.
+func (r *Result) calibrate(o Options, c imagefile.Calibration) {
 	switch {
 	case o.PixelSize > 0:
-		r.PixelHeight, r.PixelSizeFrom = o.PixelSize/10, "--pixel-size"
-	case file > 0:
-		r.PixelHeight, r.PixelSizeFrom = file/10, "the file"
+		r.PixelHeight, r.PixelWidth, r.PixelSizeFrom = o.PixelSize/10, o.PixelSize/10, "--pixel-size"
+	case c.Known():
+		r.PixelHeight, r.PixelWidth, r.PixelSizeFrom = c.Y/10, c.X/10, c.Origin
 	default:
 		r.Notes = append(r.Notes, "the file does not say its pixel size: sizes are in pixels only; --pixel-size gives it")
 	}
-	r.PixelWidth = r.PixelHeight
 }
 
 // sameSize is by how much two pixel sizes may differ to count as one.
@@ -347,7 +348,11 @@ func (m *Segmenter) image(ctx context.Context, r *Result, im *micrograph.Image, 
 		write  func(w io.Writer) error
 	}{
 		{".probability.tif", func(w io.Writer) error {
-			return imagefile.WriteTIFF(w, s.H, s.W, 10*r.PixelHeight, s.Probability)
+			side := 0.0 // a TIFF of ours has square pixels
+			if r.PixelHeight == r.PixelWidth {
+				side = 10 * r.PixelHeight
+			}
+			return imagefile.WriteTIFF(w, s.H, s.W, side, s.Probability)
 		}},
 		{".mask.png", func(w io.Writer) error { return WriteMask(w, s.H, s.W, labels) }},
 		{".labels.png", func(w io.Writer) error { return WriteLabels(w, s.H, s.W, labels) }},

@@ -426,7 +426,7 @@ func TestFiles(t *testing.T) {
 	if want := []string{one, two, two + "[1]", ten}; !slices.Equal(seen, want) {
 		t.Errorf("told of %v, want %v", seen, want)
 	}
-	if r := results[0]; math.Abs(r.PixelHeight-0.02) > 1e-9 || r.PixelSizeFrom != "the file" || len(r.Notes) > 0 {
+	if r := results[0]; math.Abs(r.PixelHeight-0.02) > 1e-9 || r.PixelSizeFrom != "TIFF resolution" || len(r.Notes) > 0 {
 		t.Errorf("pixel size %g from %s, notes %q", r.PixelHeight, r.PixelSizeFrom, r.Notes)
 	}
 	if r := results[1]; r.PixelHeight != 0 || len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "--pixel-size") || r.Particles[0].DiameterNM != nil {
@@ -448,8 +448,8 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	if st.H != im.H || st.W != im.W || math.Abs(st.PixelSize-0.2) > 1e-6 {
-		t.Errorf("%d×%d pixels of %g Å", st.H, st.W, st.PixelSize)
+	if st.H != im.H || st.W != im.W || math.Abs(st.Info(0).Pixel.X-0.2) > 1e-6 {
+		t.Errorf("%d×%d pixels of %g Å", st.H, st.W, st.Info(0).Pixel.X)
 	}
 	labels, mask := decode(t, filepath.Join(out, "one.labels.png")).(*image.Gray16), decode(t, filepath.Join(out, "one.mask.png")).(*image.Gray)
 	area := make([]int, len(results[0].Particles)+1)
