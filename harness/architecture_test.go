@@ -59,7 +59,7 @@ harness/store               | files
 harness/train               | random safetensors progress nn backend dataset study store
 harness/crosscheck          | random safetensors internal nn backend files
 harness/reproduce           | progress files backend dataset study store train
-harness/predict             | progress internal files nn dataset/imagefile onnx
+harness/predict             | progress internal files nn dataset/imagefile onnx | go.yaml.in/yaml/v3
 harness/onnx/browser        | onnx predict
 harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict
 harness/report              | artifacts/reference random internal files nn backend hrtem study store reproduce trained

@@ -145,7 +145,7 @@ func (p *pages) add(path string, masks bool) error {
 	var h, w int
 	s, err := imagefile.Open(path)
 	if err == nil {
-		file.n, h, w, file.pixelSize = s.N, s.H, s.W, s.PixelSize
+		file.n, h, w, file.pixelSize = s.N, s.H, s.W, s.Info(0).Pixel.Side()
 		err = s.Close()
 	}
 	if masks {

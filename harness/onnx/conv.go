@@ -215,12 +215,11 @@ func (im *importer) gemm(o *operator, a *attributes) error {
 	data := make([]float32, in*out)
 	for m := range out {
 		for c := range in {
-			v := w.F32[c*w.Shape[1]:][:w.Shape[1]]
+			at := c*out + m
 			if transposed == 1 {
-				data[m*in+c] = alpha * w.F32[m*in+c]
-			} else {
-				data[m*in+c] = alpha * v[m]
+				at = m*in + c
 			}
+			data[m*in+c] = alpha * w.F32[at]
 		}
 	}
 	inputs := []string{x.image, im.tensor(o, "weight", []int{out, in, 1, 1}, data)}

@@ -19,8 +19,8 @@ import (
 	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
-// TestForeignFiles runs files that people have reported, and compares with ONNX
-// Runtime's answers.
+// TestForeignFiles runs files that people have reported, and small ones in the
+// manner of converters, and compares with ONNX Runtime's answers.
 func TestForeignFiles(t *testing.T) {
 	paths, err := filepath.Glob("testdata/foreign/*.onnx")
 	if err != nil || len(paths) == 0 {
@@ -36,6 +36,7 @@ func TestForeignFiles(t *testing.T) {
 		case "original-unet-valid-crop.onnx":
 			shape = []int{1, 1, 48, 64}
 		}
+		last := filepath.Base(p) == "softmax-nhwc-out.onnx" || filepath.Base(p) == "nhwc.onnx" // the file's output is [N,H,W,K]
 		data, err := os.ReadFile(p)
 		if err != nil {
 			t.Fatal(err)
@@ -49,8 +50,11 @@ func TestForeignFiles(t *testing.T) {
 			t.Errorf("%s: %v", p, err)
 			continue
 		}
-		if filepath.Base(p) == "softmax-nhwc-out.onnx" { // the file's output is [N,H,W,K]
+		if last {
 			y = transposed(y, 2, 64)
+		}
+		if filepath.Base(p) == "nhwc.onnx" { // and so is its input, of one channel
+			shape = []int{1, 8, 8, 1}
 		}
 		runs = append(runs, consumer.Run{Model: p, Shape: shape, Data: x.F32})
 		results = append(results, y)

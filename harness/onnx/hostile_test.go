@@ -3,6 +3,8 @@ package onnx
 import (
 	"bytes"
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"slices"
@@ -316,6 +318,7 @@ func refusals() []refusal {
 			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
 			b.nodes[2] = rawNodeBytes("second", "MaxPool", []string{"d"}, []string{"y"}, attr("kernel_shape", wire.AttrInts, 8, varints([]int64{2, 2})))
 		}, []string{`"second"`, "MaxPool", "transposed"}},
+		{"height and width exchanged", second("Transpose", []string{"c"}, attr("perm", wire.AttrInts, 8, varints([]int64{0, 1, 3, 2}))), []string{`"y"`, "order"}},
 		{"transposed and not", func(b *builder) {
 			b.nodes = slices.Insert(b.nodes, 1, rawNodeBytes("t", "Transpose", []string{"c"}, []string{"d"}))
 			b.nodes[2] = rawNodeBytes("second", "Add", []string{"c", "d"}, []string{"y"})
@@ -414,6 +417,34 @@ func FuzzUnmarshal(f *testing.F) {
 		if data := b.bytes(); len(data) < 4096 {
 			f.Add(data)
 		}
+	}
+	for _, op := range Operators() { // most are refused, mutations of some are not
+		for _, tensor := range []*nn.Tensor{
+			{Name: "t", Shape: []int{}, Data: []float32{2}},
+			{Name: "t", Shape: []int{1, 2, 1, 1}, Data: []float32{2, 3}},
+			{Name: "t", Shape: []int{8}, Ints: []int64{0, 0, 1, 2, 0, 0, 3, 4}},
+			{Name: "t", Shape: []int{4}, Ints: []int64{0, 1, -1, 0}},
+			{Name: "t", Shape: []int{1}, Ints: []int64{1}},
+		} {
+			for _, inputs := range [][]string{{"c"}, {"c", "t"}, {"c", "t", "t"}, {"c", "t", "t", "t"}} {
+				b := valid()
+				b.nodes[1] = rawNodeBytes("second", op, inputs, []string{"y"})
+				b.tensors = append(b.tensors, tensorBytes(tensor))
+				b.outputs[0] = rawValueBytes("y", uint64(wire.Float32), -1, -1, -1, -1)
+				f.Add(b.bytes())
+			}
+		}
+	}
+	foreign, err := filepath.Glob("testdata/foreign/*.onnx")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, p := range foreign {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
 	}
 	g, err := nn.UNet(nn.UNetOptions{Width: 2, Classes: 2})
 	if err != nil {

@@ -224,6 +224,9 @@ func (im *importer) graph() (*nn.Graph, error) {
 	if v.image == in.Name {
 		return nil, errors.New("the output is the input: there is no network")
 	}
+	if !inOrder(v.view, 0, 1, 2, 3) && !inOrder(v.view, 0, 2, 3, 1) {
+		return nil, fmt.Errorf("graph output %q has its dimensions in the order %v of [N,K,H,W]; [N,K,H,W] and [N,H,W,K] are supported", out.Name, v.view)
+	}
 	if ok := out.Type.IsFloat() || v.integer; !ok {
 		return nil, fmt.Errorf("output %q has type %s; floating-point numbers, and integers of an ArgMax, are supported", out.Name, out.Type)
 	}
@@ -299,6 +302,22 @@ func (im *importer) graph() (*nn.Graph, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// inOrder reports whether the dimensions of a view come in an order, some perhaps
+// left out.
+func inOrder(view []int, order ...int) bool {
+	for _, d := range view {
+		if d == inserted {
+			continue
+		}
+		i := slices.Index(order, d)
+		if i < 0 {
+			return false
+		}
+		order = order[i+1:]
+	}
+	return true
 }
 
 // rename gives the value that the output shows its name: operators that

@@ -53,6 +53,9 @@ func Unmarshal(data []byte) (*nn.Graph, error) {
 	return g, err
 }
 
+// Read is Unmarshal with options and the file's description.
+func Read(data []byte, o ReadOptions) (*nn.Graph, Info, error) { return read(data, o, nil) }
+
 // maxFile bounds a model's size: ONNX allows no more in one file.
 const maxFile = 2 << 30
 

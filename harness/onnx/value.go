@@ -160,9 +160,13 @@ func (im *importer) materialized(o *operator, v *value) (*value, error) {
 	}
 	dims := slices.Clone(like.dims)
 	dims[1] = constant(1)
-	plane, err := im.node(o, "Slice", []string{like.image, im.ints(o, "starts", 0), im.ints(o, "ends", 1), im.ints(o, "axes", 1)}, nil, dims)
-	if err != nil {
-		return nil, err
+	plane := like.image
+	if like.dims[1] != constant(1) {
+		var err error
+		plane, err = im.node(o, "Slice", []string{plane, im.ints(o, "starts", 0), im.ints(o, "ends", 1), im.ints(o, "axes", 1)}, nil, dims)
+		if err != nil {
+			return nil, err
+		}
 	}
 	zero, err := im.node(o, "Sub", []string{plane, plane}, nil, dims)
 	if err != nil {

@@ -1,10 +1,8 @@
 package predict
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,146 +11,175 @@ import (
 	"github.com/refocus-em/refocus/harness/onnx"
 )
 
-// maxFile bounds a model's size; the study's is 57 MB.
-const maxFile = 2 << 30
-
 // Segmenter is a network that segments images.
 type Segmenter struct {
 	Graph     *nn.Graph
 	PixelSize float64  // Å, of the images it was trained on; 0 if the file does not say
-	Classes   []string // of the output channels, the background first
+	Classes   []string // the background first
 	Metadata  map[string]string
+	// Preparation of an image before the network sees it.
+	Preparation Preparation
+	// Notes say what was decided about the model, for the user.
+	Notes []string
 
-	period int // heights and widths are multiples of it
-	margin int // that tiles overlap by on every side; -1: no tiles
+	head   head
+	grid   grid
+	margin int // that tiles overlap by on every side; -1: not known
 	why    string
 }
 
-// Load reads a model from an ONNX file.
-func Load(path string) (*Segmenter, error) {
-	st, err := os.Stat(path)
+// LoadOptions says what a model's file leaves open, or says otherwise.
+type LoadOptions struct {
+	Output      string // the output to use, "" for the first
+	Activation  string // one of Activations, "" as the network's last node says
+	Preparation string // as ParsePreparation reads it, "" as the model says, else standardize
+}
+
+// Load reads a model from an ONNX file, with data in files beside it if there
+// are, or from a package of the BioImage Model Zoo: a ZIP file or its folder.
+// The Notes say what was decided.
+func Load(path string, o LoadOptions) (*Segmenter, error) {
+	d, err := describe(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	defer d.close()
+	g, info, err := d.read(path, onnx.ReadOptions{Output: o.Output})
 	if err != nil {
 		return nil, err
 	}
-	if st.Size() > maxFile {
-		return nil, fmt.Errorf("%s: %d bytes are more than an ONNX file can have", path, st.Size())
+	if len(info.Outputs) > 1 && o.Output == "" {
+		d.notes = append(d.notes, fmt.Sprintf("of the outputs %q the first is used", info.Outputs))
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	if bytes.HasPrefix(data, []byte("PK\x03\x04")) {
-		return nil, fmt.Errorf("%s is a ZIP file, no ONNX file; of a BioImage Model Zoo package give weights.onnx, which is in it", path)
-	}
-	m, err := Decode(data)
+	m, err := d.segmenter(g, info, o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return m, nil
 }
 
-// Decode reads a model from the bytes of an ONNX file. Nodes that standardise
-// the image are taken out: a tile must not be standardised on its own, so
-// images are standardised here.
-func Decode(data []byte) (*Segmenter, error) {
-	g, err := onnx.Unmarshal(data)
-	if err != nil {
-		return nil, err
+// segmenter puts together what the file, its description and the user say.
+func (d *description) segmenter(g *nn.Graph, info onnx.Info, o LoadOptions) (*Segmenter, error) {
+	standardizes := withoutStandardization(g)
+	if o.Activation == "" {
+		o.Activation = d.activation
 	}
-	info, err := onnx.Inspect(data)
-	if err != nil {
-		return nil, err
-	}
-	withoutStandardization(g)
-	m, err := New(g)
+	m, err := newSegmenter(g, o.Activation)
 	if err != nil {
 		return nil, err
 	}
 	m.Metadata = info.Metadata
+	m.PixelSize = d.pixelSize
 	if s, ok := info.Metadata["refocus.pixel_size_angstrom"]; ok {
 		if m.PixelSize, err = strconv.ParseFloat(s, 64); err != nil || !(m.PixelSize > 0) || m.PixelSize > 1e6 {
 			return nil, fmt.Errorf("metadata refocus.pixel_size_angstrom = %q is no pixel size", s)
 		}
 	}
-	if s := strings.Split(info.Metadata["refocus.classes"], ", "); len(s) == len(m.Classes) {
-		m.Classes = s
+	names := strings.Split(info.Metadata["refocus.classes"], ", ")
+	if len(names) != len(m.Classes) && len(d.classes) == len(m.Classes) {
+		names = d.classes
 	}
+	if len(names) == len(m.Classes) {
+		m.Classes = names
+	}
+	_, ours := info.Metadata["refocus.classes"]
+	why := ""
+	switch {
+	case o.Preparation != "":
+		m.Preparation, err = ParsePreparation(o.Preparation)
+		why = "as asked for"
+	case standardizes:
+		why = "instead of by the network's first node, tile by tile"
+	case d.preparation != nil:
+		m.Preparation, why = *d.preparation, "as the package says"
+	case info.Metadata["refocus.normalization"] != "":
+		m.Preparation, err = ParsePreparation(info.Metadata["refocus.normalization"])
+		why = "as the model says"
+	case ours:
+		why = "as refocus trains"
+	default:
+		why = "the model does not say how; --normalize does"
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n := len(m.Preparation.channels); n > 0 && n != m.channels() {
+		return nil, fmt.Errorf("the preparation %s is for %d channels, the network has %d", m.Preparation, n, m.channels())
+	}
+	m.Notes = append(m.Notes, fmt.Sprintf("preparation of images: %s (%s)", m.Preparation, why))
+	if m.channels() > 1 {
+		m.Notes = append(m.Notes, fmt.Sprintf("the grey image is given to each of %d input channels", m.channels()))
+	}
+	if m.grid.h > 0 {
+		note := fmt.Sprintf("the network takes images of %d×%d pixels only: they are the tiles", m.grid.h, m.grid.w)
+		if m.margin < 0 || m.overlap(m.grid.h) != m.margin || m.overlap(m.grid.w) != m.margin {
+			note += ", and small ones for what a pixel depends on: their seams may show"
+		}
+		m.Notes = append(m.Notes, note)
+	}
+	if m.head.note != "" {
+		m.Notes = append(m.Notes, m.head.note)
+	}
+	m.Notes = append(m.Notes, d.notes...)
 	return m, nil
 }
 
-// New prepares a network whose input is one standardised channel and whose
-// output holds probabilities of two or more classes.
-func New(g *nn.Graph) (*Segmenter, error) {
-	k := g.Output.Shape[1]
-	if g.Input.Shape[1] != 1 || k < 2 || k > 255 {
-		return nil, fmt.Errorf("the network has %d input channels and %d output channels; 1 and from 2 to 255 are supported", g.Input.Shape[1], k)
+// New prepares a network whose channels see one standardised image.
+func New(g *nn.Graph) (*Segmenter, error) { return newSegmenter(g, "") }
+
+// maxChannels bounds how often an image is repeated.
+const maxChannels = 64
+
+func newSegmenter(g *nn.Graph, activation string) (*Segmenter, error) {
+	if c := g.Input.Shape[1]; c < 1 || c > maxChannels {
+		return nil, fmt.Errorf("the network has %d input channels; 1 to %d are supported", c, maxChannels)
 	}
-	if last := g.Nodes[len(g.Nodes)-1]; last.Op != "Softmax" || last.Attrs.Int("axis", -1) != 1 || last.Outputs[0] != g.Output.Name {
-		return nil, fmt.Errorf("the network ends in node %q (%s), not in a softmax over the classes: its output is no probability", last.Name, last.Op)
+	if b := g.Input.Shape[0]; b > maxChannels {
+		return nil, fmt.Errorf("the network takes %d images at once; up to %d are supported", b, maxChannels)
 	}
-	m := &Segmenter{Graph: g}
-	for i := range k {
+	m := &Segmenter{Graph: g, Preparation: Standardized()}
+	var err error
+	if m.head, err = newHead(g, activation); err != nil {
+		return nil, err
+	}
+	for i := range m.head.classes(g.Output.Shape[1]) {
 		m.Classes = append(m.Classes, fmt.Sprint("class ", i))
 	}
+	if m.grid, err = newGrid(g); err != nil {
+		return nil, err
+	}
 	f, err := g.Field()
-	if err != nil {
-		// what an image's pixel depends on is not known: no tiles, and sizes
-		// have to be tried
+	if err != nil { // what an image's pixel depends on is not known
 		m.margin, m.why = -1, err.Error()
-		if m.period, err = tryPeriods(g); err != nil {
-			return nil, err
-		}
 		return m, nil
 	}
-	m.period = f.Period
-	if g.Multiple > 1 && m.period%g.Multiple != 0 {
-		m.period = nn.LCM(m.period, g.Multiple)
-	}
-	m.margin = roundUp(f.Radius, m.period)
+	m.margin = roundUp(f.Radius, m.grid.period)
 	return m, nil
 }
 
-// tryPeriods returns the smallest power of two of which every multiple is a
-// size that the network takes and returns.
-func tryPeriods(g *nn.Graph) (int, error) {
-	var err error
-	for p := 1; p <= 1024; p *= 2 {
-		ok := true
-		for i := 8; i < 16 && ok; i++ {
-			var s map[string][]int
-			if s, err = g.Shapes([]int{1, 1, i * p, (i + 1) * p}); err != nil {
-				ok = false
-			} else if y := s[g.Output.Name]; y[2] != i*p || y[3] != (i+1)*p {
-				err = fmt.Errorf("an image of %d×%d pixels gives an output of %d×%d", i*p, (i+1)*p, y[2], y[3])
-				ok = false
-			}
-		}
-		if ok {
-			return p, nil
-		}
-	}
-	return 0, fmt.Errorf("found no image sizes that the network takes: %w", err)
-}
+func (m *Segmenter) channels() int { return m.Graph.Input.Shape[1] }
 
 // withoutStandardization removes leading InstanceNormalizations with unit scale
-// and no shift: on an image that is standardised they do nothing.
-func withoutStandardization(g *nn.Graph) {
+// and no shift, and reports whether there were any: a tile must not be
+// standardised on its own, and on a standardised image they do nothing.
+func withoutStandardization(g *nn.Graph) (removed bool) {
 	for len(g.Nodes) > 1 {
 		n := g.Nodes[0]
 		if n.Op != "InstanceNormalization" || n.Inputs[0] != g.Input.Name || n.Outputs[0] == g.Output.Name {
-			return
+			return removed
 		}
 		scale, shift := g.Tensor(n.Inputs[1]), g.Tensor(n.Inputs[2])
 		if scale == nil || shift == nil || len(scale.Data) != 1 || len(shift.Data) != 1 || scale.Data[0] != 1 || shift.Data[0] != 0 {
-			return
+			return removed
 		}
 		for _, other := range g.Nodes[1:] {
 			for _, in := range other.Inputs {
 				if in == g.Input.Name {
-					return // something else looks at the raw image
+					return removed // something else looks at the raw image
 				}
 			}
 		}
+		removed = true
 		g.Nodes = g.Nodes[1:]
 		used := map[string]bool{}
 		for _, other := range g.Nodes {
@@ -165,9 +192,11 @@ func withoutStandardization(g *nn.Graph) {
 		}
 		g.Tensors = slices.DeleteFunc(g.Tensors, func(t *nn.Tensor) bool { return !used[t.Name] })
 	}
+	return removed
 }
 
-// Run predicts one image: a tensor [1,1,h,w] in, probabilities [1,K,h,w] out.
-type Run func(ctx context.Context, h, w int, image []float32) ([]float32, error)
+// Run runs the network: images of the given shape [N,C,h,w] in, what the graph's
+// output holds out.
+type Run func(ctx context.Context, shape []int, images []float32) ([]float32, error)
 
 func roundUp(n, step int) int { return (n + step - 1) / step * step }

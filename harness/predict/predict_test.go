@@ -30,11 +30,11 @@ import (
 // runner predicts with the CPU backend and notes the largest image asked for.
 func runner(t testing.TB, g *nn.Graph, largest *int) Run {
 	s := testnet.Open(t, g)
-	return func(ctx context.Context, h, w int, image []float32) ([]float32, error) {
+	return func(ctx context.Context, shape []int, images []float32) ([]float32, error) {
 		if largest != nil {
-			*largest = max(*largest, h*w)
+			*largest = max(*largest, shape[2]*shape[3])
 		}
-		y, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, h, w}, F32: image})
+		y, err := s.Predict(ctx, backend.Tensor{Shape: shape, F32: images})
 		return y.F32, err
 	}
 }
@@ -99,7 +99,7 @@ func TestTilesEqualWhole(t *testing.T) {
 			padded[y*W+x] = im.Pixels[sy*w+sx]
 		}
 	}
-	whole, err := runner(t, g, nil)(ctx, H, W, padded)
+	whole, err := runner(t, g, nil)(ctx, []int{1, 1, H, W}, padded)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,17 +261,27 @@ func TestParticles(t *testing.T) {
 func TestCSV(t *testing.T) {
 	var b bytes.Buffer
 	p := []Particle{{Label: 1, Class: 1, Area: 100, Y: 4.5, X: 5.5, Bottom: 10, Right: 11, Probability: 0.75, Border: true}}
-	if err := WriteCSV(&b, p, []string{"background", "particle, round"}, 0.2); err != nil {
-		t.Fatal(err)
-	}
-	rows, err := csv.NewReader(&b).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// 100 pixels of 0.02 nm: 0.04 nm², a disc of 0.2257 nm
-	want := []string{"1", "particle, round", "100", "0.04", "0.225676", "4.5", "5.5", "0", "0", "10", "11", "0.75", "true"}
-	if !slices.Equal(rows[1], want) {
-		t.Errorf("%v, want %v", rows[1], want)
+	for _, tt := range []struct {
+		pixel                imagefile.Calibration
+		area, diameter, x, y string
+	}{
+		// 100 pixels of 0.02 nm: 0.04 nm², a disc of 0.2257 nm
+		{imagefile.Calibration{X: 0.2, Y: 0.2, Origin: "here"}, "0.04", "0.225676", "0.02", "0.02"},
+		{imagefile.Calibration{X: 0.1, Y: 0.4, Origin: "here"}, "0.04", "0.225676", "0.01", "0.04"},
+		{imagefile.Calibration{}, "", "", "", ""},
+	} {
+		b.Reset()
+		if err := WriteCSV(&b, p, []string{"background", "particle, round"}, tt.pixel); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := csv.NewReader(&b).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"1", "particle, round", "100", tt.area, tt.diameter, "4.5", "5.5", "0", "0", "10", "11", "0.75", "true", tt.x, tt.y, tt.pixel.Origin}
+		if !slices.Equal(rows[1], want) {
+			t.Errorf("%v, want %v", rows[1], want)
+		}
 	}
 }
 
@@ -282,7 +292,7 @@ func TestFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := Decode(data)
+	m, err := Load(save(t, data), LoadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,11 +332,11 @@ func TestFiles(t *testing.T) {
 	if want := []string{one, two + "[0]", two + "[1]"}; len(results) != 3 || !slices.Equal(seen, want) {
 		t.Fatalf("%d results, told of %v, want %v", len(results), seen, want)
 	}
-	if r := results[0]; r.PixelSize != 0.5 || !strings.Contains(r.Note, "resample") {
-		t.Errorf("pixel size %g, note %q", r.PixelSize, r.Note)
+	if r := results[0]; math.Abs(r.Pixel.X-0.5) > 1e-6 || r.Pixel.Origin != "TIFF resolution" || !strings.Contains(strings.Join(r.Notes, " "), "resample") {
+		t.Errorf("pixel size %+v, notes %q", r.Pixel, r.Notes)
 	}
-	if r := results[1]; r.PixelSize != 0.2 || !strings.Contains(r.Note, "model's") {
-		t.Errorf("pixel size %g, note %q", r.PixelSize, r.Note)
+	if r := results[1]; r.Pixel.Known() || !strings.Contains(strings.Join(r.Notes, " "), "pixels only") {
+		t.Errorf("pixel size %+v, notes %q: want it unknown", r.Pixel, r.Notes)
 	}
 	entries, err := os.ReadDir(out)
 	if err != nil {
@@ -353,8 +363,8 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer st.Close()
-		if st.H != im.H || st.W != im.W || s == ".tif" && math.Abs(st.PixelSize-0.5) > 1e-6 {
-			t.Errorf("%s: %d×%d pixels of %g Å", s, st.H, st.W, st.PixelSize)
+		if st.H != im.H || st.W != im.W || s == ".tif" && math.Abs(st.Info(0).Pixel.X-0.5) > 1e-6 {
+			t.Errorf("%s: %d×%d pixels of %g Å", s, st.H, st.W, st.Info(0).Pixel.X)
 		}
 		maps[i] = make([]float32, st.H*st.W)
 		if err := st.At(0, maps[i]); err != nil {
@@ -457,7 +467,7 @@ func TestDecodeStandardizing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := Decode(data)
+	m, err := Load(save(t, data), LoadOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -466,13 +476,14 @@ func TestDecodeStandardizing(t *testing.T) {
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
-	g := testnet.Random(t, 4)
-	g.Nodes = g.Nodes[:len(g.Nodes)-1]
-	g.Output.Name = nn.Logits
-	if _, err := New(g); err == nil || !strings.Contains(err.Error(), "softmax") {
-		t.Errorf("a network that ends in logits: %v", err)
+// save writes a model to a file of its own.
+func save(t *testing.T, data []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
 	}
+	return path
 }
 
 // Memory does not grow with the image, and cancelling stops between tiles.
@@ -483,7 +494,8 @@ func TestCancel(t *testing.T) {
 	}
 	im, _ := discs(2048, 1024)
 	ctx, cancel := context.WithCancel(context.Background())
-	run := func(ctx context.Context, h, w int, image []float32) ([]float32, error) {
+	run := func(ctx context.Context, shape []int, images []float32) ([]float32, error) {
+		h, w := shape[2], shape[3]
 		if h*w > 512*512 {
 			t.Errorf("a tile of %d×%d pixels", h, w)
 		}
@@ -567,8 +579,8 @@ func TestTilesOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.period != 4 || m.margin > 24 {
-		t.Errorf("period %d, margin %d", m.period, m.margin)
+	if m.grid.period != 4 || m.margin > 24 {
+		t.Errorf("period %d, margin %d", m.grid.period, m.margin)
 	}
 	im, _ := discs(150, 131)
 	if err := pixels.Standardize(im.Pixels, im.W); err != nil {
@@ -592,11 +604,11 @@ func TestTilesOfOthers(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "m.zip")
-	for content, want := range map[string]string{"PK\x03\x04": "weights.onnx", "text": "ONNX model"} {
+	for content, want := range map[string]string{"PK\x03\x04": "zip", "text": "ONNX model"} {
 		if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
+		if _, err := Load(path, LoadOptions{}); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), want) {
 			t.Errorf("a file with %q: error %v does not say %q", content, err, want)
 		}
 	}

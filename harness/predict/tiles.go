@@ -28,18 +28,89 @@ type Segmentation struct {
 	Class       []uint8 // the most probable class
 }
 
-// Segment predicts a standardised image in tiles of the given side (0:
-// DefaultTile). progress is told how many tiles are done,
-// before the first as well.
+// grid says which images a network takes, and where the pixels of its answer
+// lie: an answer of n pixels belongs to an image of n+less, begins at less/2, and
+// n is a multiple of period plus rest. Shifting an image by period shifts the
+// answer.
+type grid struct {
+	period, rest int
+	less         int
+	h, w         int // the only size of images, 0: any
+}
+
+// newGrid tries sizes.
+func newGrid(g *nn.Graph) (grid, error) {
+	in := g.Input.Shape
+	if in[2] > 0 && in[3] > 0 {
+		s, err := g.Shapes([]int{max(1, in[0]), in[1], in[2], in[3]})
+		if err != nil {
+			return grid{}, err
+		}
+		y := s[g.Output.Name]
+		r := grid{period: 1, h: in[2], w: in[3], less: in[2] - y[2]}
+		if r.less != in[3]-y[3] || r.less < 0 {
+			return grid{}, fmt.Errorf("the network turns images of %d×%d pixels into %d×%d; one that keeps the size, or loses as much on every side, is needed", in[2], in[3], y[2], y[3])
+		}
+		if f, err := g.Field(); err == nil {
+			r.period = f.Period
+		}
+		return r, nil
+	}
+	if in[2] > 0 || in[3] > 0 {
+		return grid{}, fmt.Errorf("the network takes images of %d×%d pixels (0: any); both sizes fixed, or none, are supported", in[2], in[3])
+	}
+	least := 1
+	if f, err := g.Field(); err == nil {
+		least = nn.LCM(f.Period, max(1, g.Multiple))
+	}
+	var failed error
+	for p := least; p <= 1024; p *= 2 {
+		for rest := range p { // of the image
+			less, err := lost(g, p, rest)
+			if err == nil {
+				return grid{period: p, rest: ((rest-less)%p + p) % p, less: less}, nil
+			}
+			if failed == nil || rest == 0 {
+				failed = err
+			}
+			if p > 64 { // no more than the multiples
+				break
+			}
+		}
+	}
+	return grid{}, fmt.Errorf("found no image sizes that the network takes: %w", failed)
+}
+
+// lost is how many pixels an answer has less than its image, for sizes that are
+// multiples of p plus rest.
+func lost(g *nn.Graph, p, rest int) (int, error) {
+	less := -1
+	first := max(8, 256/p)
+	for i := first; i < first+8; i++ {
+		h, w := i*p+rest, (i+1)*p+rest
+		s, err := g.Shapes([]int{max(1, g.Input.Shape[0]), g.Input.Shape[1], h, w})
+		if err != nil {
+			return 0, err
+		}
+		y := s[g.Output.Name]
+		if less < 0 {
+			less = h - y[2]
+		}
+		if less < 0 || h-y[2] != less || w-y[3] != less {
+			return 0, fmt.Errorf("an image of %d×%d pixels gives an output of %d×%d", h, w, y[2], y[3])
+		}
+	}
+	return less, nil
+}
+
+// Segment predicts a prepared image in tiles of the given side (0: DefaultTile);
+// if the network takes one size only, that is the tile. progress is told how many tiles are
+// done, before the first as well.
 func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, progress func(done, total int)) (*Segmentation, error) {
 	if im.H < 1 || im.W < 1 || len(im.Pixels) != im.H*im.W {
 		return nil, fmt.Errorf("%d pixels for an image of %d×%d", len(im.Pixels), im.H, im.W)
 	}
-	h, w := roundUp(im.H, m.period), roundUp(im.W, m.period)
-	if in := m.Graph.Input.Shape; in[2] > 0 && in[2] != h || in[3] > 0 && in[3] != w {
-		return nil, fmt.Errorf("the network takes images of %d×%d pixels only (0: any), this one has %d×%d", in[2], in[3], im.H, im.W)
-	}
-	rows, columns, err := m.plan(h, w, tile)
+	rows, columns, err := m.plan(im.H, im.W, tile)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +118,7 @@ func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, pr
 	if progress == nil {
 		progress = func(done, total int) {}
 	}
-	k, done, total := len(m.Classes), 0, len(rows)*len(columns)
+	done, total := 0, len(rows)*len(columns)
 	progress(done, total)
 	var buf []float32
 	for _, r := range rows {
@@ -56,31 +127,29 @@ func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, pr
 				return nil, err
 			}
 			th, tw := r.end-r.begin, c.end-c.begin
-			if cap(buf) < th*tw {
-				buf = make([]float32, th*tw)
-			}
-			buf = buf[:th*tw]
-			for y := range th {
-				from := im.Pixels[pixels.Mirror(r.begin+y, im.H)*im.W:]
-				for x := range tw {
-					buf[y*tw+x] = from[pixels.Mirror(c.begin+x, im.W)]
-				}
-			}
-			p, err := run(ctx, th, tw, buf)
+			shape := []int{max(1, m.Graph.Input.Shape[0]), m.channels(), th + m.grid.less, tw + m.grid.less}
+			buf = m.input(buf, im, r.begin, c.begin, shape)
+			p, err := run(ctx, shape, buf)
 			if err != nil {
 				return nil, err
 			}
-			if len(p) != k*th*tw {
-				return nil, fmt.Errorf("the backend returned %d values for %d classes of %d×%d pixels", len(p), k, th, tw)
+			k := m.Graph.Output.Shape[1]
+			if len(p) != shape[0]*k*th*tw {
+				return nil, fmt.Errorf("the backend returned %d values for %d channels of %d×%d pixels", len(p), k, th, tw)
 			}
+			p = m.head.probabilities(p[:k*th*tw], k)
 			for y := r.from; y < min(r.to, im.H); y++ {
 				for x := c.from; x < min(c.to, im.W); x++ {
 					at := (y-r.begin)*tw + x - c.begin
 					// the sum of the others is exact where the background is
 					// almost certain; 1−p is not
 					var q float32
-					for j := 1; j < k; j++ {
-						q += p[j*th*tw+at]
+					for j := 1; j < len(m.Classes); j++ {
+						if v := p[j*th*tw+at]; m.head.exclusive {
+							q += v
+						} else {
+							q = max(q, v)
+						}
 					}
 					s.Probability[y*im.W+x], s.Class[y*im.W+x] = q, uint8(nn.MostProbable(p, th*tw, at))
 				}
@@ -92,28 +161,97 @@ func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, pr
 	return s, nil
 }
 
-// span is a tile along one axis: it covers [begin,end) and answers for
-// [from,to).
+// input fills the network's input with the image from row y and column x of its
+// answer on, reflected at the borders.
+func (m *Segmenter) input(buf []float32, im Image, y, x int, shape []int) []float32 {
+	h, w := shape[2], shape[3]
+	n := shape[0] * shape[1] * h * w
+	if cap(buf) < n {
+		buf = make([]float32, n)
+	}
+	buf = buf[:n]
+	y, x = y-m.grid.less/2, x-m.grid.less/2
+	for i := range h {
+		from := im.Pixels[mirror(y+i, im.H)*im.W:]
+		for j := range w {
+			buf[i*w+j] = from[mirror(x+j, im.W)]
+		}
+	}
+	for i := h * w; i < n; i += h * w {
+		copy(buf[i:], buf[:h*w])
+	}
+	for i := 0; i < n && m.Preparation.channels != nil; i += h * w {
+		c := m.Preparation.channels[i/(h*w)%shape[1]]
+		for j, v := range buf[i:][:h*w] {
+			buf[i+j] = float32((float64(v) - c.mean) / c.std)
+		}
+	}
+	return buf
+}
+
+// mirror is pixels.Mirror for coordinates before the image as well.
+func mirror(i, n int) int { return pixels.Mirror(max(i, -i), n) }
+
+// span is a tile along one axis of the answer: it covers [begin,end) and answers
+// for [from,to).
 type span struct{ begin, end, from, to int }
 
-// plan divides a padded image into tiles.
+// plan divides an image, padded to a size that the network answers with, into
+// tiles.
 func (m *Segmenter) plan(h, w, tile int) (rows, columns []span, err error) {
+	if m.grid.h > 0 {
+		return equalSpans(h, m.grid.h-m.grid.less, m.grid.period, m.overlap(m.grid.h)), equalSpans(w, m.grid.w-m.grid.less, m.grid.period, m.overlap(m.grid.w)), nil
+	}
 	if tile == 0 {
 		tile = DefaultTile
 	}
+	if tile < 1 {
+		return nil, nil, errors.New("tiles need a positive size")
+	}
+	period := m.grid.period
+	h, w = roundUp(h-m.grid.rest, period)+m.grid.rest, roundUp(w-m.grid.rest, period)+m.grid.rest
 	if m.margin < 0 {
 		if h > tile || w > tile {
 			return nil, nil, fmt.Errorf("an image of %d×%d pixels needs tiles of %d, and the network cannot be run in tiles: %s", h, w, tile, m.why)
 		}
 		return []span{{0, h, 0, h}}, []span{{0, w, 0, w}}, nil
 	}
-	if tile < 1 {
-		return nil, nil, errors.New("tiles need a positive size")
+	if tile -= (tile - m.grid.rest) % period; (h > tile || w > tile) && tile < 2*m.margin+period {
+		return nil, nil, fmt.Errorf("tiles of %d pixels are too small: they overlap by %d on every side, so they need at least %d", tile, m.margin, 2*m.margin+period)
 	}
-	if tile -= tile % m.period; (h > tile || w > tile) && tile < 2*m.margin+m.period {
-		return nil, nil, fmt.Errorf("tiles of %d pixels are too small: they overlap by %d on every side, so they need at least %d", tile, m.margin, 2*m.margin+m.period)
+	if m.grid.rest != 0 {
+		return equalSpans(h, min(h, tile), period, m.margin), equalSpans(w, min(w, tile), period, m.margin), nil
 	}
 	return spans(h, tile, m.margin), spans(w, tile, m.margin), nil
+}
+
+// overlap is the margin of tiles whose size is given: the network's, or a quarter
+// of the tile where that is not known or too much.
+func (m *Segmenter) overlap(side int) int {
+	period := m.grid.period
+	if m.margin >= 0 && 2*m.margin+period <= side-m.grid.less {
+		return m.margin
+	}
+	return (side - m.grid.less) / 4 / period * period
+}
+
+// equalSpans divides n pixels into tiles of one size that overlap by the margin
+// on either side, and begin at multiples of period. The last may reach beyond
+// the image.
+func equalSpans(n, tile, period, margin int) []span {
+	step := max(period, (tile-2*margin)/period*period)
+	var out []span
+	for at := 0; ; at += step {
+		s := span{at, at + tile, at + margin, at + margin + step}
+		if at == 0 {
+			s.from = 0
+		}
+		if s.end >= n {
+			s.to = n
+			return append(out, s)
+		}
+		out = append(out, s)
+	}
 }
 
 // spans divides n pixels into tiles that overlap by the margin on either side.

@@ -55,6 +55,10 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
+	medians, err := in.mediansCSV()
+	if err != nil {
+		return nil, err
+	}
 	findings, err := in.claimsJSON(c.Findings)
 	if err != nil {
 		return nil, err
@@ -68,7 +72,7 @@ func Build(ctx context.Context, in Input, dir string) (*Summary, error) {
 		name    string
 		content []byte
 	}
-	contents := []file{{"results.csv", results}, {"results.pkl", pickled}, {"models.csv", models}, {"claims.json", findings}}
+	contents := []file{{"results.csv", results}, {"results.pkl", pickled}, {"models.csv", models}, {"medians.csv", medians}, {"claims.json", findings}}
 	for _, s := range sections {
 		for _, row := range s.Rows {
 			for _, f := range row {

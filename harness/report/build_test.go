@@ -308,7 +308,7 @@ func TestBuild(t *testing.T) {
 		if n := strings.Count(html, `role="img" aria-label="`); n != strings.Count(html, "<svg ") || n == 0 {
 			t.Errorf("%s: a figure lacks its description", c.series)
 		}
-		for _, f := range append(c.files, "results.csv", "models.csv", "claims.json") {
+		for _, f := range append(c.files, "results.csv", "results.pkl", "models.csv", "medians.csv", "claims.json") {
 			if _, err := os.Stat(filepath.Join(dir, f)); err != nil {
 				t.Errorf("%s: %v", c.series, err)
 			}

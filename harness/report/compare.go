@@ -270,9 +270,9 @@ func Compare(in Input) (*Comparison, error) {
 		}
 	}
 	for _, f := range []series.Factor{series.ByFrozen, series.ByImages, series.ByRates} {
-		c.merge(f.Name, s.Groups(f, s.Final), published.Groups(f, published.Final), s.PretrainedOf)
+		c.merge(f.Name, s.WithIntervals(s.Groups(f, s.Final)), published.WithIntervals(published.Groups(f, published.Final)), s.PretrainedOf)
 	}
-	c.merge("target", s.Named(s.ByTarget()), published.Named(published.ByTarget()), s.PretrainedOf)
+	c.merge("target", s.WithIntervals(s.Named(s.ByTarget())), published.WithIntervals(published.Named(published.ByTarget())), s.PretrainedOf)
 	return c, nil
 }
 

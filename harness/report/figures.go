@@ -57,6 +57,9 @@ func boxes(name, caption, title, xLabel, yLabel string, kinds []string, ours, pu
 	for _, s := range []*series.Series{ours, published} {
 		if s != nil {
 			of[s] = groups(s)
+			for _, g := range of[s] {
+				s.WithIntervals(g)
+			}
 			all = append(all, of[s]...)
 		}
 	}
@@ -80,6 +83,9 @@ func (in *Input) sections(c *Comparison) ([]section, error) {
 	publishedKept, err := series.PublishedOf(s.Axis, series.Kept)
 	if err != nil {
 		return nil, err
+	}
+	if published != nil { // rows and columns side by side are the same
+		published, publishedKept = published.InOrder(s.Domains), publishedKept.InOrder(s.Domains)
 	}
 	var all []section
 	if len(s.Transfers) > 0 {
@@ -148,7 +154,7 @@ func matrices(s, published *series.Series) section {
 	if s.Axis == series.AxisStructure {
 		draw("-crystals", ", sizes taken together", (*series.Series).CrystalMedians)
 	}
-	draw("", "", (*series.Series).Medians)
+	draw("", "", (*series.Series).MediansWithIntervals)
 	return sec
 }
 
@@ -189,7 +195,7 @@ func changes(kept, s, published *series.Series) section {
 	}
 	caption := "The loss on the target after transfer, in parts of that before."
 	sec.Rows = append(sec.Rows, beside(pair("change", caption, kept, published, draw), len(kept.Domains))...)
-	sec.Rows = append(sec.Rows, []figure{{"change-least", "Ours, by the metric of the published tables: the least loss over the epochs before transfer makes transfer look worse.", draw("Ours, metric as published", s)}})
+	sec.Rows = append(sec.Rows, []figure{{"change-least", "Ours, by the metric of the published tables: before transfer the least loss over the epochs is never above that of the kept weights, so that transfer looks no better here.", draw("Ours, metric as published", s)}})
 	return sec
 }
 
@@ -226,7 +232,7 @@ func correlations(c *Comparison) []figure {
 // distributions show the losses after transfer by what models differ in.
 func distributions(s, published *series.Series) section {
 	sec := section{Title: "What decides the loss after transfer", Text: []string{
-		"Boxes reach from the lower to the upper quartile of the losses on the target, with the median; whiskers end at the 5th and 95th percentile; the bar beside a box is the 95 % interval of its median. Where models are few, each is a dot. Ours and the published ones have one axis. Both metrics agree here: the loss on the target is that of the kept weights." + provenance(s),
+		"Boxes reach from the lower to the upper quartile of the losses on the target, with the median; whiskers end at the 5th and 95th percentile; the bar beside a box is the 95 % interval of its median. Where models are few, each is a dot. Ours and the published ones have one axis. " + focusNote(s) + "Both metrics agree here: the loss on the target is that of the kept weights." + provenance(s),
 	}}
 	for _, f := range []series.Factor{series.ByImages, series.ByFrozen, series.ByRates} {
 		ours := s.Groups(f, s.Final)
@@ -246,6 +252,14 @@ func distributions(s, published *series.Series) section {
 			return [][]stats.Group{labelled(s, s.ByTarget())}
 		}))
 	return sec
+}
+
+// focusNote says where the findings leave out what the boxes have.
+func focusNote(s *series.Series) string {
+	if s.Axis != series.AxisDefocus {
+		return ""
+	}
+	return "Transfers to 0 nm are among them; findings 1 to 3 leave these out, as the paper's figure 6.1 does. "
 }
 
 // labelled writes domains as an axis has them.

@@ -11,6 +11,7 @@ import (
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/report/claims"
 	"github.com/refocus-em/refocus/harness/report/stats"
+	"github.com/refocus-em/refocus/harness/study"
 )
 
 // page renders index.html.
@@ -41,7 +42,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
 		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Browser": in.Browser,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
-		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Training.Initialisations == 1, "First": first,
+		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Kind == study.Transfer && s.Training.Initialisations == 1, "First": first,
 		"Draws": stats.Draws, "Notebook": in.notebook(),
 	})
 	return []byte(b.String()), err

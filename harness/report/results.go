@@ -14,6 +14,7 @@ import (
 	"github.com/refocus-em/refocus/harness/report/claims"
 	"github.com/refocus-em/refocus/harness/report/pickle"
 	"github.com/refocus-em/refocus/harness/report/series"
+	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
@@ -341,6 +342,50 @@ func decimal(v float64) string {
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	}
 	return strconv.FormatFloat(v, 'e', -1, 64)
+}
+
+// mediansCSV lists the medians of the maps before and after transfer with their
+// intervals, ours by both metrics and the published ones.
+func (in *Input) mediansCSV() ([]byte, error) {
+	var who, metric, stage, from, on []string
+	var median, low, high []float64
+	var models, pretrained []int
+	add := func(name string, s *series.Series) {
+		if s == nil || len(s.Transfers) == 0 {
+			return
+		}
+		before, after := s.MediansWithIntervals()
+		for k, m := range []*stats.Matrix{before, after} {
+			for i, r := range m.Rows {
+				for j, c := range m.Columns {
+					if math.IsNaN(m.Values[i][j]) {
+						continue
+					}
+					interval := [2]float64{math.NaN(), math.NaN()}
+					if x := m.Intervals[i][j]; x != nil {
+						interval = *x
+					}
+					who, metric, stage = append(who, name), append(metric, string(s.Metric)), append(stage, []string{"before", "after"}[k])
+					from, on = append(from, r), append(on, c)
+					median, low, high = append(median, m.Values[i][j]), append(low, interval[0]), append(high, interval[1])
+					models, pretrained = append(models, m.Counts[i][j]), append(pretrained, m.Pretrained[i][j])
+				}
+			}
+		}
+	}
+	s := in.series(series.AsPublished)
+	add("ours", s)
+	add("ours", in.series(series.Kept))
+	published, err := series.PublishedOf(s.Axis, series.AsPublished)
+	if err != nil {
+		return nil, err
+	}
+	add("published", published)
+	return table{
+		{Name: "results", Value: who}, {Name: "metric", Value: metric}, {Name: "transfer", Value: stage},
+		{Name: "pretrained_on", Value: from}, {Name: "domain", Value: on}, {Name: "median_loss", Value: median},
+		{Name: "low_95", Value: low}, {Name: "high_95", Value: high}, {Name: "models", Value: models}, {Name: "pretrained_models", Value: pretrained},
+	}.csv()
 }
 
 // modelsCSV lists the models with their place in the store, and the losses of the

@@ -70,8 +70,8 @@ func TestPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := testnet.Open(t, g)
-	seg, err := m.Segment(context.Background(), im, func(ctx context.Context, h, w int, image []float32) ([]float32, error) {
-		y, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, h, w}, F32: image})
+	seg, err := m.Segment(context.Background(), im, func(ctx context.Context, shape []int, images []float32) ([]float32, error) {
+		y, err := s.Predict(ctx, backend.Tensor{Shape: shape, F32: images})
 		return y.F32, err
 	}, 0, nil)
 	if err != nil {

@@ -1,5 +1,7 @@
 package claims
 
+import "strings"
+
 // Outcomes of judging a finding or a statement.
 const (
 	Holds    = "holds"
@@ -57,7 +59,7 @@ func (j Judgement) Why() string {
 			if s.Reason != "" {
 				return s.Reason
 			}
-			return "not so: " + s.Text
+			return "not so: " + strings.TrimSuffix(s.Text, ".")
 		}
 	}
 	return ""
@@ -108,9 +110,10 @@ type Test struct {
 	Of string `json:"of"`
 }
 
-// Number is a value that is shown beside a test, and how many models it is of.
+// Number is a median that is shown beside a test, and how many models it is of.
 type Number struct {
-	Name   string  `json:"name"`
-	Value  float64 `json:"value"`
-	Models int     `json:"models,omitempty"`
+	Name     string      `json:"name"`
+	Value    float64     `json:"value"`
+	Interval *[2]float64 `json:"interval_95,omitempty"`
+	Models   int         `json:"models"`
 }

@@ -27,6 +27,15 @@ func byDomain(s *series.Series, domains []string, of func(*series.Transfer) stri
 func sourceOf(o *series.Transfer) string { return o.Source }
 func targetOf(o *series.Transfer) string { return o.Target }
 
+// named are domains with their units after some words.
+func named(s *series.Series, words string, domains []string) []string {
+	n := make([]string, len(domains))
+	for i, d := range domains {
+		n[i] = words + s.Name(d)
+	}
+	return n
+}
+
 // worst is the largest of medians.
 func worst(w []int, values []*stats.Sorted) float64 {
 	v := math.NaN()
@@ -48,10 +57,7 @@ func (e Evidence) focusHardest() []Statement {
 		return []Statement{unjudged(statement, "no model was transferred to 0 nm and to another defocus")}
 	}
 	values := byDomain(s, targets, targetOf, s.Final)
-	var numbers []Number
-	for k, d := range targets {
-		numbers = append(numbers, Number{"on " + s.Name(d), stats.Median(values[k].Values()), values[k].Len()})
-	}
+	numbers := medians(s, named(s, "on ", targets), values)
 	others := slices.Delete(slices.Clone(values), at, at+1)
 	return []Statement{decided(statement, "", numbers, measured(s, measure{
 		"0 nm to the worst other target", above(1), func(w []int) float64 { return values[at].Median(w) / worst(w, others) },
@@ -107,11 +113,10 @@ func (e Evidence) spreads() []Statement {
 	)
 	sources := s.Sources()
 	values := byDomain(s, sources, sourceOf, func(o *series.Transfer) float64 { return s.Spread(o.Before) })
-	var numbers []Number
+	numbers := medians(s, named(s, "spread, pretrained at ", sources), values)
 	var positive, others, unfocused []*stats.Sorted
 	var focus *stats.Sorted
 	for k, d := range sources {
-		numbers = append(numbers, Number{"spread, pretrained at " + s.Name(d), stats.Median(values[k].Values()), values[k].Len()})
 		switch {
 		case d == series.InFocus:
 			focus = values[k]

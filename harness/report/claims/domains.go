@@ -37,14 +37,10 @@ func (e Evidence) doses() []Statement {
 	}
 	values := byDomain(s, targets, targetOf, s.Final) // in the order of the doses
 	var steps []measure
-	var numbers []Number
-	for k := range targets {
-		numbers = append(numbers, Number{"at " + s.Name(targets[k]), stats.Median(values[k].Values()), values[k].Len()})
-		if k > 0 {
-			steps = append(steps, measure{s.Name(targets[k]) + " to " + s.Name(targets[k-1]), below(1), func(w []int) float64 { return values[k].Median(w) / values[k-1].Median(w) }})
-		}
+	for k := 1; k < len(targets); k++ {
+		steps = append(steps, measure{s.Name(targets[k]) + " to " + s.Name(targets[k-1]), below(1), func(w []int) float64 { return values[k].Median(w) / values[k-1].Median(w) }})
 	}
-	return append(all, decided(second, "", numbers, measured(s, steps...)...), e.decides())
+	return append(all, decided(second, "", medians(s, named(s, "at ", targets), values), measured(s, steps...)...), e.decides())
 }
 
 // decides is the statement that after transfer the target decides.

@@ -209,7 +209,25 @@ func paired(name string, p series.Pairs, l limits) Test {
 		s.Add(i, v)
 	}
 	x := r.Bootstrap(1, func(w []int, v []float64) { v[0] = s.Median(w) })
-	return tested(name, fmt.Sprintf("median of %s", counted(len(p.Ratios), "matched comparison")), x[0], l)
+	of := "median of " + counted(len(p.Ratios), "matched comparison")
+	if n := r.Clusters(); n < len(p.Ratios) {
+		of += fmt.Sprintf(" of models from %d pretrained ones", n)
+	}
+	return tested(name, of, x[0], l)
+}
+
+// medians are those of values of a series' transfers, with their intervals.
+func medians(s *series.Series, names []string, values []*stats.Sorted) []Number {
+	samples := stats.NewResampler(s.Units()).Bootstrap(len(values), func(w []int, v []float64) {
+		for i := range values {
+			v[i] = values[i].Median(w)
+		}
+	})
+	n := make([]Number, len(values))
+	for i, x := range samples {
+		n[i] = Number{names[i], x.Value, x.Interval(), values[i].Len()}
+	}
+	return n
 }
 
 func counted(n int, what string) string {

@@ -58,7 +58,7 @@ func (e Evidence) images() []Statement {
 		few, many := values[i-1], values[i]
 		tails = append(tails, measure{"95th percentile, " + name, below(1), func(w []int) float64 { return many.Quantile(w, tail) / few.Quantile(w, tail) }})
 	}
-	all := []Statement{decided(first, "", numbersOf(levels, values, "median with %s images"), tests...)}
+	all := []Statement{decided(first, "", numbersOf(s, levels, values, "median with %s images"), tests...)}
 	for i, v := range values {
 		if v.Len() < tailModels {
 			return append(all, unjudged(second, fmt.Sprintf("%d models with %s images are too few for an upper tail (%d are asked for)", v.Len(), levels[i], tailModels)))
@@ -71,7 +71,7 @@ func (e Evidence) images() []Statement {
 func (e Evidence) frozen() []Statement {
 	s := outOfFocus(e.Transfers)
 	levels, values := byLevel(s, series.ByFrozen)
-	numbers := numbersOf(levels, values, "median with frozen part %s")
+	numbers := numbersOf(s, levels, values, "median with frozen part %s")
 	ratio := func(a, b string, l limits) Test {
 		return paired(a+" to "+b, s.Paired(series.ByFrozen, a, b, s.Final), l)
 	}
@@ -112,7 +112,7 @@ func (e Evidence) rates() []Statement {
 		spreads = append(spreads, measure{"standard deviation, " + name, below(1), func(w []int) float64 { return values[most].Deviation(w) / other.Deviation(w) }})
 	}
 	return []Statement{
-		decided(first, "", numbersOf(levels, values, "median at %s"), tests...),
+		decided(first, "", numbersOf(s, levels, values, "median at %s"), tests...),
 		decided(second, "", nil, measured(s, spreads...)...),
 	}
 }
@@ -143,11 +143,10 @@ func tooFew(levels []string, what string) string {
 }
 
 // numbersOf are the medians of levels; name has a %s for the level.
-func numbersOf(levels []string, values []*stats.Sorted, name string) []Number {
-	var n []Number
+func numbersOf(s *series.Series, levels []string, values []*stats.Sorted, name string) []Number {
+	names := make([]string, len(levels))
 	for i, l := range levels {
-		v := values[i].Values()
-		n = append(n, Number{fmt.Sprintf(name, l), stats.Median(v), len(v)})
+		names[i] = fmt.Sprintf(name, l)
 	}
-	return n
+	return medians(s, names, values)
 }

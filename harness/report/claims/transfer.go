@@ -77,7 +77,7 @@ func (e Evidence) lowers() []Statement {
 		decided("It lowers the median loss of more than half of the pairs of domains.", half, nil,
 			tested("share of pairs with a lower median", counted(g.Pairs, "pair")+" of domains", g.Cells, above(0.5))),
 		decided("The median model's loss after transfer is lower than before.", "", []Number{
-			{"median before", g.Before.Value, len(e.Transfers.Transfers)}, {"median after", g.After.Value, len(e.Transfers.Transfers)}},
+			{"median before", g.Before.Value, g.Before.Interval(), len(e.Transfers.Transfers)}, {"median after", g.After.Value, g.After.Interval(), len(e.Transfers.Transfers)}},
 			tested("after to before", "median over "+of, g.Ratio, below(1))),
 	}
 }

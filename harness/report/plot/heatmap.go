@@ -162,6 +162,9 @@ func heatMap(s Labels, m *stats.Matrix, scale LogScale, colours [][3]float64, ti
 					of += fmt.Sprintf(" from %d pretrained models", m.Pretrained[i][j])
 				}
 			}
+			if m.Intervals != nil && m.Intervals[i][j] != nil {
+				of += fmt.Sprintf(", 95 %% interval %s to %s", format.Loss(m.Intervals[i][j][0]), format.Loss(m.Intervals[i][j][1]))
+			}
 			d.rect(x, y, cell-1, height-1, fmt.Sprintf(`fill="%s"`, fill), where+": "+format.Loss(v)+of)
 			d.text(x+cell/2-0.5, y+height/2+4, "middle", fmt.Sprintf(`fill="%s" font-size="%s" pointer-events="none"`, ink, num(font)), write(v))
 			if r == c {

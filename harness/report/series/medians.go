@@ -16,6 +16,15 @@ func (s *Series) Medians() (before, after *stats.Matrix) {
 	return s.medians(b), s.medians(a)
 }
 
+// MediansWithIntervals are the same medians with their 95 % intervals.
+func (s *Series) MediansWithIntervals() (before, after *stats.Matrix) {
+	b, a := s.Cells()
+	before, after = s.medians(b), s.medians(a)
+	r := stats.NewResampler(s.Units())
+	before.Intervals, after.Intervals = b.Intervals(r), a.Intervals(r)
+	return before, after
+}
+
 // Cells are the values that Medians condenses, by transfer.
 func (s *Series) Cells() (before, after *stats.Cells) {
 	return s.cells(func(key string) string { return key })
@@ -154,10 +163,8 @@ func (s *Series) Generalisation() (spread, change *stats.Matrix) {
 		var after, ratio []float64
 		before := s.deviation(row, "")
 		for _, column := range s.Domains {
-			a, r := math.NaN(), math.NaN()
-			if column == row {
-				a = before
-			} else {
+			a, r := before, math.NaN()
+			if column != row {
 				a = s.deviation(row, column)
 				r = a / before
 			}

@@ -2,6 +2,7 @@ package series
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -169,5 +170,32 @@ func TestPublishedNoiseMetrics(t *testing.T) {
 	}
 	if lower < 180 {
 		t.Errorf("the metrics differ in %d losses only", lower)
+	}
+}
+
+// TestInOrder keeps every value with its domain.
+func TestInOrder(t *testing.T) {
+	s, err := PublishedStructure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := s.InOrder([]string{"w_ZnS_small", "nowhere", "bcc_Fe_small"})
+	if got := strings.Join(o.Domains[:3], " "); got != "w_ZnS_small bcc_Fe_small bcc_Fe_large" || len(o.Domains) != len(s.Domains) {
+		t.Errorf("%d domains begin with %s", len(o.Domains), got)
+	}
+	before, after := s.Medians()
+	b, a := o.Medians()
+	for _, m := range []struct{ got, want *stats.Matrix }{{b, before}, {a, after}} {
+		for i, r := range m.got.Rows {
+			for j, c := range m.got.Columns {
+				if v, w := m.got.Values[i][j], m.want.Get(r, c); v != w && !(math.IsNaN(v) && math.IsNaN(w)) {
+					t.Errorf("%s to %s: %g, want %g", r, c, v, w)
+				}
+			}
+		}
+	}
+	small := s.Only(func(d string) bool { return SizeOf(d) == "small" })
+	if len(small.Domains) != 9 || len(small.Transfers) != 648 { // 9 × 8 pairs × 9 models
+		t.Errorf("%d small structures with %d transfers", len(small.Domains), len(small.Transfers))
 	}
 }

@@ -3,6 +3,7 @@ package series
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
@@ -105,30 +106,45 @@ func (s *Series) RowWeights(rows []string, w []int) []float64 {
 
 // Only is the part of a series that is about some of its domains.
 func (s *Series) Only(keep func(domain string) bool) *Series {
-	part := *s
-	part.Domains, part.Transfers, part.Singles = nil, nil, nil
-	var kept []int
-	for k, d := range s.Domains {
+	var domains []string
+	for _, d := range s.Domains {
 		if keep(d) {
-			part.Domains = append(part.Domains, d)
-			kept = append(kept, k)
+			domains = append(domains, d)
 		}
 	}
+	return s.on(domains)
+}
+
+// InOrder has the domains that are in a list in its order, and then the others.
+func (s *Series) InOrder(domains []string) *Series {
+	var order []string
+	for _, d := range slices.Concat(domains, s.Domains) {
+		if s.Index(d) >= 0 && !slices.Contains(order, d) {
+			order = append(order, d)
+		}
+	}
+	return s.on(order)
+}
+
+// on is the series on some of its domains.
+func (s *Series) on(domains []string) *Series {
+	part := *s
+	part.Domains, part.Transfers, part.Singles = domains, nil, nil
 	take := func(v []float64) []float64 {
-		t := make([]float64, len(kept))
-		for i, k := range kept {
-			t[i] = v[k]
+		t := make([]float64, len(domains))
+		for i, d := range domains {
+			t[i] = v[s.Index(d)]
 		}
 		return t
 	}
 	for _, o := range s.Transfers {
-		if keep(o.Source) && keep(o.Target) {
+		if part.Index(o.Source) >= 0 && part.Index(o.Target) >= 0 {
 			o.Before, o.After = take(o.Before), take(o.After)
 			part.Transfers = append(part.Transfers, o)
 		}
 	}
 	for _, m := range s.Singles {
-		if keep(m.Domains[0]) && keep(m.Domains[1]) {
+		if part.Index(m.Domains[0]) >= 0 && part.Index(m.Domains[1]) >= 0 {
 			part.Singles = append(part.Singles, m)
 		}
 	}

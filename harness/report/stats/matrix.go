@@ -13,6 +13,9 @@ type Matrix struct {
 	Counts        [][]int // models per cell
 	// Pretrained models that those of a cell come from; nil where it is not known.
 	Pretrained [][]int
+	// Intervals are the medians' 95 % intervals, nil for a cell without; nil where
+	// they were not asked for.
+	Intervals [][]*[2]float64
 }
 
 // Cells is the observations' values by row and column.
@@ -51,6 +54,25 @@ func (c *Cells) Medians(w []int) *Matrix {
 		m.Values, m.Counts = append(m.Values, v), append(m.Counts, n)
 	}
 	return m
+}
+
+// Intervals are the 95 % intervals of the cells' medians, nil for a cell without.
+func (c *Cells) Intervals(r *Resampler) [][]*[2]float64 {
+	columns := len(c.columns)
+	samples := r.Bootstrap(len(c.rows)*columns, func(w []int, v []float64) {
+		for i := range c.cells {
+			for j := range c.cells[i] {
+				v[i*columns+j] = c.cells[i][j].Median(w)
+			}
+		}
+	})
+	all := make([][]*[2]float64, len(c.rows))
+	for i := range all {
+		for j := range columns {
+			all[i] = append(all[i], samples[i*columns+j].Interval())
+		}
+	}
+	return all
 }
 
 // Observations of a cell, in no order.

@@ -3,6 +3,7 @@ package plain
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
@@ -80,7 +81,7 @@ func around(n *nn.Node, channels int, tensors ...*nn.Tensor) *nn.Graph {
 		{Name: "w1", Shape: []int{2, channels, 1, 1}}, {Name: "b1", Shape: []int{2}},
 	}, tensors...)
 	for _, t := range g.Tensors {
-		if t.Data == nil {
+		if t.Data == nil && t.Ints == nil {
 			t.Data = make([]float32, t.Len())
 			r := random.Stream(7, t.Name)
 			for i := range t.Data {
@@ -101,7 +102,18 @@ func around(n *nn.Node, channels int, tensors ...*nn.Tensor) *nn.Graph {
 		{Name: "last", Op: "Conv", Inputs: []string{"y", "w1", "b1"}, Outputs: []string{"z"}},
 		{Name: "softmax", Op: "Softmax", Inputs: []string{"z"}, Outputs: []string{"p"}, Attrs: nn.Attrs{"axis": int64(1)}},
 	}
+	switch n.Op {
+	case "Log", "Reciprocal", "Sqrt": // of positive numbers
+		n.Inputs[0] = "positive"
+		g.Nodes = slices.Insert(g.Nodes, 1, &nn.Node{Name: "exp", Op: "Exp", Inputs: []string{"x"}, Outputs: []string{"positive"}})
+	}
 	g.AssignRoles()
+	for _, t := range tensors { // operands of arithmetic may be trained as well
+		switch n.Op {
+		case "Add", "Sub", "Mul", "Div", "Max", "Min":
+			t.Role = nn.Parameter
+		}
+	}
 	return g
 }
 
@@ -147,6 +159,51 @@ func TestOperators(t *testing.T) {
 			add(resize("nearest", c, r, 2, 3))
 		}
 	}
+	// Functions of every element and operators that move elements: their values
+	// are compared with ONNX Runtime and PyTorch in harness/onnx, here their
+	// gradients.
+	of := func(op string, attrs nn.Attrs, channels int, tensors ...*nn.Tensor) {
+		for i, t := range tensors {
+			t.Name = fmt.Sprint("t", i)
+		}
+		add(&nn.Node{Op: op, Attrs: attrs}, channels, tensors)
+	}
+	numbers := func(shape []int, x ...float32) *nn.Tensor { return &nn.Tensor{Shape: shape, Data: x} }
+	integers := func(x ...int64) *nn.Tensor { return &nn.Tensor{Shape: []int{len(x)}, Ints: x} }
+	column := func() *nn.Tensor { return numbers([]int{1, 4, 1, 1}, 0.5, -1.25, 2, 0.75) }
+	for _, op := range []string{"Abs", "Erf", "Exp", "HardSigmoid", "Log", "Neg", "Reciprocal", "Selu", "Sigmoid", "Softplus", "Sqrt", "Tanh"} {
+		of(op, nil, 4)
+	}
+	of("Elu", nn.Attrs{"alpha": float32(0.7)}, 4)
+	of("HardSigmoid", nn.Attrs{"alpha": float32(0.3), "beta": float32(0.4)}, 4)
+	of("LogSoftmax", nn.Attrs{"axis": int64(1)}, 4)
+	of("LogSoftmax", nn.Attrs{"axis": int64(-1)}, 4)
+	of("Clip", nil, 4, numbers([]int{}, -0.5), numbers([]int{}, 1))
+	of("PRelu", nil, 4, &nn.Tensor{Shape: []int{4, 1, 1}, Data: []float32{0.1, 0.2, -0.3, 0.4}})
+	of("PRelu", nil, 4, &nn.Tensor{Shape: []int{1}, Data: []float32{0.1}})
+	for _, op := range []string{"Add", "Sub", "Mul", "Div", "Max", "Min"} {
+		of(op, nil, 4, column())
+		of(op, nil, 4, numbers([]int{}, 0.3))
+		of(op, nil, 4, numbers([]int{10}, 1, 2, -3, 4, -5, 6, 7, 8, -9, 10))
+	}
+	for _, op := range []string{"ReduceMean", "ReduceMax", "ReduceMin"} {
+		of(op, nn.Attrs{"axes": []int64{1}, "keepdims": int64(1)}, 1)
+		of(op, nn.Attrs{"axes": []int64{2, 3}}, 4)
+	}
+	of("ReduceSum", nil, 4, integers(3))
+	for _, mode := range []string{"constant", "edge", "reflect"} {
+		of("Pad", nn.Attrs{"mode": mode}, 4, integers(0, 0, 2, 1, 0, 0, 3, -2))
+	}
+	of("Pad", nil, 6, integers(0, 1, 0, 0, 0, 1, 1, 0), numbers([]int{}, 0.7))
+	of("Slice", nil, 2, integers(1, 2, -7), integers(3, math.MaxInt64, -1), integers(1, 2, 3))
+	of("Slice", nil, 4, integers(1), integers(10), integers(3), integers(4))
+	of("Reshape", nil, 2, integers(0, 2, -1, 0))
+	of("DepthToSpace", nn.Attrs{"blocksize": int64(2)}, 1)
+	of("DepthToSpace", nn.Attrs{"blocksize": int64(2), "mode": "CRD"}, 1)
+	add(resize("cubic", "half_pixel", "", 2, 1.5))
+	add(resize("cubic", "align_corners", "", 0.5, 2))
+	add(resize("linear", "half_pixel", "", 0.5, 0.7))
+	add(resize("nearest", "half_pixel", "round_prefer_floor", 0.5, 0.7))
 	for _, c := range tests {
 		t.Run(fmt.Sprint(c.n.Op, c.n.Attrs), func(t *testing.T) {
 			const n, h, w = 2, 7, 10

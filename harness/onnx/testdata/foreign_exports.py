@@ -1,0 +1,232 @@
+"""Exports segmentation networks as people have them by the exporters of PyTorch,
+with ONNX Runtime's answers. Weights are random; normalisations have seen a few
+random images.
+
+Usage: foreign_exports.py DIR FAMILY
+
+FAMILY is plain, monai, smp (segmentation_models_pytorch) or torchvision. Writes
+DIR/*.onnx with raw little-endian float32 files, and index.json: a list of
+{"net", "exporter", "opset", "file", "runs": [{"shape", "input", "output"}]}, or
+with an "error" where the exporter, or ONNX Runtime, refuses.
+"""
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+warnings.filterwarnings("ignore")
+logging.disable(logging.ERROR)
+onnxruntime.set_default_logger_severity(4)
+torch.set_num_threads(1)
+
+
+def double(i, o, norm=nn.BatchNorm2d, act=nn.ReLU):
+    return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), norm(o), act(),
+                         nn.Conv2d(o, o, 3, padding=1, bias=False), norm(o), act())
+
+
+class Residual(nn.Module):
+    def __init__(self, i, o):
+        super().__init__()
+        self.body, self.shortcut = double(i, o), nn.Conv2d(i, o, 1)
+
+    def forward(self, x):
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+class UNet(nn.Module):
+    def __init__(self, block=double, up="transpose", head="logits", attention=False, pad=False, classes=2):
+        super().__init__()
+        self.up, self.head, self.attention, self.pad = up, head, attention, pad
+        c = [8, 16, 32, 64]
+        self.down = nn.ModuleList(block(i, o) for i, o in zip([1] + c, c))
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(c[i + 1], c[i], 2, 2) if up == "transpose" else nn.Conv2d(c[i + 1], c[i], 1) for i in range(3))
+        self.dec = nn.ModuleList(block(2 * c[i], c[i]) for i in range(3))
+        self.out = nn.Conv2d(8, classes, 1)
+        if attention:
+            self.g = nn.ModuleList(nn.Conv2d(k, k, 1) for k in c[:3])
+            self.x = nn.ModuleList(nn.Conv2d(k, k, 1) for k in c[:3])
+            self.psi = nn.ModuleList(nn.Sequential(nn.Conv2d(k, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid()) for k in c[:3])
+
+    def forward(self, x):
+        skips = []
+        for i, d in enumerate(self.down):
+            x = d(x if i == 0 else F.max_pool2d(x, 2))
+            skips.append(x)
+        for i in (2, 1, 0):
+            skip = skips[i]
+            if self.up == "bilinear":
+                x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            elif self.up == "nearest":
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+            elif self.up == "size":
+                x = F.interpolate(x, size=skip.shape[2:], mode="bilinear", align_corners=False)
+            x = self.ups[i](x)
+            if self.attention:
+                skip = skip * self.psi[i](F.relu(self.g[i](x) + self.x[i](skip)))
+            if self.pad:
+                dy, dx = skip.size(2) - x.size(2), skip.size(3) - x.size(3)
+                x = F.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
+            x = self.dec[i](torch.cat([skip, x], 1))
+        x = self.out(x)
+        return {"softmax": lambda: F.softmax(x, 1), "logsoftmax": lambda: F.log_softmax(x, 1), "sigmoid": lambda: torch.sigmoid(x),
+                "logits": lambda: x}[self.head]()
+
+
+class NNUNet(nn.Module):
+    """Strided convolutions, instance normalisation, leaky ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        c = [8, 16, 32, 64]
+
+        def block(i, o, stride):
+            return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1), nn.InstanceNorm2d(o, affine=True), nn.LeakyReLU(0.01),
+                                 nn.Conv2d(o, o, 3, 1, 1), nn.InstanceNorm2d(o, affine=True), nn.LeakyReLU(0.01))
+
+        self.down = nn.ModuleList(block(i, o, 1 if n == 0 else 2) for n, (i, o) in enumerate(zip([1] + c, c)))
+        self.up = nn.ModuleList(nn.ConvTranspose2d(c[i + 1], c[i], 2, 2, bias=False) for i in range(3))
+        self.dec = nn.ModuleList(block(2 * c[i], c[i], 1) for i in range(3))
+        self.out = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        skips = []
+        for d in self.down:
+            x = d(x)
+            skips.append(x)
+        for i in (2, 1, 0):
+            x = self.dec[i](torch.cat([self.up[i](x), skips[i]], 1))
+        return self.out(x)
+
+
+class First(nn.Module):
+    """The first of several outputs."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        y = self.net(x)
+        y = y["out"] if isinstance(y, dict) else y
+        return y[0] if isinstance(y, (list, tuple)) else y
+
+
+def plain():
+    def act(a):
+        return lambda i, o: double(i, o, act=a)
+    yield "transpose", 1, lambda: UNet()
+    yield "bilinear", 1, lambda: UNet(up="bilinear", head="softmax")
+    yield "nearest", 1, lambda: UNet(up="nearest", head="sigmoid", classes=1)
+    yield "size", 1, lambda: UNet(up="size", head="logsoftmax")
+    yield "pad", 1, lambda: UNet(pad=True)
+    yield "residual", 1, lambda: UNet(block=Residual)
+    yield "attention", 1, lambda: UNet(attention=True, up="nearest")
+    yield "elu", 1, lambda: UNet(block=act(nn.ELU))
+    yield "gelu, group norm", 1, lambda: UNet(block=lambda i, o: double(i, o, norm=lambda c: nn.GroupNorm(4, c), act=nn.GELU))
+    yield "mish", 1, lambda: UNet(block=act(nn.Mish))
+    yield "hardswish", 1, lambda: UNet(block=act(nn.Hardswish))
+    yield "nnU-Net", 1, NNUNet
+
+
+def monai():
+    import monai.networks.nets as M
+    yield "UNet", 1, lambda: M.UNet(2, 1, 2, (8, 16, 32, 64), (2, 2, 2), num_res_units=2)
+    yield "UNet, batch norm", 1, lambda: M.UNet(2, 1, 2, (8, 16, 32, 64), (2, 2, 2), num_res_units=0, norm="batch", act="relu")
+    yield "BasicUNet", 1, lambda: M.BasicUNet(2, 1, 2, features=(8, 8, 16, 32, 64, 8))
+    yield "AttentionUnet", 1, lambda: M.AttentionUnet(2, 1, 2, (8, 16, 32), (2, 2))
+    yield "DynUNet", 1, lambda: M.DynUNet(2, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[8, 16, 32, 64])
+    yield "DynUNet, residual", 1, lambda: M.DynUNet(2, 1, 2, [3] * 4, [1, 2, 2, 2], [2] * 3, filters=[8, 16, 32, 64], res_block=True)
+    yield "SegResNet", 1, lambda: M.SegResNet(2, 8, 1, 2)
+    yield "UNet++", 1, lambda: First(M.BasicUNetPlusPlus(2, 1, 2, features=(8, 8, 16, 32, 64, 8)))
+    yield "VNet", 1, lambda: M.VNet(2, 1, 2)
+
+
+def smp():
+    import segmentation_models_pytorch as S
+
+    def net(f, encoder, channels=1, **kw):
+        return lambda: f(encoder, encoder_weights=None, in_channels=channels, classes=2, **kw)
+    yield "Unet resnet18", 1, net(S.Unet, "resnet18")
+    yield "Unet resnet34", 3, net(S.Unet, "resnet34", 3)
+    yield "Unet efficientnet-b0", 1, net(S.Unet, "efficientnet-b0")
+    yield "Unet mobilenet_v2", 1, net(S.Unet, "mobilenet_v2", activation="sigmoid")
+    yield "Unet mobilenetv3", 1, net(S.Unet, "tu-mobilenetv3_small_100")
+    yield "Unet scSE", 1, net(S.Unet, "resnet18", decoder_attention_type="scse")
+    yield "Unet++", 1, net(S.UnetPlusPlus, "resnet18")
+    yield "FPN", 1, net(S.FPN, "resnet18")
+    yield "DeepLabV3+", 1, net(S.DeepLabV3Plus, "resnet18")
+    yield "Linknet", 1, net(S.Linknet, "resnet18")
+    yield "MAnet", 1, net(S.MAnet, "resnet18")
+    yield "PSPNet", 1, net(S.PSPNet, "resnet18")
+
+
+def torchvision():
+    import torchvision.models.segmentation as T
+
+    def net(f):
+        return lambda: First(f(weights=None, weights_backbone=None, num_classes=2))
+    yield "FCN resnet50", 3, net(T.fcn_resnet50)
+    yield "DeepLabV3 resnet50", 3, net(T.deeplabv3_resnet50)
+    yield "DeepLabV3 mobilenet", 3, net(T.deeplabv3_mobilenet_v3_large)
+    yield "LR-ASPP", 3, net(T.lraspp_mobilenet_v3_large)
+
+
+AXES = {"image": {0: "n", 2: "h", 3: "w"}, "out": {0: "n", 2: "h", 3: "w"}}
+NAMES = {"input_names": ["image"], "output_names": ["out"]}
+DYNAMIC = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+EXPORTERS = {
+    "default": (False, {}),
+    "one file, dynamic": (True, {"dynamic_shapes": (DYNAMIC,), "external_data": False, **NAMES}),
+    "legacy, dynamic": (True, {"dynamo": False, "dynamic_axes": AXES, **NAMES}),
+    "legacy 17, dynamic": (True, {"dynamo": False, "opset_version": 17, "dynamic_axes": AXES, **NAMES}),
+    "legacy 17, fixed": (False, {"dynamo": False, "opset_version": 17, **NAMES}),
+}
+
+
+def main(out, family):
+    index = []
+    for number, (name, channels, make) in enumerate({"plain": plain, "monai": monai, "smp": smp, "torchvision": torchvision}[family]()):
+        torch.manual_seed(1)
+        net = make().train()
+        with torch.no_grad():
+            for _ in range(4):
+                net(torch.randn(4, channels, 64, 64))
+        net.eval()
+        for k, (exporter, (dynamic, kw)) in enumerate(EXPORTERS.items()):
+            record = {"net": name, "exporter": exporter, "file": f"{number}-{k}.onnx", "runs": []}
+            index.append(record)
+            path = os.path.join(out, record["file"])
+            first = (2, channels, 64, 96) if dynamic else (1, channels, 64, 64)
+            try:
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    torch.onnx.export(net, (torch.randn(first),), path, verbose=False, **kw)
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = 1
+                session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+                for i, shape in enumerate([first] + [(1, channels, 128, 64)] * dynamic):
+                    x = np.random.default_rng(i).standard_normal(shape).astype("<f4")
+                    y = session.run(None, {session.get_inputs()[0].name: x})[0]
+                    run = {"shape": shape, "input": f"{number}-{k}-{i}.in", "output": f"{number}-{k}-{i}.out"}
+                    x.tofile(os.path.join(out, run["input"]))
+                    y.astype("<f4").tofile(os.path.join(out, run["output"]))
+                    record["runs"].append(run)
+                model = onnx.load(path, load_external_data=False)
+                record["opset"] = [o.version for o in model.opset_import if o.domain == ""][0]
+            except Exception as e:
+                record["error"] = str(e)[:200]
+    with open(os.path.join(out, "index.json"), "w") as f:
+        json.dump(index, f)
+
+
+main(*sys.argv[1:])
