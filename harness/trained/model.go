@@ -45,7 +45,13 @@ func Open(st *store.Store, digest string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Graph, err = m.Spec.Graph(); err != nil {
+	var network []byte
+	if m.Spec.ONNX != "" {
+		if network, err = st.Network(digest); err != nil {
+			return nil, err
+		}
+	}
+	if m.Graph, err = m.Spec.Graph(network); err != nil {
 		return nil, err
 	}
 	if err := train.LoadWeights(m.Graph, w); err != nil {
