@@ -14,9 +14,13 @@ import (
 func (d *Data) own(ctx context.Context, st *store.Store, p *study.Plan, dom *study.Domain) error {
 	o := dom.Own
 	im, err := dataset.Import(ctx, st.Root(), o.Images, o.Labels, dataset.ImportOptions{
+		Shuffle: o.Shuffle, Seed: p.Study.Seed, Name: dom.Key, GroupBy: o.GroupBy, Folds: o.Folds, Fold: o.Fold, Crop: o.Crop,
+		LabelKind: o.LabelKind, LabelValues: o.LabelValues.Strings(), Void: string(o.Void), ClassNames: p.Study.Network.Classes,
 		TrainImages: o.TrainImages, ValidationImages: o.ValidationImages, ValidationFraction: o.ValidationFraction,
-		Classes: study.Classes, PixelSize: o.PixelSize,
-		Warn: func(format string, args ...any) { d.Warnings = append(d.Warnings, fmt.Sprintf(format, args...)) },
+		Classes: p.Study.Network.ClassCount(), PixelSize: o.PixelSize,
+		Warn: func(format string, args ...any) {
+			d.Warnings = append(d.Warnings, dom.Key+": "+fmt.Sprintf(format, args...))
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("domain %s: %w", dom.Key, err)
@@ -27,7 +31,8 @@ func (d *Data) own(ctx context.Context, st *store.Store, p *study.Plan, dom *stu
 	if _, err := p.Network.Shapes([]int{1, p.Network.Input.Shape[1], im.Train.Height, im.Train.Width}); err != nil {
 		return fmt.Errorf("domain %s: images of %d×%d pixels: %w", dom.Key, im.Train.Height, im.Train.Width, err)
 	}
-	d.sets[setKey{dom.Key, dataset.Train}] = set{im.Train.Digest, im.Train.Count}
-	d.sets[setKey{dom.Key, dataset.Validation}] = set{im.Validation.Digest, im.Validation.Count}
+	d.Own = append(d.Own, OwnImages{dom, im})
+	d.sets[setKey{dom.Key, dataset.Train}] = set{im.Train.Digest, im.Train.Count, o.Crop}
+	d.sets[setKey{dom.Key, dataset.Validation}] = set{im.Validation.Digest, im.Validation.Count, 0}
 	return nil
 }

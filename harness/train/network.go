@@ -24,7 +24,7 @@ func (s *Spec) UseNetwork(p *study.Plan) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.ONNX, err)
 	}
-	s.Network = nn.UNetOptions{Classes: study.Classes}
+	s.Network = nn.UNetOptions{Classes: p.Study.Network.ClassCount()}
 	s.ONNX, s.Weights = digest(file), n.Weights
 	return file, nil
 }

@@ -68,6 +68,9 @@ type Set struct {
 type Part struct {
 	Set
 	Of int `json:"of"` // size of the training set the images are drawn from
+	// Crop is the side of patches that are cut anew every epoch, at the places that
+	// the set's Patches draw; 0 where the set's images are used as they are.
+	Crop int `json:"crop,omitempty"`
 }
 
 // validationWork is how many images are validated in the time of one image's
