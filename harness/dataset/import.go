@@ -86,6 +86,46 @@ type Statistics struct {
 	LeastShare, MostShare float64   // of an image's pixels above class 0
 }
 
+// Sizes is what the files' headers say of the sets that Import would make: the
+// numbers of their images, or patches, and the side of these in pixels. Images that
+// Import leaves out, which it sees only when it reads them, are counted.
+func Sizes(images []string, opt ImportOptions) (train, validation, side int, err error) {
+	x, _, err := openPages(images, false)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer x.Close()
+	all := make([]int, len(x.list))
+	for i := range all {
+		all[i] = i
+	}
+	var groups []string
+	if opt.GroupBy != "" {
+		if groups, err = groupsOf(x, all, opt.GroupBy); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	t, v, err := split(len(all), groups, opt)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	count := func(part []int) (n int) {
+		for _, i := range part {
+			if p := x.list[i]; opt.Crop == 0 {
+				n++
+			} else if p.h >= opt.Crop && p.w >= opt.Crop {
+				n += len(cover(p.h, p.w, opt.Crop))
+			}
+		}
+		return n
+	}
+	side = opt.Crop
+	if side == 0 {
+		side = x.list[0].h
+	}
+	return count(t), count(v), side, nil
+}
+
 // Own says what Import read.
 type Own struct {
 	// SHA256 of either file, or of all files of a folder joined, and, for files
@@ -390,7 +430,7 @@ func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
 	}
 	s.Void = float64(classes[Void]) / float64(total)
 	if above := 1 - s.Void - s.Classes[0]; above > 0.5 {
-		im.opt.warn("%s: %.0f %% of the pixels are particle, which is more than background: are the labels inverted? label_values = [\"255\", \"0\"] and the like exchange them", im.y.files[0].path, 100*above)
+		im.opt.warn("%s: %.0f %% of the pixels are particle: are the labels inverted? label_values = [1, 0], with the values that they have, exchanges them", im.y.files[0].path, 100*above)
 	}
 	return s, kept, nil
 }

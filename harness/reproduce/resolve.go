@@ -247,7 +247,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: common.Network, ONNX: common.ONNX, Weights: common.Weights,
+			Network: common.Network, ONNX: common.ONNX, Weights: common.Weights, ClassNames: common.ClassNames,
 			Loss:    s.Training.Loss,
 			Backend: train.Arithmetic{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,

@@ -16,6 +16,7 @@ import (
 // returns the network's file where it comes from elsewhere, nil for the U-Net.
 func (s *Spec) UseNetwork(p *study.Plan) ([]byte, error) {
 	n := p.Study.Network
+	s.ClassNames = n.Classes
 	if n.ONNX == "" {
 		s.Network = n.UNet()
 		return nil, nil
