@@ -54,9 +54,9 @@ plugins/gorgonia            | nn backend backend/engine backend/plugin | github.
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
 harness/dataset             | random safetensors progress internal files dataset/imagefile hrtem | golang.org/x/image
-harness/study               | specs internal nn backend hrtem          | github.com/BurntSushi/toml
+harness/study               | specs internal nn onnx backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
-harness/train               | random safetensors progress nn backend dataset study store
+harness/train               | random safetensors progress nn onnx backend dataset study store
 harness/crosscheck          | random safetensors internal nn backend files
 harness/reproduce           | progress files backend dataset study store train
 harness/predict             | progress internal files nn dataset/imagefile onnx | go.yaml.in/yaml/v3

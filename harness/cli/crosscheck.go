@@ -68,8 +68,12 @@ fails, and names the first place where the two part.`,
 			}
 			domain := images[first.Mixture[0].Domain.Key]
 			in.Train, in.Validation = set(domain.Train), set(domain.Validation)
-			spec := train.Spec{Network: p.Study.Network.Options(), Seed: p.Study.Seed, Stream: first.ID}
-			if in.Graph, err = spec.Graph(); err != nil {
+			spec := train.Spec{Seed: p.Study.Seed, Stream: first.ID}
+			network, err := spec.UseNetwork(p)
+			if err != nil {
+				return err
+			}
+			if in.Graph, err = spec.Graph(network); err != nil {
 				return err
 			}
 			cert, err := crosscheck.Run(ctx, in)

@@ -54,11 +54,8 @@ trained and in how many steps, and estimates of the time and the space.`,
 // writeModel prints the layer table of the plan's network at the plan's image
 // size.
 func writeModel(w io.Writer, p *study.Plan, asJSON bool) error {
-	g, err := nn.UNetLayout(p.Study.Network.Options())
-	if err != nil {
-		return err
-	}
-	size := p.Study.Simulation.Crop
+	g := p.Network
+	size := p.ImageSize()
 	rows, err := g.Layers([]int{1, 1, size, size})
 	if err != nil {
 		return err
@@ -89,8 +86,11 @@ func writeModel(w io.Writer, p *study.Plan, asJSON bool) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	n, enc := g.Count(""), g.Count(nn.Encoder)
-	_, err = fmt.Fprintf(w, "\n%s parameters, %s of them (%s) in the encoder; %s G multiply-adds forward for one %s image\n",
-		format.Count(int64(n)), format.Count(int64(enc)), format.Percent(float64(enc)/float64(n)), format.Digits(float64(macs)/1e9, 3), format.Size(size, size))
+	n, encoder := g.Count(""), ""
+	if k := g.Count(nn.Encoder); k > 0 {
+		encoder = fmt.Sprintf(", %s of them (%s) in the encoder", format.Count(int64(k)), format.Percent(float64(k)/float64(n)))
+	}
+	_, err = fmt.Fprintf(w, "\n%s parameters%s; %s G multiply-adds forward for one %s image\n",
+		format.Count(int64(n)), encoder, format.Digits(float64(macs)/1e9, 3), format.Size(size, size))
 	return err
 }

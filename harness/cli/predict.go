@@ -64,8 +64,8 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 			o.Progress = out
 			results, err := m.Files(ctx, args[1:], dir, run, o)
 			for _, r := range results {
-				if r.Note != "" {
-					out.Printf("%s: %s", r.Source, r.Note)
+				for _, note := range r.Notes {
+					out.Printf("%s: %s", r.Source, note)
 				}
 				out.Printf("%s: %d particles", r.Source, len(r.Particles))
 				for _, f := range r.Files {
@@ -84,6 +84,6 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 	f.StringVar(&load.Output, "output-name", "", "use the model's output of this `NAME` (default: the first)")
 	f.StringVar(&load.Activation, "activation", "", "what turns the output into probabilities: softmax, sigmoid, logsoftmax or none (default: as the network ends)")
 	f.StringVar(&load.Preparation, "normalize", "", "how an image is prepared: standardize, range, percentile:LOW,HIGH, fixed:MEAN,STD or none (default: as the model says)")
-	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the image says, else as the model says)")
+	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the image says; without either, measures are in pixels only)")
 	return cmd
 }

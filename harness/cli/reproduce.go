@@ -44,7 +44,7 @@ cluster; 'refocus plan' says more.`,
 			}
 			s, desc := r.Plan.Study, r.Backend
 			out.Printf("%s, profile %s: %s", s.Name, s.ProfileName(), s.Title)
-			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), s.Network.Width)
+			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), r.Plan.Width())
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
 			images, err := r.Generate(ctx, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})

@@ -104,7 +104,7 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 		return bad(fmt.Errorf("pixel size of %v Å", opt.PixelSize))
 	}
 	if opt.PixelSize == 0 {
-		opt.PixelSize = x.PixelSize
+		opt.PixelSize = x.Info(0).Pixel.Side()
 	}
 	var base Own
 	if base.Images, err = ownFile(images, x); err != nil {

@@ -2,6 +2,7 @@ package nn
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -171,19 +172,30 @@ func (g *Graph) Clone() *Graph {
 
 func (v Value) clone() Value { return Value{v.Name, append([]int(nil), v.Shape...)} }
 
-// AssignRoles sets every tensor's role from how the nodes use it: convolution
-// weights and biases, BatchNormalization scales and shifts and the slopes of
-// PRelu are parameters,
-// running means and variances statistics, everything else constant.
+// AssignRoles sets every tensor's role from how the nodes use it. Parameters are
+// the weights and biases of convolutions, the scales and shifts of normalisations,
+// also where a Mul and an Add by one number for every channel are these, and the
+// slopes of PRelu; running means and variances are statistics, everything else is
+// constant. So is what is done to the input itself.
 func (g *Graph) AssignRoles() {
+	perChannel := map[string]bool{}
+	for _, t := range g.Tensors {
+		if k := len(t.Shape); k == 3 || k == 4 {
+			c := t.Shape[k-3]
+			perChannel[t.Name] = t.Data != nil && c > 1 && c == t.Len()
+		}
+	}
 	roles := map[string]Role{}
 	for _, n := range g.Nodes {
+		raw := slices.Contains(n.Inputs, g.Input.Name)
 		for i, in := range n.Inputs {
 			switch {
 			case n.Op == "BatchNormalization" && i >= 3:
 				roles[in] = Statistic
 			case n.Op == "BatchNormalization" && i >= 1,
-				n.Op == "Conv" && i >= 1, n.Op == "ConvTranspose" && i >= 1, n.Op == "PRelu" && i >= 1:
+				n.Op == "Conv" && i >= 1, n.Op == "ConvTranspose" && i >= 1, n.Op == "PRelu" && i >= 1,
+				n.Op == "InstanceNormalization" && i >= 1 && !raw,
+				(n.Op == "Mul" || n.Op == "Add") && perChannel[in] && !raw:
 				roles[in] = Parameter
 			}
 		}

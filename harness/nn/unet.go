@@ -9,8 +9,8 @@ import (
 
 // UNetOptions configures UNet.
 type UNetOptions struct {
-	Width   int `json:"width"`   // base width w; 64 in the study
-	Classes int `json:"classes"` // 2 in the study
+	Width   int `json:"width,omitempty"`   // base width w; 64 in the study
+	Classes int `json:"classes,omitempty"` // 2 in the study
 }
 
 // Names of the parameter groups, and of the values that a tool may ask for.
@@ -146,29 +146,45 @@ func (b *builder) bnRelu(bn, relu, x string, channels int) string {
 	return b.node(relu, "Relu", nil, x)
 }
 
-// Initialize draws initial weights as PyTorch does by default: convolution
-// weights and biases uniform in ±1/√fan_in, BatchNormalization scale 1, shift
-// 0, running mean 0 and variance 1. Each tensor has a random stream of its own,
-// named by seed, index and the tensor's name, so that networks of one study
-// differ only through (seed, index).
+// Initialize draws initial weights as PyTorch does by default: weights and biases
+// of convolutions uniform in ±1/√fan_in, slopes of PRelu 0.25, scales of
+// normalisations 1, shifts 0, running means 0 and variances 1. Each tensor has a
+// random stream of its own, named by seed, index and the tensor's name, so that
+// networks of one study differ only through (seed, index).
 func (g *Graph) Initialize(seed, index uint64) {
+	g.initialize(seed, index, func(*Tensor) bool { return true })
+}
+
+// InitializeGroup draws initial weights of one group of parameters as Initialize
+// does, and leaves the others.
+func (g *Graph) InitializeGroup(group string, seed, index uint64) {
+	g.initialize(seed, index, func(t *Tensor) bool { return Group(t.Name) == group })
+}
+
+func (g *Graph) initialize(seed, index uint64, wanted func(*Tensor) bool) {
 	fan := map[string]int{}
-	ones := map[string]bool{}
+	initial := map[string]float32{}
 	for _, n := range g.Nodes {
 		switch n.Op {
-		case "Conv":
+		case "Conv", "ConvTranspose": // whose weights PyTorch counts alike: [M,C/group,…] and [C,M/group,…]
 			w := g.Tensor(n.Inputs[1])
 			for _, in := range n.Inputs[1:] {
 				fan[in] = w.Len() / w.Shape[0]
 			}
 		case "BatchNormalization":
-			ones[n.Inputs[1]] = true
-			ones[n.Inputs[4]] = true
+			initial[n.Inputs[1]] = 1
+			initial[n.Inputs[4]] = 1
+		case "InstanceNormalization":
+			initial[n.Inputs[1]] = 1
+		case "Mul":
+			initial[n.Inputs[0]], initial[n.Inputs[1]] = 1, 1
+		case "PRelu":
+			initial[n.Inputs[1]] = 0.25
 		}
 	}
 	for _, t := range g.Tensors {
 		switch {
-		case t.Role == Constant:
+		case t.Role == Constant || !wanted(t):
 		case fan[t.Name] > 0:
 			r := random.Stream(seed, "weights/"+t.Name, index)
 			bound := 1 / math.Sqrt(float64(fan[t.Name]))
@@ -177,12 +193,8 @@ func (g *Graph) Initialize(seed, index uint64) {
 				t.Data[i] = float32(float64(float64(2*u)-1) * bound)
 			}
 		default:
-			v := float32(0)
-			if ones[t.Name] {
-				v = 1
-			}
 			for i := range t.Data {
-				t.Data[i] = v
+				t.Data[i] = initial[t.Name]
 			}
 		}
 	}

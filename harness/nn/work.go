@@ -42,12 +42,16 @@ func (g *Graph) Layers(input []int) ([]Layer, error) {
 				r.Parameters += t.Len()
 			}
 		}
-		if n.Op == "Conv" {
+		if n.Op == "Conv" || n.Op == "ConvTranspose" {
 			w := g.Tensor(n.Inputs[1])
 			if w == nil {
-				return nil, fmt.Errorf("node %q (Conv): weight %q is not a constant of the graph", n.Name, n.Inputs[1])
+				return nil, fmt.Errorf("node %q (%s): weight %q is not a constant of the graph", n.Name, n.Op, n.Inputs[1])
 			}
-			r.MultiplyAdds = int64(Size(r.Shape)) * int64(w.Len()/w.Shape[0])
+			each := r.Shape // whose every element meets the weights of one channel
+			if n.Op == "ConvTranspose" {
+				each = shapes[n.Inputs[0]]
+			}
+			r.MultiplyAdds = int64(Size(each)) * int64(w.Len()/w.Shape[0])
 		}
 		rows = append(rows, r)
 	}
@@ -76,7 +80,7 @@ func (g *Graph) TrainingMultiplyAdds(input []int, frozen ...string) (int64, erro
 		for _, out := range r.Node.Outputs {
 			trained[out] = needed
 		}
-		if r.Node.Op != "Conv" {
+		if r.MultiplyAdds == 0 {
 			continue
 		}
 		n += r.MultiplyAdds

@@ -19,7 +19,8 @@ type Options struct {
 	Tile int // side of a tile in pixels, 0: DefaultTile
 	// MinArea drops particles of fewer pixels.
 	MinArea int
-	// PixelSize of the images in Å; 0: as the file says, else as the model says.
+	// PixelSize of the images in Å; 0: as the file says. If neither is known, there
+	// are no lengths.
 	PixelSize float64
 	// Progress counts the tiles of one image after another; nil for none.
 	Progress progress.Meter
@@ -30,8 +31,9 @@ type Result struct {
 	Source    string // the file, with the image's number if it holds several
 	Files     []string
 	Particles []Particle
-	PixelSize float64 // Å, 0 if unknown
-	Note      string  // about the pixel size, for the user
+	// Pixel is the size of a pixel that lengths are measured with.
+	Pixel imagefile.Calibration
+	Notes []string // for the user
 }
 
 // Files segments the images in the files at paths and writes the results to
@@ -92,12 +94,18 @@ func (m *Segmenter) file(ctx context.Context, path, dir string, run Run, o Optio
 			name = fmt.Sprintf("%s-%04d", name, i)
 			source = fmt.Sprintf("%s[%d]", path, i)
 		}
-		im := Image{st.H, st.W, make([]float32, st.H*st.W)}
-		if err := st.At(i, im.Pixels); err != nil {
+		record, err := st.Record(i)
+		if err != nil {
 			return results, err
 		}
-		r := Result{Source: source}
-		r.PixelSize, r.Note = m.pixelSize(o.PixelSize, st.PixelSize)
+		im := Image{record.H, record.W, record.Pixels}
+		r := Result{Source: source, Notes: record.Notes}
+		if r.Pixel = record.Pixel; o.PixelSize > 0 {
+			r.Pixel = imagefile.Calibration{X: o.PixelSize, Y: o.PixelSize, Origin: "given"}
+		}
+		if note := m.pixelNote(r.Pixel); note != "" {
+			r.Notes = append(r.Notes, note)
+		}
 		if err := m.image(ctx, &r, im, filepath.Join(dir, name), run, o); err != nil {
 			if st.N > 1 {
 				err = fmt.Errorf("image %d: %w", i, err)
@@ -109,23 +117,23 @@ func (m *Segmenter) file(ctx context.Context, path, dir string, run Run, o Optio
 	return results, nil
 }
 
-// pixelSize decides on the size of a pixel and says what the user should know.
-func (m *Segmenter) pixelSize(given, file float64) (float64, string) {
-	size, note := given, ""
-	switch {
-	case given > 0:
-	case file > 0:
-		size = file
-	case m.PixelSize > 0:
-		size = m.PixelSize
-		note = fmt.Sprintf("the file does not say its pixel size; areas take the model's, %s", format.PixelSize(size))
-	default:
-		return 0, "the pixel size is not known; areas are in pixels only"
+// pixelNote says what the user should know of an image's pixel size.
+func (m *Segmenter) pixelNote(c imagefile.Calibration) string {
+	if !c.Known() {
+		return "the file does not say its pixel size; measures are in pixels only"
 	}
-	if r := size / m.PixelSize; m.PixelSize > 0 && (r > 1.1 || r < 1/1.1) {
-		note = fmt.Sprintf("pixels of %s, the network was trained on %s: resample the image for a better result", format.PixelSize(size), format.PixelSize(m.PixelSize))
+	if r := c.Side() / m.PixelSize; m.PixelSize > 0 && (r > 1.1 || r < 1/1.1) {
+		return fmt.Sprintf("pixels of %s, the network was trained on %s: resample the image for a better result", format.PixelSize(c.Side()), format.PixelSize(m.PixelSize))
 	}
-	return size, note
+	return ""
+}
+
+// square is the side of a square pixel in Å, 0 for an unknown or another one.
+func square(c imagefile.Calibration) float64 {
+	if !c.Square() {
+		return 0
+	}
+	return c.X
 }
 
 func (m *Segmenter) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
@@ -154,10 +162,10 @@ func (m *Segmenter) image(ctx context.Context, r *Result, im Image, base string,
 		write  func(w io.Writer) error
 	}{
 		{".probability.npy", func(w io.Writer) error { return imagefile.WriteNPY(w, []int{s.H, s.W}, s.Probability) }},
-		{".probability.tif", func(w io.Writer) error { return imagefile.WriteTIFF(w, s.H, s.W, r.PixelSize, s.Probability) }},
+		{".probability.tif", func(w io.Writer) error { return imagefile.WriteTIFF(w, s.H, s.W, square(r.Pixel), s.Probability) }},
 		{".mask.png", func(w io.Writer) error { return WriteMask(w, s.H, s.W, labels) }},
 		{".labels.png", func(w io.Writer) error { return WriteLabels(w, s.H, s.W, labels) }},
-		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.PixelSize) }},
+		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.Pixel) }},
 		{".overlay.png", func(w io.Writer) error { return WriteOverlay(w, im, labels) }},
 	} {
 		if _, err := files.Create(base+f.suffix, f.write); err != nil {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"math"
 	"strconv"
+
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 )
 
 // Particle is a connected region of pixels that are not background.
@@ -120,13 +122,18 @@ func connect(s *Segmentation) (labels []int32, regions int) {
 	return labels, len(parent)
 }
 
-// WriteCSV writes a table of the particles. pixelSize is in Å; without it (0)
-// the columns in nm are empty.
-func WriteCSV(w io.Writer, particles []Particle, classes []string, pixelSize float64) error {
+// WriteCSV writes a table of the particles with the size of a pixel and where it
+// comes from. Where that is unknown, the columns in nm are empty.
+func WriteCSV(w io.Writer, particles []Particle, classes []string, pixel imagefile.Calibration) error {
 	c := csv.NewWriter(w)
 	c.Write([]string{"label", "class", "area_px", "area_nm2", "equivalent_diameter_nm", "centre_y_px", "centre_x_px",
-		"top_px", "left_px", "bottom_px", "right_px", "mean_probability", "touches_border"})
-	nm := pixelSize / 10
+		"top_px", "left_px", "bottom_px", "right_px", "mean_probability", "touches_border",
+		"pixel_x_nm", "pixel_y_nm", "pixel_size_origin"})
+	nm := pixel.Side() / 10
+	var x, y string
+	if nm > 0 {
+		x, y = number(pixel.X/10), number(pixel.Y/10)
+	}
 	for _, p := range particles {
 		area, diameter := "", ""
 		if nm > 0 {
@@ -134,7 +141,7 @@ func WriteCSV(w io.Writer, particles []Particle, classes []string, pixelSize flo
 		}
 		c.Write([]string{strconv.Itoa(p.Label), classes[p.Class], strconv.Itoa(p.Area), area, diameter, number(p.Y), number(p.X),
 			strconv.Itoa(p.Top), strconv.Itoa(p.Left), strconv.Itoa(p.Bottom), strconv.Itoa(p.Right),
-			number(p.Probability), strconv.FormatBool(p.Border)})
+			number(p.Probability), strconv.FormatBool(p.Border), x, y, pixel.Origin})
 	}
 	c.Flush()
 	return c.Error()

@@ -261,17 +261,27 @@ func TestParticles(t *testing.T) {
 func TestCSV(t *testing.T) {
 	var b bytes.Buffer
 	p := []Particle{{Label: 1, Class: 1, Area: 100, Y: 4.5, X: 5.5, Bottom: 10, Right: 11, Probability: 0.75, Border: true}}
-	if err := WriteCSV(&b, p, []string{"background", "particle, round"}, 0.2); err != nil {
-		t.Fatal(err)
-	}
-	rows, err := csv.NewReader(&b).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	// 100 pixels of 0.02 nm: 0.04 nm², a disc of 0.2257 nm
-	want := []string{"1", "particle, round", "100", "0.04", "0.225676", "4.5", "5.5", "0", "0", "10", "11", "0.75", "true"}
-	if !slices.Equal(rows[1], want) {
-		t.Errorf("%v, want %v", rows[1], want)
+	for _, tt := range []struct {
+		pixel                imagefile.Calibration
+		area, diameter, x, y string
+	}{
+		// 100 pixels of 0.02 nm: 0.04 nm², a disc of 0.2257 nm
+		{imagefile.Calibration{X: 0.2, Y: 0.2, Origin: "here"}, "0.04", "0.225676", "0.02", "0.02"},
+		{imagefile.Calibration{X: 0.1, Y: 0.4, Origin: "here"}, "0.04", "0.225676", "0.01", "0.04"},
+		{imagefile.Calibration{}, "", "", "", ""},
+	} {
+		b.Reset()
+		if err := WriteCSV(&b, p, []string{"background", "particle, round"}, tt.pixel); err != nil {
+			t.Fatal(err)
+		}
+		rows, err := csv.NewReader(&b).ReadAll()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"1", "particle, round", "100", tt.area, tt.diameter, "4.5", "5.5", "0", "0", "10", "11", "0.75", "true", tt.x, tt.y, tt.pixel.Origin}
+		if !slices.Equal(rows[1], want) {
+			t.Errorf("%v, want %v", rows[1], want)
+		}
 	}
 }
 
@@ -322,11 +332,11 @@ func TestFiles(t *testing.T) {
 	if want := []string{one, two + "[0]", two + "[1]"}; len(results) != 3 || !slices.Equal(seen, want) {
 		t.Fatalf("%d results, told of %v, want %v", len(results), seen, want)
 	}
-	if r := results[0]; r.PixelSize != 0.5 || !strings.Contains(r.Note, "resample") {
-		t.Errorf("pixel size %g, note %q", r.PixelSize, r.Note)
+	if r := results[0]; math.Abs(r.Pixel.X-0.5) > 1e-6 || r.Pixel.Origin != "TIFF resolution" || !strings.Contains(strings.Join(r.Notes, " "), "resample") {
+		t.Errorf("pixel size %+v, notes %q", r.Pixel, r.Notes)
 	}
-	if r := results[1]; r.PixelSize != 0.2 || !strings.Contains(r.Note, "model's") {
-		t.Errorf("pixel size %g, note %q", r.PixelSize, r.Note)
+	if r := results[1]; r.Pixel.Known() || !strings.Contains(strings.Join(r.Notes, " "), "pixels only") {
+		t.Errorf("pixel size %+v, notes %q: want it unknown", r.Pixel, r.Notes)
 	}
 	entries, err := os.ReadDir(out)
 	if err != nil {
@@ -353,8 +363,8 @@ func TestFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer st.Close()
-		if st.H != im.H || st.W != im.W || s == ".tif" && math.Abs(st.PixelSize-0.5) > 1e-6 {
-			t.Errorf("%s: %d×%d pixels of %g Å", s, st.H, st.W, st.PixelSize)
+		if st.H != im.H || st.W != im.W || s == ".tif" && math.Abs(st.Info(0).Pixel.X-0.5) > 1e-6 {
+			t.Errorf("%s: %d×%d pixels of %g Å", s, st.H, st.W, st.Info(0).Pixel.X)
 		}
 		maps[i] = make([]float32, st.H*st.W)
 		if err := st.At(0, maps[i]); err != nil {

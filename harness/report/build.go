@@ -105,7 +105,9 @@ func (in *Input) reduced() []string {
 	s := in.Plan.Study
 	d := study.Defaults()
 	var r []string
-	if s.Network.Width != d.Network.Width {
+	if s.Network.ONNX != "" {
+		r = append(r, fmt.Sprintf("The network is that of %s, its weights %s; the published one is a U-Net of base width %d.", filepath.Base(s.Network.ONNX), s.Network.Weights, d.Network.Width))
+	} else if s.Network.Width != d.Network.Width {
 		r = append(r, fmt.Sprintf("The network has base width %d; the published one %d.", s.Network.Width, d.Network.Width))
 	}
 	if m, p := s.Simulation, d.Simulation; len(s.Own) == 0 && (m.Cell != p.Cell || m.Grid != p.Grid || m.Output != p.Output || m.Crop != p.Crop || m.Phonons != p.Phonons) {

@@ -20,7 +20,10 @@ type Node struct {
 	Spec   train.Spec
 	Digest string
 	Parent *Node
-	Notes  []string // what the plan asked for and the backend cannot do
+	// Network is the file of a network from elsewhere, nil for the U-Net; see
+	// train.Spec.UseNetwork.
+	Network []byte
+	Notes   []string // what the plan asked for and the backend cannot do
 }
 
 // Data is the data sets of a plan and how to make them.
@@ -76,7 +79,7 @@ func NewData(ctx context.Context, st *store.Store, p *study.Plan) (*Data, error)
 	for i := range p.Domains {
 		dom := &p.Domains[i]
 		if dom.Own != nil {
-			if err := d.own(ctx, st, dom); err != nil {
+			if err := d.own(ctx, st, p, dom); err != nil {
 				return nil, err
 			}
 			continue
@@ -220,10 +223,15 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		v := data.sets[setKey{dom.Key, dataset.Validation}]
 		validation = append(validation, train.Set{Name: dom.Key, Digest: v.digest, Images: v.count})
 	}
+	var common train.Spec
+	network, err := common.UseNetwork(p)
+	if err != nil {
+		return nil, err
+	}
 	nodes := make([]*Node, len(p.Runs))
 	byRun := map[*study.Run]*Node{}
 	for i, r := range p.Runs {
-		n := &Node{Run: r}
+		n := &Node{Run: r, Network: network}
 		precision, err := n.precision(b)
 		if err != nil {
 			return nil, err
@@ -231,7 +239,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: s.Network.Options(),
+			Network: common.Network, ONNX: common.ONNX, Weights: common.Weights,
 			Loss:    s.Training.Loss,
 			Backend: train.Arithmetic{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,

@@ -307,7 +307,7 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 		return nil, fmt.Errorf("the backend is now %s with numerics %s; this study began with %s, %s (was it replaced meanwhile?)",
 			w.desc.Name, w.desc.Numerics, n.Spec.Backend.Name, n.Spec.Backend.Numerics)
 	}
-	job := train.Job{Spec: n.Spec, Images: w.o.Images, Threads: w.o.Threads}
+	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads}
 	if n.Parent != nil {
 		var err error
 		if job.Parent, err = w.st.Weights(n.Parent.Digest); err != nil {
@@ -362,10 +362,14 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	if len(w.desc.Devices) > 0 {
 		m.Backend.Device = w.desc.Devices[0].Name + ": " + w.desc.Devices[0].Info
 	}
-	if err := claim.Commit(m, map[string][]byte{
+	contents := map[string][]byte{
 		store.HistoryFile: append(history, '\n'),
 		store.WeightsFile: r.Weights,
-	}); err != nil {
+	}
+	if n.Network != nil {
+		contents[store.NetworkFile] = n.Network
+	}
+	if err := claim.Commit(m, contents); err != nil {
 		return &storeError{err}
 	}
 	best := r.History.Epochs[r.History.Best-1]

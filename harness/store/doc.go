@@ -2,7 +2,8 @@
 //
 //	artifacts/
 //	  data/<digest>/       exit waves, images and labels (package dataset)
-//	  runs/<digest>/       manifest.json · history.json · weights.safetensors
+//	  runs/<digest>/       manifest.json · history.json · weights.safetensors, and network.onnx
+//	                       where the network came from elsewhere
 //	  runs/.work/<digest>/ an unfinished run's last checkpoint; its lock lies beside
 //	  runs/.damaged/       finished runs that were found damaged and made again
 //	  reports/<name>/      reports, figures and exported models

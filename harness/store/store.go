@@ -19,6 +19,7 @@ const (
 	ManifestFile = "manifest.json"
 	HistoryFile  = "history.json"
 	WeightsFile  = "weights.safetensors"
+	NetworkFile  = "network.onnx" // before training, where it is not the study's U-Net
 )
 
 // An unfinished run's files.
@@ -180,6 +181,10 @@ func (s *Store) History(digest string) (*History, error) {
 
 // Weights reads a finished run's exported state and verifies its checksum.
 func (s *Store) Weights(digest string) ([]byte, error) { return s.read(digest, WeightsFile) }
+
+// Network reads the file of the network that a finished run has trained, where it
+// was not the study's U-Net, and verifies its checksum.
+func (s *Store) Network(digest string) ([]byte, error) { return s.read(digest, NetworkFile) }
 
 // read reads a file of a finished run and compares it with the manifest.
 func (s *Store) read(digest, name string) ([]byte, error) {

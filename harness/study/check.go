@@ -108,9 +108,7 @@ func (s *Study) checkFields(c *checker) {
 		c.fail(at("name"), "%q must be 1 to 64 letters, digits, %q and %q, starting with a letter or digit", s.Name, "-", "_")
 	}
 	c.oneOf(at("kind"), s.Kind, Transfer, Mixture)
-	if s.Network.Width%2 != 0 || s.Network.Width < 2 || s.Network.Width > maxWidth {
-		c.fail(at("network", "width"), "must be even and between 2 and %d, but is %d", maxWidth, s.Network.Width)
-	}
+	s.Network.check(c)
 
 	t := s.Training
 	c.oneOf(at("training", "loss"), t.Loss, backend.LossOnProbabilities, backend.LossOnLogits)
@@ -127,7 +125,7 @@ func (s *Study) checkFields(c *checker) {
 	c.positive(at("training", "adam", "epsilon"), t.Adam.Epsilon, 1)
 	c.integer(at("training", "initialisations"), t.Initialisations, 1, maxModels)
 	c.oneOf(at("training", "pretrain_sharing"), t.PretrainSharing, ShareNone, ShareSeed)
-	c.oneOf(at("training", "precision"), t.Precision, backend.Float32, backend.Mixed, backend.Float64)
+	c.oneOf(at("training", "precision"), t.Precision, backend.Precisions...)
 	c.oneOf(at("training", "precision_fallback"), t.PrecisionFallback, "", backend.Float32)
 	c.integer(at("training", "power_cap_watts"), t.PowerCapWatts, 0, 10_000)
 
@@ -152,7 +150,12 @@ func (s *Study) checkFields(c *checker) {
 		c.rates(at("transfer", "learning_rates"), s.Transfer.LearningRates)
 		distinct(c, at("transfer", "frozen"), s.Transfer.Frozen, true)
 		for _, f := range s.Transfer.Frozen {
-			c.oneOf(at("transfer", "frozen"), f, FreezeNone, nn.Encoder, nn.Decoder)
+			switch {
+			case s.Network.ONNX == "":
+				c.oneOf(at("transfer", "frozen"), f, FreezeNone, nn.Encoder, nn.Decoder)
+			case !nameRule.MatchString(f): // it becomes part of a run's name
+				c.fail(at("transfer", "frozen"), "%q must be 1 to 64 letters, digits, %q and %q, starting with a letter or digit", f, "-", "_")
+			}
 		}
 	case Mixture:
 		c.integer(at("mixture", "epochs"), s.Mixture.Epochs, 1, maxEpochs)

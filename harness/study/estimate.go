@@ -42,11 +42,14 @@ type Estimate struct {
 func (p *Plan) Estimate() Estimate {
 	s := p.Study
 	e := Estimate{Domains: len(p.Domains)}
-	network, err := nn.UNetLayout(s.Network.Options())
-	if err != nil {
-		panic(err) // an expanded study has been checked
+	work := networkWork{p.Network, map[networkTask]float64{}}
+	size := func(d *Domain) int {
+		n, assumed := p.size(d)
+		if assumed {
+			e.AssumedSize = n
+		}
+		return n
 	}
-	work := networkWork{network, map[networkTask]float64{}}
 
 	structures := map[hrtem.Config]int{} // specimens by what determines them
 	var validation int64
@@ -54,7 +57,7 @@ func (p *Plan) Estimate() Estimate {
 	for i := range p.Domains {
 		d := &p.Domains[i]
 		validation += int64(d.ValidationImages)
-		forward += float64(d.ValidationImages) * work.flops(p.size(d, &e), "")
+		forward += float64(d.ValidationImages) * work.flops(size(d), "")
 		if d.Own != nil {
 			continue
 		}
@@ -90,7 +93,7 @@ func (p *Plan) Estimate() Estimate {
 		for _, part := range r.Mixture {
 			steps := int64(part.Images) * symmetries * epochs
 			e.ImageSteps += steps
-			e.FLOPs += float64(steps) * work.flops(p.size(part.Domain, &e), r.Frozen)
+			e.FLOPs += float64(steps) * work.flops(size(part.Domain), r.Frozen)
 		}
 		e.ValidationImages += validation * epochs
 		e.FLOPs += forward * float64(epochs)
@@ -99,19 +102,25 @@ func (p *Plan) Estimate() Estimate {
 	return e
 }
 
-// size is the side of a domain's images in pixels.
-func (p *Plan) size(d *Domain, e *Estimate) int {
-	switch {
+// ImageSize is the side in pixels of the images of the first domain.
+func (p *Plan) ImageSize() int {
+	n, _ := p.size(&p.Domains[0])
+	return n
+}
+
+// size is the side of a domain's images in pixels, and whether it is assumed.
+func (p *Plan) size(d *Domain) (n int, assumed bool) {
+	switch in := p.Network.Input.Shape; {
 	case d.Own == nil:
-		return d.Simulation.Crop
+		return d.Simulation.Crop, false
 	case d.Own.Size > 0:
-		return d.Own.Size
+		return d.Own.Size, false
+	case in[2] > 0:
+		return in[2], true
 	case p.Study.simulated():
-		e.AssumedSize = p.Study.Simulation.Crop
-	default:
-		e.AssumedSize = 512
+		return p.Study.Simulation.Crop, true
 	}
-	return e.AssumedSize
+	return nn.LCM(512, max(1, p.Network.Multiple)), true
 }
 
 // TrainingTime is how long the FLOPs take at a sustained rate in FLOP/s.

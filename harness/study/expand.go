@@ -8,11 +8,16 @@ import (
 
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/internal/format"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // Plan is a study expanded into domains and runs.
 type Plan struct {
-	Study   *Study
+	Study *Study
+	// Network is what the runs train: the layout of the U-Net, without memory for
+	// its weights, or a network from elsewhere with the weights that models start
+	// from.
+	Network *nn.Graph
 	Domains []Domain
 	// Runs are in an order in which every run comes after its Parent. The order
 	// depends on nothing but the spec.
@@ -66,7 +71,7 @@ type Run struct {
 	Mixture        []Part  // what an epoch is made of
 	LearningRate   float64 // of the first epoch
 	Epochs         int
-	Frozen         string // FreezeNone, nn.Encoder or nn.Decoder
+	Frozen         string // FreezeNone or a group of the network's parameters
 	Images         int    // of all parts, before augmentation
 	Seed           int    // number of the initialisation, from 0
 
@@ -132,8 +137,8 @@ func (p *Plan) Models() int {
 	return n
 }
 
-// Expand returns the study's domains and runs. The error is an [*Error] for a
-// study that the checks of a spec would refuse.
+// Expand returns the study's domains and runs, and reads its network. The error is
+// an [*Error] for a study that the checks of a spec would refuse.
 func (s *Study) Expand() (*Plan, error) {
 	if found := s.check(true); len(found) > 0 {
 		for i := range found {
@@ -155,6 +160,15 @@ func (s *Study) Expand() (*Plan, error) {
 			return nil, fmt.Errorf("study %s: two runs would be called %s; rename one of the domains", s.Name, r.ID)
 		}
 		seen[r.ID] = true
+	}
+	var err error
+	if p.Network, err = s.Network.graph(); err != nil {
+		return nil, fmt.Errorf("study %s: network: %w", s.Name, err)
+	}
+	if s.Network.ONNX != "" {
+		if err := p.checkNetwork(); err != nil {
+			return nil, fmt.Errorf("study %s: %w", s.Name, err)
+		}
 	}
 	return p, nil
 }

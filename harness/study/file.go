@@ -210,9 +210,13 @@ func (f *File) sorted() []*Study {
 	return all
 }
 
-// resolve makes the paths of own data relative to the spec's folder.
+// resolve makes the paths of own data and of a network relative to the spec's
+// folder.
 func (f *File) resolve(dir string) {
 	for _, s := range append([]*Study{f.base}, f.sorted()...) {
+		if n := &s.Network; n.ONNX != "" && !filepath.IsAbs(n.ONNX) {
+			n.ONNX = filepath.Join(dir, n.ONNX)
+		}
 		for _, name := range keys(s.Own) {
 			o := s.Own[name]
 			for _, p := range []*string{&o.Images, &o.Labels} {
@@ -227,6 +231,12 @@ func (f *File) resolve(dir string) {
 
 // complete fills in what depends on other fields.
 func (s *Study) complete() {
+	if s.Network.ONNX != "" {
+		s.Network.Width = 0
+		if s.Network.Weights == "" {
+			s.Network.Weights = WeightsKept
+		}
+	}
 	for _, name := range keys(s.Own) {
 		o := s.Own[name]
 		if o.TrainImages == 0 && o.ValidationImages == 0 && o.ValidationFraction == 0 {

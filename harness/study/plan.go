@@ -44,7 +44,7 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 	}
 	assumed := ""
 	if o.Rate == 0 {
-		o.Rate = AssumedRate(s.Network.Width)
+		o.Rate = AssumedRate(p.Width())
 		assumed = ", assumed for two CPU cores"
 	}
 
@@ -57,7 +57,11 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(b, "  %-14s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	row("network", "U-Net of width %d, %s, %s", s.Network.Width, s.Training.Loss, precision(s.Training))
+	network := fmt.Sprintf("U-Net of width %d", s.Network.Width)
+	if s.Network.ONNX != "" {
+		network = fmt.Sprintf("%s, %s parameters, weights %s", s.Network.ONNX, format.Count(int64(p.Network.Count(""))), s.Network.Weights)
+	}
+	row("network", "%s, %s, %s", network, s.Training.Loss, precision(s.Training))
 	row("domains", "%d: %s", len(p.Domains), names(p.Domains))
 	if e.Structures > 0 {
 		g, m := s.Grid, s.Simulation

@@ -3,7 +3,6 @@ package study
 import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/hrtem"
-	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // Study is a spec with one profile applied. The zero value is not useful: fields
@@ -51,7 +50,8 @@ const (
 )
 
 // FreezeNone is the value of transfer.frozen that trains the whole network; the
-// others are the names of its parameter groups, nn.Encoder and nn.Decoder.
+// others are the names of its parameter groups: nn.Encoder and nn.Decoder of the
+// U-Net, what stands before the first dot in names of parameters elsewhere.
 const FreezeNone = "none"
 
 // Sharing of pretrained models.
@@ -59,17 +59,6 @@ const (
 	ShareNone = "none" // every transfer has its own pretraining
 	ShareSeed = "seed" // transfers of one domain, learning rate and initialisation share one
 )
-
-// Network is the U-Net.
-type Network struct {
-	// Width is the number of channels of the first convolution; 64 is the
-	// published network of 14.1 million parameters. Even. [paper]
-	Width int `json:"width"`
-}
-
-// Options are those of the network: it tells particles from background, two
-// classes. [paper]
-func (n Network) Options() nn.UNetOptions { return nn.UNetOptions{Width: n.Width, Classes: 2} }
 
 // Training is the protocol that every stage follows.
 type Training struct {
@@ -90,8 +79,8 @@ type Training struct {
 	Initialisations int `json:"initialisations"`
 	// PretrainSharing is ShareNone [paper] or ShareSeed.
 	PretrainSharing string `json:"pretrain_sharing"`
-	// Precision is backend.Float32, backend.Mixed (noise and structure series
-	// [paper]) or backend.Float64.
+	// Precision is one of backend.Precisions: backend.Float32, in the noise and
+	// structure series backend.Mixed [paper].
 	Precision string `json:"precision"`
 	// PrecisionFallback is backend.Float32 where a run may go on in float32 if the
 	// backend lacks Precision, and empty where it must be refused. [choice]
@@ -173,7 +162,7 @@ type TransferStage struct {
 	Epochs        int       `json:"epochs"`         // [paper: 10]
 	Images        []int     `json:"images"`         // before augmentation [paper: 64 to 512]
 	LearningRates []float64 `json:"learning_rates"` // initial ones [paper]
-	Frozen        []string  `json:"frozen"`         // FreezeNone, nn.Encoder, nn.Decoder [paper]
+	Frozen        []string  `json:"frozen"`         // FreezeNone or names of parameter groups, nn.Encoder and nn.Decoder of the U-Net [paper]
 }
 
 // MixtureStage is the only stage of a mixture study. It runs for every

@@ -24,6 +24,7 @@ type Images struct{ Train, Validation dataset.Ready }
 // Job is one run to do.
 type Job struct {
 	Spec    Spec
+	Network []byte            // see Spec.Graph
 	Parent  []byte            // weights of the parent run, as stored
 	Images  map[string]Images // by domain name
 	Threads int
@@ -63,7 +64,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err := s.Check(); err != nil {
 		return nil, err
 	}
-	g, err := s.Graph()
+	g, err := s.Graph(job.Network)
 	if err != nil {
 		return nil, err
 	}

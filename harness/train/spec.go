@@ -6,7 +6,6 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 )
@@ -19,8 +18,13 @@ type Spec struct {
 	Format  int            `json:"format"`
 	Stage   string         `json:"stage"` // a kind of study.Run
 	Network nn.UNetOptions `json:"network"`
-	Loss    string         `json:"loss"`
-	Backend Arithmetic     `json:"backend"`
+	// ONNX is the SHA-256 of the file of a network from elsewhere, which is trained
+	// in place of the U-Net; Weights says what of it models start from
+	// (study.Network).
+	ONNX    string     `json:"onnx,omitempty"`
+	Weights string     `json:"weights,omitempty"`
+	Loss    string     `json:"loss"`
+	Backend Arithmetic `json:"backend"`
 
 	// Seed is the study's; Stream names the run's own random streams (initial
 	// weights, subset, order), so that runs with equal Seed and Stream see the
@@ -91,16 +95,6 @@ func (s Spec) Work() float64 { return s.epochWork() * float64(s.Epochs) }
 
 // Digest addresses the run in the store.
 func (s Spec) Digest() (string, error) { return store.Digest("run", s) }
-
-// Graph builds the network with its initial weights.
-func (s Spec) Graph() (*nn.Graph, error) {
-	g, err := nn.UNet(s.Network)
-	if err != nil {
-		return nil, err
-	}
-	g.Initialize(s.Seed, random.Stream(s.Seed, "initialisation/"+s.Stream).Uint64())
-	return g, nil
-}
 
 // rate is the learning rate of an epoch, counted from 0: the product is formed
 // by repeated multiplication, so that it does not depend on a power function.

@@ -86,9 +86,9 @@ func (m *Model) Describe() (export.Model, error) {
 	e := export.Model{
 		Graph: m.Graph,
 		Title: "HRTEM nanoparticle segmentation, " + short,
-		Description: fmt.Sprintf("U-Net of width %d with a ResNet encoder, trained by refocus on %s (%s stage, run %s of study %s). "+
+		Description: fmt.Sprintf("%s, trained by refocus on %s (%s stage, run %s of study %s). "+
 			"Input: one image of zero mean and unit variance; output: the probabilities of background and nanoparticle.",
-			m.Spec.Network.Width, what, m.Spec.Stage, m.Manifest.ID, m.Manifest.Study),
+			m.network(), what, m.Spec.Stage, m.Manifest.ID, m.Manifest.Study),
 		Study:          m.Manifest.Study,
 		SpecDigest:     m.Manifest.StudyDigest,
 		RunDigest:      m.Digest,
@@ -130,6 +130,14 @@ func (m *Model) Describe() (export.Model, error) {
 	}
 	e.Example = e.Holdout[0].Tensor
 	return e, nil
+}
+
+// network names the network for people.
+func (m *Model) network() string {
+	if m.Spec.ONNX != "" {
+		return fmt.Sprintf("Network imported from ONNX (%q)", m.Graph.Name)
+	}
+	return fmt.Sprintf("U-Net of width %d with a ResNet encoder", m.Spec.Network.Width)
 }
 
 // BrowserPage writes to path a page that runs the exported model, at onnxPath, on

@@ -45,7 +45,13 @@ func Open(st *store.Store, digest string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Graph, err = m.Spec.Graph(); err != nil {
+	var network []byte
+	if m.Spec.ONNX != "" {
+		if network, err = st.Network(digest); err != nil {
+			return nil, err
+		}
+	}
+	if m.Graph, err = m.Spec.Graph(network); err != nil {
 		return nil, err
 	}
 	if err := train.LoadWeights(m.Graph, w); err != nil {
@@ -147,11 +153,11 @@ func (m *Model) validation(domain string) train.Set {
 }
 
 // session opens the graph, the model's own or one that computes the same, to be
-// asked something. A model trained in mixed precision has float32 weights and
-// answers in float32.
+// asked something. A model trained in a precision below float32 has float32 weights
+// and answers in float32.
 func (m *Model) session(ctx context.Context, b backend.Backend, g *nn.Graph) (backend.Session, error) {
 	precision := m.Spec.Backend.Precision
-	if precision == backend.Mixed {
+	if precision != backend.Float64 {
 		precision = backend.Float32
 	}
 	return b.Open(ctx, g, backend.Options{Precision: precision, Loss: m.Spec.Loss, Threads: runtime.NumCPU()})

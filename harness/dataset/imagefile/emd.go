@@ -10,35 +10,38 @@ import (
 	"strings"
 )
 
-// pixelSize looks for the pixel size of an array where Velox and where the
+// calibrate looks for the pixel size of an array where Velox and where the
 // EMD format of NCEM keep it. Without one, or if it cannot be read, it is
-// unknown: 0.
-func (h *hdf5) pixelSize(root int64, array string, column int) float64 {
+// unknown.
+func (h *hdf5) calibrate(root int64, a hdf5Array, f *Info) {
 	h.budget += h.size // what the search for arrays took
-	dir := path.Dir(array)
-	if strings.HasPrefix(array, "/Data/Image/") {
+	dir := path.Dir(a.name)
+	if strings.HasPrefix(a.name, "/Data/Image/") {
 		text, err := h.veloxMetadata(root, dir+"/Metadata")
 		var m struct {
 			BinaryResult struct {
 				PixelSize struct {
-					Width float64 `json:"width,string"` // m
+					Width, Height float64 `json:",string"` // m
 				}
 			}
 		}
-		if err != nil || json.Unmarshal(text, &m) != nil {
-			return 0
+		if err == nil && json.Unmarshal(text, &m) == nil {
+			f.calibrate(m.BinaryResult.PixelSize.Width, m.BinaryResult.PixelSize.Height, "m", "Velox metadata")
 		}
-		return plausible(1e10 * m.BinaryResult.PixelSize.Width)
+		return
 	}
-	messages, err := h.lookup(root, fmt.Sprintf("%s/dim%d", dir, column+1))
-	if err != nil {
-		return 0
+	var steps [2]float64
+	var unit string
+	for i, d := range []int{a.axes.column, a.axes.row} {
+		messages, err := h.lookup(root, fmt.Sprintf("%s/dim%d", dir, d+1))
+		if err != nil {
+			return
+		}
+		if steps[i], unit, err = h.scale(messages); err != nil {
+			return
+		}
 	}
-	step, unit, err := h.scale(messages)
-	if err != nil {
-		return 0
-	}
-	return plausible(step * angstroms(unit))
+	f.calibrate(steps[0], steps[1], unit, "EMD dimension vectors")
 }
 
 // scale reads the step and the unit of NCEM's vector of coordinates, "[n_m]" or

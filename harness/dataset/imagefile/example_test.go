@@ -34,7 +34,7 @@ func Example() {
 		panic(err)
 	}
 	defer s.Close()
-	fmt.Printf("%s of %d images of %d×%d pixels of %g Å\n", s.Format, s.N, s.H, s.W, s.PixelSize)
+	fmt.Printf("%s of %d images of %d×%d pixels of %g Å\n", s.Format, s.N, s.H, s.W, s.Info(0).Pixel.X)
 	image := make([]float32, s.H*s.W)
 	for i := range s.N {
 		if err := s.At(i, image); err != nil {

@@ -22,6 +22,7 @@ func openFolder(dir string) (*Stack, error) {
 		i    int // in the file
 	}
 	var pages []page
+	var infos []Info
 	var first *Stack
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") || e.IsDir() {
@@ -40,15 +41,17 @@ func openFolder(dir string) (*Stack, error) {
 		}
 		for i := range s.N {
 			pages = append(pages, page{path, i})
+			infos = append(infos, s.Info(i))
 		}
 	}
 	if first == nil {
 		return nil, fmt.Errorf("%s holds no files", dir)
 	}
 	f := new(openOne)
-	s := &Stack{Format: "folder of " + first.Format, N: len(pages), H: first.H, W: first.W, PixelSize: first.PixelSize, file: f}
+	s := &Stack{Format: "folder of " + first.Format, N: len(pages), H: first.H, W: first.W, file: f}
 	s.image = func(i int, dst []float32) error { return f.at(pages[i].path, pages[i].i, dst) }
 	s.name = func(i int) string { return pages[i].path }
+	s.infos = func(i int) Info { return infos[i] }
 	return s, nil
 }
 

@@ -164,7 +164,7 @@ func decodeHDF5(r io.ReaderAt, size, base int64, array string) (*Stack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("array %s: %w", all[found].name, err)
 	}
-	s.PixelSize = h.pixelSize(root, all[found].name, all[found].axes.column)
+	h.calibrate(root, all[found], &s.info)
 	return s, nil
 }
 

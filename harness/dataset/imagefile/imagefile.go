@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -17,13 +18,61 @@ type Stack struct {
 	// Format is the file's, for example "TIFF".
 	Format  string
 	N, H, W int
-	// PixelSize is the side of a pixel in Å where the file says so, else 0.
-	PixelSize float64
 
 	// image fills dst, which has H·W elements, with image i.
 	image func(i int, dst []float32) error
+	info  Info             // of every image,
+	infos func(i int) Info // unless they differ
 	name  func(i int) string
 	file  io.Closer
+}
+
+// Record is an image with all that its file says of it.
+type Record struct {
+	Info
+	// File is the path, Index the image's number in it.
+	File  string
+	Index int
+	H, W  int
+	// Pixels has H·W values, row by row from the first row in the file. Those that
+	// are not finite are as the file has them.
+	Pixels []float32
+	// Bad marks the pixels that are not finite; nil if there are none.
+	Bad []bool
+}
+
+// Record reads image i.
+func (s *Stack) Record(i int) (*Record, error) {
+	r := &Record{File: s.Name(i), Index: i, H: s.H, W: s.W, Pixels: make([]float32, s.H*s.W)}
+	if err := s.At(i, r.Pixels); err != nil {
+		return nil, err
+	}
+	r.Info = s.Info(i)
+	bad := 0
+	for p, v := range r.Pixels {
+		if v-v == 0 { // finite
+			continue
+		}
+		if r.Bad == nil {
+			r.Bad = make([]bool, len(r.Pixels))
+		}
+		r.Bad[p] = true
+		bad++
+	}
+	if bad > 0 {
+		r.note("%d of %d pixels are not numbers", bad, len(r.Pixels))
+	}
+	return r, nil
+}
+
+// Info is what the file says of image i, 0 ≤ i < N, besides its pixels.
+func (s *Stack) Info(i int) Info {
+	f := s.info
+	if s.infos != nil {
+		f = s.infos(i)
+	}
+	f.Notes = slices.Clone(f.Notes)
+	return f
 }
 
 // Name is the path of the file that holds image i, empty for one in memory.
@@ -98,7 +147,7 @@ func SplitPath(path string) (file, array string) {
 		return path, ""
 	}
 	switch strings.ToLower(filepath.Ext(path[:i])) {
-	case ".npz", ".h5", ".hdf5", ".hdf", ".emd", ".nxs":
+	case ".npz", ".prz", ".h5", ".hdf5", ".hdf", ".emd", ".nxs", ".hspy", ".mat", ".dm3", ".dm4", ".tif", ".tiff":
 		return path[:i], path[i+1:]
 	}
 	return path, ""
@@ -125,6 +174,8 @@ func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
 		s, err = decodePNG(r, size)
 	case len(head) == 216 && string(head[208:212]) == "MAP ":
 		s, err = decodeMRC(r, size)
+	case isDM(head):
+		return decodeDM(r, size, array)
 	default:
 		base, ok := findHDF5(r, size)
 		if !ok {

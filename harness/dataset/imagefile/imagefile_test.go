@@ -1,6 +1,7 @@
 package imagefile
 
 import (
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,8 +62,8 @@ func checkFile(t *testing.T, path string) {
 	case strings.Contains(base, "imagej"), strings.Contains(base, "centimetre"), strings.HasSuffix(base, "ncem.emd"), strings.Contains(base, "velox"):
 		wantSize = 0.2
 	}
-	if d := s.PixelSize - wantSize; d > 1e-7 || d < -1e-7 {
-		t.Errorf("%s: pixel size %v Å, want %v", base, s.PixelSize, wantSize)
+	if p := s.Info(0).Pixel; math.Abs(p.X-wantSize) > 1e-7 || math.Abs(p.Y-wantSize) > 1e-7 || p.Known() != (p.Origin != "") {
+		t.Errorf("%s: pixel size %+v, want %v Å", base, p, wantSize)
 	}
 }
 

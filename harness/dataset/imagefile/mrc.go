@@ -47,16 +47,9 @@ func decodeMRC(r io.ReaderAt, size int64) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	cell, samples := float64(math.Float32frombits(uint32(word(11)))), float64(word(8)) // Å, MX
-	s.PixelSize = plausible(cell / samples)
-	return s, nil
-}
-
-// plausible returns a pixel size in Å if it can be that of an electron
-// micrograph, else 0: many programs write placeholders.
-func plausible(size float64) float64 {
-	if size >= 1e-3 && size <= 1e4 {
-		return size
+	side := func(cell, samples int) float64 { // CELLA in Å over MX, MY
+		return float64(math.Float32frombits(uint32(word(cell)))) / float64(word(samples))
 	}
-	return 0
+	s.info.calibrate(side(11, 8), side(12, 9), "Å", "MRC header")
+	return s, nil
 }

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strconv"
-	"strings"
 
 	"golang.org/x/image/tiff/lzw"
 )
@@ -29,6 +27,7 @@ const (
 	tagRowsPerStrip    = 278
 	tagStripByteCounts = 279
 	tagXResolution     = 282
+	tagYResolution     = 283
 	tagResolutionUnit  = 296
 	tagPredictor       = 317
 	tagTileWidth       = 322
@@ -87,7 +86,7 @@ func decodeTIFF(r io.ReaderAt, size int64) (*Stack, error) {
 		next = int64(t.order.Uint64(head[8:]))
 	}
 	var pages []tiffPage
-	var pixelSize float64
+	var info Info
 	seen := map[int64]bool{}
 	for n := 0; next != 0; n++ {
 		if seen[next] {
@@ -109,7 +108,7 @@ func decodeTIFF(r io.ReaderAt, size int64) (*Stack, error) {
 			return nil, fmt.Errorf("page %d: %w", n, err)
 		}
 		if len(pages) == 0 {
-			if pixelSize, err = t.pixelSize(dir); err != nil {
+			if err := t.calibrate(dir, &info); err != nil {
 				return nil, fmt.Errorf("page %d: %w", n, err)
 			}
 		} else if f := pages[0]; p.w != f.w || p.h != f.h {
@@ -120,7 +119,7 @@ func decodeTIFF(r io.ReaderAt, size int64) (*Stack, error) {
 	if len(pages) == 0 {
 		return nil, errors.New("no image")
 	}
-	s := &Stack{Format: "TIFF", N: len(pages), H: int(pages[0].h), W: int(pages[0].w), PixelSize: pixelSize}
+	s := &Stack{Format: "TIFF", N: len(pages), H: int(pages[0].h), W: int(pages[0].w), info: info}
 	s.image = func(i int, dst []float32) error { return t.read(pages[i], dst) }
 	return s, nil
 }
@@ -470,67 +469,4 @@ func (p tiffPage) decoder() element {
 		e.order = binary.BigEndian
 	}
 	return e
-}
-
-// pixelSize is the side of a pixel in Å. ImageJ and its relatives write the
-// resolution in pixels per unit and the unit's name in the description; others
-// give pixels per centimetre or inch, where a screen's resolution is a
-// placeholder.
-func (t *tiffFile) pixelSize(dir map[uint16]tiffField) (float64, error) {
-	f, ok := dir[tagXResolution]
-	if !ok || f.kind != 5 || f.count != 1 {
-		return 0, nil
-	}
-	b, err := t.bytes(f.offset, 8)
-	if err != nil {
-		return 0, err
-	}
-	size := float64(t.order.Uint32(b[4:])) / float64(t.order.Uint32(b))
-	if d := dir[tagDescription]; d.kind == 2 && d.count > 0 && d.count < 1<<16 {
-		text, err := t.bytes(d.offset, d.count)
-		if err != nil {
-			return 0, err
-		}
-		if strings.HasPrefix(string(text), "ImageJ=") {
-			for line := range strings.Lines(string(text)) {
-				if unit, ok := strings.CutPrefix(strings.TrimSpace(line), "unit="); ok {
-					return plausible(size * angstroms(unit)), nil
-				}
-			}
-		}
-	}
-	unit, err := t.number(dir, tagResolutionUnit, 2)
-	if err != nil {
-		return 0, err
-	}
-	switch unit {
-	case 2:
-		size *= 2.54e8
-	case 3:
-		size *= 1e8
-	default:
-		return 0, nil
-	}
-	if size > 1e3 { // coarser than 100 nm: not an electron micrograph
-		return 0, nil
-	}
-	return plausible(size), nil
-}
-
-// angstroms is the length of a unit, 0 for one that is not known.
-func angstroms(unit string) float64 {
-	if s, err := strconv.Unquote(`"` + unit + `"`); err == nil { // ImageJ writes \u00B5m
-		unit = s
-	}
-	switch unit {
-	case "pm":
-		return 0.01
-	case "\u00c5", "\u212b", "A", "angstrom", "Angstrom": // letter and sign
-		return 1
-	case "nm":
-		return 10
-	case "\u00b5m", "\u03bcm", "um", "micron": // sign and letter
-		return 1e4
-	}
-	return 0
 }

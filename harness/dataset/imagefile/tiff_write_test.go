@@ -36,8 +36,8 @@ func TestWriteTIFF(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.N != n || s.H != h || s.W != w || s.PixelSize != size {
-				t.Errorf("read %d images of %d×%d with %g Å, want %d of %d×%d with %g Å", s.N, s.H, s.W, s.PixelSize, n, h, w, size)
+			if s.N != n || s.H != h || s.W != w || s.Info(0).Pixel.X != size {
+				t.Errorf("read %d images of %d×%d with %g Å, want %d of %d×%d with %g Å", s.N, s.H, s.W, s.Info(0).Pixel.X, n, h, w, size)
 			}
 			for i, p := range pages {
 				got := make([]float32, h*w)

@@ -251,7 +251,12 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 		pixel = decimal(m.PixelSize)
 		of = ", of " + pixel + " Å per pixel"
 	}
+	normalization := "standardize" // as predict.ParsePreparation reads it
+	if standardized {
+		normalization = "none"
+	}
 	md := map[string]string{
+		"refocus.normalization":       normalization,
 		"refocus.study":               m.Study,
 		"refocus.spec_digest":         m.SpecDigest,
 		"refocus.run_digest":          m.RunDigest,

@@ -92,50 +92,83 @@ type Pairs struct {
 	Units  []stats.Unit
 }
 
-// Paired compares two levels of a factor, a to b: where transfers share pretrained
-// models, between two that start from the same one or, if they differ in that,
-// from the same initialisation; else between the medians over initialisations.
-func (s *Series) Paired(f Factor, a, b string, value func(*Transfer) float64) Pairs {
+// matched is transfers that are alike, but for what was taken out of their
+// configuration.
+type matched struct {
+	config    Config
+	init      int
+	transfers []*Transfer
+}
+
+// matched puts transfers together whose configurations are the same once take has
+// taken something out: where transfers share pretrained models, those of one
+// initialisation; else of all.
+func (s *Series) matched(take func(*Config)) []matched {
 	type key struct {
 		Config
 		init int
 	}
-	type two struct{ a, b []float64 }
-	all := map[key]*two{}
-	var order []key
+	at := map[key]int{}
+	var all []matched
 	for i := range s.Transfers {
 		o := &s.Transfers[i]
 		k := key{Config: o.Config}
 		if s.Shared {
 			k.init = o.Init
 		}
-		l := f.take(&k.Config)
-		if l != a && l != b {
-			continue
+		take(&k.Config)
+		n, ok := at[k]
+		if !ok {
+			n, at[k] = len(all), len(all)
+			all = append(all, matched{config: k.Config, init: k.init})
 		}
-		t := all[k]
-		if t == nil {
-			t = &two{}
-			all[k] = t
-			order = append(order, k)
-		}
-		if v := value(o); l == a {
-			t.a = append(t.a, v)
-		} else {
-			t.b = append(t.b, v)
-		}
+		all[n].transfers = append(all[n].transfers, o)
 	}
+	return all
+}
+
+// pairs are the ratios of matched transfers that are numbers.
+func (s *Series) pairs(all []matched, ratio func(*matched) float64) Pairs {
 	var p Pairs
-	for i, k := range order {
-		r := stats.Median(all[k].a) / stats.Median(all[k].b)
-		if math.IsNaN(r) || math.IsInf(r, 0) {
-			continue
+	for i := range all {
+		if r := ratio(&all[i]); !math.IsNaN(r) && !math.IsInf(r, 0) {
+			p.Ratios = append(p.Ratios, r)
+			p.Units = append(p.Units, s.unit(all[i].config, all[i].init, i))
 		}
-		p.Ratios = append(p.Ratios, r)
-		p.Units = append(p.Units, s.unit(k.Config, k.init, i))
 	}
 	p.Units = independent(p.Units)
 	return p
+}
+
+// Paired compares two levels of a factor, a to b: where transfers share pretrained
+// models, between two that start from the same one or, if they differ in that,
+// from the same initialisation; else between the medians over initialisations.
+func (s *Series) Paired(f Factor, a, b string, value func(*Transfer) float64) Pairs {
+	return s.pairs(s.matched(func(c *Config) { f.take(c) }), func(m *matched) float64 {
+		var x, y []float64
+		for _, o := range m.transfers {
+			switch f.Level(o.Config) {
+			case a:
+				x = append(x, value(o))
+			case b:
+				y = append(y, value(o))
+			}
+		}
+		return stats.Median(x) / stats.Median(y)
+	})
+}
+
+// Against compares the transfers' losses on their targets with a reference that
+// belongs to their configuration; without shared pretrained models the median
+// over a configuration's initialisations.
+func (s *Series) Against(reference func(Config) float64) Pairs {
+	return s.pairs(s.matched(func(*Config) {}), func(m *matched) float64 {
+		var v []float64
+		for _, o := range m.transfers {
+			v = append(v, s.Final(o))
+		}
+		return stats.Median(v) / reference(m.config)
+	})
 }
 
 // ByTarget are the medians after transfer for every target.
@@ -189,38 +222,6 @@ func (s *Series) SingleRates() []stats.Group {
 	}
 	stats.NewResampler(s.SingleUnits()).Medians(g)
 	return g
-}
-
-// Against compares the transfers' losses on their targets with a reference that
-// belongs to their configuration; without shared pretrained models the median
-// over a configuration's initialisations.
-func (s *Series) Against(reference func(Config) float64) Pairs {
-	type key struct {
-		Config
-		init int
-	}
-	all := map[key][]float64{}
-	var order []key
-	for i := range s.Transfers {
-		o := &s.Transfers[i]
-		k := key{Config: o.Config}
-		if s.Shared {
-			k.init = o.Init
-		}
-		if all[k] == nil {
-			order = append(order, k)
-		}
-		all[k] = append(all[k], s.Final(o))
-	}
-	var p Pairs
-	for i, k := range order {
-		if r := stats.Median(all[k]) / reference(k.Config); !math.IsNaN(r) && !math.IsInf(r, 0) {
-			p.Ratios = append(p.Ratios, r)
-			p.Units = append(p.Units, s.unit(k.Config, k.init, i))
-		}
-	}
-	p.Units = independent(p.Units)
-	return p
 }
 
 // Level is a configuration's level of the factor.

@@ -163,10 +163,8 @@ func (s *Series) Generalisation() (spread, change *stats.Matrix) {
 		var after, ratio []float64
 		before := s.deviation(row, "")
 		for _, column := range s.Domains {
-			a, r := math.NaN(), math.NaN()
-			if column == row {
-				a = before
-			} else {
+			a, r := before, math.NaN()
+			if column != row {
 				a = s.deviation(row, column)
 				r = a / before
 			}
