@@ -422,6 +422,20 @@ func TestFromSpecToPrediction(t *testing.T) {
 	if found, _ := filepath.Glob(filepath.Join(results, "*")); len(found) < 5 {
 		t.Errorf("predict wrote %v", found)
 	}
+	// the package of the same model says how to use it, and gives the same
+	packed := filepath.Join(t.TempDir(), "model.zip")
+	if _, errs, code := output(t, "export", "best", "--series", "testdata/tiny.toml", "--out", out, "--format", "bioimageio", "-o", packed); code != 0 {
+		t.Fatalf("export of a package: exit %d\n%s", code, errs)
+	}
+	fromPackage := t.TempDir()
+	if _, errs, code := output(t, "predict", packed, images, "-o", fromPackage); code != 0 || !strings.Contains(errs, "preparation of images: standardize (as the package says)") {
+		t.Fatalf("predict with a package: exit %d\n%s", code, errs)
+	}
+	a, errA := os.ReadFile(filepath.Join(results, "image.probability.npy"))
+	b, errB := os.ReadFile(filepath.Join(fromPackage, "image.probability.npy"))
+	if errA != nil || errB != nil || !bytes.Equal(a, b) {
+		t.Errorf("the package predicts something else (%v, %v)", errA, errB)
+	}
 	if _, errs, code := output(t, "predict", model, filepath.Join(out, "absent.npy"), "-o", results); code != cli.ExitFailed || !strings.Contains(errs, "absent.npy") {
 		t.Errorf("predicting a missing image: exit %d\n%s", code, errs)
 	}

@@ -67,6 +67,15 @@ func (a *attributes) ints(name string, def []int64, n int, least, most int64) []
 	return v
 }
 
+// axis returns the dimension of an image that the attribute "axis" names.
+func (a *attributes) axis(x *value, def int64) (int, error) {
+	d, err := x.axis(lookup(a, "axis", def))
+	if err != nil {
+		err = fmt.Errorf("attribute \"axis\": %w", err)
+	}
+	return d, err
+}
+
 // oneOf returns a string attribute that must be one of the choices, the first
 // of which is the default.
 func (a *attributes) oneOf(name string, choices ...string) string {

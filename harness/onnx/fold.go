@@ -34,12 +34,8 @@ func (im *importer) folds(o *operator) bool {
 // fold sets the operator's output to a constant.
 func (im *importer) fold(o *operator, a *attributes, f folding) error {
 	var in []*wire.Array
-	total := 0
 	for i := range o.Inputs {
 		in = append(in, im.input(o, i).known())
-		if c := in[i]; c != nil {
-			total += c.Len()
-		}
 	}
 	c, err := f(im, o, a, in)
 	if err != nil {
@@ -104,7 +100,7 @@ func foldArithmetic(im *importer, o *operator, a *attributes, in []*wire.Array) 
 		return nil, err
 	}
 	n := nn.Size(shape)
-	if n > 4*(x.Len()+y.Len()) {
+	if n > im.budget {
 		return nil, fmt.Errorf("constants of shapes %v and %v give %d elements, which is not supported", x.Shape, y.Shape, n)
 	}
 	r := &wire.Array{Shape: shape, Type: wire.Float32, F32: make([]float32, n)}
@@ -293,6 +289,9 @@ func foldConcat(im *importer, o *operator, a *attributes, in []*wire.Array) (*wi
 			}
 		}
 		r.Shape[axis] += c.Shape[axis]
+	}
+	if nn.Size(r.Shape) > im.budget {
+		return nil, errors.New("computes more constants than the file has")
 	}
 	for outer := range nn.Size(first.Shape[:axis]) {
 		for _, c := range in {

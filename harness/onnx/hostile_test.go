@@ -3,6 +3,7 @@ package onnx
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -333,6 +334,17 @@ func refusals() []refusal {
 				rawNodeBytes("square", "Mul", []string{"s", "s"}, []string{"q"}))
 			b.nodes[3] = rawNodeBytes("second", "Resize", []string{"c", "", "", "q"}, []string{"y"})
 		}, []string{`"second"`, "Resize", "Mul"}},
+		{"constants without end", func(b *builder) {
+			last := "w"
+			b.tensors[0] = rawTensorBytes("w", uint64(wire.Float32), make([]byte, 4*2*9), 2, 1, 3, 3)
+			for i := range 200 { // 18 numbers become 18·2²⁰⁰
+				next := fmt.Sprint("w", i)
+				b.nodes = append([][]byte{rawNodeBytes(next, "Concat", []string{last, last}, []string{next}, intAttr("axis", 0))}, b.nodes...)
+				last = next
+			}
+			slices.Reverse(b.nodes[:200])
+			b.nodes[200] = rawNodeBytes("conv", "Conv", []string{"x", last}, []string{"c"})
+		}, []string{"Concat", "more constants"}},
 		{"chain of resizes", func(b *builder) {
 			last := "c"
 			b.nodes = b.nodes[:1]

@@ -105,9 +105,10 @@ type importer struct {
 	unit    int
 	assumed bool // a decision holds only for multiples of unit
 	values  map[string]*value
-	images  []*value        // every image that a node computes, in order
-	used    map[string]bool // constants that the nodes need
-	extra   []*nn.Tensor    // constants that are no initialisers
+	sized   map[[3]form]*value // the first image of a batch, height and width
+	budget  int                // elements that computed values may still have
+	used    map[string]bool    // constants that the nodes need
+	extra   []*nn.Tensor       // constants that are no initialisers
 	nodes   []*nn.Node
 
 	valueNames, nodeNames map[string]bool // taken
@@ -139,8 +140,12 @@ func (im *importer) run() (*nn.Graph, error) {
 	}
 	v := &value{image: im.in.Name, dims: dims, view: view}
 	im.values[im.in.Name] = v
-	im.images = append(im.images, v)
+	im.sizedAs(v)
 	im.valueNames[im.in.Name] = true
+	im.budget = maxFolded
+	for _, c := range im.constants {
+		im.budget += 4 * c.Len()
+	}
 	for _, t := range im.Tensors {
 		im.values[t.Name] = &value{array: im.constants[t.Name], constant: t.Name}
 		im.valueNames[t.Name] = true
@@ -392,9 +397,23 @@ func (im *importer) append(name, op string, inputs []string, attrs nn.Attrs, out
 	}
 	im.nodes = append(im.nodes, &nn.Node{Name: name, Op: op, Inputs: inputs, Outputs: []string{out}, Attrs: attrs})
 	v := &value{image: out, dims: dims}
-	im.images = append(im.images, v)
+	im.sizedAs(v)
 	return v
 }
+
+// sizedAs remembers an image for others that are to have its size.
+func (im *importer) sizedAs(v *value) {
+	if im.sized == nil {
+		im.sized = map[[3]form]*value{}
+	}
+	if size := [3]form{v.dims[0], v.dims[2], v.dims[3]}; im.sized[size] == nil {
+		im.sized[size] = &value{image: v.image, dims: v.dims}
+	}
+}
+
+// maxFolded bounds the elements of all values that are computed on import, beside
+// what the file's own constants justify.
+const maxFolded = 1 << 16
 
 func inRange(dims []form) error {
 	for i, d := range dims {
@@ -407,6 +426,13 @@ func inRange(dims []form) error {
 
 // set gives the operator's output a value without a node.
 func (im *importer) set(o *operator, v *value) error {
+	im.budget -= len(v.forms)
+	if v.array != nil && im.constants[v.constant] == nil {
+		im.budget -= v.array.Len()
+	}
+	if im.budget < 0 {
+		return errors.New("computes more constants than the file has")
+	}
 	im.values[o.Outputs[0]] = v
 	return nil
 }

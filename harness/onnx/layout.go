@@ -46,9 +46,9 @@ func (im *importer) argMax(o *operator, a *attributes) error {
 	if err != nil {
 		return err
 	}
-	d, err := x.axis(lookup(a, "axis", int64(0)))
+	d, err := a.axis(x, 0)
 	if err != nil {
-		return fmt.Errorf("attribute \"axis\": %w", err)
+		return err
 	}
 	keep := a.int("keepdims", 1, 0, 1)
 	attrs := nn.Attrs{"axis": int64(d), "keepdims": int64(1)}
@@ -506,9 +506,9 @@ func (im *importer) split(o *operator, a *attributes) error {
 	if err != nil {
 		return err
 	}
-	d, err := x.axis(lookup(a, "axis", int64(0)))
+	d, err := a.axis(x, 0)
 	if err != nil {
-		return fmt.Errorf("attribute \"axis\": %w", err)
+		return err
 	}
 	total, ok := x.dims[d].integer()
 	if !ok {
@@ -575,9 +575,9 @@ func (im *importer) concat(o *operator, a *attributes) error {
 		if err != nil {
 			return err
 		}
-		axis, err := v.axis(lookup(a, "axis", int64(0)))
+		axis, err := a.axis(v, 0)
 		if err != nil {
-			return fmt.Errorf("attribute \"axis\": %w", err)
+			return err
 		}
 		if axis != 1 {
 			return fmt.Errorf("attribute \"axis\" = %d is not supported; joining channels (1) is", lookup(a, "axis", int64(0)))
@@ -853,37 +853,18 @@ func (im *importer) reshapeImage(o *operator, x *value, want []form) error {
 		if !is(want[3], x.dims[3]) || want[2] != open && want[2].scale(float64(k)) != x.dims[2].scale(float64(c)) {
 			break
 		}
-		v, err := im.blocks4(o, x, k)
+		dims, err := blockDims(x, k)
 		if err != nil {
 			return err
 		}
 		im.decided(want...)
-		return im.set(o, v)
+		if k == c {
+			return im.set(o, x.as(nil))
+		}
+		shape := im.same(im.input(o, 1), o, "shape", 0, int64(k), -1, 0)
+		return im.emit(o, "Reshape", []string{x.image, shape}, nil, dims)
 	}
 	return fmt.Errorf("reshaping an image of %v to %v is not supported", x.dims, want)
-}
-
-// blocks4 is blocks as the operator's own output, with the file's constant where
-// that says the same.
-func (im *importer) blocks4(o *operator, x *value, k int) (*value, error) {
-	v, err := im.blocks(o, x, k)
-	if err != nil || v == x {
-		w := *x
-		w.view = nil
-		return &w, err
-	}
-	n := im.nodes[len(im.nodes)-1]
-	n.Inputs[1] = im.same(im.input(o, 1), o, "shape", 0, int64(k), -1, 0)
-	delete(im.nodeNames, n.Name)
-	if n.Name = o.Name; n.Name == "" {
-		n.Name = im.fresh(im.nodeNames, o.Outputs[0])
-	}
-	delete(im.valueNames, v.image)
-	n.Outputs[0] = o.Outputs[0]
-	w := *v
-	w.image = o.Outputs[0]
-	im.images[len(im.images)-1] = &w
-	return &w, nil
 }
 
 // reviewed is the view after a Reshape that only inserts or removes dimensions

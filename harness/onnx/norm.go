@@ -138,10 +138,20 @@ func (im *importer) groupNormalization(o *operator, a *attributes, x *value) err
 // blocks reshapes an image to k channels: channels that become one lie one
 // below the other.
 func (im *importer) blocks(o *operator, x *value, k int) (*value, error) {
-	c, _ := x.dims[1].integer()
-	if c == k {
-		return x, nil
+	dims, err := blockDims(x, k)
+	if err != nil || slices.Equal(dims, x.dims) {
+		return x, err
 	}
+	name, err := im.node(o, "Reshape", []string{x.image, im.ints(o, "shape", 0, int64(k), -1, 0)}, nil, dims)
+	if err != nil {
+		return nil, err
+	}
+	return &value{image: name, dims: dims}, nil
+}
+
+// blockDims are the dimensions of an image that is reshaped to k channels.
+func blockDims(x *value, k int) ([]form, error) {
+	c, _ := x.dims[1].integer()
 	dims := slices.Clone(x.dims)
 	dims[1] = constant(k)
 	h, err := floorDiv(x.dims[2].scale(float64(c)), k)
@@ -151,9 +161,5 @@ func (im *importer) blocks(o *operator, x *value, k int) (*value, error) {
 	if dims[2] = h; h.scale(float64(k)) != x.dims[2].scale(float64(c)) {
 		return nil, fmt.Errorf("an image of %d channels and height %v does not divide into %d channels", c, x.dims[2], k)
 	}
-	name, err := im.node(o, "Reshape", []string{x.image, im.ints(o, "shape", 0, int64(k), -1, 0)}, nil, dims)
-	if err != nil {
-		return nil, err
-	}
-	return &value{image: name, dims: dims}, nil
+	return dims, nil
 }

@@ -148,13 +148,7 @@ func (im *importer) number(o *operator, i int) (*value, error) {
 // materialized gives an image of one pixel the size that it stands for, that of
 // another image: it is added to that image's zeros.
 func (im *importer) materialized(o *operator, v *value) (*value, error) {
-	var like *value
-	for _, w := range im.images {
-		if !w.spread && w.view == nil && !w.integer && w.dims[0] == v.dims[0] && w.dims[2] == v.dims[2] && w.dims[3] == v.dims[3] {
-			like = w
-			break
-		}
-	}
+	like := im.sized[[3]form{v.dims[0], v.dims[2], v.dims[3]}]
 	if like == nil {
 		return nil, fmt.Errorf("enlarging one pixel to %v×%v is not supported: no image has that size", v.dims[2], v.dims[3])
 	}

@@ -82,7 +82,7 @@ func (d *description) segmenter(g *nn.Graph, info onnx.Info, o LoadOptions) (*Se
 	if len(names) == len(m.Classes) {
 		m.Classes = names
 	}
-	_, ours := info.Metadata["refocus.classes"]
+	_, ours := info.Metadata["refocus.classes"] // of a refocus that did not write how
 	why := ""
 	switch {
 	case o.Preparation != "":

@@ -126,7 +126,7 @@ func (s *Study) checkFields(c *checker) {
 	c.positive(at("training", "adam", "epsilon"), t.Adam.Epsilon, 1)
 	c.integer(at("training", "initialisations"), t.Initialisations, 1, maxModels)
 	c.oneOf(at("training", "pretrain_sharing"), t.PretrainSharing, ShareNone, ShareSeed)
-	c.oneOf(at("training", "precision"), t.Precision, backend.Float32, backend.Mixed, backend.Float64)
+	c.oneOf(at("training", "precision"), t.Precision, backend.Precisions...)
 	c.oneOf(at("training", "precision_fallback"), t.PrecisionFallback, "", backend.Float32)
 	c.integer(at("training", "power_cap_watts"), t.PowerCapWatts, 0, 10_000)
 

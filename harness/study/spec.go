@@ -79,8 +79,8 @@ type Training struct {
 	Initialisations int `json:"initialisations"`
 	// PretrainSharing is ShareNone [paper] or ShareSeed.
 	PretrainSharing string `json:"pretrain_sharing"`
-	// Precision is backend.Float32, backend.Mixed (noise and structure series
-	// [paper]) or backend.Float64.
+	// Precision is one of backend.Precisions: backend.Float32, in the noise and
+	// structure series backend.Mixed [paper].
 	Precision string `json:"precision"`
 	// PrecisionFallback is backend.Float32 where a run may go on in float32 if the
 	// backend lacks Precision, and empty where it must be refused. [choice]

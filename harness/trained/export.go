@@ -28,8 +28,9 @@ type ExportOptions struct {
 }
 
 // Export writes the model to path, certified with images of its target's
-// validation set and the backend's predictions of them, and returns the files.
-func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o ExportOptions) ([]string, error) {
+// validation set and the backend's predictions of them, and returns what
+// was written.
+func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o ExportOptions) ([]export.Written, error) {
 	e, err := m.Describe()
 	if err != nil {
 		return nil, err

@@ -283,6 +283,19 @@ type softmax[T float] struct {
 	axis int
 }
 
+// exponentials returns the largest element of a line and the sum of exponentials
+// of the differences from it.
+func exponentials[T float](x []T, stride, n int) (m T, sum float64) {
+	m = x[0]
+	for i := 1; i < n; i++ {
+		m = max(m, x[i*stride])
+	}
+	for i := range n {
+		sum += pmath.Exp(float64(x[i*stride]) - float64(m))
+	}
+	return m, sum
+}
+
 type logSoftmax[T float] struct{ softmax[T] }
 
 func newLogSoftmax[T float](e *Engine[T], s *step[T]) (operator[T], error) {
@@ -296,14 +309,7 @@ func newLogSoftmax[T float](e *Engine[T], s *step[T]) (operator[T], error) {
 func (s *logSoftmax[T]) forward(e *Engine[T]) {
 	s.lines(e, func(at, stride, n int) {
 		x, y := s.x.data[at:], s.y.data[at:]
-		m := x[0]
-		for i := 1; i < n; i++ {
-			m = max(m, x[i*stride])
-		}
-		var sum float64
-		for i := range n {
-			sum += pmath.Exp(float64(x[i*stride]) - float64(m))
-		}
+		m, sum := exponentials(x, stride, n)
 		l := pmath.Log(sum)
 		for i := range n {
 			y[i*stride] = T(float64(x[i*stride]) - float64(m) - l)
@@ -375,14 +381,7 @@ func (s *softmax[T]) lines(e *Engine[T], f func(at, stride, n int)) {
 func (s *softmax[T]) forward(e *Engine[T]) {
 	s.lines(e, func(at, stride, n int) {
 		x, y := s.x.data[at:], s.y.data[at:]
-		m := x[0]
-		for i := 1; i < n; i++ {
-			m = max(m, x[i*stride])
-		}
-		var sum float64
-		for i := range n {
-			sum += pmath.Exp(float64(x[i*stride]) - float64(m))
-		}
+		m, sum := exponentials(x, stride, n)
 		for i := range n {
 			y[i*stride] = T(pmath.Exp(float64(x[i*stride])-float64(m)) / sum)
 		}
