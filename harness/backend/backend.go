@@ -25,7 +25,15 @@ const (
 	Float32 = "float32" // the default
 	Float64 = "float64" // an oracle: slow, obviously right
 	Mixed   = "mixed"   // half-precision compute, float32 accumulation and master weights, dynamic loss scaling
+	// TF32 and BFloat16 round the operands of convolutions to 10 and 7 bits of
+	// mantissa, with float32's exponents, and add up in float32. BFloat16 may keep
+	// what lies between convolutions in so few bits, too. Weights are float32.
+	TF32     = "tf32"
+	BFloat16 = "bfloat16"
 )
+
+// Precisions are all that there are.
+var Precisions = []string{Float32, TF32, BFloat16, Mixed, Float64}
 
 // Losses. The graph's last operator is a Softmax over two or more channels.
 const (
@@ -213,9 +221,12 @@ type Step struct {
 
 // EvaluateRequest names the samples to evaluate; no indices means all.
 type EvaluateRequest struct {
-	Dataset   string
-	Indices   []int
-	BatchSize int // 0: the backend's choice; never changes the result
+	Dataset string
+	Indices []int
+	// BatchSize is how many images go through the network at once; 0 is the
+	// backend's choice. It does not change the result of a backend that claims
+	// DeterminismThreads or more; of others, as little as rounding does.
+	BatchSize int
 }
 
 // Evaluation holds one entry per requested sample.

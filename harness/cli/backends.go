@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/spf13/cobra"
@@ -21,14 +22,17 @@ import (
 type backendFlags struct {
 	name          string
 	allowUnlocked bool
+	startTimeout  time.Duration
 }
 
 func (b *backendFlags) register(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&b.name, "backend", "cpu", "name of the backend plugin, or path of its executable")
-	b.registerTrust(cmd)
+	b.registerStart(cmd)
 }
 
-func (b *backendFlags) registerTrust(cmd *cobra.Command) {
+// registerStart defines the flags with which a backend is started.
+func (b *backendFlags) registerStart(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&b.startTimeout, "start-timeout", time.Minute, "how long a backend may take to start")
 	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+host.LockName+" does not pin, or pins differently")
 }
 
@@ -37,7 +41,7 @@ func (b *backendFlags) plugins(out *console.Printer) host.Plugins {
 	return host.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
-		Spec: plugin.Spec{Logger: hclog.New(&hclog.LoggerOptions{
+		Spec: plugin.Spec{StartTimeout: b.startTimeout, Logger: hclog.New(&hclog.LoggerOptions{
 			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
 		})},
 	}
@@ -96,8 +100,8 @@ func backendsCommand() *cobra.Command {
 		Use:   "backends",
 		Short: "List, describe, test and pin backend plugins",
 		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
-beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH and in the user's
-data folder. An executable other than the built-in cpu backend is started only
+beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH, in the user's data
+folder and in $PATH. An executable other than the built-in cpu backend is started only
 if ` + host.LockName + ` pins it ('refocus backends lock NAME'), or with
 --allow-unlocked. The lock file is the nearest one upwards from the current
 directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
@@ -133,23 +137,36 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 			trust, _, _ := p.Trust(f) // describe has acted on a refusal
 			return host.PrintInfo(w, f, trust, d)
 		})
-	b.registerTrust(info)
+	b.registerStart(info)
+	var suite backendtest.Options
 	verify, b := sub("verify NAME", "Run a backend through the conformance suite", name,
 		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
 			c, err := b.launch(ctx, out)
 			if err != nil {
 				return err
 			}
-			defer c.Close()
-			r := backendtest.Run(ctx, c, backendtest.Options{Observe: func(x backendtest.Result) { fmt.Fprintln(w, x) }})
+			defer func() { c.Close() }()
+			suite.Observe = func(x backendtest.Result) { fmt.Fprintln(w, x) }
+			suite.Restart = func(ctx context.Context) (backend.Backend, error) {
+				again, err := b.launch(ctx, out)
+				if err != nil {
+					return nil, err
+				}
+				c.Close()
+				c = again
+				return c, nil
+			}
+			r := backendtest.Run(ctx, c, suite)
 			fmt.Fprintln(w, r.Verdict())
 			if !r.OK() {
 				return &failure{silent: true}
 			}
 			return ctx.Err()
 		})
-	b.registerTrust(verify)
-	sub("lock NAME", "Pin a backend's executable as it is now", name,
+	b.registerStart(verify)
+	verify.Flags().StringVar(&suite.Device, "device", "", "the device to verify (default: the backend's first)")
+	verify.Flags().StringVar(&suite.Only, "only", "", `run only the checks whose names begin so, such as "network/tf32"`)
+	lock, b := sub("lock NAME", "Pin a backend's executable as it is now", name,
 		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
 			pin, err := b.plugins(out).Lock(ctx, b.name)
 			if err != nil {
@@ -158,5 +175,6 @@ directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.
 			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, host.LockPath())
 			return nil
 		})
+	b.registerStart(lock)
 	return cmd
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,7 +91,7 @@ operations each) and the fused multiply-add peak of the same cores in the same r
 	intFlag(cmd, &m.Size, "size", 16, 64, "height and width of the images, a multiple of 16")
 	intFlag(cmd, &m.Batch, "batch", 1, 16, "images per step")
 	intFlag(cmd, &m.Threads, "threads", 0, 0, "threads (default: all cores)")
-	f.StringVar(&m.Precision, "precision", backend.Float32, `"float32", "mixed" or "float64", as far as the backend has it`)
+	f.StringVar(&m.Precision, "precision", backend.Float32, strings.Join(backend.Precisions, ", ")+": as far as the backend has it")
 	floatFlag(cmd, &seconds, "seconds", 0, 5, "how long to measure")
 	if mode == bench.Train {
 		choiceFlag(cmd, &m.Freeze, "freeze", "", `"encoder" or "decoder": a part that is not trained`, nn.Encoder, nn.Decoder)

@@ -34,6 +34,9 @@ func (im *importer) padded(w [2]window, auto string, x []form, attrs nn.Attrs) (
 		return w, nil
 	}
 	for i := range w {
+		if w[i].extent() == 1 { // never padded
+			continue
+		}
 		// the output has ⌈in/stride⌉ elements
 		in := x[2+i]
 		q, err := floorDiv(in.add(constant(w[i].stride-1)), w[i].stride)

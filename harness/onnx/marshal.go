@@ -32,6 +32,11 @@ type MarshalOptions struct {
 	OutputDoc       string
 	Metadata        map[string]string // written in the order of the keys
 
+	// SamePadding writes 1×1 convolutions with strides as auto_pad SAME_UPPER, which
+	// for their kernels is no padding at any size. OpenCV 4.8 to 4.14 infer shapes
+	// with a height and a width of nothing; by that formula, and not by the one for
+	// explicit padding, both branches of a residual unit then have the same size.
+	SamePadding bool
 	// HalfWeights stores convolution weights as float16, each with a Cast to
 	// float32 before its use: half the size, float32 arithmetic. ONNX Runtime
 	// and this package read such files; OpenCV 4.6 does not.
@@ -106,6 +111,9 @@ func graphBytes(g *nn.Graph, o MarshalOptions) ([]byte, error) {
 		}
 	}
 	for _, n := range g.Nodes {
+		if o.SamePadding && picks(n) {
+			n = samePadded(n)
+		}
 		b, err := nodeBytes(n)
 		if err != nil {
 			return nil, fmt.Errorf("node %q (%s): %w", n.Name, n.Op, err)
@@ -130,6 +138,23 @@ func graphBytes(g *nn.Graph, o MarshalOptions) ([]byte, error) {
 	m.bytes(11, valueBytes(g.Input, o.InputDoc))
 	m.bytes(12, valueBytes(g.Output, o.OutputDoc))
 	return m.b, nil
+}
+
+// picks reports whether a node is a convolution that takes single pixels at
+// distances of its strides.
+func picks(n *nn.Node) bool {
+	one := func(x int) bool { return x == 1 }
+	return n.Op == "Conv" && !slices.ContainsFunc(n.Attrs.Ints("kernel_shape", 0, 0), func(x int) bool { return x != 1 }) &&
+		!slices.ContainsFunc(n.Attrs.Ints("pads", 0, 0, 0, 0), func(x int) bool { return x != 0 }) &&
+		!slices.ContainsFunc(n.Attrs.Ints("strides", 1, 1), one)
+}
+
+func samePadded(n *nn.Node) *nn.Node {
+	c := *n
+	c.Attrs = maps.Clone(n.Attrs)
+	delete(c.Attrs, "pads")
+	c.Attrs["auto_pad"] = "SAME_UPPER"
+	return &c
 }
 
 func nodeBytes(n *nn.Node) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -205,5 +206,32 @@ func TestOperatorSemantics(t *testing.T) {
 				t.Errorf("the CPU backend differs by %g", d)
 			}
 		})
+	}
+}
+
+// A 1×1 convolution with strides is the same with SAME padding, at every size, and
+// is read back as it was.
+func TestSamePadding(t *testing.T) {
+	g := &nn.Graph{Name: "pick", Input: nn.Value{Name: "x", Shape: []int{0, 2, 0, 0}}, Output: nn.Value{Name: "y", Shape: []int{0, 3, 0, 0}},
+		Nodes: []*nn.Node{{Name: "y", Op: "Conv", Inputs: []string{"x", "w"}, Outputs: []string{"y"},
+			Attrs: nn.Attrs{"kernel_shape": []int64{1, 1}, "strides": []int64{2, 3}, "pads": []int64{0, 0, 0, 0}}}},
+		Tensors: []*nn.Tensor{{Name: "w", Shape: []int{3, 2, 1, 1}, Data: make([]float32, 6), Role: nn.Parameter}}}
+	plain, err := onnx.Marshal(g, onnx.MarshalOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, err := onnx.Marshal(g, onnx.MarshalOptions{SamePadding: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(same, []byte("SAME_UPPER")) || bytes.Contains(plain, []byte("auto_pad")) {
+		t.Error("the padding is not written as asked")
+	}
+	h, err := onnx.Unmarshal(same)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(g, h) {
+		t.Errorf("read back as %+v, multiple %d", h.Nodes[0], h.Multiple)
 	}
 }

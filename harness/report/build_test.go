@@ -216,7 +216,7 @@ func synthetic(t *testing.T, name, profile string) Input {
 		Environment: []Fact{{"backend", "made up <1>"}},
 		Failures:    []string{"run x: a reason"},
 		Sheets:      []Picture{{"predictions", "Two images", []byte("\x89PNG")}},
-		Exported:    "best.onnx",
+		Exported:    []Exported{{Name: "best.onnx", Certificate: "certified"}},
 	}
 	p := in.Plan
 	run := func(r *study.Run) *store.History {

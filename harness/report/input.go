@@ -28,9 +28,12 @@ type Input struct {
 	// Particles are the radii of the simulated particles in Å by domain, for the
 	// histograms of a structure series.
 	Particles map[string][]float64
-	// Exported is the path of the exported model, relative to the report; ""
-	// where there is none.
-	Exported string
+	// Exported are the files of the exported model, none where there is no model;
+	// the heights and widths that they take are multiples of Multiple, and Dice says
+	// how well the model does.
+	Exported []Exported
+	Multiple int
+	Dice     string
 	// Browser is a page that runs the exported model on dropped images, relative
 	// to the report; "" where there is none.
 	Browser string
@@ -38,6 +41,13 @@ type Input struct {
 
 // Fact is a named line of text.
 type Fact struct{ Name, Text string }
+
+// Exported is a file of the exported model.
+type Exported struct {
+	Name         string // relative to the report
+	Standardizes bool   // it takes images as they were recorded
+	Certificate  string // what ran it, in a line
+}
 
 // Picture is a PNG with a caption. Name is that of its file, without extension;
 // "" for a number.

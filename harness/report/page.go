@@ -15,6 +15,9 @@ import (
 )
 
 // page renders index.html.
+// recipes is where the few lines for every program are.
+const recipes = "https://github.com/refocus-em/refocus/blob/main/harness/onnx/README.md#recipes"
+
 func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest string) ([]byte, error) {
 	type sheet struct {
 		Caption string
@@ -40,7 +43,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Title": s.Title, "Name": s.Name, "Profile": s.ProfileName(),
 		"Done": len(in.Models), "Models": in.Plan.Models(),
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
-		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Browser": in.Browser,
+		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Multiple": in.Multiple, "Dice": in.Dice, "Recipes": recipes, "Browser": in.Browser,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
 		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Kind == study.Transfer && s.Training.Initialisations == 1, "First": first,
 		"Draws": stats.Draws, "Notebook": in.notebook(),

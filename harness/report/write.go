@@ -44,7 +44,7 @@ func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, err
 	if err := files.Mkdir(dir); err != nil {
 		return nil, err
 	}
-	m, err := trained.Best(r.Store, r.Nodes)
+	m, err := trained.Best(r.Store, r.Nodes, "")
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, err
 		return nil, errors.Join(fmt.Errorf("writing the report: %w", err), exportErr)
 	}
 	if m != nil && exportErr == nil {
-		sum.Model, sum.Best = filepath.Join(dir, in.Exported), m
+		sum.Model, sum.Best = filepath.Join(dir, in.Exported[0].Name), m
 	}
 	return sum, exportErr
 }
@@ -83,12 +83,16 @@ func (in *Input) show(ctx context.Context, r *reproduce.Resolved, m *trained.Mod
 	}
 	in.Sheets = append(in.Sheets, picture)
 	const model, page = "best.onnx", "try.html"
-	if _, err := m.Export(ctx, b, filepath.Join(dir, model), trained.ExportOptions{}); err != nil {
+	written, err := m.Export(ctx, b, filepath.Join(dir, model), trained.ExportOptions{})
+	if err != nil {
 		exportErr = fmt.Errorf("exporting the best model: %w", err)
 		in.Failures = append(in.Failures, exportErr.Error())
 		return exportErr, nil
 	}
-	in.Exported = model
+	for _, w := range written {
+		in.Exported = append(in.Exported, Exported{Name: filepath.Base(w.Path), Standardizes: w.Certificate.Standardizes, Certificate: w.Certificate.Summary()})
+	}
+	in.Multiple, in.Dice = written[0].Certificate.Multiple, m.Dice()
 	if o.Browser {
 		in.Browser = page
 		if err := m.BrowserPage(filepath.Join(dir, model), filepath.Join(dir, page)); err != nil {

@@ -130,7 +130,7 @@ func TestErrors(t *testing.T) {
 		{"label blur of no crystal", "", "[label_blur]\nbcc_fe = 1\n", []string{`s.toml:14: label_blur.bcc_fe: unknown crystal; nearest: bcc_Fe`}},
 		{"inline table", "", "[training]\nadam = { beta_1 = 0.9, beta2 = 1.0 }\n",
 			[]string{`s.toml:14: training.adam.beta_1: unknown key; nearest valid key: beta1`, `s.toml:14: training.adam.beta2: must be at least 0 and less than 1, but is 1`}},
-		{"precision", "", "[training]\nprecision = \"float16\"\n", []string{`s.toml:14: training.precision: is "float16"; valid: "float32", "mixed", "float64"`}},
+		{"precision", "", "[training]\nprecision = \"float16\"\n", []string{`s.toml:14: training.precision: is "float16"; valid: "float32", "tf32", "bfloat16", "mixed", "float64"`}},
 		{"fallback", "", "[training]\nprecision_fallback = \"mixed\"\n", []string{`s.toml:14: training.precision_fallback: is "mixed"; valid: "", "float32"`}},
 		{"power", "", "[training]\npower_cap_watts = -5\n", []string{`s.toml:14: training.power_cap_watts: must be at least 0, but is -5`}},
 		{"loss", "", "[training]\nloss = \"crossentropy\"\n", []string{`s.toml:14: training.loss: is "crossentropy"; valid: "cross-entropy-on-probabilities", "cross-entropy"`}},
@@ -337,7 +337,7 @@ domain.a.train_images = 16
 		t.Fatalf("%d domains, %d models", len(p.Domains), p.Models())
 	}
 	a, b := p.Domains[0].Own, p.Domains[1].Own
-	if a.Images != filepath.Join(dir, "sub", "a.npy") || b.Labels != "/data/b-labels.npy" || b.ValidationFraction != 0.2 || a.ValidationFraction != 0 {
+	if a.Images[0] != filepath.Join(dir, "sub", "a.npy") || b.Labels[0] != "/data/b-labels.npy" || b.ValidationFraction != 0.2 || a.ValidationFraction != 0 {
 		t.Errorf("own data %+v and %+v", a, b)
 	}
 	if r := p.Runs[1]; r.Source.Key != "a" || r.Target.Key != "b" || r.ID != "transfer_a_b_lr1e-3_1e-4_n4_none_s0" {

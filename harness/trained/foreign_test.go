@@ -154,7 +154,7 @@ frozen = [%q]
 		if err != nil || len(failures) > 0 {
 			t.Fatal(err, failures)
 		}
-		m, err := Best(st, r.Nodes)
+		m, err := Best(st, r.Nodes, "")
 		if err != nil {
 			t.Fatal(err)
 		}

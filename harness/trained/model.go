@@ -83,11 +83,12 @@ func Find(st *store.Store, prefix string) (*Model, error) {
 
 // Best opens the model with the lowest validation loss on its target among those
 // of the nodes that are finished, pretrainings left aside; nil where there is none.
-func Best(st *store.Store, nodes []*reproduce.Node) (*Model, error) {
+// A target, if it is not empty, is the one domain that is looked at.
+func Best(st *store.Store, nodes []*reproduce.Node, target string) (*Model, error) {
 	var digest string
 	lowest := math.Inf(1)
 	for _, n := range nodes {
-		if n.Spec.Stage == study.PretrainRun || !st.HasRun(n.Digest) {
+		if n.Spec.Stage == study.PretrainRun || target != "" && n.Spec.Target != target || !st.HasRun(n.Digest) {
 			continue
 		}
 		h, err := st.History(n.Digest)
@@ -114,6 +115,20 @@ func (m *Model) Score() store.Score {
 	return m.History.Epochs[m.History.Best-1].Validation[m.Spec.Target]
 }
 
+// Dice names the Dice coefficient on every domain that the best epoch was validated
+// on, in the order of the study, the target's first.
+func (m *Model) Dice() string {
+	scores := m.History.Epochs[m.History.Best-1].Validation
+	text := func(domain string) string { return fmt.Sprintf("%.3f on %s", scores[domain].Dice, domain) }
+	all := []string{text(m.Spec.Target) + " (its target)"}
+	for _, d := range m.Spec.Validation {
+		if _, ok := scores[d.Name]; ok && d.Name != m.Spec.Target {
+			all = append(all, text(d.Name))
+		}
+	}
+	return "Dice coefficient " + strings.Join(all, ", ")
+}
+
 // Loss is the lowest validation loss on the target, above the minimum of the
 // study's loss.
 func (m *Model) Loss() float64 {
@@ -138,11 +153,11 @@ func (m *Model) validation(domain string) train.Set {
 }
 
 // session opens the graph, the model's own or one that computes the same, to be
-// asked something. A model trained in mixed precision has float32 weights and
-// answers in float32.
+// asked something. A model trained in a precision below float32 has float32 weights
+// and answers in float32.
 func (m *Model) session(ctx context.Context, b backend.Backend, g *nn.Graph) (backend.Session, error) {
 	precision := m.Spec.Backend.Precision
-	if precision == backend.Mixed {
+	if precision != backend.Float64 {
 		precision = backend.Float32
 	}
 	return b.Open(ctx, g, backend.Options{Precision: precision, Loss: m.Spec.Loss, Threads: runtime.NumCPU()})

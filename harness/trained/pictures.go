@@ -28,7 +28,7 @@ func Predictions(ctx context.Context, b backend.Backend, r *reproduce.Resolved, 
 	pixel := 0.0
 	for i := range r.Plan.Domains {
 		d := &r.Plan.Domains[i]
-		m, err := Best(r.Store, byTarget[d.Key])
+		m, err := Best(r.Store, byTarget[d.Key], "")
 		if err != nil {
 			return nil, err
 		}

@@ -68,7 +68,7 @@ func without(t *testing.T, dir string, do func()) {
 
 func best(t *testing.T, r *reproduce.Resolved) *Model {
 	t.Helper()
-	m, err := Best(r.Store, r.Nodes)
+	m, err := Best(r.Store, r.Nodes, "")
 	if err != nil || m == nil {
 		t.Fatal(m, err)
 	}
@@ -100,15 +100,15 @@ func testBest(t *testing.T, r *reproduce.Resolved) {
 		if n.Spec.Stage == "pretrain" {
 			continue
 		}
-		if m, err := Best(r.Store, []*reproduce.Node{n}); err != nil || m.Digest != n.Digest || m.Target().Name != n.Run.Target.Key {
+		if m, err := Best(r.Store, []*reproduce.Node{n}, ""); err != nil || m.Digest != n.Digest || m.Target().Name != n.Run.Target.Key {
 			t.Errorf("best of %s alone: %v, %v", n.Run.ID, m, err)
 		}
 	}
-	if m, err := Best(r.Store, r.Nodes[:1]); m != nil || err != nil {
+	if m, err := Best(r.Store, r.Nodes[:1], ""); m != nil || err != nil {
 		t.Errorf("best of a pretraining: %v, %v", m, err)
 	}
 	empty := tiny.Resolved(t, spec)
-	if m, err := Best(empty.Store, empty.Nodes); m != nil || err != nil {
+	if m, err := Best(empty.Store, empty.Nodes, ""); m != nil || err != nil {
 		t.Errorf("best of nothing: %v, %v", m, err)
 	}
 	if err := NoModel(empty); !strings.Contains(err.Error(), "tiny, profile base, backend cpu") || !strings.Contains(err.Error(), empty.Store.Root()) {
@@ -208,7 +208,7 @@ func testExport(t *testing.T, r *reproduce.Resolved) {
 	m := best(t, r)
 	path := filepath.Join(t.TempDir(), "model.onnx")
 	written, err := m.Export(t.Context(), cpu.New("test"), path, ExportOptions{})
-	if err != nil || !slices.Contains(written, path) {
+	if err != nil || len(written) != 2 || written[0].Path != path || !written[1].Certificate.Standardizes {
 		t.Fatal(written, err)
 	}
 	b, err := os.ReadFile(path)

@@ -332,7 +332,8 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// A backend that is lost ends the run, and every later check says so.
+// A backend that is lost is restarted for the next check. Without that every later
+// check says that there was none.
 func TestLost(t *testing.T) {
 	crash := &backend.CrashError{Plugin: "cpu", During: "Train"}
 	f := &faulty{Backend: cpu.New("test"), session: func(s backend.Session) backend.Session {
@@ -341,5 +342,20 @@ func TestLost(t *testing.T) {
 	r := Run(t.Context(), f, Options{Only: "sessions/"})
 	if n := len(r.Results); n != 3 || r.Count(Failed) != 2 || !strings.Contains(r.Results[2].Detail, "the backend was lost") {
 		t.Errorf("the suite says: %v", r.Results)
+	}
+	restarts := 0
+	r = Run(t.Context(), f, Options{Only: "sessions/", Restart: func(context.Context) (backend.Backend, error) {
+		restarts++
+		return cpu.New("test"), nil
+	}})
+	if restarts != 1 || r.Results[1].Outcome != Failed || r.Results[2].Outcome != Passed {
+		t.Errorf("after %d restarts the suite says: %v", restarts, r.Results)
+	}
+	r = Run(t.Context(), f, Options{Only: "sessions/", Restart: func(context.Context) (backend.Backend, error) {
+		restarts++
+		return nil, crash
+	}})
+	if restarts != 2 || r.Count(Failed) != 2 || !strings.Contains(r.Results[2].Detail, "the backend was lost") {
+		t.Errorf("after %d restarts the suite says: %v", restarts, r.Results)
 	}
 }

@@ -19,9 +19,9 @@ func (s *suite) all(ctx context.Context) {
 	for _, o := range operators {
 		s.run(ctx, "operator/"+o.name, func(c *check) { c.operator(o) })
 	}
-	for _, precision := range []string{backend.Float32, backend.Float64, backend.Mixed} {
+	for _, precision := range backend.Precisions {
 		for i, n := range networks {
-			if precision == backend.Float64 && i != 1 || precision == backend.Mixed && i != 3 {
+			if precision == backend.Float64 && i != 1 || tolerances[precision].whole && i != 3 {
 				continue // one is enough to see the precision
 			}
 			name := fmt.Sprintf("network/%s/width %d, %d×%d×%d", precision, n.width, n.batch, n.h, n.w)
@@ -33,7 +33,11 @@ func (s *suite) all(ctx context.Context) {
 	s.run(ctx, "train/adam and statistics", (*check).adam)
 	s.run(ctx, "train/frozen encoder", func(c *check) { c.frozen(nn.Encoder, nn.Decoder) })
 	s.run(ctx, "train/frozen decoder", func(c *check) { c.frozen(nn.Decoder, nn.Encoder) })
-	s.run(ctx, "train/mixed precision", (*check).mixed)
+	for _, precision := range backend.Precisions {
+		if tolerances[precision].whole {
+			s.run(ctx, "train/"+precision, func(c *check) { c.lowered(precision) })
+		}
+	}
 	s.run(ctx, "train/cancel", (*check).cancel)
 	s.run(ctx, "evaluate", (*check).evaluate)
 	s.run(ctx, "fixed batch", (*check).fixedBatch)

@@ -32,6 +32,22 @@ type reference struct {
 	values map[string]*array // parameters, statistics, constants
 
 	computed func(n *nn.Node, out *array) error // sees each node's output before the next node does
+	operand  func(float64) float64              // rounds the operands of convolutions, forwards and backwards; nil: not
+}
+
+// operands are the arrays that a convolution multiplies.
+func (r *reference) operands(in ...*array) []*array {
+	if r.operand == nil {
+		return in
+	}
+	out := make([]*array, len(in))
+	for i, a := range in {
+		out[i] = newArray(a.shape...)
+		for k, v := range a.data {
+			out[i].data[k] = r.operand(v)
+		}
+	}
+	return out
 }
 
 func newReference(g *nn.Graph, loss string) *reference {
@@ -88,9 +104,10 @@ func (r *reference) forward(images *array, training bool) (*pass, error) {
 		p.values[n.Outputs[0]] = out
 		switch n.Op {
 		case "Conv":
+			o := r.operands(in[0], in[1])
 			eachConv(n, in[0], in[1], out, func(wi, xi, step, yi, n int) {
 				for i := range n {
-					out.data[yi+i] += in[1].data[wi] * in[0].data[xi+i*step]
+					out.data[yi+i] += o[1].data[wi] * o[0].data[xi+i*step]
 				}
 			})
 			if len(in) > 2 {
@@ -203,10 +220,11 @@ func (r *reference) backward(p *pass) {
 		switch n.Op {
 		case "Conv":
 			dw := p.gradient(n.Inputs[1])
+			o := r.operands(in[0], in[1], dy)
 			eachConv(n, in[0], in[1], y, func(wi, xi, step, yi, n int) {
 				for i := range n {
-					dx.data[xi+i*step] += in[1].data[wi] * dy.data[yi+i]
-					dw.data[wi] += in[0].data[xi+i*step] * dy.data[yi+i]
+					dx.data[xi+i*step] += o[1].data[wi] * o[2].data[yi+i]
+					dw.data[wi] += o[0].data[xi+i*step] * o[2].data[yi+i]
 				}
 			})
 			if len(in) > 2 {

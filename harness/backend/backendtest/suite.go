@@ -20,6 +20,9 @@ type Options struct {
 	Only string
 	// Observe, if set, receives each result as it comes.
 	Observe func(Result)
+	// Restart, if set, is called after a check that lost the backend, by a crash or
+	// a hang, for another one to go on with.
+	Restart func(context.Context) (backend.Backend, error)
 }
 
 // Outcome of a check.
@@ -117,7 +120,8 @@ func Test(t *testing.T, b backend.Backend, o Options) {
 	}
 }
 
-// Run runs the suite. It ends early when ctx is done or the backend is lost.
+// Run runs the suite. When ctx is done, or the backend is lost and cannot be
+// restarted, the remaining checks fail unchecked.
 func Run(ctx context.Context, b backend.Backend, o Options) Report {
 	s := &suite{backend: b, options: o}
 	dir, err := os.MkdirTemp("", "refocus-conformance-")
@@ -195,6 +199,19 @@ func (c *check) unsupported(err error, what string) {
 	}
 }
 
+// restart replaces a backend that was lost.
+func (s *suite) restart(ctx context.Context) {
+	if s.options.Restart == nil {
+		return
+	}
+	b, err := s.options.Restart(ctx)
+	if err != nil {
+		s.options.Restart = nil // once is enough to wait for
+		return
+	}
+	s.backend, s.lost = b, nil
+}
+
 // run makes one check, closing its sessions afterwards.
 func (s *suite) run(ctx context.Context, name string, f func(c *check)) {
 	if name != "describe" && !strings.HasPrefix(name, s.options.Only) {
@@ -218,6 +235,9 @@ func (s *suite) run(ctx context.Context, name string, f func(c *check)) {
 				panic(p)
 			}
 		}()
+		if s.lost != nil && ctx.Err() == nil {
+			s.restart(ctx)
+		}
 		switch {
 		case s.lost != nil:
 			c.failf("not checked: the backend was lost")

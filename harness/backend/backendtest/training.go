@@ -113,19 +113,26 @@ func (c *check) frozen(frozen, free string) {
 	}
 }
 
-// mixed checks that training in mixed precision learns and keeps its scale.
-func (c *check) mixed() {
-	c.offered(backend.Mixed)
+// lowered checks that training in a precision below float32 learns, that weights
+// are nevertheless kept in float32, and that mixed precision keeps its scale.
+func (c *check) lowered(precision string) {
+	c.offered(precision)
 	g := unet(16)
 	d := c.dataset(7, 2, 1, 32, 32, 2)
-	s := c.session(g, backend.Options{Precision: backend.Mixed}, d)
+	s := c.session(g, backend.Options{Precision: precision}, d)
+	start := c.state(s)
+	for _, t := range g.Parameters() {
+		if got := start.data[t.Name]; !slices.EqualFunc(got, t.Data, func(a float64, b float32) bool { return a == float64(b) }) {
+			c.failf("%q is not kept in float32", t.Name)
+		}
+	}
 	losses := c.train(s, 3e-3, nil, slices.Repeat([]backend.Batch{consecutive(0, 2)}, 12)...)
 	if !(losses[11] < losses[0]) {
 		c.failf("twelve steps on one batch did not lower the loss: %v", losses)
 	}
 	raw, err := s.State(c.ctx)
 	c.must(err, "State")
-	if !bytes.Contains(raw, []byte(`"loss_scale"`)) || !bytes.Contains(raw, []byte(`"good_steps"`)) {
+	if precision == backend.Mixed && (!bytes.Contains(raw, []byte(`"loss_scale"`)) || !bytes.Contains(raw, []byte(`"good_steps"`))) {
 		c.failf("the state has no metadata loss_scale and good_steps")
 	}
 	c.detail = fmt.Sprintf("loss %.4f to %.4f", losses[0], losses[11])

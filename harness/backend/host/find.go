@@ -28,7 +28,8 @@ type Place struct{ Folder, What string }
 
 // Places are the folders in which plugins are looked for, in order: beside the
 // harness's executable, plugins/bin of the working folder and of the module it
-// lies in, $REFOCUS_PLUGIN_PATH, and the user's data folder.
+// lies in, $REFOCUS_PLUGIN_PATH, the user's data folder, and $PATH, where package
+// managers of other languages put executables.
 func Places() []Place {
 	var ps []Place
 	add := func(folder, what string) {
@@ -52,6 +53,9 @@ func Places() []Place {
 	}
 	if data := dataFolder(); data != "" {
 		add(filepath.Join(data, "refocus", "plugins"), "user data")
+	}
+	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
+		add(folder, "$PATH")
 	}
 	return ps
 }

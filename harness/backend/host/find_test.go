@@ -99,12 +99,13 @@ func TestPlaces(t *testing.T) {
 	t.Chdir(work)
 	t.Setenv("REFOCUS_PLUGIN_PATH", "/one"+string(os.PathListSeparator)+"/two")
 	t.Setenv("XDG_DATA_HOME", "/data")
+	t.Setenv("PATH", "/usr/bin"+string(os.PathListSeparator)+"/one")
 	t.Setenv("REFOCUS_LOCK", "")
 	var got []string
 	for _, p := range Places()[1:] {
 		got = append(got, strings.TrimPrefix(p.Folder, root))
 	}
-	want := []string{"/x/y/plugins/bin", "/plugins/bin", "/one", "/two", "/data/refocus/plugins"}
+	want := []string{"/x/y/plugins/bin", "/plugins/bin", "/one", "/two", "/data/refocus/plugins", "/usr/bin"}
 	if runtime.GOOS != "windows" && strings.Join(got, " ") != strings.Join(want, " ") {
 		t.Errorf("places %q, want %q", got, want)
 	}

@@ -133,7 +133,7 @@ type DescribeResponse struct {
 	Numerics      string                 `protobuf:"bytes,3,opt,name=numerics,proto3" json:"numerics,omitempty"`       // changes whenever the bits of a result may change
 	Determinism   string                 `protobuf:"bytes,4,opt,name=determinism,proto3" json:"determinism,omitempty"` // "none", "run", "threads", "machine"
 	Devices       []*Device              `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"`
-	Precisions    []string               `protobuf:"bytes,6,rep,name=precisions,proto3" json:"precisions,omitempty"` // "float32", "float64", "mixed"
+	Precisions    []string               `protobuf:"bytes,6,rep,name=precisions,proto3" json:"precisions,omitempty"` // "float32", "tf32", "bfloat16", "mixed", "float64"
 	Losses        []string               `protobuf:"bytes,7,rep,name=losses,proto3" json:"losses,omitempty"`         // "cross-entropy-on-probabilities", "cross-entropy"
 	Operators     []*Operator            `protobuf:"bytes,8,rep,name=operators,proto3" json:"operators,omitempty"`
 	Notes         []string               `protobuf:"bytes,9,rep,name=notes,proto3" json:"notes,omitempty"`

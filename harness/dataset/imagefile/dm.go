@@ -248,7 +248,7 @@ func (t *dmTag) describe(info []int64) (int64, error) {
 	}
 	n := int64(1)
 	arrays := 0
-	for ; len(info) > 0 && info[0] == 20; arrays++ {
+	for ; len(info) > 1 && info[0] == 20; arrays++ {
 		last := info[len(info)-1]
 		if last > math.MaxInt64/16/max(n, 1) {
 			return 0, errors.New("an array is too long")

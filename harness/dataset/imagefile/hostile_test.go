@@ -259,6 +259,7 @@ func FuzzTIFF(f *testing.F) { fuzz(f, ".tif") }
 func FuzzHDF5(f *testing.F) { fuzz(f, ".h5", ".emd") }
 func FuzzPNG(f *testing.F)  { fuzz(f, ".png") }
 func FuzzMRC(f *testing.F)  { fuzz(f, ".mrc") }
+func FuzzSER(f *testing.F)  { fuzz(f, ".ser") }
 func FuzzDM(f *testing.F)   { fuzz(f, ".dm3") }
 
 // fuzz starts from the corpus's files of a format. What the garbage collector does

@@ -117,6 +117,13 @@ func Open(path string) (*Stack, error) {
 
 func openFile(path string) (*Stack, error) {
 	name, member := SplitPath(path)
+	if strings.EqualFold(filepath.Ext(name), ".emi") {
+		ser, err := serOf(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+		name = ser
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
@@ -133,6 +140,9 @@ func openFile(path string) (*Stack, error) {
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if s.Format == "SER" {
+		s.info.companion(name)
 	}
 	s.file = f
 	s.name = func(int) string { return name }
@@ -174,6 +184,8 @@ func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
 		s, err = decodePNG(r, size)
 	case len(head) == 216 && string(head[208:212]) == "MAP ":
 		s, err = decodeMRC(r, size)
+	case starts(serMagic):
+		s, err = decodeSER(r, size)
 	case isDM(head):
 		return decodeDM(r, size, array)
 	default:

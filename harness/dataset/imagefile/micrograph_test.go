@@ -18,6 +18,7 @@ func TestMicrographs(t *testing.T) {
 		note    string
 	}{
 		{"own.dm3", 1, 96, 96, 721.884, 0.2, 0.2, "DigitalMicrograph calibration", ""},
+		{"own_1.ser", 1, 96, 96, 721.884, 0.2, 0.2, "SER header", ""},
 	} {
 		t.Run(tt.path, func(t *testing.T) {
 			s, err := Open("testdata/" + tt.path)

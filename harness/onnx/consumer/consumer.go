@@ -5,7 +5,8 @@
 // file. A consumer that is not installed is no error: it says what is missing,
 // and the caller records that. Node packages are looked for in
 // $REFOCUS_NODE_MODULES, then in ./node_modules; Python is $REFOCUS_PYTHON,
-// then /usr/bin/python3, then python3 on the path.
+// then that of $VIRTUAL_ENV or $CONDA_PREFIX, then python3 and python on the path,
+// then /usr/bin/python3: the first that has the modules.
 //
 // A script is called with two paths. It reads from the first
 //
@@ -38,6 +39,9 @@ import (
 //go:embed ort.mjs
 var ortScript string
 
+//go:embed ort.py
+var ortPythonScript string
+
 //go:embed opencv.mjs
 var opencvJSScript string
 
@@ -50,19 +54,25 @@ var checkerScript string
 // Consumer is an outside program that reads ONNX models.
 type Consumer struct {
 	Name     string
-	Install  string // how to get it
+	Install  string // the command that gets it
 	Predicts bool   // false: it only checks the file
 
+	ways []way // to run it, the first that is installed
+}
+
+// way is a script and the Node packages or Python modules that it needs.
+type way struct {
 	script  string
-	modules []string // Node packages or Python modules
+	modules []string
 }
 
 // The consumers.
 var (
-	ONNXRuntime = Consumer{"ONNX Runtime", "npm i onnxruntime-node --ignore-scripts, with ONNXRUNTIME_NODE_INSTALL=skip", true, ortScript, []string{"onnxruntime-node"}}
-	OpenCV      = Consumer{"OpenCV DNN", "Debian python3-opencv", true, opencvScript, []string{"cv2", "numpy"}}
-	OpenCVJS    = Consumer{"OpenCV DNN (JavaScript)", "npm i @opencvjs/web@4.13.0-release.1", true, opencvJSScript, []string{"@opencvjs/web"}}
-	Checker     = Consumer{"onnx checker", "Debian python3-onnx", false, checkerScript, []string{"onnx"}}
+	ONNXRuntime = Consumer{"ONNX Runtime", "pip install onnxruntime", true, []way{
+		{ortScript, []string{"onnxruntime-node"}}, {ortPythonScript, []string{"onnxruntime", "numpy"}}}}
+	OpenCV   = Consumer{"OpenCV DNN", "pip install opencv-python-headless", true, []way{{opencvScript, []string{"cv2", "numpy"}}}}
+	OpenCVJS = Consumer{"OpenCV DNN (JavaScript)", "npm i @opencvjs/web@4.13.0-release.1", true, []way{{opencvJSScript, []string{"@opencvjs/web"}}}}
+	Checker  = Consumer{"onnx checker", "pip install onnx", false, []way{{checkerScript, []string{"onnx"}}}}
 )
 
 // All lists the consumers.
@@ -88,7 +98,7 @@ var ErrMissing = errors.New("not installed")
 
 // Predict makes the runs in one process and returns the consumer's version.
 func (c Consumer) Predict(ctx context.Context, runs []Run) (version string, results []Result, err error) {
-	program, nodeModules, err := c.find(ctx)
+	found, err := c.find(ctx)
 	if err != nil {
 		return "", nil, err
 	}
@@ -97,14 +107,14 @@ func (c Consumer) Predict(ctx context.Context, runs []Run) (version string, resu
 		return "", nil, err
 	}
 	defer os.RemoveAll(dir)
-	version, results, err = c.predict(ctx, program, nodeModules, dir, runs)
+	version, results, err = c.predict(ctx, found, dir, runs)
 	if err != nil {
 		return "", nil, fmt.Errorf("running %s: %w", c.Name, err)
 	}
 	return version, results, nil
 }
 
-func (c Consumer) predict(ctx context.Context, program, nodeModules, dir string, runs []Run) (string, []Result, error) {
+func (c Consumer) predict(ctx context.Context, found place, dir string, runs []Run) (string, []Result, error) {
 	type job struct {
 		Model  string `json:"model"`
 		Input  string `json:"input"`
@@ -114,7 +124,7 @@ func (c Consumer) predict(ctx context.Context, program, nodeModules, dir string,
 	jobs := struct {
 		NodeModules string `json:"node_modules"`
 		Runs        []job  `json:"runs"`
-	}{NodeModules: nodeModules}
+	}{NodeModules: found.nodeModules}
 	for i, r := range runs {
 		model, err := filepath.Abs(r.Model)
 		if err != nil {
@@ -139,15 +149,15 @@ func (c Consumer) predict(ctx context.Context, program, nodeModules, dir string,
 		return "", nil, err
 	}
 	name := "script.py"
-	if nodeModules != "" {
+	if found.nodeModules != "" {
 		name = "script.mjs"
 	}
 	script := filepath.Join(dir, name)
-	if err := os.WriteFile(script, []byte(c.script), 0o600); err != nil {
+	if err := os.WriteFile(script, []byte(found.script), 0o600); err != nil {
 		return "", nil, err
 	}
 	var words bytes.Buffer
-	cmd := exec.CommandContext(ctx, program, script, in, out)
+	cmd := exec.CommandContext(ctx, found.program, script, in, out)
 	cmd.Stdout, cmd.Stderr = &words, &words
 	runErr := cmd.Run()
 	if b, err = os.ReadFile(out); err != nil {
@@ -205,40 +215,75 @@ func readOutput(path string, shape []int) Result {
 // Installed returns nil, or an error that wraps ErrMissing and says what to
 // install.
 func (c Consumer) Installed(ctx context.Context) error {
-	_, _, err := c.find(ctx)
+	_, err := c.find(ctx)
 	return err
 }
 
-// find returns the interpreter, and for Node the folder of the packages.
-func (c Consumer) find(ctx context.Context) (program, nodeModules string, err error) {
-	missing := func(what string) error {
-		return fmt.Errorf("%s: %s (%s): %w", c.Name, what, c.Install, ErrMissing)
+// Version asks an installed consumer for its version and says which program runs
+// it.
+func (c Consumer) Version(ctx context.Context) (version, program string, err error) {
+	found, err := c.find(ctx)
+	if err != nil {
+		return "", "", err
 	}
-	if strings.HasPrefix(c.script, "//") {
-		return c.findNode(missing)
+	version, _, err = c.Predict(ctx, nil)
+	if found.nodeModules != "" {
+		return version, found.nodeModules, err
 	}
-	code := ""
-	for _, m := range c.modules {
-		code += "import " + m + "\n"
-	}
-	for _, p := range []string{os.Getenv("REFOCUS_PYTHON"), "/usr/bin/python3", "python3"} {
-		if p == "" {
-			continue
-		}
-		if path, err := exec.LookPath(p); err == nil && exec.CommandContext(ctx, path, "-c", code).Run() == nil {
-			return path, "", nil
-		}
-	}
-	if ctx.Err() != nil {
-		return "", "", ctx.Err()
-	}
-	return "", "", missing("no python3 that can import " + strings.Join(c.modules, ", "))
+	return version, found.program, err
 }
 
-func (c Consumer) findNode(missing func(string) error) (program, nodeModules string, err error) {
+// place is where a consumer was found: the interpreter of a script, and for Node
+// the folder of the packages.
+type place struct{ script, program, nodeModules string }
+
+func (c Consumer) find(ctx context.Context) (place, error) {
+	var tried []string
+	for _, w := range c.ways {
+		var p place
+		var missing string
+		if strings.HasPrefix(w.script, "//") {
+			p, missing = w.node()
+		} else {
+			p, missing = w.python(ctx)
+		}
+		if ctx.Err() != nil {
+			return place{}, ctx.Err()
+		}
+		if missing == "" {
+			return p, nil
+		}
+		tried = append(tried, missing)
+	}
+	return place{}, fmt.Errorf("%s: %s (%s): %w", c.Name, strings.Join(tried, "; "), c.Install, ErrMissing)
+}
+
+func (w way) python(ctx context.Context) (p place, missing string) {
+	code := ""
+	for _, m := range w.modules {
+		code += "import " + m + "\n"
+	}
+	programs := []string{os.Getenv("REFOCUS_PYTHON")}
+	for _, env := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
+		if dir := os.Getenv(env); dir != "" {
+			programs = append(programs, filepath.Join(dir, "bin", "python"), filepath.Join(dir, "Scripts", "python.exe"), filepath.Join(dir, "python.exe"))
+		}
+	}
+	for _, program := range append(programs, "python3", "python", "/usr/bin/python3") {
+		if program == "" {
+			continue
+		}
+		if path, err := exec.LookPath(program); err == nil && exec.CommandContext(ctx, path, "-c", code).Run() == nil {
+			return place{w.script, path, ""}, ""
+		}
+	}
+	return place{}, "no Python that can import " + strings.Join(w.modules, ", ")
+}
+
+func (w way) node() (p place, missing string) {
 	node, err := exec.LookPath("node")
 	if err != nil {
-		return "", "", missing("node is not on the path")
+		return place{}, "node is not on the path"
 	}
 	var tried []string
 	for _, dir := range []string{os.Getenv("REFOCUS_NODE_MODULES"), "node_modules"} {
@@ -246,19 +291,19 @@ func (c Consumer) findNode(missing func(string) error) (program, nodeModules str
 			continue
 		}
 		if dir, err = filepath.Abs(dir); err != nil {
-			return "", "", err
+			return place{}, err.Error()
 		}
 		found := true
-		for _, m := range c.modules {
+		for _, m := range w.modules {
 			_, err := os.Stat(filepath.Join(dir, m, "package.json"))
 			found = found && err == nil
 		}
 		if found {
-			return node, dir, nil
+			return place{w.script, node, dir}, ""
 		}
 		tried = append(tried, dir)
 	}
-	return "", "", missing(fmt.Sprintf("no %s in %s", strings.Join(c.modules, ", "), strings.Join(tried, " or ")))
+	return place{}, fmt.Sprintf("no %s in %s", strings.Join(w.modules, ", "), strings.Join(tried, " or "))
 }
 
 // tail is the end of what a program said, on one line.

@@ -38,17 +38,21 @@ const (
 
 // Certificate records what was checked about an exported file.
 type Certificate struct {
-	File                string     `json:"file"`
-	SHA256              string     `json:"sha256"`
-	Bytes               int64      `json:"bytes"`
-	Opset               int64      `json:"opset"`
-	IRVersion           int64      `json:"ir_version"`
-	Precision           string     `json:"precision"`
-	Standardizes        bool       `json:"standardizes"`
-	Parameters          int        `json:"parameters"`
-	BatchNormalizations int        `json:"batch_normalizations"`
-	Checks              []Check    `json:"checks"`
-	Consumers           []Consumer `json:"consumers"`
+	File                string `json:"file"`
+	SHA256              string `json:"sha256"`
+	Bytes               int64  `json:"bytes"`
+	Opset               int64  `json:"opset"`
+	IRVersion           int64  `json:"ir_version"`
+	Precision           string `json:"precision"`
+	Standardizes        bool   `json:"standardizes"`
+	Multiple            int    `json:"multiple"` // of heights and widths; 0 where that is unknown
+	Parameters          int    `json:"parameters"`
+	BatchNormalizations int    `json:"batch_normalizations"`
+	// Certified says that every check passed, that no program failed, and that at
+	// least one that is independent of refocus predicted with the file.
+	Certified bool       `json:"certified"`
+	Checks    []Check    `json:"checks"`
+	Consumers []Consumer `json:"consumers"`
 }
 
 // Check is one property of the file.
@@ -62,9 +66,10 @@ type Check struct {
 type Consumer struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
-	Skipped string `json:"skipped,omitempty"` // why it was not asked
-	Passed  bool   `json:"passed"`
-	Detail  string `json:"detail,omitempty"` // what failed
+	Outcome string `json:"outcome"`          // Passed, Failed or Skipped
+	Detail  string `json:"detail,omitempty"` // what failed, or why it was not asked
+	// Predicts is false of a program that only checks the file.
+	Predicts bool `json:"predicts"`
 	// Largest differences from the backend.
 	Probabilities float64 `json:"probabilities"`
 	Logits        float64 `json:"logits"` // relative to the largest
@@ -72,6 +77,31 @@ type Consumer struct {
 	// DiceDrop is how much worse than the backend's the segmentation of the
 	// held-out images is, for float16 weights.
 	DiceDrop *float64 `json:"dice_drop,omitempty"`
+}
+
+// Outcomes of a consumer.
+const (
+	Passed  = "passed"
+	Failed  = "failed"
+	Skipped = "skipped"
+)
+
+// Summary says in a line what ran, for the console and the report.
+func (c *Certificate) Summary() string {
+	by := map[string][]string{}
+	for _, k := range c.Consumers {
+		by[k.Outcome] = append(by[k.Outcome], strings.TrimSpace(k.Name+" "+k.Version))
+	}
+	s := "not certified, since no independent program predicted with it"
+	if c.Certified {
+		s = "certified"
+	}
+	for _, o := range []string{Passed, Failed, Skipped} {
+		if len(by[o]) > 0 {
+			s += "; " + o + ": " + strings.Join(by[o], ", ")
+		}
+	}
+	return s
 }
 
 // Err lists what failed, or is nil.
@@ -83,7 +113,7 @@ func (c *Certificate) Err() error {
 		}
 	}
 	for _, k := range c.Consumers {
-		if k.Skipped == "" && !k.Passed {
+		if k.Outcome == Failed {
 			failed = append(failed, strings.TrimSpace(k.Name+" "+k.Version)+": "+k.Detail)
 		}
 	}
@@ -116,7 +146,7 @@ func (c *certifier) check(name string, err error, detail string, args ...any) {
 // certify checks the file at path, whose bytes should be data. An error means
 // that it could not be checked.
 func (c *certifier) certify(ctx context.Context, path string, data []byte) (*Certificate, error) {
-	c.cert = Certificate{Precision: Float32, Standardizes: c.standardized}
+	c.cert = Certificate{Precision: Float32, Standardizes: c.standardized, Multiple: c.graph.Multiple}
 	if c.half {
 		c.cert.Precision = Float16
 	}
@@ -322,7 +352,7 @@ func (c *certifier) predictions(ctx context.Context, path string) error {
 				return err
 			}
 		}
-		data, err := onnx.Marshal(g, onnx.MarshalOptions{})
+		data, err := onnx.Marshal(g, onnx.MarshalOptions{SamePadding: true})
 		if err != nil {
 			return err
 		}
@@ -365,6 +395,7 @@ func (c *certifier) predictions(ctx context.Context, path string) error {
 		}
 		c.cert.Consumers = append(c.cert.Consumers, r)
 	}
+	c.cert.Certified = c.cert.Err() == nil && slices.ContainsFunc(c.cert.Consumers, func(k Consumer) bool { return k.Predicts && k.Outcome == Passed })
 	return nil
 }
 
@@ -446,10 +477,10 @@ func (c *certifier) images() ([]input, error) {
 
 // consume asks one consumer.
 func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path string, trials []trial) (Consumer, error) {
-	r := Consumer{Name: k.Name, Tolerance: Tolerance}
+	r := Consumer{Name: k.Name, Outcome: Failed, Predicts: k.Predicts, Tolerance: Tolerance}
 	switch {
 	case c.half && k.Name != consumer.ONNXRuntime.Name && k.Name != consumer.Checker.Name:
-		r.Skipped = "does not read float16 weights"
+		r.Outcome, r.Detail = Skipped, "does not read float16 weights"
 		return r, nil
 	case c.half:
 		r.Tolerance = HalfTolerance
@@ -474,17 +505,17 @@ func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path strin
 		return r, ctx.Err()
 	}
 	if errors.Is(err, consumer.ErrMissing) {
-		r.Skipped = err.Error()
+		r.Outcome, r.Detail = Skipped, err.Error()
 		return r, nil
 	}
 	if err != nil { // it may crash on a bad file: that is an answer
 		r.Detail = err.Error()
 		return r, nil
 	}
-	r.Version, r.Passed = version, true
+	r.Version, r.Outcome = version, Passed
 	for i, t := range trials {
-		if err := r.judge(t, k.Predicts, results[i]); err != nil && r.Passed {
-			r.Passed, r.Detail = false, fmt.Sprintf("%s: %v", t.name, err)
+		if err := r.judge(t, k.Predicts, results[i]); err != nil && r.Outcome == Passed {
+			r.Outcome, r.Detail = Failed, fmt.Sprintf("%s: %v", t.name, err)
 		}
 	}
 	if c.half && k.Predicts && len(c.model.Holdout) > 0 {
@@ -609,4 +640,22 @@ func finite(x []float32) error {
 		}
 	}
 	return nil
+}
+
+// Program is an outside program that certifies exports.
+type Program struct {
+	Name, Install  string // Install is the command that gets it
+	Version, Place string // of what is installed
+	Err            error  // why it cannot be asked
+}
+
+// Programs looks for the programs that certify exports.
+func Programs(ctx context.Context) []Program {
+	var all []Program
+	for _, k := range consumer.All() {
+		p := Program{Name: k.Name, Install: k.Install}
+		p.Version, p.Place, p.Err = k.Version(ctx)
+		all = append(all, p)
+	}
+	return all
 }

@@ -84,18 +84,33 @@ const (
 
 // Options of an export.
 type Options struct {
-	Format      string // default ONNX
-	Precision   string // default Float32
-	Standardize bool   // write a second model that standardises the image itself
-	Predict     Predict
+	Format    string // default ONNX
+	Precision string // default Float32
+	Bare      bool   // leave out the second model, which standardises the image itself
+	Predict   Predict
 	// Consumers are asked for their predictions; nil means all. Those that are
 	// not installed are recorded as such.
 	Consumers []consumer.Consumer
 }
 
-// Write exports the model to path and returns the files it has written:
-// models, each followed by its certificate.
-func Write(ctx context.Context, path string, m Model, o Options) ([]string, error) {
+// Written is a model that was written, with its certificate.
+type Written struct {
+	Path            string
+	CertificatePath string
+	Certificate     *Certificate
+}
+
+// Standardizing is the path of the model that standardises the image itself,
+// beside the one at path.
+func Standardizing(path string) string {
+	ext := filepath.Ext(path)
+	return strings.TrimSuffix(path, ext) + "-standardizing" + ext
+}
+
+// Write exports the model to path and returns what it has written: of ONNX, the
+// bare network at path and beside it, unless o.Bare, the one at
+// Standardizing(path), which takes images as they were recorded.
+func Write(ctx context.Context, path string, m Model, o Options) ([]Written, error) {
 	if o.Format == "" {
 		o.Format = ONNX
 	}
@@ -112,24 +127,23 @@ func Write(ctx context.Context, path string, m Model, o Options) ([]string, erro
 	if err != nil {
 		return nil, fmt.Errorf("exporting %s: %w", path, err)
 	}
-	var files []string
+	var all []Written
 	kinds := []bool{false}
-	if o.Standardize {
+	if !o.Bare && o.Format == ONNX {
 		kinds = append(kinds, true)
 	}
 	for _, standardized := range kinds {
 		to := path
 		if standardized {
-			ext := filepath.Ext(path)
-			to = strings.TrimSuffix(path, ext) + "-standardizing" + ext
+			to = Standardizing(path)
 		}
-		cert, err := write(ctx, to, m, o, standardized)
+		w, err := write(ctx, to, m, o, standardized)
 		if err != nil {
-			return files, fmt.Errorf("exporting %s: %w", to, err)
+			return all, fmt.Errorf("exporting %s: %w", to, err)
 		}
-		files = append(files, to, cert)
+		all = append(all, w)
 	}
-	return files, nil
+	return all, nil
 }
 
 func (m *Model) check(o Options) error {
@@ -140,8 +154,8 @@ func (m *Model) check(o Options) error {
 		return fmt.Errorf("precision %q: must be %s or %s", o.Precision, Float32, Float16)
 	case o.Predict == nil:
 		return errors.New("no backend to compare predictions with")
-	case o.Format == BioImageIO && (o.Standardize || o.Precision == Float16):
-		return errors.New("a BioImage Model Zoo package describes its own standardisation and has float32 weights")
+	case o.Format == BioImageIO && o.Precision == Float16:
+		return errors.New("a BioImage Model Zoo package has float32 weights")
 	case m.Graph.Output.Shape[1] != len(m.ClassNames):
 		return fmt.Errorf("%d class names for %d output channels", len(m.ClassNames), m.Graph.Output.Shape[1])
 	case !(m.PixelSize >= 0):
@@ -155,55 +169,59 @@ func (m *Model) check(o Options) error {
 	return nil
 }
 
-// write makes one file and its certificate and returns the latter's path.
-func write(ctx context.Context, path string, m Model, o Options, standardized bool) (string, error) {
-	g := m.Graph
+// write makes one file and its certificate and returns them.
+func write(ctx context.Context, path string, m Model, o Options, standardized bool) (Written, error) {
+	g := m.Graph.Clone()
+	if f, err := g.Field(); err == nil {
+		g.Multiple = f.Period // as the metadata say
+	}
 	if standardized {
 		var err error
-		if g, err = Standardize(m.Graph); err != nil {
-			return "", err
+		if g, err = Standardize(g); err != nil {
+			return Written{}, err
 		}
 	}
 	mo := m.marshalOptions(standardized)
+	mo.SamePadding = true
 	mo.HalfWeights = o.Precision == Float16
 	data, err := onnx.Marshal(g, mo)
 	if err != nil {
-		return "", err
+		return Written{}, err
 	}
 	// What certifies the model reads it from a file, which is not its own yet.
 	dir, err := os.MkdirTemp("", "refocus-export-")
 	if err != nil {
-		return "", err
+		return Written{}, err
 	}
 	defer os.RemoveAll(dir)
 	candidate := filepath.Join(dir, "model.onnx")
 	if err := os.WriteFile(candidate, data, 0o600); err != nil {
-		return "", err
+		return Written{}, err
 	}
 	c := &certifier{model: m, graph: g, options: o, metadata: mo.Metadata, standardized: standardized, half: mo.HalfWeights}
 	cert, err := c.certify(ctx, candidate, data)
 	if err != nil {
-		return "", err
+		return Written{}, err
 	}
 	if err := cert.Err(); err != nil {
-		return "", err
+		return Written{}, err
 	}
 	if o.Format == BioImageIO {
 		if data, err = bioImage(ctx, m, o, data); err != nil {
-			return "", err
+			return Written{}, err
 		}
 	}
 	cert.File, cert.Bytes, cert.SHA256 = filepath.Base(path), int64(len(data)), files.Sum(data)
 	b, err := json.MarshalIndent(cert, "", "  ")
 	if err != nil {
-		return "", err
+		return Written{}, err
 	}
 	// The certificate first: a model without one would look like another's.
 	certPath := path + ".certificate.json"
 	if err := files.Write(certPath, append(b, '\n')); err != nil {
-		return "", err
+		return Written{}, err
 	}
-	return certPath, files.Write(path, data)
+	return Written{path, certPath, cert}, files.Write(path, data)
 }
 
 // WeightsDigest is the SHA-256 of the names, shapes and bits of the graph's
@@ -247,6 +265,7 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 		"refocus.pixel_size_angstrom": pixel,
 		"refocus.validation_loss":     decimal(m.ValidationLoss),
 		"refocus.classes":             strings.Join(m.ClassNames, ", "),
+		"refocus.standardization":     standardization(standardized),
 		"license":                     m.License,
 		"citation":                    strings.Join(cite, "; "),
 	}
@@ -255,17 +274,27 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 			delete(md, k)
 		}
 	}
-	size := "Heights and widths are multiples of 16."
+	size := ""
 	if f, err := m.Graph.Field(); err == nil {
-		size = fmt.Sprintf("Heights and widths are multiples of %d.", f.Period)
+		size = fmt.Sprintf(" Heights and widths are multiples of %d; tiles overlap by %d pixels at every side.", f.Period, roundUp(f.Radius, f.Period))
+		md["refocus.size_multiple"] = strconv.Itoa(f.Period)
+		md["refocus.halo"] = strconv.Itoa(roundUp(f.Radius, f.Period))
 	}
 	return onnx.MarshalOptions{
 		ProducerVersion: m.Version,
 		Doc:             strings.TrimSpace(m.Title + ". " + m.Description),
-		InputDoc:        input + of + ". " + size,
+		InputDoc:        input + of + "." + size,
 		OutputDoc:       "Probabilities [N,K,H,W] of the classes: " + strings.Join(m.ClassNames, ", "),
 		Metadata:        md,
 	}
+}
+
+// standardization says who has to give the image zero mean and unit variance.
+func standardization(inside bool) string {
+	if inside {
+		return "inside: the network standardises every image that it is given"
+	}
+	return "before: the whole image to zero mean and unit variance, before it is cut into tiles"
 }
 
 func decimal(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }

@@ -57,7 +57,7 @@ func predict(ctx context.Context, g *nn.Graph, x Tensor) (Tensor, error) {
 }
 
 // without runs no consumers.
-var without = Options{Predict: predict, Consumers: []consumer.Consumer{}}
+var without = Options{Bare: true, Predict: predict, Consumers: []consumer.Consumer{}}
 
 func read(t *testing.T, path string) []byte {
 	t.Helper()
@@ -88,8 +88,8 @@ func TestWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []string{path, path + ".certificate.json"}; !slices.Equal(files, want) {
-			t.Errorf("wrote %v, want %v", files, want)
+		if len(files) != 1 || files[0].Path != path || files[0].CertificatePath != path+".certificate.json" || files[0].Certificate.Certified {
+			t.Errorf("wrote %+v", files)
 		}
 		bytes[i] = read(t, path)
 		if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 2 {
@@ -112,7 +112,9 @@ func TestWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(g, m.Graph) {
+	want := m.Graph.Clone()
+	want.Multiple = 16
+	if !reflect.DeepEqual(g, want) {
 		t.Error("the network changed")
 	}
 	info, err := onnx.Inspect(bytes[0])
@@ -121,7 +123,8 @@ func TestWrite(t *testing.T) {
 	}
 	for k, want := range map[string]string{
 		"refocus.domain": "defocus=-5", "refocus.pixel_size_angstrom": "0.2", "refocus.validation_loss": "0.0123",
-		"refocus.run_digest": m.RunDigest, "refocus.weights_digest": WeightsDigest(m.Graph), "license": "CC-BY-4.0",
+		"refocus.size_multiple": "16", "refocus.halo": "160", "refocus.classes": "background, nanoparticle",
+		"refocus.standardization": standardization(false), "refocus.run_digest": m.RunDigest, "refocus.weights_digest": WeightsDigest(m.Graph), "license": "CC-BY-4.0",
 	} {
 		if info.Metadata[k] != want {
 			t.Errorf("metadata %q = %q, want %q", k, info.Metadata[k], want)
@@ -166,6 +169,7 @@ func TestWriteRefuses(t *testing.T) {
 // A consumer that is not installed is recorded, and is no obstacle.
 func TestMissingConsumer(t *testing.T) {
 	t.Setenv("PATH", "")
+	t.Setenv("REFOCUS_PYTHON", "")
 	t.Setenv("REFOCUS_NODE_MODULES", t.TempDir())
 	path := filepath.Join(t.TempDir(), "model.onnx")
 	o := without
@@ -173,8 +177,12 @@ func TestMissingConsumer(t *testing.T) {
 	if _, err := Write(context.Background(), path, model(t), o); err != nil {
 		t.Fatal(err)
 	}
-	if c := certificate(t, path).Consumers[0]; c.Passed || !strings.Contains(c.Skipped, "npm i onnxruntime-node") {
+	cert := certificate(t, path)
+	if c := cert.Consumers[0]; c.Outcome != Skipped || !strings.Contains(c.Detail, "pip install onnxruntime") {
 		t.Errorf("recorded %+v", c)
+	}
+	if s := cert.Summary(); cert.Certified || s != "not certified, since no independent program predicted with it; skipped: ONNX Runtime" {
+		t.Errorf("certified: %v; %s", cert.Certified, s)
 	}
 }
 
@@ -204,19 +212,19 @@ func TestConsumersCertify(t *testing.T) {
 		c := certificate(t, path)
 		n := 0
 		for _, k := range c.Consumers {
-			t.Logf("%s %s: probabilities %.2g, logits %.2g, %s%s", k.Name, k.Version, k.Probabilities, k.Logits, k.Detail, k.Skipped)
-			if k.Skipped == "" {
+			t.Logf("%s %s: probabilities %.2g, logits %.2g, %s%s", k.Name, k.Version, k.Probabilities, k.Logits, k.Outcome, k.Detail)
+			if k.Outcome != Skipped {
 				n++
 			}
 		}
-		if n != asked {
+		if n != asked || !c.Certified {
 			t.Errorf("%d consumers were asked, want %d", n, asked)
 		}
 		return c
 	}
 	t.Run("float32", func(t *testing.T) {
 		path := filepath.Join(dir, "model.onnx")
-		if _, err := Write(ctx, path, m, Options{Predict: predict, Standardize: true}); err != nil {
+		if _, err := Write(ctx, path, m, Options{Predict: predict}); err != nil {
 			t.Fatal(err)
 		}
 		c := check(t, path, 4)
@@ -231,7 +239,7 @@ func TestConsumersCertify(t *testing.T) {
 	})
 	t.Run("float16", func(t *testing.T) {
 		path := filepath.Join(dir, "half.onnx")
-		if _, err := Write(ctx, path, m, Options{Predict: predict, Precision: Float16}); err != nil {
+		if _, err := Write(ctx, path, m, Options{Bare: true, Predict: predict, Precision: Float16}); err != nil {
 			t.Fatal(err)
 		}
 		c := check(t, path, 2)
@@ -314,10 +322,10 @@ func TestNegativeControls(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i, got := range k.cert.Consumers {
-			if got.Passed == c.fails[i] {
-				t.Errorf("%s: %s passed: %v; %s", c.name, got.Name, got.Passed, got.Detail)
+			if (got.Outcome == Passed) == c.fails[i] {
+				t.Errorf("%s: %s %s; %s", c.name, got.Name, got.Outcome, got.Detail)
 			}
-			t.Logf("%s: %s %s: %v, probabilities differ by %.2g %s", c.name, got.Name, got.Version, got.Passed, got.Probabilities, got.Detail)
+			t.Logf("%s: %s %s: %v, probabilities differ by %.2g %s", c.name, got.Name, got.Version, got.Outcome, got.Probabilities, got.Detail)
 		}
 	}
 	if err := sameGraph(broken, m.Graph, sameBits); err == nil || !strings.Contains(err.Error(), "encoder.down2.unit1.conv1.weight") {

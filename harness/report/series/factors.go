@@ -79,12 +79,6 @@ func (s *Series) Groups(f Factor, value func(*Transfer) float64) []stats.Group {
 	return g
 }
 
-// WithIntervals sets the intervals of the medians of groups of the models.
-func (s *Series) WithIntervals(g []stats.Group) []stats.Group {
-	stats.NewResampler(s.Units()).Medians(g)
-	return g
-}
-
 // Pairs are comparisons of two levels of a factor between models that are
 // otherwise equal.
 type Pairs struct {

@@ -16,15 +16,6 @@ func (s *Series) Medians() (before, after *stats.Matrix) {
 	return s.medians(b), s.medians(a)
 }
 
-// MediansWithIntervals are the same medians with their 95 % intervals.
-func (s *Series) MediansWithIntervals() (before, after *stats.Matrix) {
-	b, a := s.Cells()
-	before, after = s.medians(b), s.medians(a)
-	r := stats.NewResampler(s.Units())
-	before.Intervals, after.Intervals = b.Intervals(r), a.Intervals(r)
-	return before, after
-}
-
 // Cells are the values that Medians condenses, by transfer.
 func (s *Series) Cells() (before, after *stats.Cells) {
 	return s.cells(func(key string) string { return key })

@@ -74,9 +74,9 @@ const (
 
 // The published series. They are read once, and not changed.
 var (
-	PublishedDefocus   = sync.OnceValues(readDefocus)
+	PublishedDefocus   = sync.OnceValues(func() (*Series, error) { return published(readDefocus()) })
 	PublishedBaseline  = sync.OnceValues(readBaseline)
-	PublishedStructure = sync.OnceValues(readStructure)
+	PublishedStructure = sync.OnceValues(func() (*Series, error) { return published(readStructure()) })
 	publishedNoise     = sync.OnceValues(func() (*NoiseSeries, error) { return readNoise(AsPublished) })
 	publishedNoiseKept = sync.OnceValues(func() (*NoiseSeries, error) { return readNoise(Kept) })
 )
@@ -258,5 +258,6 @@ func readNoise(m Metric) (*NoiseSeries, error) {
 		}
 		p.Training = append(p.Training, t.number(r, "train")-backend.LeastOnProbabilities)
 	}
-	return n, t.err
+	_, err = published(s, t.err)
+	return n, err
 }

@@ -78,6 +78,8 @@ type Series struct {
 	// Protocol, for comparisons between series: images and epochs of the first
 	// stage, or of the only one.
 	Images, Epochs int
+
+	memo *memo // nil but for published series
 }
 
 // AxisOf names what varies between the domains.

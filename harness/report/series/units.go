@@ -3,7 +3,6 @@ package series
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
@@ -115,21 +114,10 @@ func (s *Series) Only(keep func(domain string) bool) *Series {
 	return s.on(domains)
 }
 
-// InOrder has the domains that are in a list in its order, and then the others.
-func (s *Series) InOrder(domains []string) *Series {
-	var order []string
-	for _, d := range slices.Concat(domains, s.Domains) {
-		if s.Index(d) >= 0 && !slices.Contains(order, d) {
-			order = append(order, d)
-		}
-	}
-	return s.on(order)
-}
-
 // on is the series on some of its domains.
 func (s *Series) on(domains []string) *Series {
 	part := *s
-	part.Domains, part.Transfers, part.Singles = domains, nil, nil
+	part.Domains, part.Transfers, part.Singles, part.memo = domains, nil, nil, nil
 	take := func(v []float64) []float64 {
 		t := make([]float64, len(domains))
 		for i, d := range domains {

@@ -148,3 +148,45 @@ func TestChanges(t *testing.T) {
 		t.Error("the diagonal of changes has a value")
 	}
 }
+
+// TestMemo asks a published series twice, and a copy of it with other models, which
+// must not be answered from memory.
+func TestMemo(t *testing.T) {
+	s, err := PublishedStructure()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _ := s.MediansWithIntervals()
+	again, _ := s.MediansWithIntervals()
+	if before != again {
+		t.Error("a published series computes its intervals twice")
+	}
+	part := *s
+	part.Transfers = slices.Clone(s.Transfers)
+	for i := range part.Transfers {
+		o := &part.Transfers[i]
+		o.Before = slices.Clone(o.Before)
+		for k := range o.Before {
+			o.Before[k] *= 2
+		}
+	}
+	twice, _ := part.MediansWithIntervals()
+	for i := range before.Rows {
+		for j := range before.Columns {
+			a, b := before.Intervals[i][j], twice.Intervals[i][j]
+			if twice.Values[i][j] != 2*before.Values[i][j] || b[0] != 2*a[0] || b[1] != 2*a[1] { // doubling is exact
+				t.Fatalf("%s to %s: %g %v, twice %g %v", before.Rows[i], before.Columns[j], before.Values[i][j], a, twice.Values[i][j], b)
+			}
+		}
+	}
+	g := s.WithIntervals(s.ByTarget())
+	own := part.WithIntervals(part.ByTarget()) // the losses after transfer are the same
+	for k := range g {
+		if *g[k].Interval != *own[k].Interval {
+			t.Errorf("on %s: remembered %v, computed %v", g[k].Level, *g[k].Interval, *own[k].Interval)
+		}
+	}
+	if o := s.InOrder([]string{"w_ZnS_small"}); o != s.InOrder([]string{"w_ZnS_small"}) || o == s.InOrder(nil) {
+		t.Error("orders of the domains are mixed up")
+	}
+}

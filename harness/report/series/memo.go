@@ -1,0 +1,109 @@
+package series
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math"
+	"strings"
+	"sync"
+
+	"github.com/refocus-em/refocus/harness/report/stats"
+)
+
+// memo remembers what was computed of the models of a published series, which do
+// not change: several reports of one process, and several parts of a report, ask
+// for the same intervals of thousands of models.
+type memo struct {
+	first  *Transfer // of the models that it is about
+	mu     sync.Mutex
+	values map[string]any
+}
+
+// published makes a series remember.
+func published(s *Series, err error) (*Series, error) {
+	if err == nil && len(s.Transfers) > 0 {
+		s.memo = &memo{first: &s.Transfers[0], values: map[string]any{}}
+	}
+	return s, err
+}
+
+// remembered is what compute gives, asked once where the series remembers. A copy
+// of a series that was given other models does not.
+func remembered[T any](s *Series, key string, compute func() T) T {
+	m := s.memo
+	if m == nil || len(s.Transfers) == 0 || &s.Transfers[0] != m.first {
+		return compute()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if v, ok := m.values[key]; ok {
+		return v.(T)
+	}
+	v := compute()
+	m.values[key] = v
+	return v
+}
+
+// digest tells groups apart.
+func digest(groups []stats.Group) string {
+	h := sha256.New()
+	var b []byte
+	for _, g := range groups {
+		b = binary.LittleEndian.AppendUint64(b[:0], uint64(len(g.Values)))
+		for i, v := range g.Values {
+			b = binary.LittleEndian.AppendUint64(b, uint64(g.At[i]))
+			b = binary.LittleEndian.AppendUint64(b, math.Float64bits(v))
+		}
+		h.Write(b)
+	}
+	return "groups " + string(h.Sum(nil))
+}
+
+// WithIntervals sets the intervals of the medians of groups of the models.
+func (s *Series) WithIntervals(g []stats.Group) []stats.Group {
+	for i, interval := range remembered(s, digest(g), func() []*[2]float64 {
+		stats.NewResampler(s.Units()).Medians(g)
+		var all []*[2]float64
+		for i := range g {
+			all = append(all, g[i].Interval)
+		}
+		return all
+	}) {
+		g[i].Interval = interval
+	}
+	return g
+}
+
+// MediansWithIntervals are the medians before and after transfer with their 95 %
+// intervals.
+func (s *Series) MediansWithIntervals() (before, after *stats.Matrix) {
+	m := remembered(s, "medians", func() [2]*stats.Matrix {
+		b, a := s.Cells()
+		before, after := s.medians(b), s.medians(a)
+		r := stats.NewResampler(s.Units())
+		before.Intervals, after.Intervals = b.Intervals(r), a.Intervals(r)
+		return [2]*stats.Matrix{before, after}
+	})
+	return m[0], m[1]
+}
+
+// InOrder has the domains that are in a list in its order, and then the others.
+func (s *Series) InOrder(domains []string) *Series {
+	return remembered(s, "in order "+strings.Join(domains, " "), func() *Series {
+		var order []string
+		seen := map[string]bool{}
+		for _, list := range [][]string{domains, s.Domains} {
+			for _, d := range list {
+				if s.Index(d) >= 0 && !seen[d] {
+					seen[d] = true
+					order = append(order, d)
+				}
+			}
+		}
+		part := s.on(order)
+		if s.memo != nil {
+			part, _ = published(part, nil)
+		}
+		return part
+	})
+}
