@@ -179,7 +179,7 @@ func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
 	case starts("PK\x03\x04"), starts("PK\x05\x06"):
 		return decodeNPZ(r, size, array)
 	case starts("II*\x00"), starts("MM\x00*"), starts("II+\x00"), starts("MM\x00+"):
-		s, err = decodeTIFF(r, size)
+		return decodeTIFF(r, size, array)
 	case starts("\x89PNG\r\n\x1a\n"):
 		s, err = decodePNG(r, size)
 	case len(head) == 216 && string(head[208:212]) == "MAP ":

@@ -110,7 +110,7 @@ func TestChoice(t *testing.T) {
 		{"testdata/sparse.h5", "1 of its 3 chunks"},
 		{"testdata/colour.png", "coloured"},
 		{"testdata/make.py", "not an NPY"},
-		{"testdata", "make.py"}, // a folder with other files in it
+		{"testdata", "of one size"},
 		{"/dev/null", "not a regular file"},
 		{"testdata/absent.npy", "no such file"},
 	} {
