@@ -12,10 +12,10 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
-	"github.com/refocus-em/refocus/harness/testkit/tiny"
 )
 
 // loads notes what a session is given to train on.
@@ -45,7 +45,24 @@ func (s loadsSession) LoadDataset(ctx context.Context, id, path, digest string) 
 // on with those that it would have had, and leaves no files behind.
 func TestCrops(t *testing.T) {
 	dir := t.TempDir()
-	images, labels := tiny.Images(t, dir, 4, 40, 48)
+	write := func(name string, value func(i int) float32) string {
+		path := filepath.Join(dir, name)
+		data := make([]float32, 4*40*48)
+		for i := range data {
+			data[i] = value(i)
+		}
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := imagefile.WriteNPY(f, []int{4, 40, 48}, data); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	images := write("images.npy", func(i int) float32 { return float32(i * 7919 % 1009) })
+	labels := write("labels.npy", func(i int) float32 { return float32(i / 5 % 2) })
 	imported, err := dataset.Import(t.Context(), dir, []string{images}, []string{labels}, dataset.ImportOptions{Crop: 32, Classes: 2})
 	if err != nil {
 		t.Fatal(err)
