@@ -160,10 +160,10 @@ class Sessions(unittest.TestCase):
         x = np.random.default_rng(6).normal(size=(3, 1, 16, 16)).astype(np.float32)
         z = torch.from_numpy(s.predict(x, go_on))
         self.assertTrue(torch.equal(torch.softmax(z, 1), torch.from_numpy(whole.predict(x, go_on))))
-        for ask in (s.train, s.gradients):
+        batch = self.batch(s)
+        for ask in (lambda: s.train([batch], 1e-3, [], go_on, lambda *a: None), lambda: s.gradients(batch, [], go_on)):
             with self.assertRaisesRegex(Invalid, "does not end in a Softmax"):
-                batch = self.batch(s)
-                s.train([batch], 1e-3, [], go_on, lambda *a: None) if ask == s.train else s.gradients(batch, [], go_on)
+                ask()
 
     def test_overflow_is_skipped(self):
         s = session("mixed")
