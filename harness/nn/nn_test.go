@@ -3,6 +3,7 @@ package nn
 import (
 	"math"
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -163,5 +164,37 @@ func TestTrainingWork(t *testing.T) {
 	// A frozen decoder still passes the gradient on to the encoder.
 	if all-decoder >= all-encoder {
 		t.Errorf("freezing the decoder saves %d, the encoder %d", all-decoder, all-encoder)
+	}
+}
+
+// Scales and shifts of normalisations are trained, however they are written; what
+// prepares the input is not.
+func TestRolesOfOthers(t *testing.T) {
+	g := &Graph{Input: Value{"x", []int{0, 2, 0, 0}}, Output: Value{"y", []int{0, 2, 0, 0}}}
+	tensor := func(name string, shape ...int) string {
+		g.Tensors = append(g.Tensors, &Tensor{Name: name, Shape: shape, Data: make([]float32, Size(shape))})
+		return name
+	}
+	for i, n := range []*Node{
+		{Op: "InstanceNormalization", Inputs: []string{"x", tensor("standardize.scale", 2), tensor("standardize.shift", 2)}},
+		{Op: "Mul", Inputs: []string{"0", tensor("gain", 2, 1, 1)}},
+		{Op: "Conv", Inputs: []string{"1", tensor("conv", 2, 2, 1, 1)}},
+		{Op: "InstanceNormalization", Inputs: []string{"2", tensor("scale", 2), tensor("shift", 2)}},
+		{Op: "Mul", Inputs: []string{tensor("affine", 1, 2, 1, 1), "3"}},
+		{Op: "Add", Inputs: []string{"4", tensor("offset", 2, 1, 1)}},
+		{Op: "Mul", Inputs: []string{"5", tensor("half", 1)}},
+		{Op: "Add", Inputs: []string{"6", "1"}},
+		{Op: "Mul", Inputs: []string{"7", tensor("last", 2, 1, 1)}},
+	} {
+		n.Name, n.Outputs = strconv.Itoa(i), []string{strconv.Itoa(i)}
+		g.Nodes = append(g.Nodes, n)
+	}
+	g.AssignRoles()
+	var got []string
+	for _, p := range g.Parameters() {
+		got = append(got, p.Name)
+	}
+	if want := []string{"conv", "scale", "shift", "affine", "offset", "last"}; !slices.Equal(got, want) {
+		t.Errorf("parameters %v, want %v", got, want)
 	}
 }
