@@ -59,11 +59,15 @@ harness/store               | files
 harness/train               | random safetensors progress nn onnx backend dataset study store
 harness/crosscheck          | random safetensors internal nn backend files
 harness/reproduce           | progress files backend dataset study store train
-harness/predict             | progress internal files nn dataset/imagefile onnx | go.yaml.in/yaml/v3
+harness/micrograph          | internal
+harness/measure
+harness/report/stats        | random
+harness/report/plot         | internal report/stats
+harness/predict             | progress internal files nn dataset/imagefile onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
 harness/onnx/browser        | onnx predict
 harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict
-harness/report              | artifacts/reference random internal files nn backend hrtem study store reproduce trained
-harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra golang.org/x/term
+harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
+harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report report/stats | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra golang.org/x/term
 harness                     | cli
 harness/testkit             | random safetensors files nn backend plugins/cpu dataset study store reproduce
 plugins/internal/torchtest  | safetensors nn backend testkit

@@ -2,18 +2,24 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"image/png"
+	"io"
 	"path/filepath"
 	"runtime"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 )
 
 func dataCommand() *cobra.Command {
@@ -51,7 +57,21 @@ are kept for other series of the same structures; with --drop-waves they are not
 				return err
 			}
 			if c.json {
+				for _, o := range data.Own {
+					out.Event("own", map[string]any{"domain": o.Domain.Key, "statistics": o.Statistics, "train": o.Train.Digest, "validation": o.Validation.Digest})
+				}
 				return listEvents(st.Root(), data.Named(), out)
+			}
+			for _, w := range data.Warnings {
+				out.Printf("%s", w)
+			}
+			if len(data.Own) > 0 {
+				if err := writeOwn(cmd.OutOrStdout(), data.Own, p.Study.Network.Classes); err != nil {
+					return err
+				}
+			}
+			if len(data.Simulated) == 0 {
+				return nil
 			}
 			return dataset.WriteList(cmd.OutOrStdout(), st.Root(), data.Named())
 		},
@@ -63,6 +83,44 @@ are kept for other series of the same structures; with --drop-waves they are not
 	dropWavesFlag(cmd, &dropWaves)
 	cmd.AddCommand(dataShowCommand())
 	return cmd
+}
+
+// writeOwn writes a table of the user's own images.
+func writeOwn(w io.Writer, sets []reproduce.OwnImages, names []string) error {
+	if len(names) == 0 {
+		names = []string{"background", "particle"}
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "domain\timages\tleft out\tgroups\tpixels\tÅ/pixel\ttrain\tvalidation\t%s\tvoid\n", strings.Join(names, "\t"))
+	for _, o := range sets {
+		s := o.Statistics
+		size := format.Size(s.MinHeight, s.MinWidth)
+		if most := format.Size(s.MaxHeight, s.MaxWidth); most != size {
+			size += " to " + most
+		}
+		part := func(images int, r dataset.Ready) string {
+			if r.Count == images {
+				return fmt.Sprint(images)
+			}
+			return fmt.Sprintf("%d (%d patches of %s)", images, r.Count, format.Size(r.Height, r.Width))
+		}
+		pixel, groups, void := "unknown", "–", "–"
+		if s.PixelSize > 0 {
+			pixel = format.Digits(s.PixelSize, 3)
+		}
+		if s.Groups > 0 {
+			groups = fmt.Sprint(s.Groups)
+		}
+		if s.Void > 0 {
+			void = format.Percent(s.Void)
+		}
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%s\t%s\t%s\t%s", o.Domain.Name, s.Images, s.LeftOut, groups, size, pixel, part(s.Train, o.Train), part(s.Validation, o.Validation))
+		for _, share := range s.Classes {
+			fmt.Fprintf(t, "\t%s", format.Percent(share))
+		}
+		fmt.Fprintf(t, "\t%s\n", void)
+	}
+	return t.Flush()
 }
 
 // listEvents tells machines what dataset.WriteList tells people.
@@ -93,15 +151,21 @@ func dataShowCommand() *cobra.Command {
 		Use:   "show SERIES|FILE",
 		Short: "Draw a contact sheet of every domain",
 		Long: `Writes a PNG per domain with the first images, their labels outlined and a scale
-bar, of the data sets that are in the store. With --structures prints the
-parameters of every image's structure instead.`,
+bar, of the data sets that are in the store. Images of your own are brought into the
+store first; both their training and their validation images are drawn, and
+statistics are printed. With --structures prints the parameters of every simulated
+image's structure instead.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := c.plan(args[0])
 			if err != nil {
 				return err
 			}
-			st, err := store.Existing(c.out)
+			open := store.Existing
+			if len(p.Study.Own) > 0 { // which are brought in at once
+				open = store.Open
+			}
+			st, err := open(c.out)
 			if err != nil {
 				return err
 			}
@@ -111,6 +175,7 @@ parameters of every image's structure instead.`,
 			if err := files.Mkdir(dir); err != nil {
 				return err
 			}
+			s := sheets{root: st.Root(), dir: dir, images: n, out: cmd.OutOrStdout()}
 			for i := range p.Domains {
 				d := &p.Domains[i]
 				if d.Own != nil {
@@ -131,21 +196,14 @@ parameters of every image's structure instead.`,
 					}
 					continue
 				}
-				im, err := dataset.ContactSheet(st.Root(), ready, d.Name, n)
-				if err != nil {
+				if err := s.draw(ready, d.Name, d.Key); err != nil {
 					return err
 				}
-				var b bytes.Buffer
-				if err := png.Encode(&b, im); err != nil {
-					return err
-				}
-				path := filepath.Join(dir, d.Key+".png")
-				if err := files.Write(path, b.Bytes()); err != nil {
-					return err
-				}
-				fmt.Fprintln(cmd.OutOrStdout(), path)
 			}
-			return nil
+			if structures || len(p.Study.Own) == 0 {
+				return nil
+			}
+			return s.own(cmd.Context(), st, p, c.printer())
 		},
 	}
 	c.profileFlag(cmd)
@@ -154,4 +212,50 @@ parameters of every image's structure instead.`,
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the sheets (default: in the store's reports)")
 	cmd.Flags().BoolVar(&structures, "structures", false, "print the structures' parameters instead of drawing")
 	return cmd
+}
+
+// sheets writes contact sheets.
+type sheets struct {
+	root, dir string
+	images    int // per sheet
+	out       io.Writer
+}
+
+func (s sheets) draw(ready dataset.Ready, title, name string) error {
+	im, err := dataset.ContactSheet(s.root, ready, title, s.images)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, im); err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir, name+".png")
+	if err := files.Write(path, b.Bytes()); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out, path)
+	return nil
+}
+
+// own draws the user's own images and prints their statistics.
+func (s sheets) own(ctx context.Context, st *store.Store, p *study.Plan, out *console.Printer) error {
+	data, err := reproduce.NewData(ctx, st, p)
+	if err != nil {
+		return err
+	}
+	for _, w := range data.Warnings {
+		out.Printf("%s", w)
+	}
+	for _, o := range data.Own {
+		for _, part := range []struct {
+			dataset.Ready
+			split string
+		}{{o.Train, dataset.Train}, {o.Validation, dataset.Validation}} {
+			if err := s.draw(part.Ready, o.Domain.Name+", "+part.split, o.Domain.Key+"-"+part.split); err != nil {
+				return err
+			}
+		}
+	}
+	return writeOwn(s.out, data.Own, p.Study.Network.Classes)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
+	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/study"
 )
 
@@ -32,6 +33,7 @@ trained and in how many steps, and estimates of the time and the space.`,
 				return err
 			}
 			w := cmd.OutOrStdout()
+			unread := reproduce.ReadSizes(p)
 			switch {
 			case count:
 				fmt.Fprintln(w, p.Models())
@@ -41,7 +43,13 @@ trained and in how many steps, and estimates of the time and the space.`,
 			case c.json:
 				return study.WriteRuns(w, p)
 			}
-			return study.WritePlan(w, p, study.PlanOptions{})
+			if err := study.WritePlan(w, p, study.PlanOptions{}); err != nil {
+				return err
+			}
+			for _, err := range unread {
+				fmt.Fprintf(w, "  %-14s %v\n", "note", err)
+			}
+			return nil
 		},
 	}
 	c.profileFlag(cmd)

@@ -3,12 +3,15 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/predict"
+	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
 func predictCommand() *cobra.Command {
@@ -22,12 +25,20 @@ func predictCommand() *cobra.Command {
 		Short: "Segment micrographs with an exported model",
 		Long: `Segments images (NPY, NPZ, TIFF, HDF5/EMD, PNG, MRC; any size) with a model that
 refocus exported, with another ONNX network, or with a package of the BioImage
-Model Zoo. Each image is prepared as a whole (standardised, where the model does not
-say otherwise) and predicted in overlapping tiles, so that the result is that of the
-whole image and memory stays bounded. What was decided about the model is printed.
-Writes for every image the
-probability map, a mask, a label image, a table of the particles with areas and
-diameters, and an overlay. The exported best model of a study that was reproduced is
+Model Zoo. IMAGE is a file, a folder, or a pattern such as '*.tif'.
+
+Each image is repaired (hot, dead and missing pixels and areas without signal are
+left out and filled), resampled to the model's pixel size where both are known,
+prepared as a whole (standardised, where the model does not say otherwise) and
+predicted in overlapping tiles, so that the result is that of the whole image and
+memory stays bounded. The result has the file's pixels again. What was decided about
+the model and done to an image is printed.
+
+Writes for every image, under its name, the probability map, a mask, a label image,
+an overlay, and outlines for ImageJ and QuPath; and for all of them particles.csv
+with the size and shape of every particle, results.json with the same, and
+index.html to look at. Images that are done already are not predicted again.
+The exported best model of a study that was reproduced is
 artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -62,15 +73,43 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 				return p.F32, err
 			}
 			o.Progress = out
-			results, err := m.Files(ctx, args[1:], dir, run, o)
-			for _, r := range results {
-				for _, note := range r.Notes {
-					out.Printf("%s: %s", r.Source, note)
+			o.Warn = func(text string) { out.Printf("%s", text) }
+			if m.PixelSize == 0 && !cmd.Flags().Changed("min-diameter") {
+				o.MinDiameter = 0 // another network's particles may be of any size
+			}
+			o.Done = func(r predict.Result) {
+				var diameters []float64
+				for _, p := range r.Particles {
+					if p.DiameterNM != nil {
+						diameters = append(diameters, *p.DiameterNM)
+					}
 				}
-				out.Printf("%s: %d particles", r.Source, len(r.Particles))
-				for _, f := range r.Files {
-					out.Printf("  wrote %s", f)
+				fields := map[string]any{"file": r.Source, "page": r.Page, "name": r.Name, "particles": len(r.Particles), "kept": r.Kept,
+					"notes": r.Notes, "pixel_height_nm": nil, "pixel_width_nm": nil, "pixel_size_from": r.PixelSizeFrom, "median_diameter_nm": nil}
+				if r.PixelHeight > 0 {
+					fields["pixel_height_nm"], fields["pixel_width_nm"] = r.PixelHeight, r.PixelWidth
 				}
+				text := fmt.Sprintf("%s: %d particles", filepath.Join(dir, r.Name), len(r.Particles))
+				if len(diameters) > 0 {
+					d := stats.Median(diameters)
+					fields["median_diameter_nm"] = d
+					text += fmt.Sprintf(", median diameter %s nm", format.Digits(d, 3))
+				}
+				if r.Kept {
+					text += ", from before"
+				}
+				out.Event("image", fields)
+				if c.json {
+					return
+				}
+				for _, n := range r.Notes {
+					out.Printf("%s: %s", r.Source, n)
+				}
+				out.Printf("%s", text)
+			}
+			_, err = m.Files(ctx, args[1:], dir, run, o)
+			if err == nil {
+				out.Printf("wrote %s", filepath.Join(dir, "index.html"))
 			}
 			return err
 		},
@@ -81,9 +120,17 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 	f.StringVarP(&dir, "output", "o", "", "`DIR` to write into")
 	intFlag(cmd, &o.Tile, "tile", 1, predict.DefaultTile, "side of a tile in pixels, overlap included")
 	intFlag(cmd, &o.MinArea, "min-area", 0, 0, "leave out particles of fewer pixels")
+	floatFlag(cmd, &o.MinDiameter, "min-diameter", 0, 0.7, "leave out particles of a smaller equivalent diameter in nm, where the pixel size is known (0 for models that do not say theirs)")
+	floatFlag(cmd, &o.Threshold, "threshold", 0, 0.5, "probability above which a pixel is one of a particle")
+	f.BoolVar(&o.FillHoles, "fill-holes", false, "count what a particle encloses as part of it")
+	f.BoolVar(&o.Split, "split", false, "part touching particles by a watershed (over-splits those that are not convex)")
+	f.BoolVar(&o.ExcludeBorder, "exclude-border", false, "leave out particles that the image's border or a dead area cuts")
+	f.BoolVar(&o.Flatten, "flatten", false, "divide by the illumination: a mean over a Gaussian of 64 of the network's pixels")
+	f.BoolVar(&o.NoRepair, "no-repair", false, "take the pixels as they are")
+	f.BoolVar(&o.NoResample, "no-resample", false, "predict at the file's pixel size")
 	f.StringVar(&load.Output, "output-name", "", "use the model's output of this `NAME` (default: the first)")
 	f.StringVar(&load.Activation, "activation", "", "what turns the output into probabilities: softmax, sigmoid, logsoftmax or none (default: as the network ends)")
 	f.StringVar(&load.Preparation, "normalize", "", "how an image is prepared: standardize, range, percentile:LOW,HIGH, fixed:MEAN,STD or none (default: as the model says)")
-	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the image says; without either, measures are in pixels only)")
+	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the file says; without one nothing is in nm)")
 	return cmd
 }

@@ -397,7 +397,10 @@ func writeSet(disk files.Disk, dir string, m *Manifest, pixels []float32, labels
 	if err != nil {
 		return err
 	}
-	m.Files = map[string]content{imagesFile: contentOf(f)}
+	if m.Files == nil {
+		m.Files = map[string]content{}
+	}
+	m.Files[imagesFile] = contentOf(f)
 	return writeJSON(disk, filepath.Join(dir, manifestFile), m)
 }
 

@@ -1,21 +1,21 @@
 package dataset
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 
-	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/pixels"
+	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
 // ImportOptions say what to make of a user's images.
@@ -26,12 +26,42 @@ type ImportOptions struct {
 	TrainImages, ValidationImages int
 	// ValidationFraction, 0 < f < 1; 0 is 0.2, the study's 128 of 640.
 	ValidationFraction float64
-	// Classes of the labels; 0 counts them, 2 at least.
-	Classes int
+	// Shuffle takes the images, or groups, in an order that Seed and Name determine.
+	Shuffle bool
+	Seed    uint64
+	Name    string // of the domain
+	// GroupBy keeps images together: GroupByFile, GroupByFolder or a regular
+	// expression on the path; empty for none.
+	GroupBy string
+	// Folds divides into that many parts, of which part Fold, from 1, validates; 0
+	// for none.
+	Folds, Fold int
+	// Crop is the side of the patches that are cut from the images; 0 takes images
+	// as they are.
+	Crop int
+	// Classes of the labels; 0 counts them, 2 at least. ClassNames are theirs, for
+	// annotations that name classes.
+	Classes    int
+	ClassNames []string
+	// LabelKind is ClassLabels (the default), InstanceLabels or MaskLabels.
+	LabelKind string
+	// LabelValues are the values of each class, as LabelValue reads them; empty for
+	// 0, 1, 2, … and the like.
+	LabelValues [][]string
+	// Void is the value of pixels that are left out, empty for none: patches with
+	// such pixels are not cut.
+	Void string
 	// PixelSize in Å overrides what the file says.
 	PixelSize float64
-	// Warn tells people of a set that was damaged and is made again.
+	// Warn tells people of a set that was damaged and is made again, of images that
+	// are left out, and of what is probably a mistake.
 	Warn func(format string, args ...any)
+}
+
+func (o ImportOptions) warn(format string, args ...any) {
+	if o.Warn != nil {
+		o.Warn(format, args...)
+	}
 }
 
 // maxPixels bounds what Import holds in memory: 2 GiB of float32.
@@ -40,6 +70,60 @@ const maxPixels = 1 << 29
 // Imported are the two sets that a user's files make.
 type Imported struct {
 	Train, Validation Ready
+	Statistics        Statistics
+}
+
+// Statistics describe a user's images.
+type Statistics struct {
+	Images, LeftOut       int
+	Train, Validation     int // images
+	Groups                int // 0 where images are not grouped
+	MinHeight, MinWidth   int
+	MaxHeight, MaxWidth   int
+	PixelSize             float64   // Å, 0 where unknown
+	Classes               []float64 // part of the pixels of each
+	Void                  float64   // part of the pixels that are left out
+	LeastShare, MostShare float64   // of an image's pixels above class 0
+}
+
+// Sizes is what the files' headers say of the sets that Import would make: the
+// numbers of their images, or patches, and the side of these in pixels. Images that
+// Import leaves out, which it sees only when it reads them, are counted.
+func Sizes(images []string, opt ImportOptions) (train, validation, side int, err error) {
+	x, _, err := openPages(images, false)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer x.Close()
+	all := make([]int, len(x.list))
+	for i := range all {
+		all[i] = i
+	}
+	var groups []string
+	if opt.GroupBy != "" {
+		if groups, err = groupsOf(x, all, opt.GroupBy); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	t, v, err := split(len(all), groups, opt)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	count := func(part []int) (n int) {
+		for _, i := range part {
+			if p := x.list[i]; opt.Crop == 0 {
+				n++
+			} else if p.h >= opt.Crop && p.w >= opt.Crop {
+				n += len(cover(p.h, p.w, opt.Crop))
+			}
+		}
+		return n
+	}
+	side = opt.Crop
+	if side == 0 {
+		side = x.list[0].h
+	}
+	return count(t), count(v), side, nil
 }
 
 // Own says what Import read.
@@ -50,8 +134,18 @@ type Own struct {
 	Labels OwnFile `json:"labels"`
 	// First is the index in the files of this set's first image.
 	First int `json:"first"`
+	// Indices are those of its images where they are not First and the next ones.
+	Indices []int `json:"indices,omitempty"`
+	// Pairs are the places of the images' labels where they are not the images'.
+	Pairs []int `json:"pairs,omitempty"`
+	// Crop is the side of the patches cut from the images, 0 for none.
+	Crop int `json:"crop,omitempty"`
 	// Values are the labels' values in the file, in the order of classes.
 	Values []int `json:"values"`
+	// Kind, ValuesOf and Void say how labels are read where the values do not.
+	Kind     string     `json:"kind,omitempty"`
+	ValuesOf [][]string `json:"values_of,omitempty"`
+	Void     string     `json:"void,omitempty"`
 }
 
 // OwnFile identifies a stack by content.
@@ -69,68 +163,111 @@ type own struct {
 	PixelSize float64 `json:"pixel_size"`
 }
 
-// Import makes sets of a user's images and label masks, each a file of any format
-// that package imagefile reads ("FILE" or "FILE:ARRAY") or a folder of them, below
-// the artifacts folder root.
+// Import makes sets of a user's images and labels below the artifacts folder root.
+// Either is a list of files of any format that package imagefile reads ("FILE" or
+// "FILE:ARRAY"), folders and patterns of them; labels may also be coloured masks,
+// ImageJ's regions and COCO's annotations (package outline).
 //
 // Every image is standardised to mean 0 and variance 1, as the study's are.
-// Labels are whole numbers: 0, 1, … K−1 for K classes, or 0 and 255, or just 0
-// and one other value, for two. Images must be square, as the symmetries of
-// training need, with sides that are multiples of 16, as the network does.
-// Whatever does not fit is an error that names the file and the image.
-func Import(ctx context.Context, root, images, labels string, opt ImportOptions) (Imported, error) {
+// Without Crop, images must be square and of one size, as the symmetries of
+// training and batches need, with sides that are multiples of 16, as the network
+// does. With it they may have any size: the validation set is patches that cover
+// the images, the training set as many, which Patches cuts anew every epoch.
+// Whatever does not fit is an error that names the file and the image; images
+// without a label and images of a single value are left out with a warning.
+func Import(ctx context.Context, root string, images, labelPaths []string, opt ImportOptions) (Imported, error) {
 	bad := func(err error) (Imported, error) { return Imported{}, err }
-	x, err := imagefile.Open(images)
+	if opt.PixelSize < 0 || math.IsNaN(opt.PixelSize) || math.IsInf(opt.PixelSize, 0) {
+		return bad(fmt.Errorf("pixel size of %v Å", opt.PixelSize))
+	}
+	x, notes, err := openPages(images, false)
 	if err != nil {
 		return bad(err)
 	}
 	defer x.Close()
-	y, err := imagefile.Open(labels)
+	y, more, err := openLabels(labelPaths, opt.ClassNames, opt.LabelKind)
 	if err != nil {
 		return bad(err)
 	}
 	defer y.Close()
-	if err := checkShapes(images, labels, x, y); err != nil {
-		return bad(err)
+	for _, n := range append(notes, more...) {
+		opt.warn("%s", n)
 	}
-	if err := checkNames(x, y); err != nil {
-		return bad(err)
-	}
-	train, validation, err := split(x.N, opt)
-	if err != nil {
-		return bad(fmt.Errorf("%s: %w", images, err))
-	}
-	if opt.PixelSize < 0 || math.IsNaN(opt.PixelSize) || math.IsInf(opt.PixelSize, 0) {
-		return bad(fmt.Errorf("pixel size of %v Å", opt.PixelSize))
-	}
-	if opt.PixelSize == 0 {
-		opt.PixelSize = x.Info(0).Pixel.Side()
-	}
-	var base Own
-	if base.Images, err = ownFile(images, x); err != nil {
-		return bad(err)
-	}
-	if base.Labels, err = ownFile(labels, y); err != nil {
-		return bad(err)
-	}
-	classes, err := scanLabels(ctx, labels, y, opt.Classes)
+	kept, notes, err := y.pair(x)
 	if err != nil {
 		return bad(err)
 	}
-	base.Values = classes
-
-	var out Imported
+	for _, n := range notes {
+		opt.warn("%s", n)
+	}
+	if err := checkShapes(x, y, kept, opt); err != nil {
+		return bad(err)
+	}
+	values, err := y.scan(ctx, x, kept, opt)
+	if err != nil {
+		return bad(err)
+	}
+	im := importer{ctx, root, x, y, opt, max(len(values), 2)}
+	stats, kept, err := im.survey(kept)
+	if err != nil {
+		return bad(err)
+	}
+	var groups []string
+	if opt.GroupBy != "" {
+		if groups, err = groupsOf(x, kept, opt.GroupBy); err != nil {
+			return bad(err)
+		}
+		distinct := map[string]bool{}
+		for _, g := range groups {
+			distinct[g] = true
+		}
+		stats.Groups = len(distinct)
+	}
+	train, validation, err := split(len(kept), groups, opt)
+	if err != nil {
+		return bad(fmt.Errorf("%s: %w", images[0], err))
+	}
+	for _, part := range [][]int{train, validation} {
+		for k, i := range part {
+			part[k] = kept[i]
+		}
+	}
+	stats.Train, stats.Validation = len(train), len(validation)
+	if opt.GroupBy == "" {
+		if s := leak(x, train, validation); s != "" {
+			opt.warn("images %s… both train and validate, so that validation tells little about other samples: group_by = %q, or another rule, keeps images together", s, GroupByFolder)
+		}
+	}
+	base := Own{Values: values, Crop: opt.Crop, ValuesOf: opt.LabelValues, Void: opt.Void}
+	if y.kind != ClassLabels {
+		base.Kind = y.kind
+	}
+	if base.Images, err = ownFile(x.names()); err != nil {
+		return bad(err)
+	}
+	if base.Labels, err = y.hash(); err != nil {
+		return bad(err)
+	}
+	out := Imported{Statistics: stats}
 	for _, part := range []struct {
-		name         string
-		first, count int
-		to           *Ready
-	}{{Train, 0, train, &out.Train}, {Validation, x.N - validation, validation, &out.Validation}} {
-		o := own{Format, base, part.count, max(len(classes), 2), opt.PixelSize}
-		o.Own.First = part.first
+		name    string
+		indices []int
+		to      *Ready
+	}{{Train, train, &out.Train}, {Validation, validation, &out.Validation}} {
+		patches, err := im.patches(part.indices)
+		if err != nil {
+			return bad(fmt.Errorf("the %s images: %w", part.name, err))
+		}
+		o := own{Format, base, len(patches), im.classes, stats.PixelSize}
+		o.Own.First = part.indices[0]
+		o.Own.Pairs = y.pairs(x, part.indices)
+		if !contiguous(part.indices) {
+			o.Own.Indices = part.indices
+		}
 		digest := digestOf(o)
 		ready, err := findOrClear(ctx, files.Disk{}, root, digest, opt.Warn)
 		if errors.Is(err, fs.ErrNotExist) {
-			ready, err = importPart(ctx, root, digest, part.name, images, x, y, o)
+			ready, err = im.write(digest, part.name, part.indices, patches, o)
 		}
 		if err != nil {
 			return bad(err)
@@ -140,190 +277,263 @@ func Import(ctx context.Context, root, images, labels string, opt ImportOptions)
 	return out, nil
 }
 
-func checkShapes(images, labels string, x, y *imagefile.Stack) error {
-	switch {
-	case x.N != y.N:
-		return fmt.Errorf("%s holds %d images, %s holds %d labels: want as many", images, x.N, labels, y.N)
-	case x.H != y.H || x.W != y.W:
-		return fmt.Errorf("images of %s have %d×%d pixels, labels of %s %d×%d: want the same", images, x.H, x.W, labels, y.H, y.W)
-	case x.H != x.W:
-		return fmt.Errorf("images of %s have %d×%d pixels: want square ones, training turns and mirrors them; cut them into squares", images, x.H, x.W)
-	case x.H%16 != 0:
-		return fmt.Errorf("images of %s have %d×%d pixels: want a multiple of 16, the network halves them four times; crop them to %d×%d", images, x.H, x.W, x.H/16*16, x.H/16*16)
-	case x.N < 2:
-		return fmt.Errorf("%s holds one image: want at least one for training and one for validation", images)
-	case x.N > maxPixels/(x.H*x.W):
-		return fmt.Errorf("%s holds %d images of %d×%d pixels: want at most %d of them in one file", images, x.N, x.H, x.W, maxPixels/(x.H*x.W))
-	}
-	return nil
+func contiguous(indices []int) bool {
+	return indices[len(indices)-1]-indices[0] == len(indices)-1
 }
 
-// split is how many of n images train and how many validate.
-func split(n int, opt ImportOptions) (train, validation int, err error) {
-	train, validation = opt.TrainImages, opt.ValidationImages
-	switch {
-	case train < 0 || validation < 0:
-		return 0, 0, fmt.Errorf("%d images for training and %d for validation", train, validation)
-	case train == 0 && validation == 0:
-		f := opt.ValidationFraction
-		if f == 0 {
-			f = 0.2
-		}
-		if !(f > 0 && f < 1) {
-			return 0, 0, fmt.Errorf("a fraction of %v for validation, want one between 0 and 1", f)
-		}
-		validation = min(max(int(math.Round(f*float64(n))), 1), n-1)
-		train = n - validation
-	case train == 0:
-		train = n - validation
-	case validation == 0:
-		validation = n - train
+// pairs are the places of the labels of images among all labels, nil where they
+// are those of the images.
+func (l *labels) pairs(x *pages, images []int) []int {
+	first := make([]int, len(l.files)+1)
+	for f := range l.files {
+		first[f+1] = first[f] + l.files[f].n
 	}
-	if train < 1 || validation < 1 || train > n-validation {
-		return 0, 0, fmt.Errorf("%d images for training and %d for validation, of %d", train, validation, n)
+	same := true
+	var at []int
+	for _, i := range images {
+		p := first[l.of[i].file] + l.of[i].page
+		if l.rois != nil && len(l.files) > 1 { // one image each
+			p = l.of[i].file
+		}
+		same = same && p == i
+		at = append(at, p)
 	}
-	return train, validation, nil
-}
-
-// ownFile hashes the files of a stack: a single one as sha256sum would, several
-// one after the other.
-func ownFile(path string, s *imagefile.Stack) (OwnFile, error) {
-	h := sha256.New()
-	last := ""
-	for i := range s.N {
-		name := s.Name(i)
-		if name == last {
-			continue
-		}
-		last = name
-		f, err := os.Open(name)
-		if err != nil {
-			return OwnFile{}, err
-		}
-		_, err = io.Copy(h, f)
-		f.Close()
-		if err != nil {
-			return OwnFile{}, fmt.Errorf("reading %s: %w", name, err)
-		}
-	}
-	_, array := imagefile.SplitPath(path)
-	return OwnFile{hex.EncodeToString(h.Sum(nil)), array}, nil
-}
-
-// checkNames makes sure that images and labels which are files of two folders
-// belong to each other: one name starts with the other, or their digits are the
-// same.
-func checkNames(x, y *imagefile.Stack) error {
-	if x.Name(0) == x.Name(x.N-1) || y.Name(0) == y.Name(y.N-1) {
+	if same {
 		return nil
 	}
-	stem := func(path string) string {
-		base := filepath.Base(path)
-		return strings.TrimSuffix(base, filepath.Ext(base))
+	return at
+}
+
+// checkShapes looks at sizes, before anything is read.
+func checkShapes(x *pages, y *labels, kept []int, o ImportOptions) error {
+	if len(kept) < 2 {
+		return fmt.Errorf("%s holds one image: want at least one for training and one for validation", x.files[0].path)
 	}
-	digits := func(s string) string {
-		return strings.Map(func(r rune) rune {
-			if r < '0' || r > '9' {
-				return -1
-			}
-			return r
-		}, s)
-	}
-	for i := range x.N {
-		a, b := stem(x.Name(i)), stem(y.Name(i))
-		if !strings.HasPrefix(a, b) && !strings.HasPrefix(b, a) && (digits(a) == "" || digits(a) != digits(b)) {
-			return fmt.Errorf("image %s and label %s come at the same place of their folders, but their names do not match: name both alike or with the same numbers", x.Name(i), y.Name(i))
+	total := 0
+	first := x.list[kept[0]]
+	for _, i := range kept {
+		if err := y.checkSize(x, i); err != nil {
+			return err
+		}
+		p := x.list[i]
+		total += p.h * p.w
+		switch where := x.describe(i); {
+		case o.Crop > 0 && (p.h < o.Crop || p.w < o.Crop):
+			return fmt.Errorf("%s has %d×%d pixels, fewer than crop = %d: choose a smaller one", where, p.h, p.w, o.Crop)
+		case o.Crop > 0:
+		case p.h != p.w:
+			return fmt.Errorf("images of %s have %d×%d pixels: want square ones, training turns and mirrors them; crop = %d cuts squares", x.files[p.file].path, p.h, p.w, max(min(p.h, p.w)/32*16, 16))
+		case p.h%16 != 0:
+			return fmt.Errorf("images of %s have %d×%d pixels: want a multiple of 16, the network halves them four times; crop them to %d×%d, or cut patches with crop", x.files[p.file].path, p.h, p.w, p.h/16*16, p.h/16*16)
+		case p.h != first.h:
+			return fmt.Errorf("%s has %d×%d pixels, %s %d×%d: images of several sizes need crop, the side of the squares that are cut from them", where, p.h, p.w, x.describe(kept[0]), first.h, first.w)
+		}
+		if total > maxPixels {
+			return fmt.Errorf("%s and the others hold %d images of %d×%d pixels and more: want at most %d pixels in a domain", x.files[0].path, len(kept), p.h, p.w, maxPixels)
 		}
 	}
 	return nil
 }
 
-// scanLabels returns the values of the classes, in order.
-func scanLabels(ctx context.Context, path string, y *imagefile.Stack, classes int) ([]int, error) {
-	if classes < 0 || classes == 1 || classes > 256 {
-		return nil, fmt.Errorf("%d classes, want 2 to 256", classes)
-	}
-	var seen [256]bool
-	dst := make([]float32, y.H*y.W)
-	for i := range y.N {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := y.At(i, dst); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", path, err)
-		}
-		for p, v := range dst {
-			if !(v >= 0 && v <= 255) || v != float32(int(v)) {
-				return nil, fmt.Errorf("label %d of %s: pixel (%d, %d) is %v: want classes, whole numbers from 0 to 255", i, path, p/y.W, p%y.W, v)
-			}
-			seen[int(v)] = true
-		}
-	}
-	var values []int
-	for v, ok := range seen {
-		if ok {
-			values = append(values, v)
-		}
-	}
-	top := values[len(values)-1]
-	switch {
-	case len(values) == 1:
-		return nil, fmt.Errorf("%s: every pixel is %d: there is nothing to learn", path, top)
-	case classes == 0 && len(values) == 2 && values[0] == 0:
-		return values, nil // 0 and 1, 0 and 255, …: two classes
-	case classes == 2 && len(values) == 2 && values[0] == 0:
-		return values, nil
-	case classes == 0 && top == len(values)-1:
-		return values, nil
-	case classes > top:
-		values = values[:0]
-		for v := range classes {
-			values = append(values, v)
-		}
-		return values, nil
-	case classes == 0:
-		return nil, fmt.Errorf("%s: the classes are %v: want 0 to %d without gaps, or say how many classes there are", path, values, len(values)-1)
-	}
-	return nil, fmt.Errorf("%s: a pixel is %d, but there are %d classes", path, top, classes)
+// importer makes the sets of one domain.
+type importer struct {
+	ctx     context.Context
+	root    string
+	x       *pages
+	y       *labels
+	opt     ImportOptions
+	classes int
 }
 
-// importPart writes one of the two sets.
-func importPart(ctx context.Context, root, digest, name, path string, x, y *imagefile.Stack, o own) (Ready, error) {
-	n := x.H * x.W
-	images := make([]float32, o.Count*n)
-	labels := make([]uint8, o.Count*n)
-	class := map[float32]uint8{}
-	for c, v := range o.Own.Values {
-		class[float32(v)] = uint8(c)
+// image reads image i, standardised. It says whether all its pixels are equal.
+func (im *importer) image(i int) (dst []float32, flat bool, err error) {
+	p := im.x.list[i]
+	dst = make([]float32, p.h*p.w)
+	if err := im.x.at(i, dst); err != nil {
+		return nil, false, err
 	}
-	row := make([]float32, n)
-	for i := range o.Count {
-		if err := ctx.Err(); err != nil {
+	flat = !slices.ContainsFunc(dst, func(v float32) bool { return v != dst[0] })
+	if err := pixels.Standardize(dst, p.w); err != nil {
+		return nil, flat, fmt.Errorf("image %d of %s: %w", p.index, im.x.files[p.file].path, err)
+	}
+	return dst, false, nil
+}
+
+// survey looks at every image and label once and leaves out what teaches nothing.
+func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
+	s.LeftOut = len(im.x.list) - len(all)
+	classes := make([]int64, Void+1)
+	var total int64
+	seen := map[[sha256.Size]byte]int{}
+	var flatErr error
+	s.LeastShare = 1
+	for _, i := range all {
+		if err := im.ctx.Err(); err != nil {
+			return s, nil, err
+		}
+		x, flat, err := im.image(i)
+		if flat {
+			im.opt.warn("%v: left out", err)
+			flatErr = cmp.Or(flatErr, err)
+			s.LeftOut++
+			continue
+		} else if err != nil {
+			return s, nil, err
+		}
+		h := sha256.New()
+		binary.Write(h, binary.LittleEndian, x)
+		sum := [sha256.Size]byte(h.Sum(nil))
+		if j, twice := seen[sum]; twice {
+			im.opt.warn("%s and %s are the same image", im.x.describe(j), im.x.describe(i))
+		}
+		seen[sum] = i
+		p := im.x.list[i]
+		label := make([]uint8, p.h*p.w)
+		if err := im.y.read(i, p.h, p.w, label); err != nil {
+			return s, nil, err
+		}
+		particle := 0
+		for _, c := range label {
+			classes[c]++
+			if c > 0 && c != Void {
+				particle++
+			}
+		}
+		share := float64(particle) / float64(len(label))
+		s.LeastShare, s.MostShare = min(s.LeastShare, share), max(s.MostShare, share)
+		total += int64(len(label))
+		if len(kept) == 0 {
+			s.MinHeight, s.MinWidth = p.h, p.w
+		}
+		s.MinHeight, s.MinWidth = min(s.MinHeight, p.h), min(s.MinWidth, p.w)
+		s.MaxHeight, s.MaxWidth = max(s.MaxHeight, p.h), max(s.MaxWidth, p.w)
+		if size := im.x.files[p.file].pixelSize; im.opt.PixelSize == 0 && size > 0 {
+			if s.PixelSize > 0 && math.Abs(size/s.PixelSize-1) > 0.05 {
+				im.opt.warn("%s has pixels of %g Å, images before it of %g Å: one network sees particles of two sizes", im.x.describe(i), size, s.PixelSize)
+			} else {
+				s.PixelSize = size
+			}
+		}
+		kept = append(kept, i)
+	}
+	if len(kept) < 2 {
+		return s, nil, errors.Join(flatErr, fmt.Errorf("%s: %d images are left: want at least one for training and one for validation", im.x.files[0].path, len(kept)))
+	}
+	if im.opt.PixelSize > 0 {
+		s.PixelSize = im.opt.PixelSize
+	} else if p := im.x.files[im.x.list[all[0]].file].pixelSize; p > 0 {
+		s.PixelSize = p
+	}
+	s.Images = len(kept)
+	for c := range im.classes {
+		s.Classes = append(s.Classes, float64(classes[c])/float64(total))
+	}
+	s.Void = float64(classes[Void]) / float64(total)
+	if above := 1 - s.Void - s.Classes[0]; above > 0.5 {
+		im.opt.warn("%s: %.0f %% of the pixels are particle: are the labels inverted? label_values = [1, 0], with the values that they have, exchanges them", im.y.files[0].path, 100*above)
+	}
+	return s, kept, nil
+}
+
+// patches are the images themselves or, with Crop, the squares that cover them and
+// have no void pixels.
+func (im *importer) patches(indices []int) ([]patch, error) {
+	var all []patch
+	c := im.opt.Crop
+	for k, i := range indices {
+		p := im.x.list[i]
+		if c == 0 && im.opt.Void == "" {
+			all = append(all, patch{k, 0, 0})
+			continue
+		}
+		label := make([]uint8, p.h*p.w)
+		if err := im.y.read(i, p.h, p.w, label); err != nil {
+			return nil, err
+		}
+		if c == 0 {
+			if slices.Contains(label, Void) {
+				return nil, fmt.Errorf("%s has void pixels: crop = %d, or another side, cuts patches without them", im.x.describe(i), max(p.h/64*16, 16))
+			}
+			all = append(all, patch{k, 0, 0})
+			continue
+		}
+		square := make([]uint8, c*c)
+		for _, at := range cover(p.h, p.w, c) {
+			if cut(square, label, p.w, at[0], at[1], c); !slices.Contains(square, Void) {
+				all = append(all, patch{k, at[0], at[1]})
+			}
+		}
+	}
+	side := c
+	if c == 0 {
+		side = im.x.list[indices[0]].h
+	}
+	switch {
+	case len(all) == 0:
+		return nil, fmt.Errorf("every patch of %d×%d pixels has void pixels: choose a smaller crop", c, c)
+	case len(all) > maxPixels/(side*side):
+		return nil, fmt.Errorf("%d patches of %d×%d pixels: want at most %d", len(all), side, side, maxPixels/(side*side))
+	}
+	return all, nil
+}
+
+// write writes one of the two sets.
+func (im *importer) write(digest, name string, indices []int, patches []patch, o own) (Ready, error) {
+	side := im.opt.Crop
+	if side == 0 {
+		side = im.x.list[indices[0]].h
+	}
+	n := side * side
+	images, labels := make([]float32, len(patches)*n), make([]uint8, len(patches)*n)
+	var whole []safetensors.Tensor
+	var places []int64
+	next := 0
+	for k, i := range indices {
+		if err := im.ctx.Err(); err != nil {
 			return Ready{}, err
 		}
-		k := o.Own.First + i
-		dst := images[i*n:][:n]
-		if err := x.At(k, dst); err != nil {
-			return Ready{}, fmt.Errorf("reading %s: %w", path, err)
+		p := im.x.list[i]
+		x, _, err := im.image(i)
+		if err != nil {
+			return Ready{}, err
 		}
-		if err := pixels.Standardize(dst, x.W); err != nil {
-			return Ready{}, fmt.Errorf("image %d of %s: %w", k, path, err)
+		y := make([]uint8, len(x))
+		if err := im.y.read(i, p.h, p.w, y); err != nil {
+			return Ready{}, err
 		}
-		if err := y.At(k, row); err != nil {
-			return Ready{}, fmt.Errorf("reading the labels of %s: %w", path, err)
+		for ; next < len(patches) && patches[next].image == k; next++ {
+			q := patches[next]
+			cut(images[next*n:], x, p.w, q.y, q.x, side)
+			cut(labels[next*n:], y, p.w, q.y, q.x, side)
+			places = append(places, int64(q.image), int64(q.y), int64(q.x))
 		}
-		for p, v := range row {
-			labels[i*n+p] = class[v]
+		if im.opt.Crop > 0 && name == Train {
+			whole = append(whole,
+				safetensors.Tensor{Name: fmt.Sprintf("image %d", k), Shape: []int{p.h, p.w}, Data: x},
+				safetensors.Tensor{Name: fmt.Sprintf("label %d", k), Shape: []int{p.h, p.w}, Data: y})
 		}
 	}
-	dir, err := setDir(root, digest)
+	dir, err := setDir(im.root, digest)
 	if err != nil {
 		return Ready{}, err
 	}
 	m := &Manifest{
 		Format: Format, Kind: OwnImages, Digest: digest, Split: name,
-		Count: o.Count, Height: x.H, Width: x.W, Classes: o.Classes, PixelSize: o.PixelSize,
+		Count: o.Count, Height: side, Width: side, Classes: o.Classes, PixelSize: o.PixelSize,
 		Own: &o.Own,
+	}
+	if whole != nil {
+		whole = append(whole, safetensors.Tensor{Name: "patches", Shape: []int{len(patches), 3}, Data: places})
+		if err := (files.Disk{}).Mkdir(dir); err != nil {
+			return Ready{}, err
+		}
+		f, err := files.Create(filepath.Join(dir, wholeFile), func(out io.Writer) error {
+			return safetensors.Write(out, whole, map[string]string{"digest": digest})
+		})
+		if err != nil {
+			return Ready{}, err
+		}
+		m.Files = map[string]content{wholeFile: contentOf(f)}
 	}
 	if err := writeSet(files.Disk{}, dir, m, images, labels); err != nil {
 		return Ready{}, err

@@ -191,7 +191,7 @@ func (g *Graph) AssignRoles() {
 	for _, n := range g.Nodes {
 		raw := !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && !tensor[in] && !prepared[in] })
 		switch n.Op {
-		case "InstanceNormalization", "Add", "Sub", "Mul", "Div", "Concat":
+		case "InstanceNormalization", "Add", "Sub", "Mul", "Div", "Clip", "Concat":
 			for _, out := range n.Outputs {
 				prepared[out] = raw
 			}

@@ -2,176 +2,368 @@ package predict
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
+	"github.com/refocus-em/refocus/harness/measure"
+	"github.com/refocus-em/refocus/harness/micrograph"
 	"github.com/refocus-em/refocus/harness/progress"
 )
 
 // Options of Files.
 type Options struct {
 	Tile int // side of a tile in pixels, 0: DefaultTile
-	// MinArea drops particles of fewer pixels.
-	MinArea int
-	// PixelSize of the images in Å; 0: as the file says. If neither is known, there
-	// are no lengths.
-	PixelSize float64
+	ParticleOptions
+	// PixelSize of the images in Å; 0: as the file says.
+	PixelSize  float64
+	NoRepair   bool // pixels stay as they are
+	Flatten    bool // divide by the illumination
+	NoResample bool // predict at the file's pixel size, whatever the model's is
 	// Progress counts the tiles of one image after another; nil for none.
-	Progress progress.Meter
+	Progress progress.Meter `json:"-"`
+	// Done is told of every image; nil for none.
+	Done func(Result) `json:"-"`
+	// Warn is told of files of folders and patterns that are left out; nil for none.
+	Warn func(text string) `json:"-"`
 }
 
 // Result is what was found in one image.
 type Result struct {
-	Source    string // the file, with the image's number if it holds several
-	Files     []string
-	Particles []Particle
-	// Pixel is the size of a pixel that lengths are measured with.
-	Pixel imagefile.Calibration
-	Notes []string // for the user
+	Name   string `json:"name"` // of the results' files
+	Source string `json:"file"`
+	Page   int    `json:"page"` // in the file, from 0
+	H      int    `json:"height"`
+	W      int    `json:"width"`
+	// PixelHeight and PixelWidth are in nm, 0 if unknown; PixelSizeFrom says where
+	// they were found.
+	PixelHeight   float64  `json:"pixel_height_nm,omitempty"`
+	PixelWidth    float64  `json:"pixel_width_nm,omitempty"`
+	PixelSizeFrom string   `json:"pixel_size_from,omitempty"`
+	Notes         []string `json:"notes,omitempty"` // for the user
+	Files         []string `json:"files"`           // written, names in the folder
+	Particles     []Row    `json:"particles"`
+	// Key identifies what the result was made from and how.
+	Key string `json:"key"`
+	// Kept: the result was there before.
+	Kept bool `json:"-"`
 }
 
-// Files segments the images in the files at paths and writes the results to
-// dir, which it makes. An image that cannot be read or segmented does not keep
-// the others from it: its error is joined to those returned.
+// Files segments the images that the user names (see Inputs) and writes the
+// results to dir, which it makes: for every image its files, and over all of them
+// particles.csv, results.json and index.html. An image whose results are there
+// already, made with the same model, file and options, is not predicted again. One
+// that cannot be read or segmented does not keep the others from it: its error is
+// joined to those returned, or told to Warn if it was only found in a folder.
 func (m *Segmenter) Files(ctx context.Context, paths []string, dir string, run Run, o Options) ([]Result, error) {
-	names := map[string]string{}
-	for _, p := range paths {
-		n := strings.ToLower(baseName(p)) // some file systems do not tell case
-		if other, dup := names[n]; dup {
-			return nil, fmt.Errorf("%s and %s would be written under the same name", other, p)
-		}
-		names[n] = p
+	inputs, err := Inputs(paths)
+	if err != nil {
+		return nil, err
 	}
 	if err := files.Mkdir(dir); err != nil {
 		return nil, err
 	}
+	how, err := m.how(o)
+	if err != nil {
+		return nil, err
+	}
 	var results []Result
+	var leftOut []string
 	var errs []error
-	for _, p := range paths {
-		r, err := m.file(ctx, p, dir, run, o)
+	for _, in := range inputs {
+		r, err := m.file(ctx, in, dir, how, run, o)
 		results = append(results, r...)
 		if ctx.Err() != nil {
 			return results, ctx.Err()
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", p, err))
+		var unread *unreadable
+		switch {
+		case errors.As(err, &unread) && in.Found:
+			text := fmt.Sprintf("left out %s: %v", in.Path, err)
+			leftOut = append(leftOut, text)
+			if o.Warn != nil {
+				o.Warn(text)
+			}
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s: %w", in.Path, err))
+		}
+	}
+	if len(results) == 0 {
+		if errs == nil {
+			errs = append(errs, fmt.Errorf("no image among the %d files", len(inputs)))
+		}
+		return nil, errors.Join(errs...)
+	}
+	var rows []Row
+	for _, r := range results {
+		rows = append(rows, r.Particles...)
+	}
+	for name, write := range map[string]func(w io.Writer) error{
+		"particles.csv": func(w io.Writer) error { return WriteCSV(w, rows) },
+		"results.json":  func(w io.Writer) error { return writeJSON(w, results) },
+		"index.html":    func(w io.Writer) error { return writeSummary(w, results, leftOut) },
+	} {
+		if _, err := files.Create(filepath.Join(dir, name), write); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return results, errors.Join(errs...)
 }
 
-// baseName is the part of the results' names that stands for the file.
-func baseName(path string) string {
-	file, array := imagefile.SplitPath(path)
-	name := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
-	if array != "" {
-		name += "-" + strings.Trim(strings.Map(func(r rune) rune {
-			if r == '/' || r == '\\' || r == ':' {
-				return '-'
-			}
-			return r
-		}, array), "-")
+// unreadable is a file that is no image.
+type unreadable struct{ error }
+
+func (u *unreadable) Unwrap() error { return u.error }
+
+// how identifies the model and the options.
+func (m *Segmenter) how(o Options) (string, error) {
+	h := sha256.New()
+	options, err := json.Marshal(o)
+	if err != nil {
+		return "", err
 	}
-	return name
+	fmt.Fprintf(h, "1 %s %v %v %+v %+v\n", options, m.PixelSize, m.Classes, m.Preparation.String(), m.head)
+	for _, n := range m.Graph.Nodes {
+		fmt.Fprintf(h, "%+v\n", *n)
+	}
+	for _, t := range m.Graph.Tensors {
+		fmt.Fprintf(h, "%s %v\n", t.Name, t.Shape)
+		if err := binary.Write(h, binary.LittleEndian, t.Data); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-func (m *Segmenter) file(ctx context.Context, path, dir string, run Run, o Options) ([]Result, error) {
-	st, err := imagefile.Open(path)
+func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run, o Options) ([]Result, error) {
+	st, err := imagefile.Open(in.Path)
+	if err != nil {
+		return nil, &unreadable{err}
+	}
+	defer st.Close()
+	_, array := imagefile.SplitPath(in.Path)
+	source, err := files.Describe(st.Name(0))
 	if err != nil {
 		return nil, err
 	}
-	defer st.Close()
 	var results []Result
 	for i := range st.N {
-		name, source := baseName(path), path
+		r := Result{Name: in.Name, Source: in.Path, Page: i, H: st.H, W: st.W}
 		if st.N > 1 {
-			name = fmt.Sprintf("%s-%04d", name, i)
-			source = fmt.Sprintf("%s[%d]", path, i)
+			r.Name = fmt.Sprintf("%s-%0*d", in.Name, max(4, len(fmt.Sprint(st.N-1))), i)
+		}
+		r.Key = files.Sum([]byte(fmt.Sprint(how, source.SHA256, array, i)))
+		done := filepath.Join(dir, r.Name+".json")
+		if old, ok := kept(done, r); ok {
+			results = append(results, old)
+			if o.Done != nil {
+				o.Done(old)
+			}
+			continue
 		}
 		record, err := st.Record(i)
 		if err != nil {
 			return results, err
 		}
-		im := Image{record.H, record.W, record.Pixels}
-		r := Result{Source: source, Notes: record.Notes}
-		if r.Pixel = record.Pixel; o.PixelSize > 0 {
-			r.Pixel = imagefile.Calibration{X: o.PixelSize, Y: o.PixelSize, Origin: "given"}
-		}
-		if note := m.pixelNote(r.Pixel); note != "" {
-			r.Notes = append(r.Notes, note)
-		}
-		if err := m.image(ctx, &r, im, filepath.Join(dir, name), run, o); err != nil {
+		im := &micrograph.Image{H: record.H, W: record.W, Pixels: record.Pixels, Bad: record.Bad}
+		r.Notes = record.Notes
+		r.calibrate(o, record.Pixel)
+		if err := m.image(ctx, &r, im, dir, run, o); err != nil {
 			if st.N > 1 {
 				err = fmt.Errorf("image %d: %w", i, err)
 			}
 			return results, err
 		}
+		// written last: it says that the others are there
+		if _, err := files.Create(done, func(w io.Writer) error { return writeJSON(w, r) }); err != nil {
+			return results, err
+		}
 		results = append(results, r)
+		if o.Done != nil {
+			o.Done(r)
+		}
 	}
 	return results, nil
 }
 
-// pixelNote says what the user should know of an image's pixel size.
-func (m *Segmenter) pixelNote(c imagefile.Calibration) string {
-	if !c.Known() {
-		return "the file does not say its pixel size; measures are in pixels only"
+// kept returns an earlier result of the same key whose files are there.
+func kept(record string, r Result) (Result, bool) {
+	b, err := os.ReadFile(record)
+	if err != nil {
+		return r, false
 	}
-	if r := c.Side() / m.PixelSize; m.PixelSize > 0 && (r > 1.1 || r < 1/1.1) {
-		return fmt.Sprintf("pixels of %s, the network was trained on %s: resample the image for a better result", format.PixelSize(c.Side()), format.PixelSize(m.PixelSize))
+	var old Result
+	if json.Unmarshal(b, &old) != nil || old.Key != r.Key || old.Name != r.Name {
+		return r, false
 	}
-	return ""
+	for _, f := range old.Files {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(record), f)); err != nil {
+			return r, false
+		}
+	}
+	// the same content may come from another place now
+	old.Source, old.Kept = r.Source, true
+	for i := range old.Particles {
+		old.Particles[i].File = r.Source
+	}
+	return old, true
 }
 
-// square is the side of a square pixel in Å, 0 for an unknown or another one.
-func square(c imagefile.Calibration) float64 {
-	if !c.Square() {
-		return 0
+// calibrate decides on the size of a pixel.
+func (r *Result) calibrate(o Options, c imagefile.Calibration) {
+	switch {
+	case o.PixelSize > 0:
+		r.PixelHeight, r.PixelWidth, r.PixelSizeFrom = o.PixelSize/10, o.PixelSize/10, "--pixel-size"
+	case c.Known():
+		r.PixelHeight, r.PixelWidth, r.PixelSizeFrom = c.Y/10, c.X/10, c.Origin
+	default:
+		r.Notes = append(r.Notes, "the file does not say its pixel size: sizes are in pixels only; --pixel-size gives it")
 	}
-	return c.X
 }
 
-func (m *Segmenter) image(ctx context.Context, r *Result, im Image, base string, run Run, o Options) error {
-	if err := m.Preparation.Apply(im); err != nil {
-		return fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
+// sameSize is by how much two pixel sizes may differ to count as one.
+const sameSize = 0.02
+
+// prepare repairs the image in place and makes of it what the network sees.
+func (m *Segmenter) prepare(r *Result, im *micrograph.Image, o Options) (*micrograph.Prepared, error) {
+	p := micrograph.Options{NoRepair: o.NoRepair, Flatten: o.Flatten}
+	if r.PixelHeight > 0 && m.PixelSize > 0 {
+		rows, columns := r.PixelHeight*10/m.PixelSize, r.PixelWidth*10/m.PixelSize
+		switch {
+		case math.Abs(rows-1) <= sameSize && math.Abs(columns-1) <= sameSize:
+		case o.NoResample:
+			r.Notes = append(r.Notes, fmt.Sprintf("pixels of %s are predicted as they are; the network was trained on %s",
+				format.PixelSize(r.PixelHeight*10), format.PixelSize(m.PixelSize)))
+		default:
+			p.Rows, p.Columns = rows, columns
+			r.Notes = append(r.Notes, fmt.Sprintf("predicted at the network's pixel size, %s instead of %s",
+				format.PixelSize(m.PixelSize), format.PixelSize(r.PixelHeight*10)))
+		}
+	}
+	ready, err := micrograph.Prepare(im, p)
+	if err != nil {
+		return nil, err
+	}
+	r.Notes = append(r.Notes, ready.Notes...)
+	if m.Preparation.String() == Standardized().String() {
+		err = micrograph.Standardize(&ready.Image) // over the good pixels
+	} else {
+		err = m.Preparation.Apply(Image{ready.H, ready.W, ready.Pixels})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("an image to segment has finite pixels that differ: %w", err)
+	}
+	return ready, nil
+}
+
+// segment predicts an image and brings the answer to its pixels. The image is
+// repaired in place.
+func (m *Segmenter) segment(ctx context.Context, r *Result, im *micrograph.Image, run Run, o Options) (*Segmentation, []bool, error) {
+	ready, err := m.prepare(r, im, o)
+	if err != nil {
+		return nil, nil, err
 	}
 	meter := progress.Or(o.Progress)
 	defer meter.End()
-	s, err := m.Segment(ctx, im, run, o.Tile, func(done, total int) {
+	name := r.Source
+	if r.Page > 0 {
+		name = fmt.Sprintf("%s[%d]", r.Source, r.Page)
+	}
+	s, err := m.Segment(ctx, Image{ready.H, ready.W, ready.Pixels}, run, o.Tile, func(done, total int) {
 		if done == 0 {
-			meter.Begin(r.Source, "tiles", float64(total))
+			meter.Begin(name, "tiles", float64(total))
 		} else {
 			meter.Add(1)
 		}
 	})
 	if err != nil {
+		return nil, nil, err
+	}
+	if s.H != im.H || s.W != im.W {
+		s = s.resampled(im.H, im.W)
+	}
+	if blind := ready.Defects.Blind; blind != nil {
+		for i, b := range blind {
+			if b {
+				s.Probability[i], s.Class[i] = 0, 0
+			}
+		}
+	}
+	return s, ready.Defects.Blind, nil
+}
+
+// resampled brings a segmentation to other pixels: the probabilities between those
+// of the nearest ones, the classes those of the nearest one.
+func (s *Segmentation) resampled(h, w int) *Segmentation {
+	out := &Segmentation{H: h, W: w, Class: make([]uint8, h*w),
+		Probability: micrograph.ResampleProbability(s.Probability, s.H, s.W, h, w)}
+	for y := range h {
+		from := min(s.H-1, (2*y+1)*s.H/(2*h)) * s.W
+		for x := range w {
+			out.Class[y*w+x] = s.Class[from+min(s.W-1, (2*x+1)*s.W/(2*w))]
+		}
+	}
+	return out
+}
+
+func (m *Segmenter) image(ctx context.Context, r *Result, im *micrograph.Image, dir string, run Run, o Options) error {
+	s, blind, err := m.segment(ctx, r, im, run, o)
+	if err != nil {
 		return err
 	}
-	labels, particles := Particles(s, o.MinArea)
+	p := o.ParticleOptions
+	p.Height, p.Width, p.Blind, p.Image = r.PixelHeight, r.PixelWidth, blind, im.Pixels
+	labels, particles, small := Particles(s, p)
 	if len(particles) > maxLabels {
-		return fmt.Errorf("%d particles are more than a label image can number: this is noise, or a minimal area is needed", len(particles))
+		return fmt.Errorf("%d particles are more than a label image can number: this is noise, or a minimal size is needed", len(particles))
 	}
-	r.Particles = particles
+	if small > 0 && r.PixelHeight > 0 && p.MinDiameter > 0 {
+		r.Notes = append(r.Notes, fmt.Sprintf("%d regions smaller than %s nm left out", small, format.Digits(p.MinDiameter, 3)))
+	}
+	r.Particles = []Row{}
+	outlines := make([]measure.Named, len(particles))
+	for i := range particles {
+		p := &particles[i]
+		row := r.row(p, m.Classes)
+		r.Particles = append(r.Particles, row)
+		values := map[string]float64{"area px": float64(row.Area), "mean probability": row.Probability}
+		if row.DiameterNM != nil {
+			values["equivalent diameter nm"] = *row.DiameterNM
+		}
+		outlines[i] = measure.Named{Name: fmt.Sprintf("%05d", p.Label), Class: row.Class, Values: values,
+			Outline: measure.Outline(s.H, s.W, labels, int32(p.Label), &p.Region)}
+	}
 	for _, f := range []struct {
 		suffix string
 		write  func(w io.Writer) error
 	}{
-		{".probability.npy", func(w io.Writer) error { return imagefile.WriteNPY(w, []int{s.H, s.W}, s.Probability) }},
-		{".probability.tif", func(w io.Writer) error { return imagefile.WriteTIFF(w, s.H, s.W, square(r.Pixel), s.Probability) }},
+		{".probability.tif", func(w io.Writer) error {
+			side := 0.0 // a TIFF of ours has square pixels
+			if r.PixelHeight == r.PixelWidth {
+				side = 10 * r.PixelHeight
+			}
+			return imagefile.WriteTIFF(w, s.H, s.W, side, s.Probability)
+		}},
 		{".mask.png", func(w io.Writer) error { return WriteMask(w, s.H, s.W, labels) }},
 		{".labels.png", func(w io.Writer) error { return WriteLabels(w, s.H, s.W, labels) }},
-		{".particles.csv", func(w io.Writer) error { return WriteCSV(w, particles, m.Classes, r.Pixel) }},
-		{".overlay.png", func(w io.Writer) error { return WriteOverlay(w, im, labels) }},
+		{".overlay.png", func(w io.Writer) error { return WriteOverlay(w, Image{im.H, im.W, im.Pixels}, labels) }},
+		{".rois.zip", func(w io.Writer) error { return measure.WriteROI(w, outlines) }},
+		{".geojson", func(w io.Writer) error { return measure.WriteGeoJSON(w, outlines) }},
 	} {
-		if _, err := files.Create(base+f.suffix, f.write); err != nil {
+		if _, err := files.Create(filepath.Join(dir, r.Name+f.suffix), f.write); err != nil {
 			return err
 		}
-		r.Files = append(r.Files, base+f.suffix)
+		r.Files = append(r.Files, r.Name+f.suffix)
 	}
 	return nil
 }

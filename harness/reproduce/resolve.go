@@ -29,6 +29,7 @@ type Node struct {
 // Data is the data sets of a plan and how to make them.
 type Data struct {
 	Simulated []Simulated
+	Own       []OwnImages
 	// Warnings tell of sets of the user's own images that were damaged and have been
 	// made again.
 	Warnings []string
@@ -41,6 +42,12 @@ type Simulated struct {
 	Source dataset.Source
 }
 
+// OwnImages are a domain's sets of the user's own images.
+type OwnImages struct {
+	Domain *study.Domain
+	dataset.Imported
+}
+
 type setKey struct{ domain, split string }
 
 // set is one domain's training or validation images; its digest is known before
@@ -48,6 +55,7 @@ type setKey struct{ domain, split string }
 type set struct {
 	digest string
 	count  int
+	crop   int // see train.Part
 }
 
 // Source is the simulated set of a domain's images.
@@ -90,7 +98,7 @@ func NewData(ctx context.Context, st *store.Store, p *study.Plan) (*Data, error)
 			}
 			src := Source(p.Study, dom, split)
 			d.Simulated = append(d.Simulated, Simulated{dom, src})
-			d.sets[setKey{dom.Key, split}] = set{src.Digest(), src.Count}
+			d.sets[setKey{dom.Key, split}] = set{src.Digest(), src.Count, 0}
 		}
 	}
 	return d, nil
@@ -239,7 +247,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 		n.Spec = train.Spec{
 			Format:  train.Format,
 			Stage:   r.Kind,
-			Network: common.Network, ONNX: common.ONNX, Weights: common.Weights,
+			Network: common.Network, ONNX: common.ONNX, Weights: common.Weights, ClassNames: common.ClassNames,
 			Loss:    s.Training.Loss,
 			Backend: train.Arithmetic{Name: b.Name, Numerics: b.Numerics, Precision: precision},
 			Seed:    s.Seed, Stream: r.ID,
@@ -261,7 +269,7 @@ func resolve(p *study.Plan, data *Data, b backend.Description) ([]*Node, error) 
 				return nil, fmt.Errorf("run %s: domain %s has no training images", r.ID, part.Domain.Key)
 			}
 			n.Spec.Data = append(n.Spec.Data, train.Part{
-				Set: train.Set{Name: part.Domain.Key, Digest: t.digest, Images: part.Images}, Of: t.count,
+				Set: train.Set{Name: part.Domain.Key, Digest: t.digest, Images: part.Images}, Of: t.count, Crop: t.crop,
 			})
 		}
 		if r.Parent != nil {

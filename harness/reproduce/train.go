@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"time"
@@ -307,7 +308,7 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 		return nil, fmt.Errorf("the backend is now %s with numerics %s; this study began with %s, %s (was it replaced meanwhile?)",
 			w.desc.Name, w.desc.Numerics, n.Spec.Backend.Name, n.Spec.Backend.Numerics)
 	}
-	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads}
+	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Work: filepath.Dir(claim.CheckpointPath())}
 	if n.Parent != nil {
 		var err error
 		if job.Parent, err = w.st.Weights(n.Parent.Digest); err != nil {

@@ -22,6 +22,7 @@ const (
 	maxBatch   = 1 << 16
 	maxDomains = 1_000
 	maxModels  = 1_000_000
+	maxClasses = 32
 )
 
 // Names appear in file names, so they are safe there on any system.
@@ -131,7 +132,7 @@ func (s *Study) checkFields(c *checker) {
 
 	s.checkGrid(c)
 	for _, name := range keys(s.Own) {
-		s.Own[name].check(c, at("domain", name))
+		s.Own[name].check(c, at("domain", name), s.Network.ClassCount())
 		if !nameRule.MatchString(name) {
 			c.fail(at("domain", name), "a domain's name must be 1 to 64 letters, digits, %q and %q, starting with a letter or digit", "-", "_")
 		}
@@ -231,29 +232,6 @@ func (s *Study) checkGrid(c *checker) {
 	}
 }
 
-func (o OwnData) check(c *checker, table []string) {
-	key := func(k string) []string { return append(slices.Clone(table), k) }
-	if o.Images == "" {
-		c.fail(key("images"), "is missing: the file with the images")
-	}
-	if o.Labels == "" {
-		c.fail(key("labels"), "is missing: the file with the labels")
-	}
-	c.integer(key("train_images"), o.TrainImages, 0, maxImages)
-	c.integer(key("validation_images"), o.ValidationImages, 0, maxImages)
-	if o.TrainImages+o.ValidationImages != 0 && o.ValidationFraction != 0 {
-		c.fail(key("validation_fraction"), "cannot be combined with train_images or validation_images")
-	}
-	if !(o.ValidationFraction >= 0 && o.ValidationFraction < 1) {
-		c.fail(key("validation_fraction"), "must be at least 0 and less than 1, but is %g", o.ValidationFraction)
-	}
-	c.number(key("pixel_size"), o.PixelSize, 0, 1e3)
-	c.integer(key("size"), o.Size, 0, maxPixels)
-	if o.Size%16 != 0 {
-		c.fail(key("size"), "must be a multiple of 16, which the network halves four times, but is %d", o.Size)
-	}
-}
-
 // checkTogether looks at conditions between fields. It must stand values that
 // checkFields has complained about.
 func (s *Study) checkTogether(c *checker) {
@@ -320,7 +298,7 @@ func (s *Study) checkStages(c *checker) {
 			n, where = s.Grid.TrainImages, "grid.train_images"
 		}
 		for _, name := range keys(s.Own) {
-			if o := s.Own[name]; sel.own(name) && o.TrainImages > 0 && o.TrainImages < n {
+			if o := s.Own[name]; sel.own(name) && o.Crop == 0 && o.TrainImages > 0 && o.TrainImages < n {
 				n, where = o.TrainImages, "domain."+name+".train_images"
 			}
 		}

@@ -241,6 +241,12 @@ func fields(t reflect.Type) (names []string, index map[string]int) {
 
 // assign stores v in dst; path names it in messages.
 func (d *decoder) assign(path []string, v any, dst reflect.Value) {
+	if s, ok := dst.Addr().Interface().(setter); ok {
+		if problem := s.set(v); problem != "" {
+			d.fail(path, "%s", problem)
+		}
+		return
+	}
 	switch dst.Kind() {
 	case reflect.Struct:
 		d.assignStruct(path, v, dst)

@@ -337,7 +337,7 @@ domain.a.train_images = 16
 		t.Fatalf("%d domains, %d models", len(p.Domains), p.Models())
 	}
 	a, b := p.Domains[0].Own, p.Domains[1].Own
-	if a.Images != filepath.Join(dir, "sub", "a.npy") || b.Labels != "/data/b-labels.npy" || b.ValidationFraction != 0.2 || a.ValidationFraction != 0 {
+	if a.Images[0] != filepath.Join(dir, "sub", "a.npy") || b.Labels[0] != "/data/b-labels.npy" || b.ValidationFraction != 0.2 || a.ValidationFraction != 0 {
 		t.Errorf("own data %+v and %+v", a, b)
 	}
 	if r := p.Runs[1]; r.Source.Key != "a" || r.Target.Key != "b" || r.ID != "transfer_a_b_lr1e-3_1e-4_n4_none_s0" {

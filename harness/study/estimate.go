@@ -113,6 +113,8 @@ func (p *Plan) size(d *Domain) (n int, assumed bool) {
 	switch in := p.Network.Input.Shape; {
 	case d.Own == nil:
 		return d.Simulation.Crop, false
+	case d.Own.Crop > 0:
+		return d.Own.Crop, false
 	case d.Own.Size > 0:
 		return d.Own.Size, false
 	case in[2] > 0:

@@ -219,11 +219,7 @@ func (f *File) resolve(dir string) {
 		}
 		for _, name := range keys(s.Own) {
 			o := s.Own[name]
-			for _, p := range []*string{&o.Images, &o.Labels} {
-				if !filepath.IsAbs(*p) {
-					*p = filepath.Join(dir, *p)
-				}
-			}
+			o.resolve(dir)
 			s.Own[name] = o
 		}
 	}
@@ -239,7 +235,7 @@ func (s *Study) complete() {
 	}
 	for _, name := range keys(s.Own) {
 		o := s.Own[name]
-		if o.TrainImages == 0 && o.ValidationImages == 0 && o.ValidationFraction == 0 {
+		if o.TrainImages == 0 && o.ValidationImages == 0 && o.ValidationFraction == 0 && o.Folds == 0 {
 			o.ValidationFraction = 0.2
 		}
 		s.Own[name] = o

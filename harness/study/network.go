@@ -27,7 +27,13 @@ type Network struct {
 	// Weights says which of the file's weights a model starts from: WeightsKept,
 	// which is the default, WeightsNewHead or WeightsRandom.
 	Weights string `json:"weights,omitempty"`
+	// Classes are the names of what the network tells apart, the background first;
+	// left out, background and particle. [paper]
+	Classes []string `json:"classes,omitempty"`
 }
+
+// ClassCount is the number of classes.
+func (n Network) ClassCount() int { return max(len(n.Classes), Classes) }
 
 // What models of a network from elsewhere start from.
 const (
@@ -37,9 +43,15 @@ const (
 )
 
 // UNet are the options of the study's U-Net.
-func (n Network) UNet() nn.UNetOptions { return nn.UNetOptions{Width: n.Width, Classes: Classes} }
+func (n Network) UNet() nn.UNetOptions {
+	return nn.UNetOptions{Width: n.Width, Classes: n.ClassCount()}
+}
 
 func (n Network) check(c *checker) {
+	if k := len(n.Classes); k == 1 || k > maxClasses {
+		c.fail(at("network", "classes"), "has %d names, want 2 to %d, the background's first", k, maxClasses)
+	}
+	distinct(c, at("network", "classes"), n.Classes, false)
 	if n.ONNX != "" {
 		c.oneOf(at("network", "weights"), n.Weights, "", WeightsKept, WeightsNewHead, WeightsRandom)
 		return
@@ -63,9 +75,9 @@ func (n Network) graph() (*nn.Graph, error) {
 		return nil, err
 	}
 	original := g.Clone()
-	if err = g.Retarget(Classes, n.Weights == WeightsNewHead); errors.Is(err, nn.ErrHead) && n.Weights == WeightsRandom {
+	if err = g.Retarget(n.ClassCount(), n.Weights == WeightsNewHead); errors.Is(err, nn.ErrHead) && n.Weights == WeightsRandom {
 		g = original
-		err = g.Retarget(Classes, true)
+		err = g.Retarget(n.ClassCount(), true)
 	}
 	if err != nil {
 		hint := ""

@@ -114,28 +114,6 @@ type Grid struct {
 	ValidationImages int `json:"validation_images"`
 }
 
-// OwnData is a domain of the user's own labelled images.
-type OwnData struct {
-	// Images and Labels are files, or "FILE:ARRAY" for one array of several,
-	// relative to the spec's folder. Every image is standardised to mean 0 and
-	// variance 1; labels are class indices.
-	Images string `json:"images"`
-	Labels string `json:"labels"`
-	// TrainImages and ValidationImages split the file: training takes the first
-	// ones, validation the last. A 0 takes what the other leaves; where both are
-	// 0, ValidationFraction of them validates.
-	TrainImages      int `json:"train_images"`
-	ValidationImages int `json:"validation_images"`
-	// ValidationFraction of the images, 0 < f < 1, used where both counts are 0.
-	// [choice: 0.2]
-	ValidationFraction float64 `json:"validation_fraction"`
-	// PixelSize in Å, 0 for unknown; recorded with the exported model.
-	PixelSize float64 `json:"pixel_size"`
-	// Size is the side of the images in pixels, a multiple of 16; 0 takes what
-	// the file has. Given, it is checked, and estimates of work use it.
-	Size int `json:"size"`
-}
-
 // Selection picks domains by their values on the grid's axes and by name; an
 // axis that is left out selects all of its values. A selection without any
 // entry is every domain.

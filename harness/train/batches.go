@@ -2,10 +2,10 @@ package train
 
 import (
 	"fmt"
-	"math/bits"
 	"math/rand/v2"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/random"
 )
 
@@ -38,7 +38,10 @@ func (s Spec) samples() ([]backend.Sample, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, i := range indices {
+		for k, i := range indices {
+			if p.Crop > 0 {
+				i = k // in the file of the epoch, which has these alone
+			}
 			for op := range symmetries {
 				all = append(all, backend.Sample{Dataset: trainID + p.Name, Index: i, Dihedral: uint8(op)})
 			}
@@ -68,18 +71,7 @@ func (s Spec) batches(samples []backend.Sample, epoch int) []backend.Batch {
 // the release of Go.
 func shuffle[T any](rng *rand.Rand, s []T) {
 	for i := len(s) - 1; i > 0; i-- {
-		j := below(rng, uint64(i+1))
+		j := dataset.Below(rng, uint64(i+1))
 		s[i], s[j] = s[j], s[i]
-	}
-}
-
-// below returns a uniform integer in [0, n): the high word of a 128-bit product,
-// rejecting the few low words that would favour some results.
-func below(rng *rand.Rand, n uint64) uint64 {
-	for {
-		hi, lo := bits.Mul64(rng.Uint64(), n)
-		if lo >= -n%n {
-			return hi
-		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 // returns the network's file where it comes from elsewhere, nil for the U-Net.
 func (s *Spec) UseNetwork(p *study.Plan) ([]byte, error) {
 	n := p.Study.Network
+	s.ClassNames = n.Classes
 	if n.ONNX == "" {
 		s.Network = n.UNet()
 		return nil, nil
@@ -24,7 +25,7 @@ func (s *Spec) UseNetwork(p *study.Plan) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", n.ONNX, err)
 	}
-	s.Network = nn.UNetOptions{Classes: study.Classes}
+	s.Network = nn.UNetOptions{Classes: p.Study.Network.ClassCount()}
 	s.ONNX, s.Weights = digest(file), n.Weights
 	return file, nil
 }

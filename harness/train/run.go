@@ -28,6 +28,8 @@ type Job struct {
 	Parent  []byte            // weights of the parent run, as stored
 	Images  map[string]Images // by domain name
 	Threads int
+	// Work is a folder for the patches of an epoch, which are gone when Run returns.
+	Work string
 }
 
 // Checkpoints keeps an unfinished run's last checkpoint.
@@ -82,6 +84,16 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 		return nil, err
 	}
 	r := &runner{spec: s, samples: samples, sess: sess, graph: g, meter: meter}
+	for _, p := range s.Data {
+		if p.Crop > 0 {
+			c, err := newCropper(job, p)
+			if err != nil {
+				return nil, err
+			}
+			defer c.Close()
+			r.crops = append(r.crops, c)
+		}
+	}
 	c, err := keep.Checkpoint()
 	if err != nil {
 		return nil, fmt.Errorf("reading the checkpoint (where it is removed, the run starts from its beginning): %w", err)
@@ -140,6 +152,9 @@ func load(ctx context.Context, sess backend.Session, job Job) error {
 		return nil
 	}
 	for _, p := range job.Spec.Data {
+		if p.Crop > 0 {
+			continue // patches, every epoch
+		}
 		if err := set(trainID+p.Name, job.Images[p.Name].Train); err != nil {
 			return err
 		}
@@ -159,6 +174,7 @@ type runner struct {
 	graph   *nn.Graph
 	meter   progress.Meter
 	result  Result
+	crops   []*cropper
 }
 
 // epoch trains and validates one epoch, counted from 0, and returns the state
@@ -169,6 +185,11 @@ func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
 	batches := s.batches(r.samples, epoch)
 	start := time.Now()
 	steps := 0
+	for _, c := range r.crops {
+		if err := c.load(ctx, r.sess, epoch); err != nil {
+			return nil, err
+		}
+	}
 	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
 		func(st backend.Step) error {
 			e.TrainLoss += st.Loss

@@ -21,10 +21,13 @@ type Spec struct {
 	// ONNX is the SHA-256 of the file of a network from elsewhere, which is trained
 	// in place of the U-Net; Weights says what of it models start from
 	// (study.Network).
-	ONNX    string     `json:"onnx,omitempty"`
-	Weights string     `json:"weights,omitempty"`
-	Loss    string     `json:"loss"`
-	Backend Arithmetic `json:"backend"`
+	ONNX    string `json:"onnx,omitempty"`
+	Weights string `json:"weights,omitempty"`
+	// ClassNames are those of the classes, the background first; nil for background
+	// and particle.
+	ClassNames []string   `json:"class_names,omitempty"`
+	Loss       string     `json:"loss"`
+	Backend    Arithmetic `json:"backend"`
 
 	// Seed is the study's; Stream names the run's own random streams (initial
 	// weights, subset, order), so that runs with equal Seed and Stream see the
@@ -68,6 +71,9 @@ type Set struct {
 type Part struct {
 	Set
 	Of int `json:"of"` // size of the training set the images are drawn from
+	// Crop is the side of patches that are cut anew every epoch, at the places that
+	// the set's Patches draw; 0 where the set's images are used as they are.
+	Crop int `json:"crop,omitempty"`
 }
 
 // validationWork is how many images are validated in the time of one image's

@@ -63,7 +63,7 @@ func job(t *testing.T) Job {
 		Spec: Spec{
 			Format: Format, Stage: study.PretrainRun, Network: nn.UNetOptions{Width: 4, Classes: 2}, Loss: backend.LossOnProbabilities,
 			Backend: Arithmetic{"fake", "fake-1", backend.Float32}, Seed: 3, Stream: "a",
-			Data:       []Part{{Set{"x", "dx", 4}, 6}, {Set{"y", "dy", 2}, 2}},
+			Data:       []Part{{Set{"x", "dx", 4}, 6, 0}, {Set{"y", "dy", 2}, 2, 0}},
 			Validation: []Set{{"x", "vx", 3}, {"y", "vy", 3}},
 			Target:     "x", Epochs: 5, BatchSize: 16, Dihedral: true, LearningRate: 1e-3, Decay: 0.99,
 			Adam: backend.DefaultAdam, Frozen: []string{"encoder"},
@@ -224,7 +224,7 @@ func TestSpecDigest(t *testing.T) {
 		"learning rate": func(s *Spec) { s.LearningRate *= 2 },
 		"stream":        func(s *Spec) { s.Stream = "b" },
 		"numerics":      func(s *Spec) { s.Backend.Numerics = "fake-2" },
-		"data":          func(s *Spec) { s.Data = []Part{{Set{"x", "other", 4}, 6}} },
+		"data":          func(s *Spec) { s.Data = []Part{{Set{"x", "other", 4}, 6, 0}} },
 		"frozen":        func(s *Spec) { s.Frozen = nil },
 	} {
 		c := s

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/refocus-em/refocus/harness/predict"
 
@@ -63,6 +64,14 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 // holdout is how many validation images a model is certified with.
 const holdout = 8
 
+// classNames are the classes of the output's channels, in order.
+func (m *Model) classNames() []string {
+	if len(m.Spec.ClassNames) > 0 {
+		return m.Spec.ClassNames
+	}
+	return []string{"background", "nanoparticle"}
+}
+
 // Describe says what the model is for its users, with the first images of its
 // target's validation set, which must be in the store.
 func (m *Model) Describe() (export.Model, error) {
@@ -88,15 +97,15 @@ func (m *Model) Describe() (export.Model, error) {
 		Imported: m.Spec.ONNX != "",
 		Title:    "HRTEM nanoparticle segmentation, " + short,
 		Description: fmt.Sprintf("%s, trained by refocus on %s (%s stage, run %s of study %s). "+
-			"Input: one image of zero mean and unit variance; output: the probabilities of background and nanoparticle.",
-			m.network(), what, m.Spec.Stage, m.Manifest.ID, m.Manifest.Study),
+			"Input: one image of zero mean and unit variance; output: the probabilities of %s.",
+			m.network(), what, m.Spec.Stage, m.Manifest.ID, m.Manifest.Study, strings.Join(m.classNames(), " and ")),
 		Study:          m.Manifest.Study,
 		SpecDigest:     m.Manifest.StudyDigest,
 		RunDigest:      m.Digest,
 		Domain:         target.Name,
 		PixelSize:      ready.PixelSize,
 		ValidationLoss: m.Loss(),
-		ClassNames:     []string{"background", "nanoparticle"},
+		ClassNames:     m.classNames(),
 		License:        "CC-BY-4.0",
 		Authors:        []string{"The refocus developers"},
 		Cite: []export.Citation{{

@@ -258,6 +258,6 @@ func readNoise(m Metric) (*NoiseSeries, error) {
 		}
 		p.Training = append(p.Training, t.number(r, "train")-backend.LeastOnProbabilities)
 	}
-	s, err = published(s, t.err)
+	_, err = published(s, t.err)
 	return n, err
 }

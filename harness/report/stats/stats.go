@@ -91,3 +91,19 @@ func (r *Resampler) Medians(groups []Group) {
 		groups[k].Interval = s.Interval()
 	}
 }
+
+// LogNormal fits a log-normal distribution to positive values: its median, and the
+// standard deviation of the logarithm (the likeliest, with n below the sum). NaN
+// without values.
+func LogNormal(v []float64) (median, sigma float64) {
+	var sum, square float64
+	for _, x := range v {
+		sum += math.Log(x)
+	}
+	mean := sum / float64(len(v))
+	for _, x := range v {
+		d := math.Log(x) - mean
+		square += float64(d * d)
+	}
+	return math.Exp(mean), math.Sqrt(square / float64(len(v)))
+}

@@ -1,0 +1,319 @@
+package dataset
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/image/tiff"
+
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+)
+
+// pages are the images of a list of files, which may differ in size. One file is
+// open at a time.
+type pages struct {
+	list  []page
+	files []pageFile
+	open  *imagefile.Stack
+	path  string // of open
+}
+
+type page struct {
+	file  int // index into files
+	index int // in the file
+	h, w  int
+}
+
+type pageFile struct {
+	path      string // as imagefile.Open takes it
+	name      string // without the name of an array
+	first, n  int    // its pages
+	pixelSize float64
+	colour    bool // read by this package: a label mask as PNG or of colours
+}
+
+// openPages lists the images of files, of the files of folders and of those that
+// patterns match. Folders and patterns are in the natural order of their names;
+// what cannot be read in a folder is left out with a note. Masks may be coloured.
+func openPages(paths []string, masks bool) (*pages, []string, error) {
+	p := &pages{}
+	var notes []string
+	for _, path := range paths {
+		names, folder, err := expand(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		before := len(p.files)
+		for _, name := range names {
+			err := p.add(name, masks)
+			if err != nil && folder {
+				notes = append(notes, fmt.Sprintf("%v: left out", err))
+			} else if err != nil {
+				return nil, nil, err
+			}
+		}
+		if len(p.files) == before {
+			return nil, nil, fmt.Errorf("%s holds no images that can be read: %s", path, strings.Join(notes, "; "))
+		}
+	}
+	return p, notes, nil
+}
+
+// expand lists the files that a path, "FILE:ARRAY", folder or pattern stands for.
+func expand(path string) (names []string, folder bool, err error) {
+	if st, err := os.Stat(path); err == nil {
+		if !st.IsDir() {
+			return []string{path}, false, nil
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), ".") && !e.IsDir() {
+				names = append(names, filepath.Join(path, e.Name()))
+			}
+		}
+		if len(names) == 0 {
+			return nil, false, fmt.Errorf("%s holds no files", path)
+		}
+		slices.SortFunc(names, naturally)
+		return names, true, nil
+	}
+	file, array := imagefile.SplitPath(path)
+	if !strings.ContainsAny(file, "*?[") {
+		return []string{path}, false, nil
+	}
+	if names, err = filepath.Glob(file); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(names) == 0 {
+		return nil, false, fmt.Errorf("no file matches %s", file)
+	}
+	slices.SortFunc(names, naturally)
+	if array != "" {
+		for i := range names {
+			names[i] += ":" + array
+		}
+	}
+	return names, false, nil
+}
+
+// naturally compares names with numbers by their values: img2 before img10.
+func naturally(a, b string) int {
+	digits := func(s string) int {
+		n := 0
+		for n < len(s) && '0' <= s[n] && s[n] <= '9' {
+			n++
+		}
+		return n
+	}
+	whole := cmp.Compare(a, b)
+	for a != "" && b != "" {
+		m, n := digits(a), digits(b)
+		if m > 0 && n > 0 {
+			x, y := strings.TrimLeft(a[:m], "0"), strings.TrimLeft(b[:n], "0")
+			if c := cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)); c != 0 {
+				return c
+			}
+			a, b = a[m:], b[n:]
+			continue
+		}
+		if a[0] != b[0] {
+			return cmp.Compare(a[0], b[0])
+		}
+		a, b = a[1:], b[1:]
+	}
+	return cmp.Or(cmp.Compare(len(a), len(b)), whole)
+}
+
+// add opens a file for its sizes.
+func (p *pages) add(path string, masks bool) error {
+	file := pageFile{path: path, first: len(p.list)}
+	file.name, _ = imagefile.SplitPath(path)
+	var h, w int
+	s, err := imagefile.Open(path)
+	if err == nil {
+		file.n, h, w, file.pixelSize = s.N, s.H, s.W, s.Info(0).Pixel.Side()
+		err = s.Close()
+	}
+	if masks {
+		if c, png, colourErr := maskConfig(file.name); colourErr == nil && (err != nil || png) {
+			file.n, h, w, file.colour, err = 1, c.Height, c.Width, true, nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	for i := range file.n {
+		p.list = append(p.list, page{len(p.files), i, h, w})
+	}
+	p.files = append(p.files, file)
+	return nil
+}
+
+func (p *pages) name(i int) string { return p.files[p.list[i].file].name }
+
+// describe names image i in messages.
+func (p *pages) describe(i int) string {
+	f := p.files[p.list[i].file]
+	if f.n == 1 {
+		return f.path
+	}
+	return fmt.Sprintf("image %d of %s", p.list[i].index, f.path)
+}
+
+// at fills dst with image i.
+func (p *pages) at(i int, dst []float32) error {
+	f := p.files[p.list[i].file]
+	if p.path != f.path {
+		if err := p.Close(); err != nil {
+			return err
+		}
+		s, err := imagefile.Open(f.path)
+		if err != nil {
+			return err
+		}
+		p.open, p.path = s, f.path
+	}
+	if p.open.H*p.open.W != len(dst) || p.list[i].index >= p.open.N {
+		return fmt.Errorf("%s has changed", f.path)
+	}
+	if err := p.open.At(p.list[i].index, dst); err != nil {
+		return fmt.Errorf("reading %s: %w", f.path, err)
+	}
+	return nil
+}
+
+// Close closes the file that is open.
+func (p *pages) Close() error {
+	s := p.open
+	p.open, p.path = nil, ""
+	if s == nil {
+		return nil
+	}
+	return s.Close()
+}
+
+// names are those of the files, in order.
+func (p *pages) names() []string {
+	var all []string
+	for _, f := range p.files {
+		all = append(all, f.path)
+	}
+	return all
+}
+
+// ownFile hashes files: a single one as sha256sum would, several one after the
+// other.
+func ownFile(paths []string) (OwnFile, error) {
+	h := sha256.New()
+	arrays := ""
+	for _, path := range paths {
+		name, array := imagefile.SplitPath(path)
+		if array != "" {
+			arrays = array
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return OwnFile{}, err
+		}
+		_, err = io.Copy(h, f)
+		f.Close()
+		if err != nil {
+			return OwnFile{}, fmt.Errorf("reading %s: %w", name, err)
+		}
+	}
+	return OwnFile{hex.EncodeToString(h.Sum(nil)), arrays}, nil
+}
+
+// maxSide bounds the masks that this package decodes.
+const maxSide = 1 << 14
+
+// maskConfig looks at a PNG or TIFF file without decoding it.
+func maskConfig(name string) (c image.Config, isPNG bool, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return c, false, err
+	}
+	defer f.Close()
+	if c, err = png.DecodeConfig(f); err == nil {
+		isPNG = true
+	} else if _, err = f.Seek(0, io.SeekStart); err == nil {
+		c, err = tiff.DecodeConfig(f)
+	}
+	if err == nil && (c.Width < 1 || c.Height < 1 || c.Width > maxSide || c.Height > maxSide) {
+		err = fmt.Errorf("%s has %d×%d pixels", name, c.Height, c.Width)
+	}
+	return c, isPNG, err
+}
+
+// colourOf codes a colour that is no grey; greys are their value.
+const colourOf = 1 << 24
+
+// mask fills dst with the values of a mask's pixels: greys as they are, colours as
+// colourOf + 0xrrggbb, and the indices of a palette with colours in it unless
+// colours are asked for.
+func mask(name string, colours bool, dst []float64) error {
+	c, isPNG, err := maskConfig(name)
+	if err != nil {
+		return err
+	}
+	if c.Width*c.Height != len(dst) {
+		return fmt.Errorf("%s has changed", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	decode := tiff.Decode
+	if isPNG {
+		decode = png.Decode
+	}
+	m, err := decode(f)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	b := m.Bounds()
+	if b.Dx()*b.Dy() != len(dst) {
+		return errors.New(name + " has changed")
+	}
+	at := func(x, y int) float64 { return value(color.NRGBAModel.Convert(m.At(x, y)).(color.NRGBA)) }
+	switch m := m.(type) {
+	case *image.Gray16:
+		at = func(x, y int) float64 { return float64(m.Gray16At(x, y).Y) }
+	case *image.Paletted:
+		grey := true
+		for _, c := range m.Palette {
+			grey = grey && value(color.NRGBAModel.Convert(c).(color.NRGBA)) < colourOf
+		}
+		if !grey && !colours {
+			at = func(x, y int) float64 { return float64(m.ColorIndexAt(x, y)) }
+		}
+	}
+	for y := range b.Dy() {
+		for x := range b.Dx() {
+			dst[y*b.Dx()+x] = at(b.Min.X+x, b.Min.Y+y)
+		}
+	}
+	return nil
+}
+
+func value(c color.NRGBA) float64 {
+	if c.R == c.G && c.G == c.B {
+		return float64(c.R)
+	}
+	return float64(colourOf | int(c.R)<<16 | int(c.G)<<8 | int(c.B))
+}

@@ -1,0 +1,113 @@
+package measure
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/testkit/seed"
+)
+
+// shoelace is the area within a polygon of corners in clockwise order, y down.
+func shoelace(points []Point) (area float64) {
+	for i, p := range points {
+		q := points[(i+1)%len(points)]
+		area += (p.X*q.Y - q.X*p.Y) / 2
+	}
+	return area
+}
+
+// An outline encloses the particle with its holes filled, and nothing else.
+func TestOutline(t *testing.T) {
+	const h, w = 90, 110
+	mask := blobs(seed.Rand(t).Uint64(), h, w)
+	labels, n := Components(h, w, mask)
+	regions := Regions(h, w, labels, n)
+	var all []Named
+	for i := range regions {
+		l := int32(i + 1)
+		own := make([]bool, h*w)
+		for k, v := range labels {
+			own[k] = v == l
+		}
+		FillHoles(h, w, own)
+		filled := 0
+		for _, v := range own {
+			if v {
+				filled++
+			}
+		}
+		points := Outline(h, w, labels, l, &regions[i])
+		if got := shoelace(points); got != float64(filled) {
+			t.Errorf("the outline of region %d encloses %g pixels, want %d", l, got, filled)
+		}
+		all = append(all, Named{Name: string(rune('a' + i%26)), Class: "disc", Outline: points, Values: map[string]float64{"area px": float64(filled)}})
+	}
+	if n < 3 {
+		t.Fatalf("only %d regions", n)
+	}
+
+	// ImageJ's form, read by its description
+	var b bytes.Buffer
+	if err := WriteROI(&b, all); err != nil {
+		t.Fatal(err)
+	}
+	z, err := zip.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil || len(z.File) != n {
+		t.Fatalf("%v, %d regions", err, len(z.File))
+	}
+	for i, f := range z.File {
+		r, err := f.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := func(o int) int { return int(binary.BigEndian.Uint16(data[o:])) }
+		if string(data[:4]) != "Iout" || data[6] != 8 || at(16) != len(all[i].Outline) {
+			t.Fatalf("%s begins % x", f.Name, data[:18])
+		}
+		if at(8) != regions[i].Top || at(10) != regions[i].Left || at(12) != regions[i].Bottom || at(14) != regions[i].Right {
+			t.Errorf("%s has the box %d %d %d %d", f.Name, at(8), at(10), at(12), at(14))
+		}
+		for k, p := range all[i].Outline {
+			if x, y := at(64+2*k)+at(10), at(64+2*at(16)+2*k)+at(8); float64(x) != p.X || float64(y) != p.Y {
+				t.Fatalf("%s: corner %d at (%d, %d), want %+v", f.Name, k, y, x, p)
+			}
+		}
+	}
+	if err := WriteROI(io.Discard, []Named{{Outline: []Point{{0, 0}, {0, 40000}}}}); err == nil {
+		t.Error("wrote a coordinate of 40000 in 16 bits")
+	}
+
+	b.Reset()
+	if err := WriteGeoJSON(&b, all); err != nil {
+		t.Fatal(err)
+	}
+	var g struct {
+		Features []struct {
+			Geometry struct {
+				Type        string
+				Coordinates [][][2]float64
+			}
+			Properties struct {
+				ObjectType     string
+				Classification struct{ Name string }
+			}
+		}
+	}
+	if err := json.Unmarshal(b.Bytes(), &g); err != nil || len(g.Features) != n {
+		t.Fatalf("%v, %d features", err, len(g.Features))
+	}
+	for i, f := range g.Features {
+		ring := f.Geometry.Coordinates[0]
+		if f.Geometry.Type != "Polygon" || len(ring) != len(all[i].Outline)+1 || ring[0] != ring[len(ring)-1] || f.Properties.Classification.Name != "disc" {
+			t.Errorf("feature %d: %+v", i, f)
+		}
+	}
+}
