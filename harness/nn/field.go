@@ -89,10 +89,12 @@ func (g *Graph) period(axis int) (int, error) {
 	return period, nil
 }
 
+// interval holds coordinates along an axis, both ends included.
+type interval struct{ lo, hi int }
+
 // reach is the interval of input coordinates that output coordinate p depends
 // on.
 func (g *Graph) reach(axis, p int) (lo, hi int, err error) {
-	type interval struct{ lo, hi int }
 	need := map[string]interval{g.Output.Name: {p, p}}
 	for i := len(g.Nodes) - 1; i >= 0; i-- {
 		n := g.Nodes[i]
@@ -100,85 +102,9 @@ func (g *Graph) reach(axis, p int) (lo, hi int, err error) {
 		if !ok {
 			continue
 		}
-		in := out
-		switch n.Op {
-		case "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Exp", "Log", "Sqrt", "Neg", "Abs",
-			"Reciprocal", "Round", "Cast", "Clip", "BatchNormalization", "Add", "Sub", "Mul", "Div", "Max", "Min", "Concat":
-			for _, name := range n.Inputs {
-				if t := g.Tensor(name); t != nil && len(t.Shape) > 2-axis && t.Shape[len(t.Shape)-2+axis] > 1 && n.broadcasts() {
-					return 0, 0, fmt.Errorf("node %q (%s): every pixel has a constant of its own", n.Name, n.Op)
-				}
-			}
-		case "ArgMax":
-			if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
-				return 0, 0, fmt.Errorf("node %q (ArgMax): every pixel depends on the whole image", n.Name)
-			}
-		case "Softmax", "LogSoftmax":
-			if a := n.Attrs.Int("axis", -1); a != 1 && a != -3 && a != 0 && a != -4 {
-				return 0, 0, fmt.Errorf("node %q (%s): every pixel depends on the whole image", n.Name, n.Op)
-			}
-		case "Conv", "MaxPool", "AveragePool":
-			k, err := g.kernel(n, axis)
-			if err != nil {
-				return 0, 0, err
-			}
-			s, d, pad := n.Attrs.Ints("strides", 1, 1)[axis], n.Attrs.Ints("dilations", 1, 1)[axis], n.Attrs.Ints("pads", 0, 0, 0, 0)[axis]
-			in = interval{out.lo*s - pad, out.hi*s - pad + d*(k-1)}
-		case "ConvTranspose":
-			k, err := g.kernel(n, axis)
-			if err != nil {
-				return 0, 0, err
-			}
-			s, d, pad := n.Attrs.Ints("strides", 1, 1)[axis], n.Attrs.Ints("dilations", 1, 1)[axis], n.Attrs.Ints("pads", 0, 0, 0, 0)[axis]
-			in = interval{-floorDiv(-(out.lo + pad - d*(k-1)), s), floorDiv(out.hi+pad, s)}
-		case "DepthToSpace":
-			b := n.Attrs.Int("blocksize", 1)
-			in = interval{floorDiv(out.lo, b), floorDiv(out.hi, b)}
-		case "SpaceToDepth":
-			b := n.Attrs.Int("blocksize", 1)
-			in = interval{out.lo * b, out.hi*b + b - 1}
-		case "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin":
-			axes, err := g.Reduced(n)
-			if err != nil || len(axes) != 1 || axes[0] != 1 {
-				return 0, 0, fmt.Errorf("node %q (%s): every pixel depends on the whole image", n.Name, n.Op)
-			}
-		case "Pad": // what is reflected lies no farther from the border than the padding
-			before, _, err := g.Pads(n)
-			if err != nil {
-				return 0, 0, fmt.Errorf("node %q (Pad): %w", n.Name, err)
-			}
-			in = interval{out.lo - before[2+axis], out.hi - before[2+axis]}
-		case "Slice":
-			const large = 1 << 24 // cuts from both ends of an axis, however long
-			cuts, err := g.Cuts(n, []int{1, large, large, large})
-			if err != nil {
-				return 0, 0, fmt.Errorf("node %q (Slice): %w", n.Name, err)
-			}
-			c := cuts[2+axis]
-			if c.Step != 1 || c.Start > large/2 {
-				return 0, 0, fmt.Errorf("node %q (Slice): where it begins depends on the size of the image", n.Name)
-			}
-			in = interval{out.lo + c.Start, out.hi + c.Start}
-		case "Resize":
-			k, err := g.wholeScale(n, axis)
-			if err != nil {
-				return 0, 0, err
-			}
-			switch n.Attrs.Str("coordinate_transformation_mode", "half_pixel") {
-			case "asymmetric", "half_pixel":
-				in = interval{floorDiv(out.lo, k), floorDiv(out.hi, k)}
-				if n.Attrs.Str("mode", "nearest") != "nearest" || n.Attrs.Str("nearest_mode", "") != "floor" ||
-					n.Attrs.Str("coordinate_transformation_mode", "") != "asymmetric" {
-					in = interval{in.lo - 1, in.hi + 1} // a neighbour on either side at most
-				}
-				if n.Attrs.Str("mode", "") == "cubic" {
-					in = interval{in.lo - 1, in.hi + 1}
-				}
-			default: // where a pixel lies depends on the size of the image
-				return 0, 0, fmt.Errorf("node %q (Resize): every pixel depends on the size of the image", n.Name)
-			}
-		default:
-			return 0, 0, fmt.Errorf("node %q (%s): every pixel may depend on the whole image", n.Name, n.Op)
+		in, err := g.behind(n, axis, out)
+		if err != nil {
+			return 0, 0, err
 		}
 		for _, name := range n.Inputs {
 			if old, ok := need[name]; ok {
@@ -193,6 +119,92 @@ func (g *Graph) reach(axis, p int) (lo, hi int, err error) {
 		return 0, 0, fmt.Errorf("the output does not depend on the input")
 	}
 	return in.lo, in.hi, nil
+}
+
+// behind is the interval of a node's inputs that an interval of its output
+// depends on.
+func (g *Graph) behind(n *Node, axis int, out interval) (interval, error) {
+	in := out
+	switch n.Op {
+	case "Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "Tanh", "Softplus", "Erf", "Exp", "Log", "Sqrt", "Neg", "Abs",
+		"Reciprocal", "Round", "Cast", "Clip", "BatchNormalization", "Add", "Sub", "Mul", "Div", "Max", "Min", "Concat":
+		for _, name := range n.Inputs {
+			if t := g.Tensor(name); t != nil && len(t.Shape) > 2-axis && t.Shape[len(t.Shape)-2+axis] > 1 && n.broadcasts() {
+				return in, fmt.Errorf("node %q (%s): every pixel has a constant of its own", n.Name, n.Op)
+			}
+		}
+	case "ArgMax":
+		if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
+			return in, fmt.Errorf("node %q (ArgMax): every pixel depends on the whole image", n.Name)
+		}
+	case "Softmax", "LogSoftmax":
+		if a := n.Attrs.Int("axis", -1); a != 1 && a != -3 && a != 0 && a != -4 {
+			return in, fmt.Errorf("node %q (%s): every pixel depends on the whole image", n.Name, n.Op)
+		}
+	case "Conv", "MaxPool", "AveragePool":
+		k, err := g.kernel(n, axis)
+		if err != nil {
+			return in, err
+		}
+		s, d, pad := n.Attrs.Ints("strides", 1, 1)[axis], n.Attrs.Ints("dilations", 1, 1)[axis], n.Attrs.Ints("pads", 0, 0, 0, 0)[axis]
+		in = interval{out.lo*s - pad, out.hi*s - pad + d*(k-1)}
+	case "ConvTranspose":
+		k, err := g.kernel(n, axis)
+		if err != nil {
+			return in, err
+		}
+		s, d, pad := n.Attrs.Ints("strides", 1, 1)[axis], n.Attrs.Ints("dilations", 1, 1)[axis], n.Attrs.Ints("pads", 0, 0, 0, 0)[axis]
+		in = interval{-floorDiv(-(out.lo + pad - d*(k-1)), s), floorDiv(out.hi+pad, s)}
+	case "DepthToSpace":
+		b := n.Attrs.Int("blocksize", 1)
+		in = interval{floorDiv(out.lo, b), floorDiv(out.hi, b)}
+	case "SpaceToDepth":
+		b := n.Attrs.Int("blocksize", 1)
+		in = interval{out.lo * b, out.hi*b + b - 1}
+	case "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin":
+		axes, err := g.Reduced(n)
+		if err != nil || len(axes) != 1 || axes[0] != 1 {
+			return in, fmt.Errorf("node %q (%s): every pixel depends on the whole image", n.Name, n.Op)
+		}
+	case "Pad": // what is reflected lies no farther from the border than the padding
+		before, _, err := g.Pads(n)
+		if err != nil {
+			return in, fmt.Errorf("node %q (Pad): %w", n.Name, err)
+		}
+		in = interval{out.lo - before[2+axis], out.hi - before[2+axis]}
+	case "Slice":
+		const large = 1 << 24 // cuts from both ends of an axis, however long
+		cuts, err := g.Cuts(n, []int{1, large, large, large})
+		if err != nil {
+			return in, fmt.Errorf("node %q (Slice): %w", n.Name, err)
+		}
+		c := cuts[2+axis]
+		if c.Step != 1 || c.Start > large/2 {
+			return in, fmt.Errorf("node %q (Slice): where it begins depends on the size of the image", n.Name)
+		}
+		in = interval{out.lo + c.Start, out.hi + c.Start}
+	case "Resize":
+		k, err := g.wholeScale(n, axis)
+		if err != nil {
+			return in, err
+		}
+		switch n.Attrs.Str("coordinate_transformation_mode", "half_pixel") {
+		case "asymmetric", "half_pixel":
+			in = interval{floorDiv(out.lo, k), floorDiv(out.hi, k)}
+			if n.Attrs.Str("mode", "nearest") != "nearest" || n.Attrs.Str("nearest_mode", "") != "floor" ||
+				n.Attrs.Str("coordinate_transformation_mode", "") != "asymmetric" {
+				in = interval{in.lo - 1, in.hi + 1} // a neighbour on either side at most
+			}
+			if n.Attrs.Str("mode", "") == "cubic" {
+				in = interval{in.lo - 1, in.hi + 1}
+			}
+		default: // where a pixel lies depends on the size of the image
+			return in, fmt.Errorf("node %q (Resize): every pixel depends on the size of the image", n.Name)
+		}
+	default:
+		return in, fmt.Errorf("node %q (%s): every pixel may depend on the whole image", n.Name, n.Op)
+	}
+	return in, nil
 }
 
 // kernel is the size of a window along the axis.

@@ -186,8 +186,15 @@ func (g *Graph) AssignRoles() {
 		}
 	}
 	roles := map[string]Role{}
+	prepared := map[string]bool{g.Input.Name: true} // the input, and what prepares it
 	for _, n := range g.Nodes {
-		raw := slices.Contains(n.Inputs, g.Input.Name)
+		raw := slices.ContainsFunc(n.Inputs, func(in string) bool { return prepared[in] })
+		switch n.Op {
+		case "InstanceNormalization", "Mul", "Add", "Sub", "Div", "Clip":
+			for _, out := range n.Outputs {
+				prepared[out] = raw && !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && !prepared[in] && g.Tensor(in) == nil })
+			}
+		}
 		for i, in := range n.Inputs {
 			switch {
 			case n.Op == "BatchNormalization" && i >= 3:

@@ -165,3 +165,24 @@ func TestTrainingWork(t *testing.T) {
 		t.Errorf("freezing the decoder saves %d, the encoder %d", all-decoder, all-encoder)
 	}
 }
+
+// What is done to the input itself is no parameter, however many nodes do it.
+func TestRolesOfPreparation(t *testing.T) {
+	one := func(name string) *Tensor { return &Tensor{Name: name, Shape: []int{1}, Data: []float32{1}} }
+	g := &Graph{
+		Input: Value{Name: "x", Shape: []int{0, 1, 0, 0}}, Output: Value{Name: "y", Shape: []int{0, 1, 0, 0}},
+		Tensors: []*Tensor{one("s"), one("t"), one("u"), {Name: "w", Shape: []int{1, 1, 1, 1}, Data: []float32{1}}},
+		Nodes: []*Node{
+			{Name: "a", Op: "InstanceNormalization", Inputs: []string{"x", "s", "s"}, Outputs: []string{"a"}},
+			{Name: "b", Op: "InstanceNormalization", Inputs: []string{"a", "t", "t"}, Outputs: []string{"b"}},
+			{Name: "c", Op: "Conv", Inputs: []string{"b", "w"}, Outputs: []string{"c"}},
+			{Name: "y", Op: "InstanceNormalization", Inputs: []string{"c", "u", "u"}, Outputs: []string{"y"}},
+		},
+	}
+	g.AssignRoles()
+	for name, want := range map[string]Role{"s": Constant, "t": Constant, "u": Parameter, "w": Parameter} {
+		if got := g.Tensor(name).Role; got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}

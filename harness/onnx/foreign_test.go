@@ -65,9 +65,13 @@ func TestForeignFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, r := range want {
+		tolerance := 1e-5 // float32 rounding of a few layers
+		if filepath.Base(runs[i].Model) == "float16.onnx" {
+			tolerance = 1e-3 // ONNX Runtime rounds the image to eleven bits
+		}
 		if r.Err != nil {
 			t.Errorf("%s: %v", runs[i].Model, r.Err)
-		} else if d := difference(results[i], r.Data); !(d <= 1e-5) { // float32 rounding of a few layers
+		} else if d := difference(results[i], r.Data); !(d <= tolerance) {
 			t.Errorf("%s: differs from ONNX Runtime by %g", runs[i].Model, d)
 		}
 	}

@@ -218,74 +218,21 @@ func (im *importer) operator(o *operator) error {
 // image [N,K,H,W].
 func (im *importer) graph() (*nn.Graph, error) {
 	in, out := im.in, im.out
-	v := im.values[out.Name]
-	if v == nil || v.broken != "" || v.image == "" || v.quantized != nil || slices.Contains(v.view, merged) {
-		why := ""
-		if v != nil && v.broken != "" {
-			why = ": " + v.broken
-		}
-		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input%s", out.Name, why)
-	}
-	if v.image == in.Name {
-		return nil, errors.New("the output is the input: there is no network")
-	}
-	if !inOrder(v.view, 0, 1, 2, 3) && !inOrder(v.view, 0, 2, 3, 1) {
-		return nil, fmt.Errorf("graph output %q has its dimensions in the order %v of [N,K,H,W]; [N,K,H,W] and [N,H,W,K] are supported", out.Name, v.view)
-	}
-	if ok := out.Type.IsFloat() || v.integer; !ok {
-		return nil, fmt.Errorf("output %q has type %s; floating-point numbers, and integers of an ArgMax, are supported", out.Name, out.Type)
-	}
-	if v.spread || v.integer {
-		o := &operator{Node: &wire.Node{Outputs: []string{out.Name}}}
-		var err error
-		if v.spread {
-			v, err = im.materialized(o, v)
-		} else {
-			w := *v
-			w.image, err = im.node(o, "Cast", []string{v.image}, nn.Attrs{"to": int64(wire.Float32)}, v.dims)
-			v = &w
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	g := &nn.Graph{Name: im.Name, Nodes: im.nodes, Input: nn.Value{Name: in.Name, Shape: make([]int, 4)}}
-	for i, d := range im.values[in.Name].dims {
-		if k, fixed := d.integer(); fixed {
-			g.Input.Shape[i] = k
-		}
-	}
-	g.Output = nn.Value{Name: out.Name, Shape: make([]int, 4)}
-	for i, d := range v.dims {
-		if k, fixed := d.integer(); fixed {
-			g.Output.Shape[i] = k
-		}
-	}
-	sizes, err := v.sizes()
+	v, err := im.result()
 	if err != nil {
 		return nil, err
 	}
-	if out.Known && len(out.Dims) != len(sizes) {
-		return nil, fmt.Errorf("graph output %q is declared with shape %v, it has %d dimensions", out.Name, out.Dims, len(sizes))
+	g := &nn.Graph{Name: im.Name,
+		Input:  nn.Value{Name: in.Name, Shape: fixedSizes(im.values[in.Name].dims)},
+		Output: nn.Value{Name: out.Name, Shape: fixedSizes(v.dims)},
 	}
-	for i, d := range out.Dims {
-		if k, fixed := sizes[i].integer(); d > 0 && !(fixed && k == d) {
-			return nil, fmt.Errorf("graph output %q is declared with shape %v (0: dynamic), its dimension %d is %v", out.Name, out.Dims, i, sizes[i])
-		}
-	}
-	if m, ok := im.Metadata[multipleKey]; ok { // from an earlier import
-		var err error
-		if g.Multiple, err = strconv.Atoi(m); err != nil || g.Multiple < 2 || g.Multiple > maxUnit {
-			return nil, fmt.Errorf("metadata %q = %q is no number from 2 to %d", multipleKey, m, maxUnit)
-		}
-	}
-	if im.assumed && im.unit > 1 {
-		g.Multiple = nn.LCM(max(1, g.Multiple), im.unit)
+	if g.Multiple, err = im.multiple(); err != nil {
+		return nil, err
 	}
 	if v.image != out.Name {
 		im.rename(v.image, out.Name)
 	}
-	g.Nodes = live(g.Nodes, out.Name)
+	g.Nodes = live(im.nodes, out.Name)
 	needed := map[string]bool{}
 	for _, n := range g.Nodes {
 		for _, in := range n.Inputs {
@@ -307,6 +254,74 @@ func (im *importer) graph() (*nn.Graph, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// result is the image that the output shows, as the file declares it.
+func (im *importer) result() (*value, error) {
+	out := im.out
+	v := im.values[out.Name]
+	switch {
+	case v != nil && v.broken != "":
+		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input: %s", out.Name, v.broken)
+	case v == nil || v.image == "" || v.quantized != nil || slices.Contains(v.view, merged):
+		return nil, fmt.Errorf("graph output %q is no image [N,K,H,W] computed from the input", out.Name)
+	case v.image == im.in.Name:
+		return nil, errors.New("the output is the input: there is no network")
+	case !inOrder(v.view, 0, 1, 2, 3) && !inOrder(v.view, 0, 2, 3, 1):
+		return nil, fmt.Errorf("graph output %q has its dimensions in the order %v of [N,K,H,W]; [N,K,H,W] and [N,H,W,K] are supported", out.Name, v.view)
+	case !out.Type.IsFloat() && !v.integer:
+		return nil, fmt.Errorf("output %q has type %s; floating-point numbers, and integers of an ArgMax, are supported", out.Name, out.Type)
+	}
+	sizes, err := v.sizes()
+	if err != nil {
+		return nil, err
+	}
+	if out.Known && len(out.Dims) != len(sizes) {
+		return nil, fmt.Errorf("graph output %q is declared with shape %v, it has %d dimensions", out.Name, out.Dims, len(sizes))
+	}
+	for i, d := range out.Dims {
+		if k, fixed := sizes[i].integer(); d > 0 && !(fixed && k == d) {
+			return nil, fmt.Errorf("graph output %q is declared with shape %v (0: dynamic), its dimension %d is %v", out.Name, out.Dims, i, sizes[i])
+		}
+	}
+	o := &operator{Node: &wire.Node{Outputs: []string{out.Name}}}
+	switch {
+	case v.spread:
+		return im.materialized(o, v)
+	case v.integer:
+		w := *v
+		w.image, err = im.node(o, "Cast", []string{v.image}, nn.Attrs{"to": int64(wire.Float32)}, v.dims)
+		return &w, err
+	}
+	return v, nil
+}
+
+// fixedSizes are dimensions as package nn has them, 0 for those that are not
+// fixed.
+func fixedSizes(dims []form) []int {
+	shape := make([]int, len(dims))
+	for i, d := range dims {
+		if k, fixed := d.integer(); fixed {
+			shape[i] = k
+		}
+	}
+	return shape
+}
+
+// multiple is nn.Graph.Multiple: what this import assumes, and an earlier one
+// has.
+func (im *importer) multiple() (int, error) {
+	k := 0
+	if m, ok := im.Metadata[multipleKey]; ok {
+		var err error
+		if k, err = strconv.Atoi(m); err != nil || k < 2 || k > maxUnit {
+			return 0, fmt.Errorf("metadata %q = %q is no number from 2 to %d", multipleKey, m, maxUnit)
+		}
+	}
+	if im.assumed && im.unit > 1 {
+		k = nn.LCM(max(1, k), im.unit)
+	}
+	return k, nil
 }
 
 // inOrder reports whether the dimensions of a view come in an order, some perhaps

@@ -809,13 +809,30 @@ func TestTilesOfOthers(t *testing.T) {
 	g.Tensors = append(g.Tensors, &nn.Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 2, 4}})
 	x = node("Resize", nn.Attrs{"mode": "linear", "coordinate_transformation_mode": "half_pixel"}, x, "", "s")
 	x = node("Conv", nn.Attrs{"pads": ints(1, 1, 1, 1)}, x, tensor("w4", 2, 6, 3, 3))
+	// and those that move pixels
+	list := func(name string, v ...int64) string {
+		g.Tensors = append(g.Tensors, &nn.Tensor{Name: name, Shape: []int{len(v)}, Ints: v})
+		return name
+	}
+	x = node("Pad", nn.Attrs{"mode": "reflect"}, x, list("pads", 0, 0, 3, 1, 0, 0, 2, 2))
+	x = node("Conv", nil, x, tensor("w5", 4, 2, 3, 2))
+	x = node("Slice", nil, x, list("starts", 1, 1), list("ends", -2, -1), list("axes", 2, 3))
+	x = node("Pad", nil, x, list("pads2", 0, 0, 0, 0, 0, 0, 0, 0))
+	x = node("DepthToSpace", nn.Attrs{"blocksize": int64(2)}, x)
+	x = node("SpaceToDepth", nn.Attrs{"blocksize": int64(4)}, x)
+	g.Tensors = append(g.Tensors, &nn.Tensor{Name: "two", Shape: []int{4}, Data: []float32{1, 1, 2, 2}})
+	x = node("Resize", nn.Attrs{"mode": "cubic", "coordinate_transformation_mode": "half_pixel"}, x, "", "two")
+	mean := node("ReduceMean", nn.Attrs{"axes": ints(1), "keepdims": int64(1)}, x)
+	x = node("Sub", nil, x, mean)
+	x = node("PRelu", nil, x, tensor("slope", 16, 1, 1))
+	x = node("Conv", nil, x, tensor("w6", 2, 16, 1, 1))
 	g.Nodes = append(g.Nodes, &nn.Node{Name: "p", Op: "Softmax", Inputs: []string{x}, Outputs: []string{"p"}, Attrs: nn.Attrs{"axis": int64(1)}})
 	g.AssignRoles()
 	m, err := New(g)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.grid.period != 4 || m.margin > 24 {
+	if m.grid.period != 4 || m.margin > 40 {
 		t.Errorf("period %d, margin %d", m.grid.period, m.margin)
 	}
 	im, _ := discs(150, 131)

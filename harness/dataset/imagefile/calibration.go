@@ -78,7 +78,7 @@ func (f *Info) calibrate(x, y float64, unit, origin string) {
 
 // Plausible sides of an electron micrograph's pixel in Å. Many programs write
 // placeholders such as one metre or one inch in 72.
-const minPixel, maxPixel = 1e-3, 1e4
+const minPixel, maxPixel = 1e-3, 1e6
 
 // plausible returns a pixel size in Å if it can be that of an electron
 // micrograph, else 0.

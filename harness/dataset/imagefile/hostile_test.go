@@ -233,11 +233,13 @@ func TestHostileTIFF(t *testing.T) {
 		{"no size", tiff([][2]uint32{{tagBits, 8}}), "0×0"},
 		{"tiles", tiff(page(2, 2, 8, 4, [2]uint32{tagTileWidth, 1 << 30}, [2]uint32{tagTileHeight, 1 << 30})), "larger than"},
 		{"tile of no rows", tiff(page(2, 2, 8, 4, [2]uint32{tagTileWidth, 16})), "tiles"},
-		{"JPEG", tiff(page(2, 2, 8, 4, [2]uint32{tagCompression, 7})), "compression 7"},
+		{"JPEG", tiff(page(2, 2, 8, 4, [2]uint32{tagCompression, 7})), "JPEG"},
+		{"JPEG 2000", tiff(page(2, 2, 8, 4, [2]uint32{tagCompression, 33003})), "compression 33003"},
+		{"Zstandard", tiff(page(2, 2, 8, 4, [2]uint32{tagCompression, 50000})), "magic number"},
 		{"colour", tiff(page(2, 2, 8, 12, [2]uint32{tagSamples, 3}, [2]uint32{tagPhotometric, 2})), "grey"},
-		{"12 bits", tiff(append(page(2, 2, 8, 12), [2]uint32{tagBits, 12})), "12 bits"},
-		{"sizes", tiff(page(2, 2, 8, 4), page(3, 2, 8, 6)), "one size"},
-		{"white is zero", tiff(page(2, 2, 8, 4, [2]uint32{tagPhotometric, 0})), "white"},
+		{"13 bits", tiff(append(page(2, 2, 8, 12), [2]uint32{tagBits, 13})), "13 bits"},
+		{"white is zero", tiff(page(2, 2, 8, 4, [2]uint32{tagPhotometric, 0}, [2]uint32{tagSampleFormat, 2})), "white"},
+		{"palette", tiff(page(2, 2, 8, 4, [2]uint32{tagPhotometric, 3})), "palette"},
 		{"no page", []byte("II*\x00\x00\x00\x00\x00"), "no image"},
 	} {
 		_, n, err := open(tt.file, "")

@@ -18,6 +18,20 @@ func TestMicrographs(t *testing.T) {
 		note    string
 	}{
 		{"own.dm3", 1, 96, 96, 721.884, 0.2, 0.2, "DigitalMicrograph calibration", ""},
+		{"dm_export.tif", 1, 96, 96, 721.884, 0.2, 0.2, "DigitalMicrograph TIFF tag 65009", ""},
+		{"ome_nm.ome.tif", 1, 96, 96, 721.884, 0.2, 0.2, "OME-XML PhysicalSizeX", ""},
+		{"ij_stack_oneifd.tif", 5, 96, 96, 721.7015, 0.2, 0.2, "ImageJ TIFF description", ""},
+		{"pages_two_sizes.tif", 1, 96, 96, 721.9565, 0, 0, "", "1 of 2 pages were read"},
+		{"pages_two_sizes.tif:1", 1, 48, 48, 756.1545, 0, 0, "", ""},
+		{"rgb_grey.tif", 1, 96, 96, 89.7945, 0, 0, "", ""},
+		{"comp_zstd.tif", 1, 96, 96, 721.884, 0, 0, "", ""},
+		{"miniswhite.tif", 1, 96, 96, 255 - 89.7945, 0, 0, "", ""},
+		{"kind_bool.tif", 1, 96, 96, 0.5265, 0, 0, "", ""},
+		{"one_nan.tif", 1, 96, 96, 721.8047, 0, 0, "", "1 of 9216 pixels are not numbers"},
+		{"map_nul.mrc", 1, 96, 96, 721.884, 0.2, 0.2, "MRC header", ""},
+		{"mode0_unsigned_imod.mrc", 1, 96, 96, 119.8969, 0.2, 0.2, "MRC header", ""},
+		{"grey.jpg", 1, 96, 96, 89.7792, 0, 0, "", "JPEG keeps"},
+		{"mask_inverting_lut.png", 1, 96, 96, 18.9811, 0, 0, "", ""},
 		{"own_1.ser", 1, 96, 96, 721.884, 0.2, 0.2, "SER header", ""},
 	} {
 		t.Run(tt.path, func(t *testing.T) {

@@ -4,11 +4,18 @@ import (
 	"bytes"
 	"compress/zlib"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/jpeg"
 	"io"
 	"math"
+	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/klauspost/compress/zstd"
 	"golang.org/x/image/tiff/lzw"
 )
 
@@ -29,12 +36,16 @@ const (
 	tagXResolution     = 282
 	tagYResolution     = 283
 	tagResolutionUnit  = 296
+	tagPlanar          = 284
+	tagSoftware        = 305
 	tagPredictor       = 317
+	tagColourMap       = 320
 	tagTileWidth       = 322
 	tagTileHeight      = 323
 	tagTileOffsets     = 324
 	tagTileByteCounts  = 325
 	tagSampleFormat    = 339
+	tagJPEGTables      = 347
 )
 
 // tiffFile reads the structures of one file. Whatever is read through it counts
@@ -60,15 +71,22 @@ var tiffTypeSize = map[uint16]int64{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8:
 
 // tiffPage is one image of a file.
 type tiffPage struct {
+	number                 int // in the file, thumbnails included
 	w, h                   int64
+	samples                int64 // of a pixel: 1, or the channels of a colour
+	bits                   int64 // of a sample
 	element                element
+	paletted               bool
+	grey                   []float32 // of the palette's entries, nil without one
+	inverted               bool      // white is zero
+	tables                 []byte    // of JPEG
 	compression, predictor int64
 	tiled                  bool
 	segW, segH             int64   // of a strip or tile
 	offsets, counts        []int64 // of each
 }
 
-func decodeTIFF(r io.ReaderAt, size int64) (*Stack, error) {
+func decodeTIFF(r io.ReaderAt, size int64, array string) (*Stack, error) {
 	t := &tiffFile{r: r, size: size, order: binary.LittleEndian, budget: 2*size + 4096, data: size}
 	head := make([]byte, 16)
 	if k, err := r.ReadAt(head, 0); k < 8 {
@@ -86,9 +104,18 @@ func decodeTIFF(r io.ReaderAt, size int64) (*Stack, error) {
 		next = int64(t.order.Uint64(head[8:]))
 	}
 	var pages []tiffPage
-	var info Info
+	dirs := map[int]map[uint16]tiffField{} // of pages
+	var other []string                     // what stands on pages that are no grey image
+	wanted := -1
+	if array != "" {
+		var err error
+		if wanted, err = strconv.Atoi(array); err != nil || wanted < 0 {
+			return nil, fmt.Errorf("page %q: want its number, from 0 on", array)
+		}
+	}
 	seen := map[int64]bool{}
-	for n := 0; next != 0; n++ {
+	n := 0
+	for ; next != 0; n++ {
 		if seen[next] {
 			return nil, fmt.Errorf("page %d: the chain of pages is a loop", n)
 		}
@@ -98,30 +125,136 @@ func decodeTIFF(r io.ReaderAt, size int64) (*Stack, error) {
 			return nil, fmt.Errorf("page %d: %w", n, err)
 		}
 		next = after
+		if wanted >= 0 && n != wanted {
+			continue
+		}
 		if sub, err := t.number(dir, tagSubfile, 0); err != nil {
 			return nil, fmt.Errorf("page %d: %w", n, err)
-		} else if sub&5 != 0 { // a thumbnail or a transparency mask
+		} else if sub&5 != 0 && wanted < 0 { // a thumbnail or a transparency mask
 			continue
 		}
 		p, err := t.page(dir)
+		if c := (colourError{}); errors.As(err, &c) && wanted < 0 {
+			other = append(other, fmt.Sprintf("page %d: %v", n, err))
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("page %d: %w", n, err)
 		}
-		if len(pages) == 0 {
-			if err := t.calibrate(dir, &info); err != nil {
-				return nil, fmt.Errorf("page %d: %w", n, err)
-			}
-		} else if f := pages[0]; p.w != f.w || p.h != f.h {
-			return nil, fmt.Errorf("page %d has %d×%d pixels, the first one %d×%d: all pages must be of one size", n, p.h, p.w, f.h, f.w)
-		}
+		p.number = n
 		pages = append(pages, p)
+		dirs[n] = dir
 	}
-	if len(pages) == 0 {
+	var info Info
+	switch {
+	case wanted >= n:
+		return nil, fmt.Errorf("page %d asked for, there are %d, numbered from 0 on", wanted, n)
+	case len(pages) == 0 && len(other) > 0:
+		return nil, errors.New(other[0])
+	case len(pages) == 0:
 		return nil, errors.New("no image")
+	case wanted >= 0:
+		info.Array = array
+	}
+	if pages = choosePages(pages); len(pages) < n && wanted < 0 {
+		info.note("%d of %d pages were read, the largest ones in grey; another is read as FILE:PAGE, from 0 on", len(pages), n)
+	}
+	first := dirs[pages[0].number]
+	if err := t.calibrate(first, &info); err != nil {
+		return nil, fmt.Errorf("page %d: %w", pages[0].number, err)
 	}
 	s := &Stack{Format: "TIFF", N: len(pages), H: int(pages[0].h), W: int(pages[0].w), info: info}
-	s.image = func(i int, dst []float32) error { return t.read(pages[i], dst) }
+	stride := int64(0) // between images without directories
+	if n == 1 {
+		images, bytes, err := t.stacked(first, pages[0])
+		if err != nil {
+			return nil, err
+		}
+		s.N, stride = int(images), bytes
+	}
+	if pages[0].paletted && pages[0].grey == nil {
+		s.info.note("a palette of colours: its indices are read")
+	}
+	s.image = func(i int, dst []float32) error {
+		if stride > 0 {
+			p := pages[0]
+			p.offsets = slices.Clone(p.offsets)
+			for k := range p.offsets {
+				p.offsets[k] += int64(i) * stride
+			}
+			return t.read(p, dst)
+		}
+		return t.read(pages[i], dst)
+	}
 	return s, nil
+}
+
+// choosePages leaves out pages of colours beside grey ones, and those smaller than
+// the largest.
+func choosePages(pages []tiffPage) []tiffPage {
+	samples, area := int64(math.MaxInt64), int64(0)
+	for _, p := range pages {
+		samples = min(samples, p.samples)
+	}
+	var w, h int64
+	for _, p := range pages {
+		if p.samples == samples && p.w*p.h > area {
+			w, h, area = p.w, p.h, p.w*p.h
+		}
+	}
+	return slices.DeleteFunc(pages, func(p tiffPage) bool { return p.samples != samples || p.w != w || p.h != h })
+}
+
+// stacked counts the images of a file with one directory: one, or as many as
+// the description says follow each other, each of so many bytes, without
+// directories of their own. ImageJ writes more than 4 GB like this, and tifffile
+// what it calls truncated.
+func (t *tiffFile) stacked(dir map[uint16]tiffField, p tiffPage) (n, bytes int64, err error) {
+	text, err := t.text(dir, tagDescription)
+	if err != nil {
+		return 0, 0, err
+	}
+	n = 1
+	if strings.HasPrefix(text, "ImageJ=") {
+		for line := range strings.Lines(text) {
+			if s, ok := strings.CutPrefix(strings.TrimSpace(line), "images="); ok {
+				n, _ = strconv.ParseInt(s, 10, 64)
+			}
+		}
+	} else if strings.HasPrefix(text, "{") {
+		var d struct {
+			Shape    []int64
+			Truncate bool
+		}
+		if json.Unmarshal([]byte(text), &d) == nil && d.Truncate {
+			for _, s := range d.Shape {
+				if s < 1 || s > t.size {
+					return 0, 0, fmt.Errorf("the description gives the shape %v", d.Shape)
+				}
+				if n *= s; n > 8*t.size {
+					return 0, 0, fmt.Errorf("the description gives the shape %v, more than the file holds", d.Shape)
+				}
+			}
+			n /= p.w * p.h
+		}
+	}
+	if n < 2 {
+		return 1, 0, nil
+	}
+	if p.compression != 1 || p.tiled {
+		return 0, 0, fmt.Errorf("the description says %d images, but the file has one page that is packed", n)
+	}
+	at := p.offsets[0]
+	for i, o := range p.offsets {
+		if o != at+bytes {
+			return 0, 0, fmt.Errorf("the description says %d images, but the strips of the only page do not follow each other", n)
+		}
+		bytes += p.segmentBytes(i)
+	}
+	if bytes < 1 || n > (t.size-at)/bytes {
+		return 0, 0, fmt.Errorf("the description says %d images of %d×%d pixels, but the file holds %d: it is truncated", n, p.h, p.w, (t.size-at)/max(bytes, 1))
+	}
+	return n, bytes, nil
 }
 
 // bytes reads n bytes of a directory or a table.
@@ -239,18 +372,25 @@ func (t *tiffFile) number(dir map[uint16]tiffField, tag uint16, without int64) (
 	return v[0], nil
 }
 
+// colourError says that a page is not grey.
+type colourError struct{ samples, photometric int64 }
+
+func (e colourError) Error() string {
+	return fmt.Sprintf("%d samples per pixel in colour space %d: convert the image to grey", e.samples, e.photometric)
+}
+
 // page reads what describes an image and checks that the file can hold it.
 func (t *tiffFile) page(dir map[uint16]tiffField) (tiffPage, error) {
 	var p tiffPage
-	var photometric, samples, bits, format, fill, rows, tileW, tileH int64
+	var photometric, format, fill, planar, rows, tileW, tileH int64
 	for _, f := range []struct {
 		tag     uint16
 		to      *int64
 		without int64
 	}{
-		{tagWidth, &p.w, 0}, {tagHeight, &p.h, 0}, {tagBits, &bits, 1}, {tagSamples, &samples, 1},
+		{tagWidth, &p.w, 0}, {tagHeight, &p.h, 0}, {tagBits, &p.bits, 1}, {tagSamples, &p.samples, 1},
 		{tagSampleFormat, &format, 1}, {tagPhotometric, &photometric, 1}, {tagFillOrder, &fill, 1},
-		{tagCompression, &p.compression, 1}, {tagPredictor, &p.predictor, 1},
+		{tagCompression, &p.compression, 1}, {tagPredictor, &p.predictor, 1}, {tagPlanar, &planar, 1},
 		{tagRowsPerStrip, &rows, math.MaxInt64}, {tagTileWidth, &tileW, 0}, {tagTileHeight, &tileH, 0},
 	} {
 		var err error
@@ -261,22 +401,61 @@ func (t *tiffFile) page(dir map[uint16]tiffField) (tiffPage, error) {
 	if err := checkShape(1, p.h, p.w); err != nil {
 		return p, err
 	}
-	if samples != 1 || photometric != 0 && photometric != 1 && photometric != 3 {
-		return p, fmt.Errorf("%d samples per pixel in colour space %d: convert the image to grey", samples, photometric)
-	}
-	if photometric == 0 {
-		return p, errors.New("white is zero: invert the image, so that no program reads it upside down")
+	const whiteIsZero, blackIsZero, rgb, palette = 0, 1, 2, 3
+	switch photometric {
+	case whiteIsZero, blackIsZero, palette:
+		if p.samples != 1 {
+			return p, colourError{p.samples, photometric}
+		}
+	case rgb: // may be grey all the same, which shows when it is read
+		if p.samples != 3 && p.samples != 4 || planar != 1 || p.compression == jpegInTIFF || format != 1 {
+			return p, colourError{p.samples, photometric}
+		}
+	default:
+		return p, colourError{p.samples, photometric}
 	}
 	if fill != 1 {
 		return p, errors.New("the bits are filled from the low end, which is not read")
 	}
 	kind, ok := map[int64]byte{1: 'u', 2: 'i', 3: 'f'}[format]
-	p.element = element{kind, int(bits / 8), t.order}
-	if !ok || bits%8 != 0 || p.element.check() != nil {
-		return p, fmt.Errorf("pixels of %d bits and sample format %d are not read", bits, format)
+	p.element = element{kind, int(p.bits / 8), t.order}
+	packed := kind == 'u' && p.samples == 1 && (p.bits == 1 || p.bits == 2 || p.bits == 4 || p.bits == 12)
+	if packed {
+		p.element.size = int(p.bits+7) / 8 // when unpacked
 	}
-	if p.predictor < 1 || p.predictor > 3 || p.predictor == 2 && p.element.kind == 'f' || p.predictor == 3 && p.element.kind != 'f' {
+	if !ok || p.bits%8 != 0 && !packed || p.element.check() != nil {
+		return p, fmt.Errorf("pixels of %d bits and sample format %d are not read", p.bits, format)
+	}
+	if p.predictor < 1 || p.predictor > 3 || p.predictor == 2 && (p.element.kind == 'f' || packed) || p.predictor == 3 && p.element.kind != 'f' {
 		return p, fmt.Errorf("predictor %d of sample format %d is not read", p.predictor, format)
+	}
+	if photometric == whiteIsZero {
+		if kind != 'u' {
+			return p, errors.New("white is zero in signed numbers: invert the image, so that no program reads it upside down")
+		}
+		// tifffile writes boolean masks in this way, and reads them as they are.
+		software, err := t.text(dir, tagSoftware)
+		if err != nil {
+			return p, err
+		}
+		p.inverted = p.bits != 1 || !strings.HasPrefix(software, "tifffile")
+	}
+	if photometric == palette {
+		p.paletted = true
+		var err error
+		if p.grey, err = t.greyPalette(dir, p); err != nil {
+			return p, err
+		}
+	}
+	if p.compression == jpegInTIFF {
+		if p.bits != 8 || kind != 'u' {
+			return p, fmt.Errorf("JPEG of %d bits is not read", p.bits)
+		}
+		tables, err := t.text(dir, tagJPEGTables)
+		if err != nil {
+			return p, err
+		}
+		p.tables = []byte(tables)
 	}
 	p.segW, p.segH = p.w, min(rows, p.h)
 	if p.tiled = tileW != 0 || tileH != 0; p.tiled {
@@ -285,15 +464,40 @@ func (t *tiffFile) page(dir map[uint16]tiffField) (tiffPage, error) {
 	return p, t.segments(&p, dir)
 }
 
+// greyPalette is the grey of every entry of a page's palette, nil if it has
+// colours.
+func (t *tiffFile) greyPalette(dir map[uint16]tiffField, p tiffPage) ([]float32, error) {
+	f := dir[tagColourMap]
+	if p.bits > 8 || p.element.kind != 'u' || f.count != 3<<p.bits {
+		return nil, fmt.Errorf("a palette of %d entries for %d bits", f.count/3, p.bits)
+	}
+	v, err := t.numbers(f)
+	if err != nil {
+		return nil, fmt.Errorf("palette: %w", err)
+	}
+	n := len(v) / 3
+	grey := make([]float32, n)
+	for i := range grey {
+		if v[i] != v[n+i] || v[i] != v[2*n+i] {
+			return nil, nil
+		}
+		grey[i] = float32(v[i] >> 8)
+	}
+	return grey, nil
+}
+
+// jpegInTIFF and zstdInTIFF are compressions of later supplements.
+const jpegInTIFF, zstdInTIFF = 7, 50000
+
 // compressions are the methods that are read, with the most that each shrinks.
-var compressions = map[int64]int64{1: 1, 5: maxLZW, 8: maxDeflate, 32946: maxDeflate, 32773: maxPackBits}
+var compressions = map[int64]int64{1: 1, 5: maxLZW, jpegInTIFF: maxJPEG, 8: maxDeflate, 32946: maxDeflate, 32773: maxPackBits, zstdInTIFF: maxZstd}
 
 // segments reads where a page's strips or tiles lie and checks that they can
 // hold the page.
 func (t *tiffFile) segments(p *tiffPage, dir map[uint16]tiffField) error {
 	ratio, ok := compressions[p.compression]
 	if !ok {
-		return fmt.Errorf("compression %d is not read, only none, LZW, Deflate and PackBits", p.compression)
+		return fmt.Errorf("compression %d is not read, only none, LZW, JPEG, Deflate, PackBits and Zstandard: save the file without compression", p.compression)
 	}
 	if err := checkShape(1, p.segH, p.segW); err != nil {
 		return fmt.Errorf("strips or tiles: %w", err)
@@ -331,6 +535,9 @@ func (t *tiffFile) segments(p *tiffPage, dir map[uint16]tiffField) error {
 
 func ceil(a, b int64) int64 { return (a + b - 1) / b }
 
+// rowBytes is the size of a segment's row, which is padded to whole bytes.
+func (p tiffPage) rowBytes() int64 { return ceil(p.segW*p.samples*p.bits, 8) }
+
 // segmentBytes is the unpacked size of segment i: the last strip may be short,
 // tiles are padded.
 func (p tiffPage) segmentBytes(i int) int64 {
@@ -338,12 +545,12 @@ func (p tiffPage) segmentBytes(i int) int64 {
 	if !p.tiled {
 		rows = min(p.segH, p.h-int64(i)*p.segH)
 	}
-	return rows * p.segW * int64(p.element.size)
+	return rows * p.rowBytes()
 }
 
 func (t *tiffFile) read(p tiffPage, dst []float32) error {
 	across := ceil(p.w, p.segW)
-	rowBytes := int(p.segW) * p.element.size
+	rowBytes := int(p.rowBytes())
 	for i := range p.offsets {
 		b, err := t.segment(p, i)
 		if err != nil {
@@ -354,10 +561,60 @@ func (t *tiffFile) read(p tiffPage, dst []float32) error {
 		for y := range h {
 			row := b[int(y)*rowBytes:][:rowBytes]
 			p.unpredict(row)
-			p.decoder().decode(dst[(y0+y)*p.w+x0:][:w], row)
+			if x := p.pixels(dst[(y0+y)*p.w+x0:][:w], row); x >= 0 {
+				return fmt.Errorf("pixel (%d, %d) is coloured or transparent: convert the image to grey", x0+x, y0+y)
+			}
 		}
 	}
 	return nil
+}
+
+// pixels decodes a row. It returns the place of the first pixel that is not grey,
+// −1 if all are.
+func (p tiffPage) pixels(dst []float32, row []byte) int64 {
+	e := p.decoder()
+	n := int(p.samples)
+	switch {
+	case p.bits%8 != 0:
+		for x := range dst {
+			dst[x] = float32(bitsAt(row, x*int(p.bits), int(p.bits)))
+		}
+	case n == 1:
+		e.decode(dst, row)
+	default:
+		opaque := float32(uint64(1)<<p.bits - 1)
+		for x := range dst {
+			at := row[x*n*e.size:]
+			v := e.value(at)
+			if v != e.value(at[e.size:]) || v != e.value(at[2*e.size:]) || n == 4 && e.value(at[3*e.size:]) != opaque {
+				return int64(x)
+			}
+			dst[x] = v
+		}
+	}
+	switch {
+	case p.grey != nil:
+		for x, v := range dst {
+			dst[x] = p.grey[int(v)]
+		}
+	case p.inverted:
+		white := float32(uint64(1)<<p.bits - 1)
+		for x, v := range dst {
+			dst[x] = white - v
+		}
+	}
+	return -1
+}
+
+// bitsAt is the number of so many bits, 12 at most, from bit i on, the first one
+// being a byte's highest.
+func bitsAt(b []byte, i, bits int) int {
+	v := 0
+	for range bits {
+		v = v<<1 | int(b[i/8]>>(7-i%8)&1)
+		i++
+	}
+	return v
 }
 
 // Best ratios of the compressions. An LZW code of 12 bits stands for at most 4096
@@ -365,6 +622,8 @@ func (t *tiffFile) read(p tiffPage, dst []float32) error {
 const (
 	maxLZW      = 4096 * 8 / 12
 	maxPackBits = 64
+	maxJPEG     = 1024    // a bit for the DC coefficient of 64 pixels, and its padding
+	maxZstd     = 1 << 15 // a block of 128 kB of one byte takes four
 )
 
 // segment reads and unpacks a strip or tile.
@@ -381,6 +640,22 @@ func (t *tiffFile) segment(p tiffPage, i int) ([]byte, error) {
 			return nil, io.ErrUnexpectedEOF
 		}
 		return packed[:whole], nil
+	case jpegInTIFF:
+		return p.unJPEG(packed, i)
+	case zstdInTIFF:
+		z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(uint64(whole)+1<<16))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		b, err := z.DecodeAll(packed, nil)
+		if err != nil {
+			return nil, err
+		}
+		if int64(len(b)) < whole {
+			return nil, io.ErrUnexpectedEOF
+		}
+		return b[:whole], nil
 	case 32773:
 		return unpackBits(packed, int(whole))
 	case 5:
@@ -400,6 +675,34 @@ func (t *tiffFile) segment(p tiffPage, i int) ([]byte, error) {
 		return nil, noEOF(err)
 	}
 	return b, nil
+}
+
+// unJPEG unpacks segment i, whose tables may be kept once for all.
+func (p tiffPage) unJPEG(b []byte, i int) ([]byte, error) {
+	const start, end = "\xff\xd8", "\xff\xd9"
+	if len(p.tables) >= 4 && bytes.HasPrefix(b, []byte(start)) {
+		b = slices.Concat(bytes.TrimSuffix(p.tables, []byte(end)), b[2:])
+	}
+	c, err := jpeg.DecodeConfig(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	if whole := p.segmentBytes(i); int64(c.Width) != p.segW || int64(c.Height)*p.segW != whole {
+		return nil, fmt.Errorf("JPEG of %d×%d pixels", c.Height, c.Width)
+	}
+	m, err := jpeg.Decode(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	g, ok := m.(*image.Gray)
+	if !ok {
+		return nil, errors.New("JPEG in colours: convert the image to grey")
+	}
+	out := make([]byte, 0, c.Width*c.Height)
+	for y := range c.Height {
+		out = append(out, g.Pix[y*g.Stride:][:c.Width]...)
+	}
+	return out, nil
 }
 
 // unpackBits undoes the PackBits run-length code.
@@ -431,6 +734,7 @@ func unpackBits(src []byte, whole int) ([]byte, error) {
 // row, then all second ones, … (big endian, whatever the file is).
 func (p tiffPage) unpredict(row []byte) {
 	size, order := p.element.size, p.element.order
+	back := size * int(p.samples)
 	switch {
 	case p.predictor == 3:
 		for i := 1; i < len(row); i++ {
@@ -444,20 +748,20 @@ func (p tiffPage) unpredict(row []byte) {
 			}
 		}
 	case p.predictor == 2 && size == 1:
-		for i := 1; i < len(row); i++ {
-			row[i] += row[i-1]
+		for i := back; i < len(row); i++ {
+			row[i] += row[i-back]
 		}
 	case p.predictor == 2 && size == 2:
-		for i := 2; i < len(row); i += 2 {
-			order.PutUint16(row[i:], order.Uint16(row[i:])+order.Uint16(row[i-2:]))
+		for i := back; i < len(row); i += 2 {
+			order.PutUint16(row[i:], order.Uint16(row[i:])+order.Uint16(row[i-back:]))
 		}
 	case p.predictor == 2 && size == 4:
-		for i := 4; i < len(row); i += 4 {
-			order.PutUint32(row[i:], order.Uint32(row[i:])+order.Uint32(row[i-4:]))
+		for i := back; i < len(row); i += 4 {
+			order.PutUint32(row[i:], order.Uint32(row[i:])+order.Uint32(row[i-back:]))
 		}
 	case p.predictor == 2:
-		for i := 8; i < len(row); i += 8 {
-			order.PutUint64(row[i:], order.Uint64(row[i:])+order.Uint64(row[i-8:]))
+		for i := back; i < len(row); i += 8 {
+			order.PutUint64(row[i:], order.Uint64(row[i:])+order.Uint64(row[i-back:]))
 		}
 	}
 }

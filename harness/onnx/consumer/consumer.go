@@ -124,7 +124,7 @@ func (c Consumer) predict(ctx context.Context, found place, dir string, runs []R
 	jobs := struct {
 		NodeModules string `json:"node_modules"`
 		Runs        []job  `json:"runs"`
-	}{NodeModules: found.nodeModules}
+	}{NodeModules: found.nodeModules, Runs: []job{}}
 	for i, r := range runs {
 		model, err := filepath.Abs(r.Model)
 		if err != nil {
