@@ -14,7 +14,7 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/files"
-	"github.com/refocus-em/refocus/harness/internal/pixels"
+	"github.com/refocus-em/refocus/harness/micrograph"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
@@ -157,6 +157,7 @@ type OwnFile struct {
 // own determines a set made of a user's files.
 type own struct {
 	Format    int     `json:"format"`
+	Repair    int     `json:"repair"` // version of micrograph.Repair
 	Own       Own     `json:"own"`
 	Count     int     `json:"count"`
 	Classes   int     `json:"classes"`
@@ -168,7 +169,8 @@ type own struct {
 // "FILE:ARRAY"), folders and patterns of them; labels may also be coloured masks,
 // ImageJ's regions and COCO's annotations (package outline).
 //
-// Every image is standardised to mean 0 and variance 1, as the study's are.
+// Every image is repaired as for prediction (package micrograph) and standardised
+// to mean 0 and variance 1, as the study's are.
 // Without Crop, images must be square and of one size, as the symmetries of
 // training and batches need, with sides that are multiples of 16, as the network
 // does. With it they may have any size: the validation set is patches that cover
@@ -258,7 +260,7 @@ func Import(ctx context.Context, root string, images, labelPaths []string, opt I
 		if err != nil {
 			return bad(fmt.Errorf("the %s images: %w", part.name, err))
 		}
-		o := own{Format, base, len(patches), im.classes, stats.PixelSize}
+		o := own{Format, micrograph.RepairVersion, base, len(patches), im.classes, stats.PixelSize}
 		o.Own.First = part.indices[0]
 		o.Own.Pairs = y.pairs(x, part.indices)
 		if !contiguous(part.indices) {
@@ -345,18 +347,24 @@ type importer struct {
 	classes int
 }
 
-// image reads image i, standardised. It says whether all its pixels are equal.
-func (im *importer) image(i int) (dst []float32, flat bool, err error) {
+// image reads image i, repaired and standardised. It says what was repaired, and
+// whether all its pixels are equal.
+func (im *importer) image(i int) (dst []float32, repaired string, flat bool, err error) {
 	p := im.x.list[i]
 	dst = make([]float32, p.h*p.w)
 	if err := im.x.at(i, dst); err != nil {
-		return nil, false, err
+		return nil, "", false, err
 	}
 	flat = !slices.ContainsFunc(dst, func(v float32) bool { return v != dst[0] })
-	if err := pixels.Standardize(dst, p.w); err != nil {
-		return nil, flat, fmt.Errorf("image %d of %s: %w", p.index, im.x.files[p.file].path, err)
+	m := &micrograph.Image{H: p.h, W: p.w, Pixels: dst}
+	defects, err := micrograph.Repair(m)
+	if err == nil {
+		err = micrograph.Standardize(m)
 	}
-	return dst, false, nil
+	if err != nil {
+		return nil, "", flat, fmt.Errorf("image %d of %s: %w", p.index, im.x.files[p.file].path, err)
+	}
+	return dst, defects.String(), false, nil
 }
 
 // survey looks at every image and label once and leaves out what teaches nothing.
@@ -371,7 +379,10 @@ func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
 		if err := im.ctx.Err(); err != nil {
 			return s, nil, err
 		}
-		x, flat, err := im.image(i)
+		x, repaired, flat, err := im.image(i)
+		if repaired != "" {
+			im.opt.warn("%s: %s", im.x.describe(i), repaired)
+		}
 		if flat {
 			im.opt.warn("%v: left out", err)
 			flatErr = cmp.Or(flatErr, err)
@@ -493,7 +504,7 @@ func (im *importer) write(digest, name string, indices []int, patches []patch, o
 			return Ready{}, err
 		}
 		p := im.x.list[i]
-		x, _, err := im.image(i)
+		x, _, _, err := im.image(i)
 		if err != nil {
 			return Ready{}, err
 		}
