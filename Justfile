@@ -40,6 +40,10 @@ build:
 generate:
     go generate ./...
 
+# Regenerate the protocol's Python code; needs grpcio-tools 1.51, whose code old and new protobuf read.
+proto-python:
+    cd plugins/torch && python3 -m grpc_tools.protoc -Irefocus_torch=../../harness/backend/proto --python_out=. --grpc_python_out=. refocus_torch/backend.proto
+
 # Speed and memory next to PyTorch, ONNX Runtime and OpenCV; `just bench --help` says more.
 bench *flags:
     go build -o plugins/bin/refocus ./harness

@@ -38,7 +38,6 @@ harness/progress
 harness/internal
 harness/files               |                                          | github.com/gofrs/flock golang.org/x/sys
 harness/nn                  | random
-harness/micrograph          | internal
 harness/dataset/imagefile   | half                                     | golang.org/x/image
 harness/onnx/internal       | half                                     | google.golang.org/protobuf
 harness/onnx                | half nn onnx/internal                    | google.golang.org/protobuf
@@ -54,7 +53,8 @@ plugins/cpu                 | random half nn backend backend/engine backend/plug
 plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
-harness/dataset             | random safetensors progress internal files dataset/imagefile micrograph hrtem | golang.org/x/image
+harness/micrograph          | internal
+harness/dataset             | random safetensors progress internal files dataset/imagefile hrtem micrograph | golang.org/x/image
 harness/study               | specs internal nn onnx backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
 harness/train               | random safetensors progress nn onnx backend dataset study store

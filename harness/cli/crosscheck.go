@@ -80,7 +80,11 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			dir := st.Report(fmt.Sprintf("crosscheck-%s-%s-%s-%s", cert.A.Description.Name, cert.B.Description.Name, p.Study.Name, p.Study.ProfileName()))
+			suffix := ""
+			if o.Precision != "" {
+				suffix = "-" + o.Precision
+			}
+			dir := st.Report(fmt.Sprintf("crosscheck-%s%s-%s-%s-%s", cert.A.Description.Name, suffix, cert.B.Description.Name, p.Study.Name, p.Study.ProfileName()))
 			if err := cert.Write(dir); err != nil {
 				return fmt.Errorf("writing the certificate: %w", err)
 			}
@@ -100,6 +104,7 @@ fails, and names the first place where the two part.`,
 	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose network and images are used")
 	intFlag(cmd, &o.Batch, "batch", 0, 0, "images per step (default 4)")
 	intFlag(cmd, &o.Steps, "steps", 0, 0, "steps of the trajectory (default 20)")
+	f.StringVar(&o.Precision, "precision", "", "precision of the backend that is judged (default float32): tf32, bfloat16 or mixed")
 	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the yardstick's distance a distance may be (default 8)")
 	return cmd
 }

@@ -120,7 +120,7 @@ func listConsumers(ctx context.Context, out *console.Printer) error {
 	var missing []string
 	for _, p := range export.Programs(ctx) {
 		if p.Err != nil {
-			out.Printf("%-24s missing: %v", p.Name, p.Err)
+			out.Printf("%v", p.Err)
 			missing = append(missing, p.Install)
 			continue
 		}

@@ -12,5 +12,6 @@
 //
 // The stages, in the order in which a fault is looked for: forward in training
 // mode, running statistics, forward in inference mode, loss, gradients,
-// optimiser, freezing, trajectory. The Certificate names the first that fails.
+// optimiser, freezing, trajectory. A may compute in a precision below float32:
+// Options.Precision. The Certificate names the first that fails.
 package crosscheck

@@ -1,6 +1,8 @@
 package crosscheck
 
 import (
+	"math"
+
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/nn"
 )
@@ -47,9 +49,33 @@ type Options struct {
 	LocalFloor    float64 `json:"local_floor"`
 	LossFloor     float64 `json:"loss_floor"`
 	Threads       int     `json:"threads"`
+	// Precision is A's: backend.Float32, the default, or one that rounds the operands
+	// of convolutions further. B computes in float32 and the oracle in float64 all the
+	// same; one rounding of the weights is one to A's precision.
+	Precision string `json:"precision,omitempty"`
 }
 
+// bits of mantissa, after the point, to which a precision rounds the operands of
+// convolutions; 0 is float32's own 23.
+var bits = map[string]int{backend.Float32: 0, backend.TF32: 10, backend.BFloat16: 7, backend.Mixed: 10}
+
 func (o Options) withDefaults() Options {
+	return o.withFloors(bits[o.Precision])
+}
+
+// withFloors fills in what is not set. The floors of a precision that rounds to n
+// bits of mantissa are multiples of u = 2^−(n+1), the relative error of one
+// rounding. In norms, which take the mean over all values, a convolution of rounded
+// operands is off by about u. Forward: 4 of these. Loss: a mean over all pixels,
+// whose errors have both signs, u/4. Gradients, where pixels are blocked or passed
+// otherwise, a fraction of the order of u per layer: 4 √u of their length. What is
+// computed from A's own numbers is computed in float32 and keeps its floor.
+func (o Options) withFloors(n int) Options {
+	forward, gradient, loss := 1e-5, 2e-4, 1e-6
+	if n > 0 {
+		u := math.Ldexp(1, -n-1)
+		forward, gradient, loss = 4*u, 4*math.Sqrt(u), u/4
+	}
 	set := func(v *float64, d float64) {
 		if *v == 0 {
 			*v = d
@@ -66,9 +92,9 @@ func (o Options) withDefaults() Options {
 	}
 	set(&o.LearningRate, 1e-3)
 	set(&o.Factor, 8)
-	set(&o.ForwardFloor, 1e-5)
-	set(&o.GradientFloor, 2e-4)
+	set(&o.ForwardFloor, forward)
+	set(&o.GradientFloor, gradient)
 	set(&o.LocalFloor, 3e-5)
-	set(&o.LossFloor, 1e-6)
+	set(&o.LossFloor, loss)
 	return o
 }

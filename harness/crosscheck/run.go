@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 
@@ -16,6 +17,9 @@ import (
 // Run compares A with B. An error means that the comparison could not be made;
 // a backend that is wrong gives a certificate that says so.
 func Run(ctx context.Context, in Input) (*Certificate, error) {
+	if _, ok := bits[in.Options.Precision]; !ok && in.Options.Precision != "" {
+		return nil, fmt.Errorf("precision %q: a cross-check is in one of %v", in.Options.Precision, slices.Sorted(maps.Keys(bits)))
+	}
 	in.Options = in.Options.withDefaults()
 	r := &run{in: in, g: in.Graph, cert: &Certificate{
 		Format: 1, Network: in.Graph.Name, Options: in.Options, Data: in.Train.SHA256,
@@ -85,7 +89,7 @@ func (r *run) open(ctx context.Context) error {
 		to        *backend.Session
 		id        *Identity
 	}{
-		{"A", r.in.A, backend.Float32, &r.a, &r.cert.A},
+		{"A", r.in.A, r.in.Options.Precision, &r.a, &r.cert.A},
 		{"B", r.in.B, backend.Float32, &r.b, &r.cert.B},
 		{"the oracle", r.in.Oracle, backend.Float64, &r.o, &r.cert.Oracle},
 	} {
@@ -201,7 +205,7 @@ func (r *run) step(ctx context.Context, s backend.Session, rate float64, frozen 
 func (r *run) rounding(ctx context.Context, now *state, ask func() (map[string][]float64, error), exact map[string][]float64, scale float64) (map[string]float64, error) {
 	most := map[string]float64{}
 	for k := range r.in.Options.Perturbations {
-		b, err := encodeWeights(r.g, now.perturbed(r.g, uint64(k)))
+		b, err := encodeWeights(r.g, now.perturbed(r.g, uint64(k), bits[r.in.Options.Precision]))
 		if err != nil {
 			return nil, err
 		}

@@ -81,9 +81,9 @@ func initial(g *nn.Graph) *state {
 	return s
 }
 
-// perturbed moves every parameter up or down by one float32 spacing: what
-// rounding it once more could do.
-func (s *state) perturbed(g *nn.Graph, k uint64) *state {
+// perturbed moves every parameter up or down by one spacing of numbers with so many
+// bits of mantissa, 0 for float32's: what rounding it once more could do.
+func (s *state) perturbed(g *nn.Graph, k uint64, bits int) *state {
 	p := &state{values: map[string][]float64{}, step: s.step}
 	for name, v := range s.values {
 		p.values[name] = v
@@ -97,6 +97,9 @@ func (s *state) perturbed(g *nn.Graph, k uint64) *state {
 				toward = -toward
 			}
 			d[i] = float64(math.Nextafter32(float32(v), toward))
+			if bits > 0 {
+				d[i] = v + math.Copysign(math.Ldexp(float64(spacing(math.Abs(v))), 23-bits), float64(toward))
+			}
 		}
 		p.values[t.Name] = d
 	}

@@ -29,7 +29,7 @@ func (r *run) trajectory(ctx context.Context) error {
 	envelope := make([]float64, r.in.Options.Steps)
 	var finalEnvelope float64
 	for k := range r.in.Options.Perturbations {
-		b, err := encodeWeights(r.g, r.first.perturbed(r.g, uint64(k)))
+		b, err := encodeWeights(r.g, r.first.perturbed(r.g, uint64(k), bits[r.in.Options.Precision]))
 		if err != nil {
 			return err
 		}

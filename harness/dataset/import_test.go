@@ -185,7 +185,6 @@ func TestImportRefuses(t *testing.T) {
 		{"not square", writeNPY(t, "wide.npy", 4, 16, 32, texture), writeNPY(t, "l.npy", 4, 16, 32, texture), ImportOptions{}, []string{"wide.npy", "square"}},
 		{"not a multiple of 16", writeNPY(t, "odd.npy", 4, 40, 40, texture), labelsOf(t, 4, 40, 0, 1), ImportOptions{}, []string{"odd.npy", "multiple of 16", "crop them to 32×32"}},
 		{"one image", writeNPY(t, "one.npy", 1, 16, 16, texture), labelsOf(t, 1, 16, 0, 1), ImportOptions{}, []string{"one image"}},
-		{"NaN", writeNPY(t, "nan.npy", 4, 32, 32, func(int, int, int) float32 { return float32(math.NaN()) }), labels, ImportOptions{}, []string{"image 0 of", "nan.npy", "no image is left"}},
 		{"constant", writeNPY(t, "flat.npy", 4, 32, 32, func(int, int, int) float32 { return 0.1 }), labels, ImportOptions{}, []string{"image 0 of", "every pixel has the value"}},
 		{"fractions", good, labelsOf(t, 4, 32, 0, 0.5), ImportOptions{}, []string{"label 0 of", "pixel (0, 1) is 0.5", "whole numbers"}},
 		{"negative", good, labelsOf(t, 4, 32, 0, -1), ImportOptions{}, []string{"is -1"}},
@@ -311,45 +310,6 @@ l[:4].astype("u1").tofile("want.labels")
 				if math.Abs(float64(v-w)) > 1e-6 || label[p] != wantLabels[k] {
 					t.Fatalf("%s: image %d, pixel %d: %v of class %d, NumPy has %v of class %d", ext, i, p, v, label[p], w, wantLabels[k])
 				}
-			}
-		}
-	}
-}
-
-// Missing and hot pixels are left out of the statistics and filled, and said.
-func TestImportRepairs(t *testing.T) {
-	spoilt := writeNPY(t, "spoilt.npy", 4, 32, 32, func(i, y, x int) float32 {
-		switch {
-		case i == 2 && y == 3 && x == 4:
-			return float32(math.NaN())
-		case i == 1 && y == 20 && x == 9:
-			return 1e6
-		}
-		return texture(i, y, x)
-	})
-	var warned []string
-	got, err := importFiles(t.Context(), t.TempDir(), spoilt, labelsOf(t, 4, 32, 0, 1), ImportOptions{
-		Warn: func(format string, args ...any) { warned = append(warned, fmt.Sprintf(format, args...)) }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := strings.Join(warned, "\n")
-	if !strings.Contains(all, "1 missing pixel left out") || !strings.Contains(all, "1 outlying pixel left out") {
-		t.Errorf("warned of %q", warned)
-	}
-	set, err := got.Train.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer set.Close()
-	x := make([]float32, 32*32)
-	for i := range got.Train.Count {
-		if err := set.Image(i, x); err != nil {
-			t.Fatal(err)
-		}
-		for p, v := range x {
-			if !(math.Abs(float64(v)) < 10) {
-				t.Errorf("image %d pixel (%d, %d) is %g", i, p/32, p%32, v)
 			}
 		}
 	}

@@ -56,10 +56,6 @@ func (d Defects) String() string {
 	return strings.Join(parts, ", ") + " left out and filled"
 }
 
-// RepairVersion is raised when Repair changes what it makes of an image: data sets
-// of a user's own images are named after it.
-const RepairVersion = 1
-
 const (
 	// outlierRadius of the square whose median a pixel is compared with.
 	outlierRadius = 2

@@ -43,6 +43,9 @@ func TestConsumerTable(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if v, place, err := c.Version(context.Background()); v != version || place == "" || err != nil {
+				t.Errorf("asked for its version it says %q in %q, %v", v, place, err)
+			}
 			var d float64
 			for i, r := range results {
 				if r.Err != nil {

@@ -322,7 +322,7 @@ func (h *hdf5) walk(at int64, name string, depth int, seen map[int64]bool, all *
 		return nil // of the images beside it
 	}
 	if velox && len(dims) == 3 {
-		ax = axes{2, 0, 1} // frames come last
+		ax, err = axes{2, 0, 1}, nil // frames come last
 	}
 	if err == nil {
 		*all = append(*all, hdf5Array{name, messages, dims, ax})

@@ -166,7 +166,7 @@ func SplitPath(path string) (file, array string) {
 // Decode reads a stack from the size bytes of r. array names one of several
 // arrays and is empty otherwise.
 func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
-	head := make([]byte, min(size, 216))
+	head := make([]byte, min(size, 64))
 	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
 		return nil, err
 	}
@@ -182,18 +182,21 @@ func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
 		return decodeTIFF(r, size, array)
 	case starts("\x89PNG\r\n\x1a\n"):
 		s, err = decodePNG(r, size)
-	case len(head) == 216 && string(head[208:212]) == "MAP ":
-		s, err = decodeMRC(r, size)
+	case starts("\xff\xd8\xff"):
+		s, err = decodeJPEG(r, size)
 	case starts(serMagic):
 		s, err = decodeSER(r, size)
 	case isDM(head):
 		return decodeDM(r, size, array)
 	default:
-		base, ok := findHDF5(r, size)
-		if !ok {
-			return nil, errors.New("not an NPY, NPZ, TIFF, HDF5, EMD, PNG or MRC file")
+		if base, ok := findHDF5(r, size); ok {
+			return decodeHDF5(r, size, base, array)
 		}
-		return decodeHDF5(r, size, base, array)
+		m, ok := findMRC(r, size)
+		if !ok {
+			return nil, unknown(r, size)
+		}
+		s, err = decodeMRC(m, r, size)
 	}
 	if err == nil && array != "" {
 		err = fmt.Errorf("array %q asked for, but a file of this format holds only one", array)
@@ -214,6 +217,8 @@ func stackAxes(dims []int64) (axes, error) {
 	switch n := len(dims); {
 	case n == 2, n == 3 && one(2):
 		return axes{-1, 0, 1}, nil
+	case n == 3 && dims[2] >= 2 && dims[2] <= 4 && dims[1] > 4:
+		return axes{}, fmt.Errorf("the last axis of an array of shape %v counts channels or images, not columns: move it to the front, (N,H,W), or keep one of them", dims)
 	case n == 3:
 		return axes{0, 1, 2}, nil
 	case n == 4 && one(1):

@@ -109,7 +109,7 @@ func TestChoice(t *testing.T) {
 		{"testdata/new-chunks.h5", "libver"},
 		{"testdata/sparse.h5", "1 of its 3 chunks"},
 		{"testdata/colour.png", "coloured"},
-		{"testdata/make.py", "not an NPY"},
+		{"testdata/make.py", "not a file of a known format"},
 		{"testdata", "of one size"},
 		{"/dev/null", "not a regular file"},
 		{"testdata/absent.npy", "no such file"},

@@ -28,6 +28,10 @@ func TestMicrographs(t *testing.T) {
 		{"miniswhite.tif", 1, 96, 96, 255 - 89.7945, 0, 0, "", ""},
 		{"kind_bool.tif", 1, 96, 96, 0.5265, 0, 0, "", ""},
 		{"one_nan.tif", 1, 96, 96, 721.8047, 0, 0, "", "1 of 9216 pixels are not numbers"},
+		{"map_nul.mrc", 1, 96, 96, 721.884, 0.2, 0.2, "MRC header", ""},
+		{"mode0_unsigned_imod.mrc", 1, 96, 96, 119.8969, 0.2, 0.2, "MRC header", ""},
+		{"grey.jpg", 1, 96, 96, 89.7792, 0, 0, "", "JPEG keeps"},
+		{"mask_inverting_lut.png", 1, 96, 96, 18.9811, 0, 0, "", ""},
 		{"own_1.ser", 1, 96, 96, 721.884, 0.2, 0.2, "SER header", ""},
 	} {
 		t.Run(tt.path, func(t *testing.T) {

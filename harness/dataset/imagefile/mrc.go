@@ -5,51 +5,146 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 )
 
-// decodeMRC reads an MRC2014 file: 1024 bytes of header, an extended header, then
-// NZ sections of NY rows. Rows are returned in the order of the file.
-func decodeMRC(r io.ReaderAt, size int64) (*Stack, error) {
-	head := make([]byte, 1024)
-	if k, err := r.ReadAt(head, 0); k < len(head) {
-		return nil, fmt.Errorf("MRC header: %w", noEOF(err))
+// An MRC2014 file is a header of 1024 bytes, an extended header, then NZ sections
+// of NY rows.
+//
+// Formats: https://www.ccpem.ac.uk/mrc_format/mrc2014.php, IMOD's additions at
+// https://bio3d.colorado.edu/imod/doc/mrc_format.txt, FEI's extended header as in
+// package mrcfile.
+
+const mrcHeader = 1024
+
+// mrcElements are the modes that are read.
+var mrcElements = map[int32]element{
+	0: {kind: 'i', size: 1}, 1: {kind: 'i', size: 2}, 2: {kind: 'f', size: 4}, 6: {kind: 'u', size: 2}, 12: {kind: 'f', size: 2},
+}
+
+// mrcFile is a header in the byte order found.
+type mrcFile struct {
+	head  []byte
+	order binary.ByteOrder
+}
+
+// word is counted from 1 as in the format's table.
+func (m mrcFile) word(n int) int32 { return int32(m.order.Uint32(m.head[4*(n-1):])) }
+
+func (m mrcFile) real(n int) float64 {
+	return float64(math.Float32frombits(uint32(m.word(n))))
+}
+
+// fits reports whether sizes and mode are those of a file of a length.
+func (m mrcFile) fits(size int64) bool {
+	e, ok := mrcElements[m.word(4)]
+	nx, ny, nz, extended := int64(m.word(1)), int64(m.word(2)), int64(m.word(3)), int64(m.word(24))
+	if !ok || checkShape(nz, ny, nx) != nil || extended < 0 {
+		return false
 	}
-	var order binary.ByteOrder
-	switch head[212] { // machine stamp
-	case 0x44:
-		order = binary.LittleEndian
-	case 0x11:
-		order = binary.BigEndian
-	default:
-		return nil, fmt.Errorf("MRC machine stamp %#x is neither little nor big endian", head[212:216])
+	data := size - mrcHeader - extended
+	return nz <= data/(nx*ny*int64(e.size)) && data-nz*nx*ny*int64(e.size) < 1024
+}
+
+// findMRC recognises a file by the word MAP, or, as older programs do not write
+// that or end it otherwise, by sizes that fit its length.
+func findMRC(r io.ReaderAt, size int64) (mrcFile, bool) {
+	m := mrcFile{head: make([]byte, mrcHeader), order: binary.LittleEndian}
+	if k, _ := r.ReadAt(m.head, 0); k < mrcHeader {
+		return m, k >= 212 && string(m.head[208:212]) == "MAP "
 	}
-	word := func(n int) int32 { return int32(order.Uint32(head[4*(n-1):])) } // counted from 1 as in the format's table
-	e := element{order: order}
-	switch mode := word(4); mode {
-	case 0:
-		e.kind, e.size = 'i', 1
-	case 1:
-		e.kind, e.size = 'i', 2
-	case 2:
-		e.kind, e.size = 'f', 4
-	case 6:
-		e.kind, e.size = 'u', 2
-	case 12:
-		e.kind, e.size = 'f', 2
-	default:
-		return nil, fmt.Errorf("MRC mode %d is not read, only 0, 1, 2, 6 and 12", mode)
+	swapped := mrcFile{m.head, binary.BigEndian}
+	stamp := m.head[212] // of the machine
+	switch {
+	case string(m.head[208:212]) == "MAP " && stamp == 0x44:
+		return m, true
+	case string(m.head[208:212]) == "MAP " && stamp == 0x11:
+		return swapped, true
+	case m.fits(size):
+		return m, true
+	case swapped.fits(size):
+		return swapped, true
 	}
-	extended := int64(word(24))
+	return m, string(m.head[208:212]) == "MAP "
+}
+
+// decodeMRC reads a file that findMRC recognises. Rows are returned in the order
+// of the file.
+func decodeMRC(m mrcFile, r io.ReaderAt, size int64) (*Stack, error) {
+	if size < mrcHeader {
+		return nil, fmt.Errorf("MRC header: %w", io.ErrUnexpectedEOF)
+	}
+	if s := m.head[212]; s != 0x44 && s != 0x11 && !m.fits(size) {
+		return nil, fmt.Errorf("MRC machine stamp %#x is neither little nor big endian, and the sizes do not fit the file either way", m.head[212:216])
+	}
+	mode := m.word(4)
+	e, ok := mrcElements[mode]
+	if !ok {
+		what := map[int32]string{3: " (complex numbers)", 4: " (complex numbers)", 16: " (colours)", 101: " (4 bits)"}[mode]
+		return nil, fmt.Errorf("MRC mode %d%s is not read, only 0, 1, 2, 6 and 12", mode, what)
+	}
+	e.order = m.order
+	// IMOD's stamp with the bit that says whether bytes are signed; without it, a
+	// maximum that signed bytes cannot have.
+	const imod, signed = 1146047817, 1
+	var f Info
+	if mode == 0 {
+		switch {
+		case m.word(39) == imod && m.word(40)&signed == 0:
+			e.kind = 'u'
+		case m.word(39) != imod && m.real(21) > 127 && m.real(21) <= 255 && m.real(20) >= 0:
+			e.kind = 'u'
+			f.note("the bytes are read as unsigned: the header's maximum is %g", m.real(21))
+		}
+	}
+	extended := int64(m.word(24))
 	if extended < 0 {
 		return nil, fmt.Errorf("MRC extended header of %d bytes", extended)
 	}
-	s, err := rawStack("MRC", r, size, 1024+extended, e, []int64{int64(word(3)), int64(word(2)), int64(word(1))}, axes{0, 1, 2}, false)
+	s, err := rawStack("MRC", r, size, mrcHeader+extended, e, []int64{int64(m.word(3)), int64(m.word(2)), int64(m.word(1))}, axes{0, 1, 2}, false)
 	if err != nil {
 		return nil, err
 	}
-	side := func(cell, samples int) float64 { // CELLA in Å over MX, MY
-		return float64(math.Float32frombits(uint32(word(cell)))) / float64(word(samples))
+	side := func(cell, samples, n int) float64 { // CELLA in Å over MX, MY
+		if m.word(samples) > 0 {
+			n = samples
+		}
+		return m.real(cell) / float64(m.word(n))
 	}
-	s.info.calibrate(side(11, 8), side(12, 9), "Å", "MRC header")
+	x, y := side(11, 8, 1), side(12, 9, 2) // NX, NY where MX, MY are not set
+	f.calibrate(x, y, "Å", "MRC header")
+	if x == 1 && y == 1 {
+		f.note("the MRC header gives a pixel of 1 Å, which many programs write where they do not know it")
+	}
+	if kind := string(m.head[104:108]); kind == "FEI1" || kind == "FEI2" {
+		m.fei(r, extended, &f)
+	}
+	s.info = f
 	return s, nil
+}
+
+// fei reads the extended header of the first image that FEI and Thermo Fisher write.
+func (m mrcFile) fei(r io.ReaderAt, extended int64, f *Info) {
+	const (
+		length = 768 // of FEI1; FEI2 adds to it
+		dose   = 92  // electrons per m²
+		pixelX = 156 // m
+		pixelY = 164
+		camera = 435 // 16 characters
+	)
+	b := make([]byte, length)
+	if extended < length {
+		return
+	}
+	if k, _ := r.ReadAt(b, mrcHeader); k < length {
+		return
+	}
+	// What is not known is zero.
+	real := func(at int) float64 { return math.Float64frombits(m.order.Uint64(b[at:])) }
+	f.calibrate(real(pixelX), real(pixelY), "m", "FEI extended header")
+	if d := real(dose) * 1e-20; d > 0 && !math.IsInf(d, 0) {
+		f.Dose = d
+	}
+	name, _, _ := strings.Cut(string(b[camera:][:16]), "\x00")
+	f.Detector = strings.TrimSpace(name)
 }

@@ -124,7 +124,7 @@ func (c Consumer) predict(ctx context.Context, found place, dir string, runs []R
 	jobs := struct {
 		NodeModules string `json:"node_modules"`
 		Runs        []job  `json:"runs"`
-	}{NodeModules: found.nodeModules}
+	}{NodeModules: found.nodeModules, Runs: []job{}}
 	for i, r := range runs {
 		model, err := filepath.Abs(r.Model)
 		if err != nil {
@@ -259,7 +259,8 @@ func (c Consumer) find(ctx context.Context) (place, error) {
 }
 
 func (w way) python(ctx context.Context) (p place, missing string) {
-	code := ""
+	// a folder of a module's name where we run is no module
+	code := "import sys\nsys.path = [p for p in sys.path if p]\n"
 	for _, m := range w.modules {
 		code += "import " + m + "\n"
 	}

@@ -28,8 +28,11 @@ const formatVersion = "0.5.4"
 // preprocessEpsilon is the zoo's zero_mean_unit_variance: (x−mean)/(std+eps).
 const preprocessEpsilon = 1e-6
 
+// formatVersion04 is the version before, which QuPath, deepImageJ and Icy look for.
+const formatVersion04 = "0.4.10"
+
 // bioImage wraps the ONNX model in a BioImage Model Zoo package: a zip of the
-// description, the weights, a test input with its output, the same two as images
+// description in both formats (bioimageio.yaml and rdf.yaml), the weights, a test input with its output, the same two as images
 // that people can open, a cover image and a README. Nothing is compressed, so that
 // the bytes do not depend on a compressor's version.
 func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, error) {
@@ -79,7 +82,7 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 	for _, f := range entries {
 		sum[f.name] = files.Sum(f.data)
 	}
-	entries = append(entries, file{"bioimageio.yaml", []byte(p.description(sum))})
+	entries = append(entries, file{"rdf.yaml", []byte(p.description04(sum))}, file{"bioimageio.yaml", []byte(p.description(sum))})
 
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
@@ -151,32 +154,7 @@ func (p *bioPackage) description(sum map[string]string) string {
 		line("%s  sha256: %s", indent, sum[name])
 	}
 	scale := decimal(m.PixelSize / 10)
-	line("format_version: %s", formatVersion)
-	line("type: model")
-	line("name: %s", strconv.Quote(name(m.Title)))
-	line("description: %s", strconv.Quote(m.Description))
-	line("timestamp: %s", strconv.Quote(p.time().Format(time.RFC3339)))
-	line("license: %s", m.License)
-	line("authors:")
-	for _, a := range m.Authors {
-		line("  - name: %s", strconv.Quote(a))
-	}
-	if len(m.Maintainers) > 0 {
-		line("maintainers:")
-	}
-	for _, u := range m.Maintainers {
-		line("  - github_user: %s", strconv.Quote(u))
-	}
-	line("cite:")
-	for _, c := range m.Cite {
-		line("  - text: %s", strconv.Quote(c.Text))
-		if c.DOI != "" {
-			line("    doi: %s", c.DOI)
-		}
-	}
-	line("tags: [electron-microscopy, hrtem, nanoparticles, segmentation, semantic-segmentation, unet, onnx, 2d]")
-	line("documentation: README.md")
-	line("covers: [cover.png]")
+	p.head(line, formatVersion)
 	line("inputs:")
 	line("  - id: image")
 	line("    description: %s", strconv.Quote("HRTEM image of "+decimal(m.PixelSize)+" Å per pixel"))
@@ -222,13 +200,87 @@ func (p *bioPackage) description(sum map[string]string) string {
 	line("    source: weights.onnx")
 	line("    sha256: %s", sum["weights.onnx"])
 	line("    opset_version: %d", nn.Opset)
+	p.config(line)
+	return b.String()
+}
+
+// description04 is rdf.yaml, the same in the format before.
+func (p *bioPackage) description04(sum map[string]string) string {
+	m := p.model
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p.head(line, formatVersion04)
+	line("inputs:")
+	line("  - name: image")
+	line("    description: %s", strconv.Quote("HRTEM image of "+decimal(m.PixelSize)+" Å per pixel"))
+	line("    axes: bcyx")
+	line("    data_type: float32")
+	line("    data_range: [-.inf, .inf]")
+	line("    shape: {min: [1, 1, %d, %d], step: [0, 0, %d, %d]}", p.min, p.min, p.step, p.step)
+	line("    preprocessing:")
+	line("      - name: zero_mean_unit_variance")
+	line("        kwargs: {mode: per_sample, axes: cyx, eps: 1.0e-6}")
+	line("outputs:")
+	line("  - name: probabilities")
+	line("    description: Probability of every class")
+	line("    axes: bcyx")
+	line("    data_type: float32")
+	line("    data_range: [0.0, 1.0]")
+	line("    shape: {reference_tensor: image, scale: [1.0, %d.0, 1.0, 1.0], offset: [0, 0, 0, 0]}", len(m.ClassNames))
+	line("    halo: [0, 0, %d, %d]", p.halo, p.halo)
+	line("test_inputs: [test_input.npy]")
+	line("test_outputs: [test_output.npy]")
+	line("sample_inputs: [sample_input.tif]")
+	line("sample_outputs: [sample_output.tif]")
+	line("weights:")
+	line("  onnx:")
+	line("    source: weights.onnx")
+	line("    sha256: %s", sum["weights.onnx"])
+	line("    opset_version: %d", nn.Opset)
+	p.config(line)
+	return b.String()
+}
+
+// head writes what both formats have.
+func (p *bioPackage) head(line func(format string, args ...any), version string) {
+	m := p.model
+	line("format_version: %s", version)
+	line("type: model")
+	line("name: %s", strconv.Quote(name(m.Title)))
+	line("description: %s", strconv.Quote(m.Description))
+	line("timestamp: %s", strconv.Quote(p.time().Format(time.RFC3339)))
+	line("license: %s", m.License)
+	line("authors:")
+	for _, a := range m.Authors {
+		line("  - name: %s", strconv.Quote(a))
+	}
+	if len(m.Maintainers) > 0 {
+		line("maintainers:")
+	}
+	for _, u := range m.Maintainers {
+		line("  - github_user: %s", strconv.Quote(u))
+	}
+	line("cite:")
+	for _, c := range m.Cite {
+		line("  - text: %s", strconv.Quote(c.Text))
+		if c.DOI != "" {
+			line("    doi: %s", c.DOI)
+		}
+	}
+	line("tags: [electron-microscopy, hrtem, nanoparticles, segmentation, semantic-segmentation, unet, onnx, 2d]")
+	line("documentation: README.md")
+	line("covers: [cover.png]")
+}
+
+// config writes what only refocus asks for.
+func (p *bioPackage) config(line func(format string, args ...any)) {
+	m := p.model
 	line("config:")
 	line("  refocus:")
 	for _, kv := range [][2]string{{"study", m.Study}, {"spec_digest", m.SpecDigest}, {"run_digest", m.RunDigest},
 		{"weights_digest", m.WeightsDigest}, {"domain", m.Domain}, {"validation_loss", decimal(m.ValidationLoss)}} {
 		line("    %s: %s", kv[0], strconv.Quote(kv[1]))
 	}
-	return b.String()
 }
 
 var unnameable = regexp.MustCompile(`[^A-Za-z0-9 _+()-]+`)
@@ -272,6 +324,10 @@ func (p *bioPackage) readme() string {
 	line("description gives it zero mean and unit variance. The output holds the probability of every class")
 	line("(%s) at every pixel. Heights and widths are multiples of %d. A pixel of the", strings.Join(m.ClassNames, ", "), p.step)
 	line("output depends on the input within %d pixels of it; tiles need that much overlap.\n", p.halo)
+	line("**Programs that cut images into tiles must not normalise every tile.** QuPath does, and a tile of")
+	line("carbon alone then looks like one full of particles; in a test two thirds of a mask changed. There, make")
+	line("tiles as large as the image, or normalise the image before. deepImageJ, Icy and bioimageio.core")
+	line("normalise the image that they are given as a whole.\n")
 	line("An image of another pixel size should be resampled first: the network knows atoms and particles")
 	line("by their size in pixels.\n")
 	line("## Training\n")

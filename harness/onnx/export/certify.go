@@ -247,7 +247,12 @@ func sameHalf(got, want float32) bool {
 
 func (c *certifier) count() {
 	trained, file := c.model.Graph, c.graph
-	c.cert.Parameters, c.cert.BatchNormalizations = file.Count(""), normalizations(file)
+	c.cert.BatchNormalizations = normalizations(file)
+	for _, t := range file.Parameters() {
+		if trained.Tensor(t.Name) != nil { // and not of what standardises
+			c.cert.Parameters += t.Len()
+		}
+	}
 	var err error
 	if c.cert.Parameters != trained.Count("") || c.cert.BatchNormalizations != normalizations(trained) {
 		err = fmt.Errorf("%d parameters and %d batch normalisations, trained were %d and %d",

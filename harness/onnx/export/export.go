@@ -265,7 +265,6 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 		"refocus.pixel_size_angstrom": pixel,
 		"refocus.validation_loss":     decimal(m.ValidationLoss),
 		"refocus.classes":             strings.Join(m.ClassNames, ", "),
-		"refocus.standardization":     standardization(standardized),
 		"license":                     m.License,
 		"citation":                    strings.Join(cite, "; "),
 	}
@@ -287,14 +286,6 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 		OutputDoc:       "Probabilities [N,K,H,W] of the classes: " + strings.Join(m.ClassNames, ", "),
 		Metadata:        md,
 	}
-}
-
-// standardization says who has to give the image zero mean and unit variance.
-func standardization(inside bool) string {
-	if inside {
-		return "inside: the network standardises every image that it is given"
-	}
-	return "before: the whole image to zero mean and unit variance, before it is cut into tiles"
 }
 
 func decimal(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
@@ -332,5 +323,6 @@ func Standardize(g *nn.Graph) (*nn.Graph, error) {
 	h.Tensors = append(h.Tensors,
 		&nn.Tensor{Name: scale, Shape: []int{1}, Data: []float32{1}},
 		&nn.Tensor{Name: shift, Shape: []int{1}, Data: []float32{0}})
+	h.AssignRoles()
 	return h, h.Check()
 }

@@ -124,7 +124,7 @@ func TestWrite(t *testing.T) {
 	for k, want := range map[string]string{
 		"refocus.domain": "defocus=-5", "refocus.pixel_size_angstrom": "0.2", "refocus.validation_loss": "0.0123",
 		"refocus.size_multiple": "16", "refocus.halo": "160", "refocus.classes": "background, nanoparticle",
-		"refocus.standardization": standardization(false), "refocus.run_digest": m.RunDigest, "refocus.weights_digest": WeightsDigest(m.Graph), "license": "CC-BY-4.0",
+		"refocus.normalization": "standardize", "refocus.run_digest": m.RunDigest, "refocus.weights_digest": WeightsDigest(m.Graph), "license": "CC-BY-4.0",
 	} {
 		if info.Metadata[k] != want {
 			t.Errorf("metadata %q = %q, want %q", k, info.Metadata[k], want)
@@ -368,7 +368,7 @@ func TestBioImage(t *testing.T) {
 		files[f.Name] = string(b)
 		names = append(names, f.Name)
 	}
-	if want := []string{"bioimageio.yaml", "weights.onnx", "test_input.npy", "sample_input.tif", "test_output.npy", "sample_output.tif", "cover.png", "README.md"}; !slices.Equal(names, want) {
+	if want := []string{"bioimageio.yaml", "weights.onnx", "test_input.npy", "sample_input.tif", "test_output.npy", "sample_output.tif", "cover.png", "README.md", "rdf.yaml"}; !slices.Equal(names, want) {
 		t.Errorf("files %v, want %v", names, want)
 	}
 	yaml := files["bioimageio.yaml"]
@@ -389,6 +389,14 @@ func TestBioImage(t *testing.T) {
 	} {
 		if !strings.Contains(yaml, want) {
 			t.Errorf("the description lacks %q", want)
+		}
+	}
+	for _, want := range []string{
+		"format_version: 0.4.10\n", "shape: {min: [1, 1, 336, 336], step: [0, 0, 16, 16]}\n", "halo: [0, 0, 160, 160]\n",
+		"scale: [1.0, 2.0, 1.0, 1.0]", fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["weights.onnx"]))),
+	} {
+		if !strings.Contains(files["rdf.yaml"], want) {
+			t.Errorf("rdf.yaml lacks %q:\n%s", want, files["rdf.yaml"])
 		}
 	}
 	if !strings.Contains(files["README.md"], "\n# Validation\n") {

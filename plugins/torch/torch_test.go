@@ -1,0 +1,67 @@
+// Package torch tests the PyTorch plugin of this folder, which is written in Python,
+// as refocus sees it.
+package torch
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/backendtest"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
+)
+
+// interpreter is a Python with all that the plugin needs: Debian's packages, and what
+// debian.lock adds to them, or PyPI's.
+func interpreter(t *testing.T) string {
+	t.Helper()
+	return peers.Python(t, "torch", "numpy", "onnx", "cryptography", "grpc", "grpc_health")
+}
+
+// launch starts the plugin from this folder's sources.
+func launch(t *testing.T) *plugin.Client {
+	t.Helper()
+	python := interpreter(t)
+	here, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := plugin.Launch(t.Context(), plugin.Spec{
+		Name: "torch", Path: python, Args: []string{"-c", "from refocus_torch.server import main; main()"},
+		Env: []string{"PYTHONPATH=" + here, "PYTHONDONTWRITEBYTECODE=1",
+			"OMP_WAIT_POLICY=PASSIVE"}, // on a busy machine, threads that spin take a core from those they wait for
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// The conformance suite, in every precision, on the CPU.
+func TestConformance(t *testing.T) {
+	c := launch(t)
+	d, err := c.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(d.Precisions, " "), strings.Join(backend.Precisions, " "); got != want {
+		t.Errorf("precisions %s, want %s", got, want)
+	}
+	backendtest.Test(t, c, backendtest.Options{Device: "cpu"})
+}
+
+// The package's own tests.
+func TestPython(t *testing.T) {
+	cmd := exec.Command(interpreter(t), "-m", "unittest", "discover", "tests")
+	cmd.Env = append(os.Environ(), "PYTHONPATH=.", "PYTHONDONTWRITEBYTECODE=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+}
