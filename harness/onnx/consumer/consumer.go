@@ -259,7 +259,8 @@ func (c Consumer) find(ctx context.Context) (place, error) {
 }
 
 func (w way) python(ctx context.Context) (p place, missing string) {
-	code := ""
+	// a folder of that name where the command runs is no module
+	code := "import sys\nsys.path = [p for p in sys.path if p]\n"
 	for _, m := range w.modules {
 		code += "import " + m + "\n"
 	}
