@@ -431,8 +431,8 @@ func TestFromSpecToPrediction(t *testing.T) {
 	if _, errs, code := output(t, "predict", packed, images, "-o", fromPackage); code != 0 || !strings.Contains(errs, "preparation of images: standardize (as the package says)") {
 		t.Fatalf("predict with a package: exit %d\n%s", code, errs)
 	}
-	a, errA := os.ReadFile(filepath.Join(results, "image.probability.npy"))
-	b, errB := os.ReadFile(filepath.Join(fromPackage, "image.probability.npy"))
+	a, errA := os.ReadFile(filepath.Join(results, "image.probability.tif"))
+	b, errB := os.ReadFile(filepath.Join(fromPackage, "image.probability.tif"))
 	if errA != nil || errB != nil || !bytes.Equal(a, b) {
 		t.Errorf("the package predicts something else (%v, %v)", errA, errB)
 	}

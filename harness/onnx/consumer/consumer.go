@@ -259,7 +259,7 @@ func (c Consumer) find(ctx context.Context) (place, error) {
 }
 
 func (w way) python(ctx context.Context) (p place, missing string) {
-	// a folder of that name where the command runs is no module
+	// a folder of a module's name where we run is no module
 	code := "import sys\nsys.path = [p for p in sys.path if p]\n"
 	for _, m := range w.modules {
 		code += "import " + m + "\n"
