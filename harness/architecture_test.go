@@ -53,13 +53,13 @@ plugins/cpu                 | random half nn backend backend/engine backend/plug
 plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
-harness/dataset             | random safetensors progress internal files dataset/imagefile hrtem | golang.org/x/image
+harness/micrograph          | internal
+harness/dataset             | random safetensors progress internal files dataset/imagefile hrtem micrograph | golang.org/x/image
 harness/study               | specs internal nn onnx backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
 harness/train               | random safetensors progress nn onnx backend dataset study store
 harness/crosscheck          | random safetensors internal nn backend files
 harness/reproduce           | progress files backend dataset study store train
-harness/micrograph          | internal
 harness/measure
 harness/report/stats        | random
 harness/report/plot         | internal report/stats

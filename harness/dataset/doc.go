@@ -11,6 +11,13 @@
 //	                                   "labels" U8 [N,H,W], class indices
 //	data/<digest>/manifest.json        what made them, and how every single one was made
 //
+// A user's training images of which patches are cut have a third file, with the
+// images as a whole; [Patches] cuts an epoch's from it, at places drawn from a named
+// stream, into a file that a backend takes like any set:
+//
+//	data/<digest>/whole.safetensors    "image K" F32 [H,W], "label K" U8 [H,W] (255 for void),
+//	                                   "patches" I64 [N,3]: image, row, column
+//
 // Exit waves are kept once per structure and serve every defocus and every dose:
 //
 //	data/<digest>/000012.safetensors   "waves" F32 [phonons,size,size,2], "label" U8 [crop,crop]
@@ -26,5 +33,6 @@
 // set at once share the work; they write the same bytes, so that they could not
 // harm one another even if they did not.
 //
-// Package imagefile reads the file formats, package sheet draws contact sheets.
+// Package imagefile reads the file formats, package outline what people outlined in
+// other programs, package sheet draws contact sheets.
 package dataset

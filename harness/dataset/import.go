@@ -14,7 +14,7 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/files"
-	"github.com/refocus-em/refocus/harness/internal/pixels"
+	"github.com/refocus-em/refocus/harness/micrograph"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
@@ -39,6 +39,8 @@ type ImportOptions struct {
 	// Crop is the side of the patches that are cut from the images; 0 takes images
 	// as they are.
 	Crop int
+	// Flatten divides images by their illumination.
+	Flatten bool
 	// Classes of the labels; 0 counts them, 2 at least. ClassNames are theirs, for
 	// annotations that name classes.
 	Classes    int
@@ -76,6 +78,7 @@ type Imported struct {
 // Statistics describe a user's images.
 type Statistics struct {
 	Images, LeftOut       int
+	Repaired              int // images with pixels that were no image
 	Train, Validation     int // images
 	Groups                int // 0 where images are not grouped
 	MinHeight, MinWidth   int
@@ -140,6 +143,10 @@ type Own struct {
 	Pairs []int `json:"pairs,omitempty"`
 	// Crop is the side of the patches cut from the images, 0 for none.
 	Crop int `json:"crop,omitempty"`
+	// Repair is the micrograph.Version by which pixels were repaired, 0 where none
+	// needed it; Flatten says whether images are divided by their illumination.
+	Repair  int  `json:"repair,omitempty"`
+	Flatten bool `json:"flatten,omitempty"`
 	// Values are the labels' values in the file, in the order of classes.
 	Values []int `json:"values"`
 	// Kind, ValuesOf and Void say how labels are read where the values do not.
@@ -168,7 +175,9 @@ type own struct {
 // "FILE:ARRAY"), folders and patterns of them; labels may also be coloured masks,
 // ImageJ's regions and COCO's annotations (package outline).
 //
-// Every image is standardised to mean 0 and variance 1, as the study's are.
+// Every image is repaired, flattened where that is asked for, and standardised as a
+// whole, by package micrograph and so as for a prediction; images that need no
+// repair get the bits that the study's would.
 // Without Crop, images must be square and of one size, as the symmetries of
 // training and batches need, with sides that are multiples of 16, as the network
 // does. With it they may have any size: the validation set is patches that cover
@@ -238,7 +247,7 @@ func Import(ctx context.Context, root string, images, labelPaths []string, opt I
 			opt.warn("images %s… both train and validate, so that validation tells little about other samples: group_by = %q, or another rule, keeps images together", s, GroupByFolder)
 		}
 	}
-	base := Own{Values: values, Crop: opt.Crop, ValuesOf: opt.LabelValues, Void: opt.Void}
+	base := Own{Values: values, Crop: opt.Crop, Flatten: opt.Flatten, Repair: min(stats.Repaired, 1) * micrograph.Version, ValuesOf: opt.LabelValues, Void: opt.Void}
 	if y.kind != ClassLabels {
 		base.Kind = y.kind
 	}
@@ -345,18 +354,31 @@ type importer struct {
 	classes int
 }
 
-// image reads image i, standardised. It says whether all its pixels are equal.
-func (im *importer) image(i int) (dst []float32, flat bool, err error) {
+// image reads image i and makes of it what the network sees. It says whether all
+// its pixels are equal, and how many were repaired.
+func (im *importer) image(i int) (dst []float32, flat bool, d micrograph.Defects, err error) {
 	p := im.x.list[i]
 	dst = make([]float32, p.h*p.w)
 	if err := im.x.at(i, dst); err != nil {
-		return nil, false, err
+		return nil, false, d, err
 	}
-	flat = !slices.ContainsFunc(dst, func(v float32) bool { return v != dst[0] })
-	if err := pixels.Standardize(dst, p.w); err != nil {
-		return nil, flat, fmt.Errorf("image %d of %s: %w", p.index, im.x.files[p.file].path, err)
+	where := func(err error) error {
+		return fmt.Errorf("image %d of %s: %w", p.index, im.x.files[p.file].path, err)
 	}
-	return dst, false, nil
+	if flat = !slices.ContainsFunc(dst, func(v float32) bool { return v != dst[0] }); flat {
+		return nil, true, d, where(fmt.Errorf("every pixel has the value %g", dst[0]))
+	}
+	m := &micrograph.Image{H: p.h, W: p.w, Pixels: dst}
+	if d, err = micrograph.Repair(m); err != nil {
+		return nil, false, d, where(err)
+	}
+	if im.opt.Flatten {
+		micrograph.Illuminate(m, micrograph.FlatSigma).Flatten(m)
+	}
+	if err := micrograph.Standardize(m); err != nil {
+		return nil, false, d, where(err)
+	}
+	return m.Pixels, false, d, nil
 }
 
 // survey looks at every image and label once and leaves out what teaches nothing.
@@ -371,7 +393,7 @@ func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
 		if err := im.ctx.Err(); err != nil {
 			return s, nil, err
 		}
-		x, flat, err := im.image(i)
+		x, flat, defects, err := im.image(i)
 		if flat {
 			im.opt.warn("%v: left out", err)
 			flatErr = cmp.Or(flatErr, err)
@@ -379,6 +401,10 @@ func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
 			continue
 		} else if err != nil {
 			return s, nil, err
+		}
+		if defects.Total() > 0 {
+			im.opt.warn("%s: %v", im.x.describe(i), defects)
+			s.Repaired++
 		}
 		h := sha256.New()
 		binary.Write(h, binary.LittleEndian, x)
@@ -493,7 +519,7 @@ func (im *importer) write(digest, name string, indices []int, patches []patch, o
 			return Ready{}, err
 		}
 		p := im.x.list[i]
-		x, _, err := im.image(i)
+		x, _, _, err := im.image(i)
 		if err != nil {
 			return Ready{}, err
 		}

@@ -7,6 +7,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -371,5 +372,51 @@ func TestGroupsAndLeaks(t *testing.T) {
 	}
 	if s := leak(x, []int{0, 2, 4}, []int{1, 3}); s != "" {
 		t.Errorf("no leak, but %q", s)
+	}
+}
+
+// A missing and a hot pixel are filled and told, cost the rest of the image nothing
+// and make another set.
+func TestImportRepairs(t *testing.T) {
+	noise := func(i, y, x int) float32 { return float32(1000 + (i*7919+y*104729+x*1299709)%211) }
+	damaged := func(i, y, x int) float32 {
+		switch {
+		case i == 1 && y == 5 && x == 6:
+			return float32(math.NaN())
+		case i == 1 && y == 20 && x == 9:
+			return 30000
+		}
+		return noise(i, y, x)
+	}
+	masks := labelsOf(t, 4, 32, 0, 1)
+	read := func(value func(i, y, x int) float32) (Imported, []float32, string) {
+		var notes []string
+		r, err := importFiles(t.Context(), t.TempDir(), writeNPY(t, "i.npy", 4, 32, 32, value), masks, ImportOptions{
+			Classes: 2, Warn: func(f string, a ...any) { notes = append(notes, fmt.Sprintf(f, a...)) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := r.Train.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		x := make([]float32, 1024)
+		if err := m.Image(1, x); err != nil {
+			t.Fatal(err)
+		}
+		return r, x, strings.Join(notes, "\n")
+	}
+	clean, want, _ := read(noise)
+	r, got, notes := read(damaged)
+	if clean.Statistics.Repaired != 0 || r.Statistics.Repaired != 1 || !strings.Contains(notes, "image 1 of") || r.Train.Digest == clean.Train.Digest {
+		t.Errorf("%+v, %+v, %q", clean.Statistics, r.Statistics, notes)
+	}
+	for p := range got {
+		// Two of 1024 pixels more or less move the mean by their part of it.
+		if p != 5*32+6 && p != 20*32+9 && math.Abs(float64(got[p]-want[p])) > 0.01 {
+			t.Fatalf("pixel %d is %g, without the bad ones %g", p, got[p], want[p])
+		}
 	}
 }

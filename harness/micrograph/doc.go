@@ -11,3 +11,7 @@
 // row by row; all sums are in float64 and in an order that does not depend on the
 // machine.
 package micrograph
+
+// Version is raised when the bits of a repaired image change: it enters the digests
+// of data sets with such images.
+const Version = 1

@@ -176,23 +176,24 @@ func (v Value) clone() Value { return Value{v.Name, append([]int(nil), v.Shape..
 // the weights and biases of convolutions, the scales and shifts of normalisations,
 // also where a Mul and an Add by one number for every channel are these, and the
 // slopes of PRelu; running means and variances are statistics, everything else is
-// constant. So is what is done to the input itself.
+// constant. So is what prepares the input for the first layer.
 func (g *Graph) AssignRoles() {
-	perChannel := map[string]bool{}
+	perChannel, tensor := map[string]bool{}, map[string]bool{}
 	for _, t := range g.Tensors {
+		tensor[t.Name] = true
 		if k := len(t.Shape); k == 3 || k == 4 {
 			c := t.Shape[k-3]
 			perChannel[t.Name] = t.Data != nil && c > 1 && c == t.Len()
 		}
 	}
 	roles := map[string]Role{}
-	prepared := map[string]bool{g.Input.Name: true} // the input, and what prepares it
+	prepared := map[string]bool{g.Input.Name: true} // the input, and what is made of it before the first layer
 	for _, n := range g.Nodes {
-		raw := slices.ContainsFunc(n.Inputs, func(in string) bool { return prepared[in] })
+		raw := !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && !tensor[in] && !prepared[in] })
 		switch n.Op {
-		case "InstanceNormalization", "Mul", "Add", "Sub", "Div", "Clip":
+		case "InstanceNormalization", "Add", "Sub", "Mul", "Div", "Clip", "Concat":
 			for _, out := range n.Outputs {
-				prepared[out] = raw && !slices.ContainsFunc(n.Inputs, func(in string) bool { return in != "" && !prepared[in] && g.Tensor(in) == nil })
+				prepared[out] = raw
 			}
 		}
 		for i, in := range n.Inputs {

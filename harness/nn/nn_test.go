@@ -3,6 +3,7 @@ package nn
 import (
 	"math"
 	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -166,23 +167,34 @@ func TestTrainingWork(t *testing.T) {
 	}
 }
 
-// What is done to the input itself is no parameter, however many nodes do it.
-func TestRolesOfPreparation(t *testing.T) {
-	one := func(name string) *Tensor { return &Tensor{Name: name, Shape: []int{1}, Data: []float32{1}} }
-	g := &Graph{
-		Input: Value{Name: "x", Shape: []int{0, 1, 0, 0}}, Output: Value{Name: "y", Shape: []int{0, 1, 0, 0}},
-		Tensors: []*Tensor{one("s"), one("t"), one("u"), {Name: "w", Shape: []int{1, 1, 1, 1}, Data: []float32{1}}},
-		Nodes: []*Node{
-			{Name: "a", Op: "InstanceNormalization", Inputs: []string{"x", "s", "s"}, Outputs: []string{"a"}},
-			{Name: "b", Op: "InstanceNormalization", Inputs: []string{"a", "t", "t"}, Outputs: []string{"b"}},
-			{Name: "c", Op: "Conv", Inputs: []string{"b", "w"}, Outputs: []string{"c"}},
-			{Name: "y", Op: "InstanceNormalization", Inputs: []string{"c", "u", "u"}, Outputs: []string{"y"}},
-		},
+// Scales and shifts of normalisations are trained, however they are written; what
+// prepares the input is not.
+func TestRolesOfOthers(t *testing.T) {
+	g := &Graph{Input: Value{"x", []int{0, 2, 0, 0}}, Output: Value{"y", []int{0, 2, 0, 0}}}
+	tensor := func(name string, shape ...int) string {
+		g.Tensors = append(g.Tensors, &Tensor{Name: name, Shape: shape, Data: make([]float32, Size(shape))})
+		return name
+	}
+	for i, n := range []*Node{
+		{Op: "InstanceNormalization", Inputs: []string{"x", tensor("standardize.scale", 2), tensor("standardize.shift", 2)}},
+		{Op: "Mul", Inputs: []string{"0", tensor("gain", 2, 1, 1)}},
+		{Op: "Conv", Inputs: []string{"1", tensor("conv", 2, 2, 1, 1)}},
+		{Op: "InstanceNormalization", Inputs: []string{"2", tensor("scale", 2), tensor("shift", 2)}},
+		{Op: "Mul", Inputs: []string{tensor("affine", 1, 2, 1, 1), "3"}},
+		{Op: "Add", Inputs: []string{"4", tensor("offset", 2, 1, 1)}},
+		{Op: "Mul", Inputs: []string{"5", tensor("half", 1)}},
+		{Op: "Add", Inputs: []string{"6", "1"}},
+		{Op: "Mul", Inputs: []string{"7", tensor("last", 2, 1, 1)}},
+	} {
+		n.Name, n.Outputs = strconv.Itoa(i), []string{strconv.Itoa(i)}
+		g.Nodes = append(g.Nodes, n)
 	}
 	g.AssignRoles()
-	for name, want := range map[string]Role{"s": Constant, "t": Constant, "u": Parameter, "w": Parameter} {
-		if got := g.Tensor(name).Role; got != want {
-			t.Errorf("%s is %s, want %s", name, got, want)
-		}
+	var got []string
+	for _, p := range g.Parameters() {
+		got = append(got, p.Name)
+	}
+	if want := []string{"conv", "scale", "shift", "affine", "offset", "last"}; !slices.Equal(got, want) {
+		t.Errorf("parameters %v, want %v", got, want)
 	}
 }

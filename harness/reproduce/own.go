@@ -37,7 +37,7 @@ func importOptions(p *study.Plan, dom *study.Domain) dataset.ImportOptions {
 	o, n := dom.Own, p.Study.Network
 	return dataset.ImportOptions{
 		TrainImages: o.TrainImages, ValidationImages: o.ValidationImages, ValidationFraction: o.ValidationFraction,
-		Shuffle: o.Shuffle, Seed: p.Study.Seed, Name: dom.Key, GroupBy: o.GroupBy, Folds: o.Folds, Fold: o.Fold, Crop: o.Crop,
+		Shuffle: o.Shuffle, Seed: p.Study.Seed, Name: dom.Key, GroupBy: o.GroupBy, Folds: o.Folds, Fold: o.Fold, Crop: o.Crop, Flatten: o.Flatten,
 		LabelKind: o.LabelKind, LabelValues: o.LabelValues.Strings(), Void: string(o.Void),
 		Classes: n.ClassCount(), ClassNames: n.Classes, PixelSize: o.PixelSize,
 	}

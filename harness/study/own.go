@@ -33,6 +33,8 @@ type OwnData struct {
 	// images. Numbers of images of a run are then numbers of patches. 0 takes
 	// images as they are.
 	Crop int `json:"crop,omitempty"`
+	// Flatten divides every image by its illumination, as predict --flatten does.
+	Flatten bool `json:"flatten,omitempty"`
 	// TrainImages and ValidationImages split the images: training takes the first
 	// ones, validation the last. A 0 takes what the other leaves; where both are
 	// 0, ValidationFraction of them validates.

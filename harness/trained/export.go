@@ -93,8 +93,9 @@ func (m *Model) Describe() (export.Model, error) {
 		what = fmt.Sprintf("%s, defocus %s, dose %s", set.Config.Crystal, defocus, dose)
 	}
 	e := export.Model{
-		Graph: m.Graph,
-		Title: "HRTEM nanoparticle segmentation, " + short,
+		Graph:    m.Graph,
+		Imported: m.Spec.ONNX != "",
+		Title:    "HRTEM nanoparticle segmentation, " + short,
 		Description: fmt.Sprintf("%s, trained by refocus on %s (%s stage, run %s of study %s). "+
 			"Input: one image of zero mean and unit variance; output: the probabilities of %s.",
 			m.network(), what, m.Spec.Stage, m.Manifest.ID, m.Manifest.Study, strings.Join(m.classNames(), " and ")),

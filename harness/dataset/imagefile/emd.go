@@ -10,94 +10,148 @@ import (
 	"strings"
 )
 
-// calibrate looks for the pixel size of an array where Velox and where the
-// EMD format of NCEM keep it. Without one, or if it cannot be read, it is
-// unknown.
-func (h *hdf5) calibrate(root int64, a hdf5Array, f *Info) {
-	h.budget += h.size // what the search for arrays took
-	dir := path.Dir(a.name)
-	if strings.HasPrefix(a.name, "/Data/Image/") {
-		text, err := h.veloxMetadata(root, dir+"/Metadata")
-		var m struct {
-			BinaryResult struct {
-				PixelSize struct {
-					Width, Height float64 `json:",string"` // m
-				}
-			}
-		}
-		if err == nil && json.Unmarshal(text, &m) == nil {
-			f.calibrate(m.BinaryResult.PixelSize.Width, m.BinaryResult.PixelSize.Height, "m", "Velox metadata")
-		}
-		return
-	}
-	var steps [2]float64
-	var unit string
-	for i, d := range []int{a.axes.column, a.axes.row} {
-		messages, err := h.lookup(root, fmt.Sprintf("%s/dim%d", dir, d+1))
-		if err != nil {
-			return
-		}
-		if steps[i], unit, err = h.scale(messages); err != nil {
-			return
-		}
-	}
-	f.calibrate(steps[0], steps[1], unit, "EMD dimension vectors")
+// axis is what a file says of a dimension of an array.
+type axis struct {
+	name, unit string
+	scale      float64
 }
 
-// scale reads the step and the unit of NCEM's vector of coordinates, "[n_m]" or
-// "nm".
-func (h *hdf5) scale(messages []message) (step float64, unit string, err error) {
+// axesOf looks for the dimensions of an array where HyperSpy (groups axis-0, …
+// beside it), NCEM's EMD format (vectors dim1, …) and NeXus (vectors that the
+// group names) keep them. Without, it returns none.
+func (h *hdf5) axesOf(root int64, a hdf5Array) (axes []axis, origin string) {
+	dir := path.Dir(a.name)
+	for d := range a.dims {
+		messages, err := h.lookup(root, fmt.Sprintf("%s/axis-%d", dir, d))
+		if err != nil {
+			break
+		}
+		v := h.attributes(messages)
+		axes = append(axes, axis{v["name"].text(), v["units"].text(), v["scale"].number})
+	}
+	if len(axes) == len(a.dims) {
+		return axes, "HyperSpy axes"
+	}
+	axes = nil
+	for d := range a.dims {
+		x, err := h.vector(root, fmt.Sprintf("%s/dim%d", dir, d+1))
+		if err != nil {
+			break
+		}
+		axes = append(axes, x)
+	}
+	if len(axes) == len(a.dims) {
+		return axes, "EMD dimension vectors"
+	}
+	axes = nil
+	messages, err := h.lookup(root, dir)
+	if err != nil {
+		return nil, ""
+	}
+	names := h.attributes(messages)["axes"].texts
+	if len(names) != len(a.dims) {
+		return nil, ""
+	}
+	for _, n := range names {
+		x, err := h.vector(root, dir+"/"+n)
+		if err != nil {
+			x = axis{} // "." stands for an axis without coordinates
+		}
+		axes = append(axes, x)
+	}
+	return axes, "NeXus axes"
+}
+
+// orient reads the order of rows and columns from the names of the axes: programs
+// that count x first write the columns of an image before its rows.
+func (a *hdf5Array) orient(named []axis) {
+	x, y := -1, -1
+	for d, v := range named {
+		switch name := strings.ToLower(v.name); {
+		case name == "x" || strings.HasSuffix(name, "_x"):
+			x = d
+		case name == "y" || strings.HasSuffix(name, "_y"):
+			y = d
+		}
+	}
+	if x < 0 || y < 0 || len(a.dims) < 2 || len(a.dims) > 3 {
+		return
+	}
+	image := -1
+	if len(a.dims) == 3 {
+		image = 3 - x - y
+	}
+	a.axes, a.err = axes{image, y, x}, nil
+}
+
+// calibrateAxes takes the pixel size from the axes of an array.
+func (f *Info) calibrateAxes(a hdf5Array, axes []axis, origin string) {
+	if len(axes) == 0 {
+		return
+	}
+	x, y := axes[a.axes.column], axes[a.axes.row]
+	if sx, _ := angstroms(x.unit); x.unit != y.unit && sx > 0 {
+		if sy, _ := angstroms(y.unit); sy > 0 {
+			y.scale *= sy / sx
+		}
+	}
+	f.calibrate(x.scale, y.scale, x.unit, origin)
+}
+
+// velox is what Velox says of an image in the text beside it.
+type velox struct {
+	BinaryResult struct {
+		Detector  string
+		PixelSize struct {
+			Width, Height float64 `json:",string"` // m
+		}
+	}
+}
+
+// velox reads the text beside an image; a damaged one says nothing.
+func (h *hdf5) velox(root int64, name string) velox {
+	var v velox
+	if text, err := h.veloxMetadata(root, path.Dir(name)+"/Metadata"); err == nil {
+		if json.Unmarshal(text, &v) != nil {
+			return velox{}
+		}
+	}
+	return v
+}
+
+// vector reads the first step and the unit of a vector of coordinates.
+func (h *hdf5) vector(root int64, name string) (axis, error) {
+	messages, err := h.lookup(root, name)
+	if err != nil {
+		return axis{}, err
+	}
+	step, err := h.scale(messages)
+	if err != nil {
+		return axis{}, err
+	}
+	v := h.attributes(messages)
+	return axis{v["name"].text(), v["units"].text(), step}, nil
+}
+
+// scale reads the step between the first two coordinates of a vector.
+func (h *hdf5) scale(messages []message) (float64, error) {
 	kind, layout := find(messages, msgDatatype), find(messages, msgLayout)
 	if kind == nil || layout == nil {
-		return 0, "", errors.New("no vector")
+		return 0, errors.New("no vector")
 	}
 	e, err := datatype(kind.data, 0)
 	if err != nil {
-		return 0, "", err
+		return 0, err
 	}
 	c := &cursor{b: layout.data}
 	if version, class := c.int(1), c.int(1); version < 3 || class != 1 {
-		return 0, "", errors.New("a vector that is not contiguous")
+		return 0, errors.New("a vector that is not contiguous")
 	}
 	b, err := h.bytes(h.address(c), int64(2*e.size))
 	if err != nil {
-		return 0, "", err
+		return 0, err
 	}
-	for _, m := range messages {
-		if name, text := attribute(m); name == "units" {
-			unit = strings.NewReplacer("[", "", "]", "", "_", "").Replace(text)
-		}
-	}
-	return float64(e.value(b[e.size:])) - float64(e.value(b)), unit, nil
-}
-
-// attribute reads an attribute that is a string of fixed length.
-func attribute(m message) (name, text string) {
-	if m.kind != msgAttribute {
-		return "", ""
-	}
-	c := &cursor{b: m.data}
-	version := c.int(1)
-	c.take(1)
-	sizes := [3]int{c.int(2), c.int(2), c.int(2)} // of name, datatype and dataspace
-	if version == 3 {
-		c.take(1)
-	}
-	var parts [3][]byte
-	for i, n := range sizes {
-		if version == 1 {
-			n = (n + 7) / 8 * 8
-		}
-		parts[i] = c.take(n)
-	}
-	t := &cursor{b: parts[1]}
-	if class, _, size := t.int(1)&15, t.int(3), t.int(4); class == 3 && c.err == nil && t.err == nil {
-		v := c.take(size)
-		if c.err == nil {
-			return strings.TrimRight(string(parts[0]), "\x00"), strings.TrimRight(string(v), "\x00 ")
-		}
-	}
-	return "", ""
+	return float64(e.value(b[e.size:])) - float64(e.value(b)), nil
 }
 
 // veloxMetadata is the JSON of the first frame: column 0 of an array of bytes,
@@ -115,7 +169,7 @@ func (h *hdf5) veloxMetadata(root int64, name string) ([]byte, error) {
 	if err != nil || len(dims) != 2 {
 		return nil, errors.New("no table of bytes")
 	}
-	s, err := h.stack(hdf5Array{name, messages, dims, axes{-1, 0, 1}})
+	s, err := h.stack(hdf5Array{name: name, messages: messages, dims: dims, axes: axes{-1, 0, 1}})
 	if err != nil {
 		return nil, err
 	}

@@ -149,22 +149,58 @@ func decodeHDF5(r io.ReaderAt, size, base int64, array string) (*Stack, error) {
 	if err := h.walk(root, "", 0, seen, &all); err != nil {
 		return nil, err
 	}
+	h.budget += h.size // what the search for arrays took
 	var names []string
 	found := -1
-	for i, a := range all {
-		names = append(names, a.name)
-		if array == "" || a.name == "/"+strings.Trim(array, "/") {
+	count := map[string]int{} // of a detector's images
+	for i := range all {
+		if a := &all[i]; strings.HasPrefix(a.name, "/Data/Image/") && len(all) > 1 {
+			a.detector = h.velox(root, a.name).BinaryResult.Detector
+			count[a.detector]++
+		}
+	}
+	for i := range all {
+		a := &all[i]
+		name := a.name
+		switch {
+		case a.detector == "":
+		case count[a.detector] == 1:
+			name = a.detector
+		default: // the path tells them apart
+			name += " (" + a.detector + ")"
+			a.detector = ""
+		}
+		names = append(names, name)
+		if array == "" || a.name == "/"+strings.Trim(array, "/") || array != "" && array == a.detector {
 			found = i
 		}
 	}
-	if err := chooseOne(names, array, found >= 0); err != nil {
+	if err := chooseOne(slices.Clone(names), array, found >= 0); err != nil {
 		return nil, err
 	}
-	s, err := h.stack(all[found])
+	a := all[found]
+	var named []axis
+	var origin string
+	if !strings.HasPrefix(a.name, "/Data/Image/") {
+		named, origin = h.axesOf(root, a)
+		a.orient(named)
+	}
+	if a.err != nil {
+		return nil, fmt.Errorf("array %s: %w", a.name, a.err)
+	}
+	s, err := h.stack(a)
 	if err != nil {
 		return nil, fmt.Errorf("array %s: %w", all[found].name, err)
 	}
-	h.calibrate(root, all[found], &s.info)
+	if len(all) > 1 {
+		s.info.Array = names[found]
+	}
+	if strings.HasPrefix(a.name, "/Data/Image/") {
+		v := h.velox(root, a.name).BinaryResult
+		s.info.Detector = v.Detector
+		s.info.calibrate(v.PixelSize.Width, v.PixelSize.Height, "m", "Velox metadata")
+	}
+	s.info.calibrateAxes(a, named, origin)
 	return s, nil
 }
 
@@ -284,6 +320,8 @@ type hdf5Array struct {
 	messages []message
 	dims     []int64
 	axes     axes
+	err      error  // why it is no stack, unless its axes have names that say more
+	detector string // of Velox
 }
 
 // walk collects the arrays below the object at the address.
@@ -324,8 +362,12 @@ func (h *hdf5) walk(at int64, name string, depth int, seen map[int64]bool, all *
 	if velox && len(dims) == 3 {
 		ax, err = axes{2, 0, 1}, nil // frames come last
 	}
-	if err == nil {
-		*all = append(*all, hdf5Array{name, messages, dims, ax})
+	if _, ok := h.attributes(messages)["MATLAB_class"]; ok && err == nil {
+		last := len(dims) - 1 // MATLAB writes columns first
+		ax.row, ax.column = last, last-1
+	}
+	if err == nil || len(dims) == 3 {
+		*all = append(*all, hdf5Array{name: name, messages: messages, dims: dims, axes: ax, err: err})
 	}
 	return nil
 }

@@ -260,6 +260,7 @@ func FuzzNPZ(f *testing.F)  { fuzz(f, ".npz") }
 func FuzzTIFF(f *testing.F) { fuzz(f, ".tif") }
 func FuzzHDF5(f *testing.F) { fuzz(f, ".h5", ".emd") }
 func FuzzPNG(f *testing.F)  { fuzz(f, ".png") }
+func FuzzJPEG(f *testing.F) { fuzz(f, ".jpg") }
 func FuzzMRC(f *testing.F)  { fuzz(f, ".mrc") }
 func FuzzSER(f *testing.F)  { fuzz(f, ".ser") }
 func FuzzDM(f *testing.F)   { fuzz(f, ".dm3") }

@@ -66,7 +66,7 @@ type Check struct {
 type Consumer struct {
 	Name    string `json:"name"`
 	Version string `json:"version,omitempty"`
-	Outcome string `json:"outcome"`          // Passed, Failed or Skipped
+	Outcome string `json:"outcome"`          // Passed, Failed, Refused or Skipped
 	Detail  string `json:"detail,omitempty"` // what failed, or why it was not asked
 	// Predicts is false of a program that only checks the file.
 	Predicts bool `json:"predicts"`
@@ -83,6 +83,7 @@ type Consumer struct {
 const (
 	Passed  = "passed"
 	Failed  = "failed"
+	Refused = "refused" // it cannot run a network from elsewhere, which does not speak against the file
 	Skipped = "skipped"
 )
 
@@ -96,7 +97,7 @@ func (c *Certificate) Summary() string {
 	if c.Certified {
 		s = "certified"
 	}
-	for _, o := range []string{Passed, Failed, Skipped} {
+	for _, o := range []string{Passed, Failed, Refused, Skipped} {
 		if len(by[o]) > 0 {
 			s += "; " + o + ": " + strings.Join(by[o], ", ")
 		}
@@ -293,6 +294,7 @@ func sizes(g *nn.Graph) [][]int {
 	if f, err := g.Field(); err == nil {
 		p = f.Period
 	}
+	p = nn.LCM(p, max(1, g.Multiple))
 	p = max(p, 8) // small images would be all border
 	out := [][]int{{1, 0, 4 * p, 6 * p}, {3, 0, 2 * p, 3 * p}, {2, 0, 5 * p, 2 * p}}
 	for _, s := range out {
@@ -513,14 +515,26 @@ func (c *certifier) consume(ctx context.Context, k consumer.Consumer, path strin
 		r.Outcome, r.Detail = Skipped, err.Error()
 		return r, nil
 	}
-	if err != nil { // it may crash on a bad file: that is an answer
-		r.Detail = err.Error()
+	unable := Failed // the outcome where it does not predict, or crashes, which is an answer, too
+	if c.model.Imported && k.Predicts {
+		unable = Refused
+	}
+	if err != nil {
+		r.Outcome, r.Detail = unable, err.Error()
 		return r, nil
 	}
 	r.Version, r.Outcome = version, Passed
 	for i, t := range trials {
-		if err := r.judge(t, k.Predicts, results[i]); err != nil && r.Outcome == Passed {
-			r.Outcome, r.Detail = Failed, fmt.Sprintf("%s: %v", t.name, err)
+		err := r.judge(t, k.Predicts, results[i])
+		if err == nil || r.Outcome == Failed {
+			continue
+		}
+		outcome := Failed
+		if results[i].Err != nil {
+			outcome = unable
+		}
+		if r.Outcome == Passed || outcome == Failed {
+			r.Outcome, r.Detail = outcome, fmt.Sprintf("%s: %v", t.name, err)
 		}
 	}
 	if c.half && k.Predicts && len(c.model.Holdout) > 0 {

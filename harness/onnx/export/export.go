@@ -22,6 +22,9 @@ import (
 // Model is a trained network and what is known about it.
 type Model struct {
 	Graph *nn.Graph // with its weights; the input is a standardised image
+	// Imported says that the network comes from elsewhere. Programs that cannot run
+	// its operators are then named in the certificate and are no obstacle.
+	Imported bool
 
 	Title          string // a line: "HRTEM nanoparticle segmentation, CdSe, −5 nm"
 	Description    string // a paragraph
@@ -173,7 +176,9 @@ func (m *Model) check(o Options) error {
 func write(ctx context.Context, path string, m Model, o Options, standardized bool) (Written, error) {
 	g := m.Graph.Clone()
 	if f, err := g.Field(); err == nil {
-		g.Multiple = f.Period // as the metadata say
+		if k := multiple(g, f); k > 1 {
+			g.Multiple = k // as the metadata say
+		}
 	}
 	if standardized {
 		var err error
@@ -275,9 +280,12 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 	}
 	size := ""
 	if f, err := m.Graph.Field(); err == nil {
-		size = fmt.Sprintf(" Heights and widths are multiples of %d; tiles overlap by %d pixels at every side.", f.Period, roundUp(f.Radius, f.Period))
-		md["refocus.size_multiple"] = strconv.Itoa(f.Period)
-		md["refocus.halo"] = strconv.Itoa(roundUp(f.Radius, f.Period))
+		k := multiple(m.Graph, f)
+		size = fmt.Sprintf(" Heights and widths are multiples of %d; tiles overlap by %d pixels at every side.", k, roundUp(f.Radius, k))
+		if k > 1 {
+			md["refocus.size_multiple"] = strconv.Itoa(k)
+		}
+		md["refocus.halo"] = strconv.Itoa(roundUp(f.Radius, k))
 	}
 	return onnx.MarshalOptions{
 		ProducerVersion: m.Version,
@@ -326,3 +334,6 @@ func Standardize(g *nn.Graph) (*nn.Graph, error) {
 	h.AssignRoles()
 	return h, h.Check()
 }
+
+// multiple is what heights and widths of images are multiples of.
+func multiple(g *nn.Graph, f nn.Field) int { return nn.LCM(f.Period, max(1, g.Multiple)) }

@@ -194,6 +194,36 @@ func need(t *testing.T, ks ...consumer.Consumer) {
 	}
 }
 
+// A program that cannot run a network from elsewhere is recorded, and is no
+// obstacle; a network of refocus' own must run.
+func TestImported(t *testing.T) {
+	need(t, consumer.ONNXRuntime, consumer.OpenCV)
+	m := model(t)
+	m.Graph = m.Graph.Clone()
+	m.Graph.Nodes[0].Inputs[0] = "same"
+	block := func() nn.Attrs { return nn.Attrs{"blocksize": int64(2)} }
+	m.Graph.Nodes = slices.Insert(m.Graph.Nodes, 0,
+		&nn.Node{Name: "to depth", Op: "SpaceToDepth", Inputs: []string{m.Graph.Input.Name}, Outputs: []string{"depth"}, Attrs: block()},
+		&nn.Node{Name: "to space", Op: "DepthToSpace", Inputs: []string{"depth"}, Outputs: []string{"same"}, Attrs: block()})
+	path := filepath.Join(t.TempDir(), "model.onnx")
+	o := Options{Bare: true, Predict: predict, Consumers: []consumer.Consumer{consumer.ONNXRuntime, consumer.OpenCV}}
+	m.Imported = true
+	if _, err := Write(context.Background(), path, m, o); err != nil {
+		t.Fatal(err)
+	}
+	cert := certificate(t, path)
+	if k := cert.Consumers[1]; k.Outcome == Passed {
+		t.Skipf("OpenCV %s runs SpaceToDepth", k.Version)
+	}
+	if cert.Consumers[0].Outcome != Passed || cert.Consumers[1].Outcome != Refused || !cert.Certified || !strings.Contains(cert.Summary(), "refused: OpenCV") {
+		t.Errorf("%s", cert.Summary())
+	}
+	m.Imported = false
+	if _, err := Write(context.Background(), path, m, o); err == nil || !strings.Contains(err.Error(), "OpenCV") {
+		t.Errorf("a network of our own that OpenCV cannot run: %v", err)
+	}
+}
+
 func TestConsumersCertify(t *testing.T) {
 	need(t, consumer.All()...)
 	ctx := context.Background()
