@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -68,4 +71,30 @@ func TestConsumerTable(t *testing.T) {
 		})
 	}
 	t.Log(table)
+}
+
+// A folder of a module's name is not taken for the module.
+func TestFolderIsNoModule(t *testing.T) {
+	dir := t.TempDir()
+	for _, m := range []string{"onnxruntime", "numpy"} {
+		if err := os.Mkdir(filepath.Join(dir, m), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	t.Setenv("REFOCUS_NODE_MODULES", dir)
+	t.Setenv("PATH", t.TempDir())
+	for _, v := range []string{"REFOCUS_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX"} {
+		t.Setenv(v, "")
+	}
+	python := "/usr/bin/python3"
+	if exec.Command(python, "-c", "pass").Run() != nil {
+		t.Skip("no " + python)
+	}
+	if exec.Command(python, "-c", "import sys; sys.path = [p for p in sys.path if p]; import onnxruntime").Run() == nil {
+		t.Skip("ONNX Runtime is installed")
+	}
+	if err := consumer.ONNXRuntime.Installed(context.Background()); !errors.Is(err, consumer.ErrMissing) {
+		t.Errorf("found in an empty folder: %v", err)
+	}
 }

@@ -124,7 +124,7 @@ func TestRecipes(t *testing.T) {
 // pythonWith is the first Python that has the modules, "" if none has.
 func pythonWith(modules []string) string {
 	for _, p := range []string{os.Getenv("REFOCUS_PYTHON"), "python3", "/usr/bin/python3"} {
-		if p != "" && exec.Command(p, "-c", "import "+strings.Join(modules, ", ")).Run() == nil {
+		if p != "" && exec.Command(p, "-c", "import sys; sys.path = [p for p in sys.path if p]; import "+strings.Join(modules, ", ")).Run() == nil {
 			return p
 		}
 	}

@@ -112,11 +112,11 @@ class Graph:
         self.statistics = [t for t in self.tensors if roles.get(t) == "statistic"]
         self.values = [t for t in self.tensors if t in roles]  # both, in the file's order
         self.groups = sorted({group(p) for p in self.parameters})
-        last = self.nodes[-1]
-        if last.op != "Softmax" or last.outputs[0] != self.output:
-            last.refuse("the network must end in a Softmax")
-        # What each loss is applied to as logits.
-        self.scored = {"cross-entropy-on-probabilities": self.output, "cross-entropy": last.inputs[0]}
+        # What each loss is applied to as logits. Without a Softmax at its end a network
+        # only predicts.
+        last, self.scored = self.nodes[-1], {}
+        if last.op == "Softmax" and last.outputs[0] == self.output:
+            self.scored = {"cross-entropy-on-probabilities": self.output, "cross-entropy": last.inputs[0]}
         self._shapes = {}
 
     def _check(self, n):

@@ -118,6 +118,12 @@ class Session:
                 raise Invalid(f'frozen group "{f}": the network\'s parameters are in {", ".join(self.graph.groups)}')
         return [p for p in self.graph.parameters if group(p) not in frozen]
 
+    def scored(self):
+        """The value that the loss is applied to."""
+        if not self.graph.scored:
+            raise Invalid(f"{self.graph.nodes[-1].where()}: the network does not end in a Softmax, which the losses need")
+        return self.graph.scored[self.loss]
+
     def criterion(self, z, labels, per_image=False):
         e = F.cross_entropy(z.float() if self.math.dtype == torch.float32 else z, labels, reduction="none")
         return e.double().mean((1, 2)) if per_image and self.device.type != "mps" else e.mean((1, 2) if per_image else (0, 1, 2))
@@ -133,7 +139,7 @@ class Session:
         weights = dict(self.weights)
         for p in free:
             weights[p] = self.weights[p].detach().requires_grad_(True)
-        statistics, scored = self.statistics(), self.graph.scored[self.loss]
+        statistics, scored = self.statistics(), self.scored()
         z = self.graph.run(images, weights, self.math.conv, statistics, tick, last=scored)[scored]
         loss = self.criterion(z, labels)
         target = loss * self.scale if self.scale != 1 else loss
@@ -236,7 +242,7 @@ class Session:
 
             def one():
                 images, labels = p.load(self.device, self.math.dtype, self.math.format)
-                scored = self.graph.scored[self.loss]
+                scored = self.scored()
                 values = self.forward(images, tick, scored)
                 loss = self.criterion(values[scored], labels, per_image=True)
                 cell = (labels * self.classes + values[self.graph.output].argmax(1)).flatten(1)

@@ -22,8 +22,8 @@ from refocus_torch.errors import Cancelled, Invalid, Unsupported
 from refocus_torch.session import Session
 
 
-def network(batch=0, attributes=None):
-    """A convolution, a normalisation and a softmax of two classes."""
+def network(batch=0, attributes=None, softmax=True):
+    """A convolution, a normalisation and, with softmax, a softmax of two classes."""
     rng = np.random.default_rng(1)
     tensors = {
         "a.weight": rng.normal(size=(2, 1, 3, 3)), "a.bias": rng.normal(size=2),
@@ -32,9 +32,9 @@ def network(batch=0, attributes=None):
     }  # fmt: skip
     nodes = [
         helper.make_node("Conv", ["image", "a.weight", "a.bias"], ["a"], name="a", kernel_shape=[3, 3], pads=[1, 1, 1, 1], **(attributes or {})),
-        helper.make_node("BatchNormalization", ["a", "b.weight", "b.bias", "b.mean", "b.var"], ["b"], name="b"),
+        helper.make_node("BatchNormalization", ["a", "b.weight", "b.bias", "b.mean", "b.var"], ["b" if softmax else "out"], name="b"),
         helper.make_node("Softmax", ["b"], ["out"], name="out", axis=1),
-    ]
+    ][: 3 if softmax else 2]
     value = lambda name, c: helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch or "N", c, "H", "W"])
     graph = helper.make_graph(nodes, "small", [value("image", 1)], [value("out", 2)],
                               [numpy_helper.from_array(t.astype(np.float32), n) for n, t in tensors.items()])
@@ -154,6 +154,16 @@ class Sessions(unittest.TestCase):
             session(attributes={"slant": 2})
         with self.assertRaisesRegex(Invalid, "no ONNX file"):
             Session(b"no network at all", "float32", "cross-entropy", "cpu", (0.9, 0.999, 1e-8))
+
+    def test_logits_are_predicted_only(self):
+        s, whole = session(softmax=False), session()
+        x = np.random.default_rng(6).normal(size=(3, 1, 16, 16)).astype(np.float32)
+        z = torch.from_numpy(s.predict(x, go_on))
+        self.assertTrue(torch.equal(torch.softmax(z, 1), torch.from_numpy(whole.predict(x, go_on))))
+        batch = self.batch(s)
+        for ask in (lambda: s.train([batch], 1e-3, [], go_on, lambda *a: None), lambda: s.gradients(batch, [], go_on)):
+            with self.assertRaisesRegex(Invalid, "does not end in a Softmax"):
+                ask()
 
     def test_overflow_is_skipped(self):
         s = session("mixed")
