@@ -112,7 +112,7 @@ interrupted.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
-		backendsCommand(), exportCommand(), predictCommand(), benchCommand(), crosscheckCommand(),
+		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), benchCommand(), crosscheckCommand(),
 		verifyCommand(), serveBackendCommand(),
 	)
 	return root

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/report/stats"
@@ -16,9 +17,7 @@ import (
 
 func predictCommand() *cobra.Command {
 	var c common
-	var b backendFlags
-	var o predict.Options
-	var load predict.LoadOptions
+	var g segmenting
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "predict MODEL IMAGE... -o DIR",
@@ -50,33 +49,15 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 			if dir == "" {
 				return usagef(cmd, "say with -o into which directory to write")
 			}
-			ctx, out := cmd.Context(), c.printer()
-			m, err := predict.Load(args[0], load)
+			out := c.printer()
+			m, run, done, err := g.open(cmd, args[0], out)
 			if err != nil {
 				return err
 			}
-			for _, note := range m.Notes {
-				out.Printf("%s: %s", args[0], note)
-			}
-			client, err := b.launch(ctx, out)
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			s, err := client.Open(ctx, m.Graph, backend.Options{Threads: runtime.NumCPU()})
-			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			defer s.Close()
-			run := func(ctx context.Context, shape []int, images []float32) ([]float32, error) {
-				p, err := s.Predict(ctx, backend.Tensor{Shape: shape, F32: images})
-				return p.F32, err
-			}
+			defer done()
+			o := g.options
 			o.Progress = out
 			o.Warn = func(text string) { out.Printf("%s", text) }
-			if m.PixelSize == 0 && !cmd.Flags().Changed("min-diameter") {
-				o.MinDiameter = 0 // another network's particles may be of any size
-			}
 			o.Done = func(r predict.Result) {
 				var diameters []float64
 				for _, p := range r.Particles {
@@ -107,7 +88,7 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 				}
 				out.Printf("%s", text)
 			}
-			_, err = m.Files(ctx, args[1:], dir, run, o)
+			_, err = m.Files(cmd.Context(), args[1:], dir, run, o)
 			if err == nil {
 				out.Printf("wrote %s", filepath.Join(dir, "index.html"))
 			}
@@ -115,9 +96,49 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 		},
 	}
 	c.jsonFlag(cmd)
-	b.register(cmd)
+	g.register(cmd)
+	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` to write into")
+	return cmd
+}
+
+// segmenting is what commands that segment images share.
+type segmenting struct {
+	backend backendFlags
+	load    predict.LoadOptions
+	options predict.Options
+}
+
+// open reads the model and starts a backend with it. done ends that.
+func (g *segmenting) open(cmd *cobra.Command, path string, out *console.Printer) (m *predict.Segmenter, run predict.Run, done func(), err error) {
+	if m, err = predict.Load(path, g.load); err != nil {
+		return nil, nil, nil, err
+	}
+	for _, note := range m.Notes {
+		out.Printf("%s: %s", path, note)
+	}
+	if m.PixelSize == 0 && !cmd.Flags().Changed("min-diameter") {
+		g.options.MinDiameter = 0 // another network's particles may be of any size
+	}
+	client, err := g.backend.launch(cmd.Context(), out)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	s, err := client.Open(cmd.Context(), m.Graph, backend.Options{Threads: runtime.NumCPU()})
+	if err != nil {
+		client.Close()
+		return nil, nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	run = func(ctx context.Context, shape []int, images []float32) ([]float32, error) {
+		p, err := s.Predict(ctx, backend.Tensor{Shape: shape, F32: images})
+		return p.F32, err
+	}
+	return m, run, func() { s.Close(); client.Close() }, nil
+}
+
+func (g *segmenting) register(cmd *cobra.Command) {
+	o, load := &g.options, &g.load
+	g.backend.register(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&dir, "output", "o", "", "`DIR` to write into")
 	intFlag(cmd, &o.Tile, "tile", 1, predict.DefaultTile, "side of a tile in pixels, overlap included")
 	intFlag(cmd, &o.MinArea, "min-area", 0, 0, "leave out particles of fewer pixels")
 	floatFlag(cmd, &o.MinDiameter, "min-diameter", 0, 0.7, "leave out particles of a smaller equivalent diameter in nm, where the pixel size is known (0 for models that do not say theirs)")
@@ -132,5 +153,4 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 	f.StringVar(&load.Activation, "activation", "", "what turns the output into probabilities: softmax, sigmoid, logsoftmax or none (default: as the network ends)")
 	f.StringVar(&load.Preparation, "normalize", "", "how an image is prepared: standardize, range, percentile:LOW,HIGH, fixed:MEAN,STD or none (default: as the model says)")
 	floatFlag(cmd, &o.PixelSize, "pixel-size", 0, 0, "of the images in Å (default: as the file says; without one nothing is in nm)")
-	return cmd
 }

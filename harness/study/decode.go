@@ -428,7 +428,7 @@ func allKeys() [][]string {
 // suggestValue points to the nearest of the valid values.
 func suggestValue(v string, valid []string) string {
 	best, _ := nearest(v, valid)
-	if len(valid) <= 3 {
+	if len(valid) <= 5 {
 		return fmt.Sprintf("is %q; valid: %s", v, strings.Join(quoted(valid), ", "))
 	}
 	return fmt.Sprintf("is %q; nearest valid value: %q", v, best)

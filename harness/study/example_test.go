@@ -44,5 +44,5 @@ precision = "float23"
 	fmt.Println(err)
 	// Output:
 	// mine.toml:3: training.bacth: unknown key; nearest valid key: batch
-	// mine.toml:4: training.precision: is "float23"; nearest valid value: "float32"
+	// mine.toml:4: training.precision: is "float23"; valid: "float32", "tf32", "bfloat16", "mixed", "float64"
 }
