@@ -4,7 +4,7 @@
 //	format   what is read
 //	NPY      (H,W), (N,H,W), (N,1,H,W), (N,H,W,1); integers, floats, booleans;
 //	         C and Fortran order, both byte orders (NumPy's format 1 to 3)
-//	NPZ      one such array, stored or deflated
+//	NPZ, PRZ one such array, stored or deflated
 //	DM3, DM4 an image or stack of DigitalMicrograph, thumbnails passed over
 //	SER      the images of a series of TIA; what the EMI file beside it says is
 //	         used, and an EMI file opens its only SER file
