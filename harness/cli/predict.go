@@ -22,7 +22,7 @@ func predictCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "predict MODEL IMAGE... -o DIR",
 		Short: "Segment micrographs with an exported model",
-		Long: `Segments images (NPY, NPZ, TIFF, HDF5/EMD, PNG, MRC; any size) with a model that
+		Long: `Segments images (DM3, DM4, SER/EMI, EMD, TIFF, MRC, HDF5, NPY, NPZ, PNG, JPEG; any size) with a model that
 refocus exported, with another ONNX network, or with a package of the BioImage
 Model Zoo. IMAGE is a file, a folder, or a pattern such as '*.tif'.
 

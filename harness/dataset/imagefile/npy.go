@@ -194,7 +194,7 @@ func decodeNPZ(r io.ReaderAt, size int64, array string) (*Stack, error) {
 	var found *zip.File
 	for _, f := range z.File {
 		name, ok := strings.CutSuffix(f.Name, ".npy")
-		if !ok {
+		if !ok || name == "meta_data" { // of PantaRhei's PRZ, which is NPZ otherwise
 			continue
 		}
 		names = append(names, name)
