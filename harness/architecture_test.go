@@ -38,7 +38,7 @@ harness/progress
 harness/internal
 harness/files               |                                          | github.com/gofrs/flock golang.org/x/sys
 harness/nn                  | random
-harness/dataset/imagefile   | half                                     | golang.org/x/image
+harness/dataset/imagefile   | half                                     | github.com/klauspost/compress golang.org/x/image
 harness/onnx/internal       | half                                     | google.golang.org/protobuf
 harness/onnx                | half nn onnx/internal                    | google.golang.org/protobuf
 harness/onnx/onnxgo         | onnx/internal                            | github.com/owulveryck/onnx-go gonum.org/v1/gonum google.golang.org/protobuf gorgonia.org/tensor
