@@ -27,6 +27,7 @@ func (r ROI) Fill(h, w int, set func(pixel int)) { fill(r.outlines, h, w, set) }
 const (
 	maxROIs  = 1 << 17
 	maxROI   = 16 << 20 // bytes of one
+	maxZip   = 1 << 28  // bytes of all
 	ovalSide = 360      // corners of the polygon that stands for an oval
 )
 
@@ -55,7 +56,12 @@ func ROIs(r io.ReaderAt, size int64) ([]ROI, error) {
 		return nil, fmt.Errorf("%d regions, at most %d are read", len(z.File), maxROIs)
 	}
 	var all []ROI
+	left := uint64(maxZip) // what a header says is no less than what is read
 	for _, f := range z.File {
+		if f.UncompressedSize64 > left {
+			return nil, fmt.Errorf("more than %d bytes of regions", maxZip)
+		}
+		left -= f.UncompressedSize64
 		if !strings.EqualFold(path.Ext(f.Name), ".roi") {
 			continue
 		}

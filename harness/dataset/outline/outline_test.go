@@ -266,3 +266,21 @@ func FuzzCOCO(f *testing.F) {
 		}
 	})
 }
+
+// A small file that would fill the memory is refused before it is unpacked.
+func TestROIsRefusesZipBomb(t *testing.T) {
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for i := range 1 + maxZip/maxROI {
+		_, err := z.CreateRaw(&zip.FileHeader{Name: fmt.Sprint(i, ".txt"), Method: zip.Deflate, UncompressedSize64: maxROI})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ROIs(bytes.NewReader(b.Bytes()), int64(b.Len())); err == nil || !strings.Contains(err.Error(), "more than 268435456 bytes") {
+		t.Errorf("%v, want a refusal", err)
+	}
+}
