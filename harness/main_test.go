@@ -123,6 +123,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"bench", "train", "--width", "0"}, cli.ExitUsage, "must be at least 1"},
 		{[]string{"export", "best", "-o", "x", "--format", "tflite"}, cli.ExitUsage, "must be onnx or bioimageio"},
 		{[]string{"crosscheck", "--factor=-1"}, cli.ExitUsage, "must be at least 0"},
+		{[]string{"predict", "m.onnx", "a.tif", "-o", "out", "--threshold", "50"}, cli.ExitUsage, "must be above 0 and below 1"},
+		{[]string{"predict", "m.onnx", "a.tif", "-o", "out", "--threshold", "0"}, cli.ExitUsage, "must be above 0 and below 1"},
 		{[]string{"verify", "--out", nowhere}, cli.ExitFailed, "no store"},
 		{[]string{"serve-backend", "nothing"}, cli.ExitUsage, "there is cpu"},
 	} {

@@ -57,6 +57,19 @@ func floatFlag(cmd *cobra.Command, to *float64, name string, least, value float6
 	cmd.Flags().Var(&numberFlag[float64]{to, least, "float", parse}, name, usage)
 }
 
+// probabilityFlag defines a flag for a number between 0 and 1, both excluded.
+func probabilityFlag(cmd *cobra.Command, to *float64, name string, value float64, usage string) {
+	*to = value
+	parse := func(s string) (float64, error) {
+		x, err := strconv.ParseFloat(s, 64)
+		if err == nil && !(x > 0 && x < 1) {
+			err = strconv.ErrRange
+		}
+		return x, err
+	}
+	cmd.Flags().Var(&numberFlag[float64]{to, 0, "probability", parse}, name, usage)
+}
+
 type numberFlag[T cmp.Ordered] struct {
 	to    *T
 	least T
@@ -76,7 +89,7 @@ func (n *numberFlag[T]) Type() string { return n.kind }
 func (n *numberFlag[T]) Set(s string) error {
 	v, err := n.parse(s)
 	if err != nil {
-		what := map[string]string{"int": "a whole number", "float": "a number"}[n.kind]
+		what := map[string]string{"int": "a whole number", "float": "a number", "probability": "above 0 and below 1"}[n.kind]
 		return fmt.Errorf("must be %s", what)
 	}
 	if v < n.least {
