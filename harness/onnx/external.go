@@ -37,16 +37,16 @@ func (e *external) read(t *wire.Tensor) ([]byte, error) {
 		if len(e.files) == maxExternal {
 			return nil, fmt.Errorf("its data are spread over more than %d files", maxExternal)
 		}
-		file, err := e.root.Open(filepath.FromSlash(x.Location))
-		if err != nil {
-			return nil, fmt.Errorf("its data: %w", err)
-		}
-		st, err := file.Stat()
+		name := filepath.FromSlash(x.Location)
+		st, err := e.root.Stat(name) // before opening, which waits at a named pipe
 		if err == nil && !st.Mode().IsRegular() {
 			err = fmt.Errorf("%s is no file", x.Location)
 		}
 		if err != nil {
-			file.Close()
+			return nil, fmt.Errorf("its data: %w", err)
+		}
+		file, err := e.root.Open(name)
+		if err != nil {
 			return nil, fmt.Errorf("its data: %w", err)
 		}
 		f = &externalFile{File: file, size: st.Size()}

@@ -228,10 +228,11 @@ func foldReshape(im *importer, o *operator, a *attributes, in []*wire.Array) (*w
 				d = int64(c.Shape[i])
 			case d == -1 && open < 0:
 				open, d = i, 1
-			case d < 0 || d > math.MaxInt32:
-				return nil, fmt.Errorf("shape %v", in[1].Ints)
 			}
-			if r.Shape = append(r.Shape, int(d)); d > 0 && n <= math.MaxInt32/int(d) {
+			if d < 0 || d > 0 && int64(n) > math.MaxInt32/d {
+				return nil, fmt.Errorf("shape %v for %d elements", in[1].Ints, c.Len())
+			}
+			if r.Shape = append(r.Shape, int(d)); d > 0 {
 				n *= int(d)
 			}
 		}

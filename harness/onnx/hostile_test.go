@@ -345,6 +345,21 @@ func refusals() []refusal {
 			slices.Reverse(b.nodes[:200])
 			b.nodes[200] = rawNodeBytes("conv", "Conv", []string{"x", last}, []string{"c"})
 		}, []string{"Concat", "more constants"}},
+		{"reduction of an image without dimensions", func(b *builder) {
+			b.inputs[0] = rawValueBytes("x", uint64(wire.Float32), 1, 1, 1, 1)
+			b.nodes[0] = rawNodeBytes("squeeze", "Squeeze", []string{"x"}, []string{"c"})
+			second("ReduceSum", []string{"c", "axes"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "axes", Shape: []int{1}, Ints: []int64{0}}))
+		}, []string{"ReduceSum", "axis 0 of 0 dimensions"}},
+		{"reshaped weight of 2⁶⁴·7+18 numbers", func(b *builder) {
+			b.inputs[0] = rawValueBytes("x", uint64(wire.Float32), -1, 130068215, -1, -1)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "shape", Shape: []int{4}, Ints: []int64{163876739, 130068215, 233, 26}}))
+			b.nodes = [][]byte{
+				rawNodeBytes("reshape", "Reshape", []string{"w", "shape"}, []string{"r"}),
+				rawNodeBytes("conv", "Conv", []string{"x", "r"}, []string{"y"}),
+			}
+			b.outputs[0] = rawValueBytes("y", uint64(wire.Float32), -1, -1, -1, -1)
+		}, []string{"Reshape", "for 18 elements"}},
 		{"chain of resizes", func(b *builder) {
 			last := "c"
 			b.nodes = b.nodes[:1]

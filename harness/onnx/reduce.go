@@ -107,7 +107,7 @@ func (im *importer) reduce(o *operator, a *attributes) error {
 	var drop []int
 	dims := slices.Clone(x.dims)
 	for _, k := range axes {
-		if x.views()[len(x.views())-1] == merged && (k == -1 || k == int64(len(x.views())-1)) {
+		if last := len(x.views()) - 1; last >= 0 && x.views()[last] == merged && (k == -1 || k == int64(last)) {
 			drop = append(drop, 2, 3)
 			continue
 		}
