@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"image/png"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -50,14 +48,14 @@ func openPages(paths []string, masks bool) (*pages, []string, error) {
 	p := &pages{}
 	var notes []string
 	for _, path := range paths {
-		names, folder, err := expand(path)
+		names, kind, err := imagefile.Expand(path)
 		if err != nil {
 			return nil, nil, err
 		}
 		before := len(p.files)
 		for _, name := range names {
 			err := p.add(name, masks)
-			if err != nil && folder {
+			if err != nil && kind == imagefile.Folder {
 				notes = append(notes, fmt.Sprintf("%v: left out", err))
 			} else if err != nil {
 				return nil, nil, err
@@ -68,74 +66,6 @@ func openPages(paths []string, masks bool) (*pages, []string, error) {
 		}
 	}
 	return p, notes, nil
-}
-
-// expand lists the files that a path, "FILE:ARRAY", folder or pattern stands for.
-func expand(path string) (names []string, folder bool, err error) {
-	if st, err := os.Stat(path); err == nil {
-		if !st.IsDir() {
-			return []string{path}, false, nil
-		}
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			return nil, false, err
-		}
-		for _, e := range entries {
-			if !strings.HasPrefix(e.Name(), ".") && !e.IsDir() {
-				names = append(names, filepath.Join(path, e.Name()))
-			}
-		}
-		if len(names) == 0 {
-			return nil, false, fmt.Errorf("%s holds no files", path)
-		}
-		slices.SortFunc(names, naturally)
-		return names, true, nil
-	}
-	file, array := imagefile.SplitPath(path)
-	if !strings.ContainsAny(file, "*?[") {
-		return []string{path}, false, nil
-	}
-	if names, err = filepath.Glob(file); err != nil {
-		return nil, false, fmt.Errorf("%s: %w", file, err)
-	}
-	if len(names) == 0 {
-		return nil, false, fmt.Errorf("no file matches %s", file)
-	}
-	slices.SortFunc(names, naturally)
-	if array != "" {
-		for i := range names {
-			names[i] += ":" + array
-		}
-	}
-	return names, false, nil
-}
-
-// naturally compares names with numbers by their values: img2 before img10.
-func naturally(a, b string) int {
-	digits := func(s string) int {
-		n := 0
-		for n < len(s) && '0' <= s[n] && s[n] <= '9' {
-			n++
-		}
-		return n
-	}
-	whole := cmp.Compare(a, b)
-	for a != "" && b != "" {
-		m, n := digits(a), digits(b)
-		if m > 0 && n > 0 {
-			x, y := strings.TrimLeft(a[:m], "0"), strings.TrimLeft(b[:n], "0")
-			if c := cmp.Or(cmp.Compare(len(x), len(y)), cmp.Compare(x, y)); c != 0 {
-				return c
-			}
-			a, b = a[m:], b[n:]
-			continue
-		}
-		if a[0] != b[0] {
-			return cmp.Compare(a[0], b[0])
-		}
-		a, b = a[1:], b[1:]
-	}
-	return cmp.Or(cmp.Compare(len(a), len(b)), whole)
 }
 
 // add opens a file for its sizes.
@@ -216,15 +146,13 @@ func (p *pages) names() []string {
 }
 
 // ownFile hashes files: a single one as sha256sum would, several one after the
-// other.
+// other. Arrays are named once where they have one name, else in the files' order.
 func ownFile(paths []string) (OwnFile, error) {
 	h := sha256.New()
-	arrays := ""
+	var arrays []string
 	for _, path := range paths {
 		name, array := imagefile.SplitPath(path)
-		if array != "" {
-			arrays = array
-		}
+		arrays = append(arrays, array)
 		f, err := os.Open(name)
 		if err != nil {
 			return OwnFile{}, err
@@ -235,7 +163,10 @@ func ownFile(paths []string) (OwnFile, error) {
 			return OwnFile{}, fmt.Errorf("reading %s: %w", name, err)
 		}
 	}
-	return OwnFile{hex.EncodeToString(h.Sum(nil)), arrays}, nil
+	if same := slices.Compact(slices.Clone(arrays)); len(same) == 1 {
+		arrays = same
+	}
+	return OwnFile{hex.EncodeToString(h.Sum(nil)), strings.Join(arrays, ",")}, nil
 }
 
 // maxSide bounds the masks that this package decodes.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/dataset/outline"
 )
 
@@ -73,7 +74,7 @@ func (l *labels) openROIs(paths []string, classes []string) error {
 		return fmt.Errorf("%s: regions of ImageJ tell one class from the background, the spec has %d: %v", paths[0], len(classes), classes)
 	}
 	for _, path := range paths {
-		names, _, err := expand(path)
+		names, _, err := imagefile.Expand(path)
 		if err != nil {
 			return err
 		}

@@ -420,3 +420,30 @@ func TestImportRepairs(t *testing.T) {
 		}
 	}
 }
+
+// The same files with other arrays are other data.
+func TestOwnFileTellsArraysApart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.h5")
+	if err := os.WriteFile(path, []byte("any"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[OwnFile]string{}
+	for _, arrays := range []string{"", "x", "y", "x y", "z y", "y x"} {
+		var paths []string
+		for _, a := range strings.Split(arrays, " ") {
+			paths = append(paths, strings.TrimSuffix(path+":"+a, ":"))
+		}
+		f, err := ownFile(paths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, ok := seen[f]; ok {
+			t.Errorf("arrays %q are taken for %q", arrays, other)
+		}
+		seen[f] = arrays
+	}
+	one, err := ownFile([]string{path + ":x", path + ":x"})
+	if err != nil || one.Array != "x" {
+		t.Errorf("%+v, %v: want the array's name once", one, err)
+	}
+}

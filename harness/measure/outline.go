@@ -64,16 +64,21 @@ func WriteROI(w io.Writer, outlines []Named) error {
 			top, bottom = min(top, p.Y), max(bottom, p.Y)
 			left, right = min(left, p.X), max(right, p.X)
 		}
-		if len(o.Outline) > math.MaxUint16 || bottom > math.MaxInt16 || right > math.MaxInt16 {
-			return fmt.Errorf("the outline of particle %s, of %d corners up to (%g, %g), is more than a region of ImageJ can hold", o.Name, len(o.Outline), bottom, right)
+		if bottom > math.MaxInt16 || right > math.MaxInt16 {
+			return fmt.Errorf("the outline of particle %s reaches to (%g, %g), further than a region of ImageJ can", o.Name, bottom, right)
 		}
 		const traced = 8
 		b := make([]byte, 64, 64+4*len(o.Outline))
 		copy(b, "Iout")
 		binary.BigEndian.PutUint16(b[4:], 217)
 		b[6] = traced
-		for i, v := range []float64{top, left, bottom, right, float64(len(o.Outline))} {
+		for i, v := range []float64{top, left, bottom, right} {
 			binary.BigEndian.PutUint16(b[8+2*i:], uint16(v))
+		}
+		if n := len(o.Outline); n <= math.MaxUint16 {
+			binary.BigEndian.PutUint16(b[16:], uint16(n))
+		} else { // as ij.io.RoiEncoder does
+			binary.BigEndian.PutUint32(b[18:], uint32(n))
 		}
 		for _, p := range o.Outline {
 			b = binary.BigEndian.AppendUint16(b, uint16(p.X-left))

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/testkit/seed"
@@ -83,6 +84,32 @@ func TestOutline(t *testing.T) {
 	}
 	if err := WriteROI(io.Discard, []Named{{Outline: []Point{{0, 0}, {0, 40000}}}}); err == nil {
 		t.Error("wrote a coordinate of 40000 in 16 bits")
+	}
+	// More corners than 16 bits count: as ImageJ, and the reader of labels, have it.
+	comb := []Point{{0, 0}}
+	for x := range 17000 {
+		comb = append(comb, Point{1 + float64(x%2), float64(x)}, Point{1 + float64(x%2), float64(x + 1)})
+	}
+	comb = append(comb, Point{0, 17000})
+	comb = slices.Concat(comb, comb)
+	b.Reset()
+	if err := WriteROI(&b, []Named{{Name: "comb", Outline: comb}}); err != nil {
+		t.Fatal(err)
+	}
+	z, err = zip.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := z.File[0].Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if few, many := binary.BigEndian.Uint16(data[16:]), binary.BigEndian.Uint32(data[18:]); few != 0 || int(many) != len(comb) || len(data) != 64+4*len(comb) {
+		t.Errorf("%d corners are counted as %d and %d in %d bytes", len(comb), few, many, len(data))
 	}
 
 	b.Reset()

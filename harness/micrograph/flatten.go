@@ -44,14 +44,18 @@ func Illuminate(im *Image, sigma float64) *Illumination {
 	for i := range l.values {
 		if weight[i] > 0 {
 			l.values[i] /= weight[i]
+			l.mean += l.values[i]
+			l.lowest = min(l.lowest, l.values[i])
+			total++
 		}
-		l.mean += l.values[i]
-		l.lowest = min(l.lowest, l.values[i])
 	}
-	total = float64(len(l.values))
 	l.mean /= total
-	for _, v := range l.values {
-		square += (v - l.mean) * (v - l.mean)
+	for i := range l.values {
+		if weight[i] > 0 {
+			square += (l.values[i] - l.mean) * (l.values[i] - l.mean)
+		} else { // nothing good is near
+			l.values[i] = l.mean
+		}
 	}
 	l.Uneven = math.NaN()
 	if l.mean > 0 {

@@ -258,6 +258,29 @@ func TestFlatten(t *testing.T) {
 	}
 }
 
+// An area too large for the background to reach into is not dark: it neither
+// counts as uneven illumination nor makes Flatten subtract instead of divide.
+func TestFlattenBesideBlindArea(t *testing.T) {
+	const h, w, good = 64, 1200, 500
+	im := &Image{H: h, W: w, Pixels: make([]float32, h*w), Bad: make([]bool, h*w)}
+	for i := range im.Pixels {
+		im.Bad[i] = i%w >= good
+		if im.Pixels[i] = 500; im.Bad[i] {
+			im.Pixels[i] = 0
+		}
+	}
+	l := Illuminate(im, FlatSigma)
+	if l.Uneven > 1e-12 { // of rounding
+		t.Errorf("a constant image is uneven by %g", l.Uneven)
+	}
+	l.Flatten(im)
+	for i, v := range im.Pixels {
+		if !im.Bad[i] && math.Abs(float64(v)-500) > 1e-3 { // float32 has 7 digits
+			t.Fatalf("pixel (%d, %d) of a constant image became %g", i/w, i%w, v)
+		}
+	}
+}
+
 // Resampling against OpenCV's area interpolation and Pillow's cubic one, which are
 // the same kernels; both compute in float32.
 func TestResampleAgainstPeers(t *testing.T) {

@@ -109,9 +109,9 @@ func (m *Segmenter) Files(ctx context.Context, paths []string, dir string, run R
 		rows = append(rows, r.Particles...)
 	}
 	for name, write := range map[string]func(w io.Writer) error{
-		"particles.csv": func(w io.Writer) error { return WriteCSV(w, rows) },
-		"results.json":  func(w io.Writer) error { return writeJSON(w, results) },
-		"index.html":    func(w io.Writer) error { return writeSummary(w, results, leftOut) },
+		"particles.csv":   func(w io.Writer) error { return WriteCSV(w, rows) },
+		overAll + ".json": func(w io.Writer) error { return writeJSON(w, results) },
+		"index.html":      func(w io.Writer) error { return writeSummary(w, results, leftOut) },
 	} {
 		if _, err := files.Create(filepath.Join(dir, name), write); err != nil {
 			errs = append(errs, err)
@@ -119,6 +119,9 @@ func (m *Segmenter) Files(ctx context.Context, paths []string, dir string, run R
 	}
 	return results, errors.Join(errs...)
 }
+
+// overAll names the list of all results.
+const overAll = "results"
 
 // unreadable is a file that is no image.
 type unreadable struct{ error }
@@ -160,7 +163,7 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 	for i := range st.N {
 		r := Result{Name: in.Name, Source: in.Path, Page: i, H: st.H, W: st.W}
 		if st.N > 1 {
-			r.Name = fmt.Sprintf("%s-%0*d", in.Name, max(4, len(fmt.Sprint(st.N-1))), i)
+			r.Name = pageName(in.Name, i, st.N)
 		}
 		r.Key = files.Sum([]byte(fmt.Sprint(how, source.SHA256, array, i)))
 		done := filepath.Join(dir, r.Name+".json")

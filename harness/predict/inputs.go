@@ -2,8 +2,8 @@ package predict
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -33,44 +33,12 @@ func Inputs(args []string) ([]Input, error) {
 		}
 	}
 	for _, arg := range args {
-		st, err := os.Stat(arg)
-		switch {
-		case err == nil && st.IsDir():
-			entries, err := os.ReadDir(arg)
-			if err != nil {
-				return nil, err
-			}
-			var names []string
-			for _, e := range entries {
-				if st, err := os.Stat(filepath.Join(arg, e.Name())); err == nil && st.Mode().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
-					names = append(names, e.Name())
-				}
-			}
-			if names == nil {
-				return nil, fmt.Errorf("%s holds no files", arg)
-			}
-			slices.SortFunc(names, natural)
-			for _, n := range names {
-				add(filepath.Join(arg, n), true)
-			}
-		case err != nil && strings.ContainsAny(arg, "*?["):
-			found, err := filepath.Glob(arg)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", arg, err)
-			}
-			found = slices.DeleteFunc(found, func(p string) bool {
-				st, err := os.Stat(p)
-				return err != nil || !st.Mode().IsRegular()
-			})
-			if len(found) == 0 {
-				return nil, fmt.Errorf("no file matches %s", arg)
-			}
-			slices.SortFunc(found, natural)
-			for _, p := range found {
-				add(p, true)
-			}
-		default:
-			add(arg, false)
+		paths, kind, err := imagefile.Expand(arg)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range paths {
+			add(p, kind != imagefile.File)
 		}
 	}
 	return inputs, name(inputs)
@@ -82,35 +50,55 @@ func name(inputs []Input) error {
 	for i := range inputs {
 		inputs[i].Name = baseName(inputs[i].Path, 0, false)
 	}
-	clashes := func() map[string][]int {
-		by := map[string][]int{}
-		for i, in := range inputs {
-			n := strings.ToLower(in.Name)
-			by[n] = append(by[n], i)
-		}
-		return by
-	}
 	for depth := 0; depth < 32; depth++ {
-		done := true
-		for _, same := range clashes() {
-			if len(same) < 2 {
-				continue
-			}
-			done = false
-			for _, i := range same {
-				inputs[i].Name = baseName(inputs[i].Path, depth, true)
-			}
-		}
-		if done {
+		same := clashes(inputs)
+		if len(same) == 0 {
 			return nil
 		}
-	}
-	for _, same := range clashes() {
-		if len(same) > 1 {
-			return fmt.Errorf("%s and %s would be written under the same name", inputs[same[0]].Path, inputs[same[1]].Path)
+		for _, i := range slices.Concat(same...) {
+			inputs[i].Name = baseName(inputs[i].Path, depth, true)
 		}
 	}
+	for _, same := range clashes(inputs) {
+		if len(same) == 1 {
+			return fmt.Errorf("%s would be written under the name of the results over all images: rename it", inputs[same[0]].Path)
+		}
+		return fmt.Errorf("%s and %s would be written under the same name", inputs[same[0]].Path, inputs[same[1]].Path)
+	}
 	return nil
+}
+
+// pageName is the name of the results of a stack's image.
+func pageName(name string, i, n int) string {
+	return fmt.Sprintf("%s-%0*d", name, max(4, len(fmt.Sprint(n-1))), i)
+}
+
+var pageNumber = regexp.MustCompile(`-[0-9]{4,}$`)
+
+// clashes lists the inputs whose results might overwrite each other's: those of
+// one name, one named like an image of another, which may be a stack, and one named
+// like the results over all images.
+func clashes(inputs []Input) (list [][]int) {
+	first := map[string]int{}
+	for i, in := range inputs {
+		name := strings.ToLower(in.Name)
+		if j, ok := first[name]; ok {
+			list = append(list, []int{j, i})
+			continue
+		}
+		first[name] = i
+		if name == overAll {
+			list = append(list, []int{i})
+		}
+	}
+	for i, in := range inputs {
+		name := strings.ToLower(in.Name)
+		stack := pageNumber.ReplaceAllString(name, "")
+		if j, ok := first[stack]; ok && stack != name {
+			list = append(list, []int{j, i})
+		}
+	}
+	return list
 }
 
 // baseName is the part of the results' names that stands for the file, with so
@@ -137,37 +125,4 @@ func baseName(path string, folders int, extension bool) string {
 		}, array), "-")
 	}
 	return name
-}
-
-// natural compares names with the numbers in them as numbers.
-func natural(a, b string) int {
-	digits := func(s string) int {
-		n := 0
-		for n < len(s) && s[n] >= '0' && s[n] <= '9' {
-			n++
-		}
-		return n
-	}
-	x, y := a, b
-	for x != "" && y != "" {
-		if n, m := digits(x), digits(y); n > 0 && m > 0 {
-			p, q := strings.TrimLeft(x[:n], "0"), strings.TrimLeft(y[:m], "0")
-			if len(p) != len(q) {
-				return len(p) - len(q)
-			}
-			if c := strings.Compare(p, q); c != 0 {
-				return c
-			}
-			x, y = x[n:], y[m:]
-			continue
-		}
-		if x[0] != y[0] {
-			return int(x[0]) - int(y[0])
-		}
-		x, y = x[1:], y[1:]
-	}
-	if c := len(x) - len(y); c != 0 {
-		return c
-	}
-	return strings.Compare(a, b)
 }

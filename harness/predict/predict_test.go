@@ -536,6 +536,9 @@ func TestInputs(t *testing.T) {
 		{[]string{"s1/0001.tif", "s2/0001.tif"}, []string{"s1-0001-tif", "s2-0001-tif"}},
 		{[]string{"d"}, []string{"x-npy", "x-tif"}},
 		{[]string{"e.npz:a/b", "e.npz:c"}, []string{"e-a-b", "e-c"}},
+		{[]string{"f/m-0000.tif", "f/m-0001.tif"}, []string{"m-0000", "m-0001"}},
+		{[]string{"f/M.tif", "f/m-0000.tif", "f/n.tif"}, []string{"M-tif", "m-0000-tif", "n"}}, // if M is a stack
+		{[]string{"f/results.tif", "f/n.tif"}, []string{"results-tif", "n"}},                   // beside results.json
 	} {
 		var args []string
 		for _, a := range c.args {
