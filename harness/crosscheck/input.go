@@ -1,6 +1,7 @@
 package crosscheck
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/refocus-em/refocus/harness/backend"
@@ -60,6 +61,7 @@ type Options struct {
 var bits = map[string]int{backend.Float32: 0, backend.TF32: 10, backend.BFloat16: 7, backend.Mixed: 10}
 
 func (o Options) withDefaults() Options {
+	o.Precision = cmp.Or(o.Precision, backend.Float32)
 	return o.withFloors(bits[o.Precision])
 }
 

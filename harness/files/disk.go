@@ -183,9 +183,12 @@ func (d Disk) mkdir(path string) error {
 	return d.sys().SyncDir(parent)
 }
 
-// mkdirMissing is mkdir for the folders above: it leaves those that are there.
+// mkdirMissing is mkdir for the folders above. Folders are made from the top down,
+// so only the lowest one that is there can be one whose maker died before the sync.
+// It may also be one that we could not have made: an error is none of ours.
 func (d Disk) mkdirMissing(path string) error {
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		d.sys().SyncDir(filepath.Dir(path))
 		return nil
 	}
 	return d.mkdir(path)

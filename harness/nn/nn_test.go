@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -103,6 +104,23 @@ func TestAssignRoles(t *testing.T) {
 		if h.Tensors[i].Role != x.Role {
 			t.Errorf("%s became %v, want %v", x.Name, h.Tensors[i].Role, x.Role)
 		}
+	}
+}
+
+// A skip connection that does not fit says what sizes would.
+func TestJoinedShapes(t *testing.T) {
+	scales := &Tensor{Name: "s", Shape: []int{4}, Data: []float32{1, 1, 2, 2}}
+	g := &Graph{Input: Value{"x", []int{0, 1, 0, 0}}, Output: Value{"y", []int{0, 2, 0, 0}}, Tensors: []*Tensor{scales},
+		Nodes: []*Node{
+			{Name: "pool", Op: "MaxPool", Inputs: []string{"x"}, Outputs: []string{"p"}, Attrs: Attrs{"kernel_shape": []int64{2, 2}, "strides": []int64{2, 2}}},
+			{Name: "up", Op: "Resize", Inputs: []string{"p", "", "s"}, Outputs: []string{"u"}, Attrs: Attrs{"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}},
+			{Name: "join", Op: "Concat", Inputs: []string{"u", "x"}, Outputs: []string{"y"}, Attrs: Attrs{"axis": int64(1)}},
+		}}
+	if s, err := g.Shapes([]int{1, 1, 6, 4}); err != nil || !slices.Equal(s["y"], []int{1, 2, 6, 4}) {
+		t.Errorf("shape %v, %v", s["y"], err)
+	}
+	if _, err := g.Shapes([]int{1, 1, 7, 4}); err == nil || !strings.Contains(err.Error(), "multiples of 2)") {
+		t.Errorf("error %v", err)
 	}
 }
 

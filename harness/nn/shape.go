@@ -174,14 +174,18 @@ func resizedShape(g *Graph, n *Node, in [][]int) ([]int, error) {
 	return out, notEmpty(out)
 }
 
-func joined(_ *Graph, n *Node, in [][]int) ([]int, error) {
+func joined(g *Graph, n *Node, in [][]int) ([]int, error) {
 	if a := n.Attrs.Int("axis", 0); a != 1 && a != -3 {
 		return nil, fmt.Errorf("axis %d: only the channel axis 1 is supported", a)
 	}
 	out := slices.Clone(in[0])
 	for _, s := range in[1:] {
 		if len(s) != 4 || s[0] != out[0] || s[2] != out[2] || s[3] != out[3] {
-			return nil, fmt.Errorf("shapes %v do not join along channels (height and width must be multiples of 16)", in)
+			hint := ""
+			if f, err := g.Field(); err == nil && f.Period > 1 {
+				hint = fmt.Sprintf(" (height and width must be multiples of %d)", f.Period)
+			}
+			return nil, fmt.Errorf("shapes %v do not join along channels%s", in, hint)
 		}
 		out[1] += s[1]
 	}

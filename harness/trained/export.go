@@ -97,7 +97,7 @@ func (m *Model) Describe() (export.Model, error) {
 		Imported: m.Spec.ONNX != "",
 		Title:    "HRTEM nanoparticle segmentation, " + short,
 		Description: fmt.Sprintf("%s, trained by refocus on %s (%s stage, run %s of study %s). "+
-			"Input: one image of zero mean and unit variance; output: the probabilities of %s.",
+			"It gives every pixel the probabilities of %s.",
 			m.network(), what, m.Spec.Stage, m.Manifest.ID, m.Manifest.Study, strings.Join(m.classNames(), " and ")),
 		Study:          m.Manifest.Study,
 		SpecDigest:     m.Manifest.StudyDigest,

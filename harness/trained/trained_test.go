@@ -219,6 +219,13 @@ func testExport(t *testing.T, r *reproduce.Resolved) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What the file that takes images as they are says of itself must be true of it.
+	if b, err = os.ReadFile(written[1].Path); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := onnx.Inspect(b); err != nil || !strings.Contains(info.Doc, "background and nanoparticle") || strings.Contains(info.Doc, "zero mean") {
+		t.Errorf("the standardising model is described as %q, %v", info.Doc, err)
+	}
 	for _, want := range m.Graph.Tensors {
 		got := g.Tensor(want.Name)
 		if got == nil || !slices.Equal(got.Data, want.Data) {

@@ -99,6 +99,9 @@ func (p Plugins) Lock(ctx context.Context, name string) (Pin, error) {
 		// Other platforms' executables are of another version.
 		pin = Pin{Name: d.Name, Version: d.Version, Protocol: plugin.ProtocolVersion, Numerics: d.Numerics, SHA256: map[string]string{}}
 	}
+	if pin.SHA256 == nil { // a lock file may name a backend without any
+		pin.SHA256 = map[string]string{}
+	}
 	pin.SHA256[platform] = digest
 	lock.Backends = append(slices.DeleteFunc(lock.Backends, func(q Pin) bool { return q.Name == pin.Name }), pin)
 	if err := lock.write(path); err != nil {

@@ -96,6 +96,12 @@ func TestLock(t *testing.T) {
 		t.Errorf("the list does not tell:\n%s", &list)
 	}
 
+	// A pin without an executable for any platform, as somebody may write.
+	os.WriteFile(p.LockFile, []byte("[[backend]]\nname = \"fake\"\nversion = \"1.2.3\"\nprotocol = 1\nnumerics = \"fake-1\"\n"), 0o666)
+	if pin, err := p.Lock(ctx, "fake"); err != nil || len(pin.SHA256) != 1 {
+		t.Errorf("pinned %+v, %v", pin, err)
+	}
+
 	// A pin of another version.
 	if _, err := p.Lock(ctx, "fake"); err != nil {
 		t.Fatal(err)

@@ -291,8 +291,10 @@ func Everywhere(scratch func() string, rng *rand.Rand, sabotage func(files.FS) f
 			for _, killed := range []bool{false, true} {
 				w, root := begin(), scratch()
 				f := New(root, operations)
+				after1 := -1 // operations of the process that was killed
 				if killed {
-					f.Revive(rng.IntN(operations + 1))
+					after1 = rng.IntN(operations + 1)
+					f.Revive(after1)
 					w.Do(files.On(sabotage(f)), root)
 					f.Revive(operations)
 				}
@@ -303,7 +305,7 @@ func Everywhere(scratch func() string, rng *rand.Rand, sabotage func(files.FS) f
 					if err == nil {
 						err = w.Check(files.On(WithoutSync(WithoutSyncDir(files.OS{}))), after)
 					}
-					if !yield(fmt.Sprintf("crash after %d operations, the last %q (killed before: %v, lost all that was not synced: %v)", operations, f.last, killed, lost == nil), err) {
+					if !yield(fmt.Sprintf("crash after %d operations, the last %q (killed before: after %d, lost all that was not synced: %v)", operations, f.last, after1, lost == nil), err) {
 						return
 					}
 				}

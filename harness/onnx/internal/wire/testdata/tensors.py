@@ -26,7 +26,7 @@ FLOATS = (0.0, -1.5, 3.140625, 65504.0, 6e-8, -0.0)
 for typ, values in INTS.items():
     a = np.array(values, NP[typ]).reshape(2, 2)
     name = T.DataType.Name(typ)
-    t = helper.make_tensor("t", typ, a.shape, a.ravel().tolist())
+    t = helper.make_tensor("t", typ, a.shape, [int(v) for v in a.ravel()])
     add(name, t, numpy_helper.to_array(t))
     t = helper.make_tensor("t", typ, a.shape, a.tobytes(), raw=True)
     add(name + " raw", t, numpy_helper.to_array(t))
