@@ -206,7 +206,7 @@ func (m *Segmenter) evaluate(ctx context.Context, x, y Input, run Run, o Evaluat
 		}
 		r := &Result{Name: x.Name, Source: x.Path, Page: i, Notes: record.Notes}
 		if images.N > 1 {
-			r.Name = fmt.Sprintf("%s-%04d", x.Name, i)
+			r.Name = pageName(x.Name, i, images.N)
 		}
 		r.calibrate(o.Options, record.Pixel)
 		im := &micrograph.Image{H: record.H, W: record.W, Pixels: record.Pixels, Bad: record.Bad}

@@ -234,6 +234,15 @@ func (r *Result) calibrate(o Options, c imagefile.Calibration) {
 	}
 }
 
+// pixelSize is in Å, height and width where they differ.
+func (r *Result) pixelSize() string {
+	h, w := format.PixelSize(10*r.PixelHeight), format.PixelSize(10*r.PixelWidth)
+	if h == w {
+		return h
+	}
+	return h + " × " + w
+}
+
 // sameSize is by how much two pixel sizes may differ to count as one.
 const sameSize = 0.02
 
@@ -246,11 +255,11 @@ func (m *Segmenter) prepare(r *Result, im *micrograph.Image, o Options) (*microg
 		case math.Abs(rows-1) <= sameSize && math.Abs(columns-1) <= sameSize:
 		case o.NoResample:
 			r.Notes = append(r.Notes, fmt.Sprintf("pixels of %s are predicted as they are; the network was trained on %s",
-				format.PixelSize(r.PixelHeight*10), format.PixelSize(m.PixelSize)))
+				r.pixelSize(), format.PixelSize(m.PixelSize)))
 		default:
 			p.Rows, p.Columns = rows, columns
 			r.Notes = append(r.Notes, fmt.Sprintf("predicted at the network's pixel size, %s instead of %s",
-				format.PixelSize(m.PixelSize), format.PixelSize(r.PixelHeight*10)))
+				format.PixelSize(m.PixelSize), r.pixelSize()))
 		}
 	}
 	ready, err := micrograph.Prepare(im, p)

@@ -869,3 +869,20 @@ func TestLoadRefuses(t *testing.T) {
 		}
 	}
 }
+
+// The note on resampling names both sides of pixels that are not square.
+func TestNoteOfPixelsThatAreNotSquare(t *testing.T) {
+	im := &micrograph.Image{H: 8, W: 8, Pixels: make([]float32, 64)}
+	for i := range im.Pixels {
+		im.Pixels[i] = float32(i % 7)
+	}
+	m := &Segmenter{PixelSize: 0.4, Preparation: Standardized()}
+	r := Result{PixelHeight: 0.04, PixelWidth: 0.02}
+	p, err := m.prepare(&r, im, Options{NoRepair: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "predicted at the network's pixel size, 0.4 Å instead of 0.4 Å × 0.2 Å"; !slices.Contains(r.Notes, want) || p.H != 8 || p.W != 4 {
+		t.Errorf("%d×%d pixels, notes %q, want %q", p.H, p.W, r.Notes, want)
+	}
+}
