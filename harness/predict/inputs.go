@@ -59,13 +59,14 @@ func name(inputs []Input) error {
 			inputs[i].Name = baseName(inputs[i].Path, depth, true)
 		}
 	}
-	for _, same := range clashes(inputs) {
-		if len(same) == 1 {
-			return fmt.Errorf("%s would be written under the name of the results over all images: rename it", inputs[same[0]].Path)
-		}
-		return fmt.Errorf("%s and %s would be written under the same name", inputs[same[0]].Path, inputs[same[1]].Path)
+	same := clashes(inputs)
+	switch {
+	case len(same) == 0:
+		return nil
+	case len(same[0]) == 1:
+		return fmt.Errorf("%s would be written under the name of the results over all images: rename it", inputs[same[0][0]].Path)
 	}
-	return nil
+	return fmt.Errorf("%s and %s would be written under the same name", inputs[same[0][0]].Path, inputs[same[0][1]].Path)
 }
 
 // pageName is the name of the results of a stack's image.
