@@ -97,6 +97,22 @@ type EvaluateOptions struct {
 	Kind string // of labels; "": mask, where there are two values
 }
 
+// paired refuses an image that comes with the labels of another, where names tell:
+// one that was left out on either side would shift all that follow.
+func paired(images, labels []Input) error {
+	named := map[string]string{}
+	for _, l := range labels {
+		named[baseName(l.Path, 0, false)] = l.Path
+	}
+	for i, x := range images {
+		name := baseName(x.Path, 0, false)
+		if own, ok := named[name]; ok && baseName(labels[i].Path, 0, false) != name {
+			return fmt.Errorf("%s comes with the labels %s, but %s has its name: name both in the same order", x.Path, labels[i].Path, own)
+		}
+	}
+	return nil
+}
+
 // Evaluate segments images and compares them with labels of the same sizes, which
 // come in the same order: files, folders or patterns, as of Inputs. It writes
 // evaluation.csv, evaluation.json and evaluation.html to dir.
@@ -125,6 +141,9 @@ func (m *Segmenter) Evaluate(ctx context.Context, images, labels []string, dir s
 	}
 	if x, y = open(x), open(y); len(x) != len(y) {
 		return nil, fmt.Errorf("%d files of images and %d of labels: want as many", len(x), len(y))
+	}
+	if err := paired(x, y); err != nil {
+		return nil, err
 	}
 	var all []counts
 	var names, groups []string

@@ -136,3 +136,27 @@ func TestEvaluate(t *testing.T) {
 		t.Errorf("two images and three labels: %v", err)
 	}
 }
+
+// Images and labels that names tell apart are not compared with each other's.
+func TestPaired(t *testing.T) {
+	inputs := func(paths ...string) (in []Input) {
+		for _, p := range paths {
+			in = append(in, Input{Path: p})
+		}
+		return in
+	}
+	for _, c := range []struct {
+		images, labels []Input
+		want           string
+	}{
+		{inputs("i/a.tif", "i/b.tif"), inputs("l/a.png", "l/b.png"), ""},
+		{inputs("i/a.tif", "i/b.tif"), inputs("l/1.png", "l/2.png"), ""},
+		{inputs("s1/1.tif", "s2/1.tif"), inputs("l1/1.png", "l2/1.png"), ""},
+		{inputs("i/a.tif", "i/c.tif", "i/d.tif"), inputs("l/a.png", "l/b.png", "l/c.png"), "i/c.tif comes with the labels l/b.png, but l/c.png has its name"},
+	} {
+		err := paired(c.images, c.labels)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v: %v, want %q", c.images, err, c.want)
+		}
+	}
+}
