@@ -117,12 +117,18 @@ interrupted.`,
 		},
 	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), benchCommand(), crosscheckCommand(),
 		verifyCommand(), versionCommand(), serveBackendCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			group(cmd)
+		}
+	}
+	completion(root)
 	return root
 }
 

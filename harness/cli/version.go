@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -44,12 +45,20 @@ var program = sync.OnceValue(func() build {
 			b.Modified = s.Value == "true"
 		}
 	}
-	if b.Commit == "" && b.Version == "development" {
+	if b.Commit == "" && b.Version == "development" && underGoRun() {
 		_, source, _, _ := runtime.Caller(0)
 		b.Commit, b.Modified = checkout(filepath.Dir(source))
 	}
 	return b
 })
+
+// underGoRun reports whether "go run" or "go test" has just built this program, so
+// that the sources are still what it was built from. Both leave executables in
+// folders of the Go tool's.
+func underGoRun() bool {
+	exe, err := os.Executable()
+	return err == nil && strings.Contains(filepath.ToSlash(exe), "/go-build")
+}
 
 // checkout is the commit that a folder of sources is checked out at, "" where
 // git or the checkout is not there, and whether files that it tracks differ.
