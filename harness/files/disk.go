@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 )
 
 // Disk writes files and folders. The zero value writes on the machine's file
@@ -77,7 +79,7 @@ func (d Disk) create(path string, sync bool, write func(io.Writer) error) (File,
 func (d Disk) replace(path string, sync bool, write func(io.Writer) error) (File, error) {
 	dir, base := filepath.Dir(path), filepath.Base(path)
 	prefix := tempPrefix(base)
-	temp := filepath.Join(dir, prefix+rand.Text())
+	temp := filepath.Join(dir, prefix+machine()+rand.Text())
 	out, err := d.sys().Create(temp)
 	if err != nil {
 		return File{}, err
@@ -119,7 +121,7 @@ func (d Disk) replace(path string, sync bool, write func(io.Writer) error) (File
 			return File{}, err
 		}
 	}
-	d.Sweep(dir, prefix)
+	d.sweepTemps(path, prefix)
 	return File{base, int64(*n), hex.EncodeToString(h.Sum(nil))}, nil
 }
 
@@ -131,6 +133,37 @@ func tempPrefix(base string) string {
 	return ".tmp-" + base + "-"
 }
 
+// sweepTemps removes the temporary files of path that killed writers left. Locks
+// tell which those are on this machine, and need not tell of another machine's: its
+// file is left until it is much older than the one just written. Both times are the
+// file system's, whatever the machines' clocks say.
+func (d Disk) sweepTemps(path, prefix string) {
+	dir := filepath.Dir(path)
+	d.sweep(dir, prefix, func(name string) bool {
+		temp := filepath.Join(dir, name)
+		if strings.HasPrefix(name[len(prefix):], machine()) {
+			return !held(temp)
+		}
+		old, err := os.Lstat(temp)
+		written, werr := os.Lstat(path)
+		return err == nil && werr == nil && written.ModTime().Sub(old.ModTime()) > abandoned
+	})
+}
+
+// abandoned is how long a file of another machine has not been written to when it
+// counts as left behind.
+const abandoned = time.Hour
+
+// machine marks the temporary files of processes whose locks this one sees.
+var machine = sync.OnceValue(func() string {
+	p := Self()
+	if p.Boot == "" {
+		p.Boot = p.Host
+	}
+	kernel, _, _ := strings.Cut(p.Boot, " ")
+	return Sum([]byte(kernel))[:8]
+})
+
 type counter int64
 
 func (c *counter) Write(p []byte) (int, error) {
@@ -141,14 +174,17 @@ func (c *counter) Write(p []byte) (int, error) {
 // Sweep removes the files of a folder whose names are the prefix and something
 // without a dash and which no process holds: what killed ones left.
 func (d Disk) Sweep(dir, prefix string) {
+	d.sweep(dir, prefix, func(name string) bool { return !held(filepath.Join(dir, name)) })
+}
+
+func (d Disk) sweep(dir, prefix string, left func(name string) bool) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
-		rest, ok := strings.CutPrefix(e.Name(), prefix)
-		if path := filepath.Join(dir, e.Name()); ok && !strings.Contains(rest, "-") && !held(path) {
-			d.sys().Remove(path)
+		if rest, ok := strings.CutPrefix(e.Name(), prefix); ok && !strings.Contains(rest, "-") && left(e.Name()) {
+			d.sys().Remove(filepath.Join(dir, e.Name()))
 		}
 	}
 }

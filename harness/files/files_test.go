@@ -8,9 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -132,23 +135,32 @@ func TestConcurrentWriters(t *testing.T) {
 	}
 }
 
-// What a dead writer left goes with the next writer of the name, what a living one
-// is writing and what belongs to others stays.
+// What a dead writer left goes with the next writer of the name; what a living one is
+// writing, here or on a machine whose locks nobody sees, and what belongs to others
+// stays.
 func TestSweep(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{".tmp-a-dead", ".tmp-a-b-dead", "c"} {
+	dead, other := ".tmp-a-"+machine()+"dead", ".tmp-a-b-"+machine()+"dead"
+	for _, name := range []string{dead, other, ".tmp-a-elsewhere", ".tmp-a-abandoned", "c"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
 			t.Fatal(err)
 		}
 	}
-	living, err := OS{}.Create(filepath.Join(dir, ".tmp-a-living"))
+	yesterday := time.Now().Add(-24 * time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, ".tmp-a-abandoned"), yesterday, yesterday); err != nil {
+		t.Fatal(err)
+	}
+	name := ".tmp-a-" + machine() + "living"
+	living, err := OS{}.Create(filepath.Join(dir, name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := Write(filepath.Join(dir, "a"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := names(t, dir), ".tmp-a-b-dead .tmp-a-living a c"; got != want {
+	want := []string{name, ".tmp-a-elsewhere", other, "a", "c"}
+	slices.Sort(want)
+	if got := names(t, dir); got != strings.Join(want, " ") {
 		t.Errorf("the folder holds %s, want %s", got, want)
 	}
 	living.Close()
@@ -156,6 +168,91 @@ func TestSweep(t *testing.T) {
 	Disk{}.Sweep(dir, ".tmp-a-b-")
 	if got, want := names(t, dir), "a c"; got != want {
 		t.Errorf("the folder holds %s, want %s", got, want)
+	}
+}
+
+// Of processes that make one record one makes it. Its maker notices when the name is
+// another's, and disturbs nobody.
+func TestRecord(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "record")
+	var made atomic.Pointer[Record]
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			r, err := CreateRecord(path, 100, []byte("one"))
+			if err == nil {
+				if made.Swap(r) != nil {
+					t.Error("two have made it")
+				}
+			} else if !errors.Is(err, fs.ErrExist) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	r := made.Load()
+	defer r.Close()
+	for _, text := range []string{"longer than before", "two", ""} {
+		if err := r.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || len(b) != 100 || strings.TrimSpace(string(b)) != text {
+			t.Errorf("it says %q, %v", b, err)
+		}
+	}
+	if err := r.Write(make([]byte, 100)); err == nil {
+		t.Error("more than there is room for was written")
+	}
+	if r.Replaced() {
+		t.Error("it counts as replaced")
+	}
+	if err := Write(path, []byte("another")); err != nil {
+		t.Fatal(err)
+	}
+	if !r.Replaced() {
+		t.Error("nobody notices that it was replaced")
+	}
+	if err := r.Write([]byte("late")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "another" {
+		t.Errorf("the other file says %q, %v", b, err)
+	}
+	if err := os.Remove(path); err != nil || !r.Replaced() {
+		t.Errorf("nobody notices that it is gone: %v", err)
+	}
+}
+
+// A process knows of another on its machine that it has ended, also where nobody has
+// collected it, and of one elsewhere nothing.
+func TestProcess(t *testing.T) {
+	self := Self()
+	if self.Boot == "" {
+		t.Skip("this system does not tell when a process has ended")
+	}
+	if self.Ended() || !self.Here() {
+		t.Errorf("%+v has ended", self)
+	}
+	child := exec.Command("true")
+	if err := child.Start(); err != nil {
+		t.Skip(err)
+	}
+	p := Process{PID: child.Process.Pid, Boot: self.Boot}
+	p.Start, _ = started(p.PID)
+	for !p.Ended() { // a zombie, sooner or later
+		time.Sleep(time.Millisecond)
+	}
+	if err := child.Wait(); err != nil || !p.Ended() {
+		t.Errorf("it has not ended: %v", err)
+	}
+	again := self
+	again.Start = "1" // the number is another's by now
+	if !again.Ended() {
+		t.Error("a process of the same number counts as the same")
+	}
+	p.Boot = "another kernel"
+	if p.Ended() || p.Here() {
+		t.Error("a process elsewhere counts as ended")
 	}
 }
 
@@ -193,18 +290,12 @@ func TestMkdirAndSetAside(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
-	if held, err := Locked(path); held || err != nil {
-		t.Errorf("a lock that does not exist is held: %v, %v", held, err)
-	}
 	a, err := TryLock(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := TryLock(path); err != ErrLocked {
 		t.Errorf("taking it twice: %v", err)
-	}
-	if held, err := Locked(path); !held || err != nil {
-		t.Errorf("a lock that is held: %v, %v", held, err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -251,4 +342,39 @@ func ExampleCreate() {
 	})
 	fmt.Println(f.Name, f.Size, f.SHA256[:8], err)
 	// Output: greeting.txt 6 5891b5b5 <nil>
+}
+
+// A log keeps its end, and no more than twice its size.
+func TestLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l := NewLog(path, 1000)
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a log without lines: %v", err)
+	}
+	var all strings.Builder
+	for i := range 300 {
+		if i%50 == 49 {
+			l.Close() // another process goes on
+			l = NewLog(path, 1000)
+		}
+		fmt.Fprintf(io.MultiWriter(&all, l), "line %d of what was said\n", i)
+	}
+	l.Close()
+	older, err := os.ReadFile(path + OldLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := string(older) + string(newer)
+	if !strings.HasSuffix(all.String(), kept) || len(kept) > 2000 || len(kept) < 1000 {
+		t.Errorf("of %d bytes %d are kept:\n%s", all.Len(), len(kept), kept)
+	}
+	fmt.Fprint(l, strings.Repeat("x", 5000))
+	l.Close()
+	if b, err := os.ReadFile(path); err != nil || len(b) != 1000 {
+		t.Errorf("a line that is too long leaves %d bytes, %v", len(b), err)
+	}
 }

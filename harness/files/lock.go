@@ -3,7 +3,6 @@ package files
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -52,22 +51,3 @@ func (l *Lock) Release() error { return l.f.Unlock() }
 // Remove removes the file and ends the right, for locks that only save doing
 // something twice.
 func (l *Lock) Remove() error { return errors.Join(os.Remove(l.f.Path()), l.f.Unlock()) }
-
-// Locked reports whether a process holds the lock of the file at path, without
-// disturbing it.
-func Locked(path string) (bool, error) {
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	// A shared lock: two processes asking at once must not take each other for a
-	// holder.
-	l := newLock(path)
-	ok, err := l.TryRLock()
-	if err != nil {
-		return false, fmt.Errorf("looking at the lock %s: %w", path, err)
-	}
-	if ok {
-		l.Unlock()
-	}
-	return !ok, nil
-}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/refocus-em/refocus/harness/files"
 )
@@ -25,7 +26,8 @@ const (
 // An unfinished run's files.
 const (
 	checkpointFile = "checkpoint.safetensors" // the last one
-	damagedFile    = "damaged.safetensors"    // one that could not be read
+	damagedDir     = "damaged"                // those that could not be read
+	newDir         = "new"                    // the run, about to be published
 )
 
 // Store is a directory of artifacts. Its methods may be called concurrently,
@@ -33,14 +35,22 @@ const (
 type Store struct {
 	root string
 	disk files.Disk
+
+	self         files.Process
+	seen         *observer
+	beat, expiry time.Duration
+}
+
+func newStore(root string, disk files.Disk) *Store {
+	return &Store{root: root, disk: disk, self: files.Self(), seen: &observer{seen: map[string]*sighting{}}, beat: beat, expiry: expiry}
 }
 
 // Open prepares the store at root, which must be one to write to.
 func Open(root string) (*Store, error) { return open(root, files.Disk{}) }
 
 func open(root string, disk files.Disk) (*Store, error) {
-	s := &Store{root, disk}
-	for _, dir := range []string{root, s.Data(), filepath.Join(root, "runs"), filepath.Join(root, "runs", ".work"), filepath.Join(root, "reports")} {
+	s := newStore(root, disk)
+	for _, dir := range []string{root, s.Data(), filepath.Join(root, "runs"), filepath.Join(root, "runs", ".work"), filepath.Join(root, "runs", ".attempts"), filepath.Join(root, "reports")} {
 		if err := disk.Mkdir(dir); err != nil {
 			return nil, fmt.Errorf("opening the store %s: %w", root, err)
 		}
@@ -62,7 +72,7 @@ func Existing(root string) (*Store, error) {
 	case !st.IsDir():
 		return nil, fmt.Errorf("opening the store %s: %s is not a directory", root, filepath.Join(root, "runs"))
 	}
-	return &Store{root: root}, nil
+	return newStore(root, files.Disk{}), nil
 }
 
 // Root is the store's directory.
@@ -260,25 +270,47 @@ type State int
 
 const (
 	Untouched State = iota
-	Begun           // has a checkpoint, and no process is working on it
-	Running         // a process holds its claim
+	Begun           // waits to be gone on with, and has a checkpoint
+	Running         // a process works on it
+	Failed          // its last attempt has failed
 	Finished
 )
 
-// State looks at a run without disturbing a process that works on it.
-func (s *Store) State(digest string) (State, error) {
+// silence is for how long a record of another machine may not have changed for its
+// attempt to be shown as running. Here alone clocks are compared, that of this machine
+// with that of the file system: what is shown decides nothing.
+const silence = 10 * time.Minute
+
+// State looks at a run without disturbing a process that works on it. The attempt is
+// the last one, nil where there was none.
+func (s *Store) State(digest string) (State, *Attempt, error) {
+	numbers, err := s.numbers(digest)
+	if err != nil {
+		return 0, nil, err
+	}
+	var a *Attempt
+	if n := last(numbers); n > 0 {
+		if a, err = s.attempt(digest, n); err != nil {
+			return 0, nil, fmt.Errorf("run %.12s: %w", digest, err)
+		}
+	}
 	if s.HasRun(digest) {
-		return Finished, nil
+		return Finished, a, nil
 	}
-	dir := s.workDir(digest)
-	switch running, err := files.Locked(dir + ".lock"); {
-	case err != nil:
-		return 0, fmt.Errorf("run %.12s: %w", digest, err)
-	case running:
-		return Running, nil
+	if a != nil && a.Running() {
+		st, err := os.Stat(s.attemptPath(digest, a.Number))
+		if err == nil && !a.Process.Ended() && time.Since(st.ModTime()) < silence {
+			return Running, a, nil
+		}
+		a.Outcome = OutcomeLost
 	}
-	if _, err := os.Stat(filepath.Join(dir, checkpointFile)); err == nil {
-		return Begun, nil
+	if a != nil && a.Outcome == OutcomeFailed && a.Failures > 0 {
+		return Failed, a, nil
 	}
-	return Untouched, nil
+	for _, pattern := range []string{checkpointFile, filepath.Join("*", checkpointFile)} {
+		if found, err := filepath.Glob(filepath.Join(s.workDir(digest), pattern)); err == nil && len(found) > 0 {
+			return Begun, a, nil
+		}
+	}
+	return Untouched, a, nil
 }

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/refocus-em/refocus/harness/files"
 )
 
 type spec struct {
@@ -121,9 +123,7 @@ func TestClaimIsExclusive(t *testing.T) {
 	if err := a.SetCheckpoint([]byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Release(); err != nil {
-		t.Fatal(err)
-	}
+	a.Release()
 	b, err := s.Claim("r")
 	if err != nil {
 		t.Fatal(err)
@@ -144,22 +144,28 @@ func TestClaimIsExclusive(t *testing.T) {
 	b.Release()
 }
 
-// A process killed while publishing leaves a half-written directory under a
-// temporary name; the next one must not be disturbed by it.
+// A process killed while publishing leaves a half-written directory in its own folder;
+// the next one must not be disturbed by it.
 func TestCommitAfterCrash(t *testing.T) {
 	s, err := Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := s.Claim("r")
-	if err != nil {
-		t.Fatal(err)
-	}
-	half := filepath.Join(s.Root(), "runs", ".work", "r.new")
+	half := filepath.Join(s.workDir("r"), "1", newDir)
 	if err := os.MkdirAll(half, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(half, "rubbish"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dead := Attempt{Format: attemptFormat, Digest: "r", Number: 1}
+	dead.Process = files.Self()
+	dead.Start = "1"
+	if err := errors.Join(s.disk.Mkdir(s.attemptsDir("r")), s.writeAttempt(&dead)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := s.Claim("r")
+	if err != nil {
 		t.Fatal(err)
 	}
 	if s.HasRun("r") {
@@ -170,6 +176,9 @@ func TestCommitAfterCrash(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(s.RunDir("r"), "rubbish")); err == nil {
 		t.Error("rubbish of the crashed process was published")
+	}
+	if all, err := s.Attempts("r"); err != nil || len(all) != 2 || all[0].Outcome != OutcomeLost || all[1].Outcome != OutcomeFinished {
+		t.Errorf("attempts %+v, %v", all, err)
 	}
 }
 
