@@ -82,8 +82,8 @@ func TestSharedStore(t *testing.T) {
 		said bytes.Buffer // standard output and error
 		done chan error
 	}
-	start := func() *process {
-		p := &process{cmd: refocus("reproduce", spec, "--out", out, "--json", "--jobs", "1", "--threads", "1"), done: make(chan error, 1)}
+	start := func(wait string) *process {
+		p := &process{cmd: refocus("reproduce", spec, "--out", out, "--json", "--jobs", "1", "--threads", "1", "--wait", wait), done: make(chan error, 1)}
 		p.cmd.Stdout, p.cmd.Stderr = &p.said, &p.said
 		if err := p.cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -93,17 +93,17 @@ func TestSharedStore(t *testing.T) {
 		return p
 	}
 
-	steady := start()
+	steady := start("all")
 	var said []string
 	for ended := false; !ended; {
-		victim := start()
+		victim := start("work")
 		select {
 		case err := <-steady.done:
 			if err != nil {
 				t.Fatalf("the steady harness: %v\n%s", err, &steady.said)
 			}
 			ended = true
-		case err := <-victim.done: // all runs were done
+		case err := <-victim.done: // all runs were done, or in the hands of the other
 			if err != nil {
 				t.Errorf("a joining harness: %v\n%s", err, &victim.said)
 			}
@@ -121,7 +121,7 @@ func TestSharedStore(t *testing.T) {
 	}
 
 	dir := filepath.Join("reports", "tiny-base")
-	writers := []*process{start(), start(), start()}
+	writers := []*process{start("work"), start("work"), start("work")}
 	for _, p := range writers {
 		for waiting := true; waiting; {
 			select {

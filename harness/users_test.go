@@ -157,7 +157,7 @@ func TestTwoUsers(t *testing.T) {
 	stages := []struct{ name, pattern string }{
 		{"simulating", "store/data/*/parts/*"},
 		{"simulating again", "store/data/*/images.safetensors"},
-		{"training", "store/runs/.work/*/checkpoint.safetensors"},
+		{"training", "store/runs/.work/*/*/checkpoint.safetensors"},
 		{"training again", "store/runs/[0-9a-f]*/manifest.json"},
 		{"reporting", "store/reports/*/best.onnx*"},
 		{"reporting again", "store/reports/*/*.svg"},

@@ -69,6 +69,15 @@ func (b *backendFlags) process(out *console.Printer) func(context.Context) (repr
 	return func(ctx context.Context) (reproduce.Process, error) { return b.launch(ctx, out) }
 }
 
+// logged is process for those who keep what the process writes to standard error.
+func (b *backendFlags) logged(out *console.Printer) func(context.Context, io.Writer) (reproduce.Process, error) {
+	return func(ctx context.Context, log io.Writer) (reproduce.Process, error) {
+		p := b.plugins(out)
+		p.Spec.Output = log
+		return p.Launch(ctx, b.name)
+	}
+}
+
 // describe starts the backend for long enough to ask what it is.
 func (b *backendFlags) describe(ctx context.Context, out *console.Printer) (backend.Description, error) {
 	c, err := b.launch(ctx, out)

@@ -46,7 +46,7 @@ operations each) and the fused multiply-add peak of the same cores in the same r
 				return usagef(cmd, "--size must be a multiple of 16, not %d", m.Size)
 			}
 			if m.Threads == 0 {
-				m.Threads = runtime.NumCPU()
+				m.Threads = runtime.GOMAXPROCS(0)
 			}
 			if layers && b.name != "cpu" {
 				return usagef(cmd, "--layers looks into the cpu backend, not %q", b.name)

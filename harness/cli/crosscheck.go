@@ -58,7 +58,7 @@ fails, and names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			images, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.NumCPU(), Progress: out})
+			images, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.GOMAXPROCS(0), Progress: out})
 			if err != nil {
 				return err
 			}

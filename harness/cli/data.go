@@ -51,7 +51,7 @@ are kept for other series of the same structures; with --drop-waves they are not
 				return err
 			}
 			if workers <= 0 {
-				workers = runtime.NumCPU()
+				workers = runtime.GOMAXPROCS(0)
 			}
 			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, DropWaves: dropWaves, Progress: out}); err != nil {
 				return err

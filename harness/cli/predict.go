@@ -123,7 +123,7 @@ func (g *segmenting) open(cmd *cobra.Command, path string, out *console.Printer)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	s, err := client.Open(cmd.Context(), m.Graph, backend.Options{Threads: runtime.NumCPU()})
+	s, err := client.Open(cmd.Context(), m.Graph, backend.Options{Threads: runtime.GOMAXPROCS(0)})
 	if err != nil {
 		client.Close()
 		return nil, nil, nil, fmt.Errorf("%s: %w", path, err)

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,9 @@ import (
 func reproduceCommand() *cobra.Command {
 	var c common
 	var b backendFlags
-	var jobs, threads, restarts int
+	var jobs, threads, restarts, maxAttempts, breaker int
+	var wait string
+	var every time.Duration
 	var dropWaves bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
@@ -44,7 +47,7 @@ cluster; 'refocus plan' says more.`,
 			}
 			s, desc := r.Plan.Study, r.Backend
 			out.Printf("%s, profile %s: %s", s.Name, s.ProfileName(), s.Title)
-			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), r.Plan.Width())
+			jobs, threads = reproduce.Share(jobs, threads, runtime.GOMAXPROCS(0), r.Plan.Width())
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
 
 			images, err := r.Generate(ctx, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
@@ -65,21 +68,23 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
-			failures, err := r.Train(ctx, reproduce.TrainOptions{
-				Launch: b.process(out), SHA256: executable, Harness: version(),
-				Jobs: jobs, Threads: threads, Restarts: restarts,
+			failures, elsewhere, err := r.Train(ctx, reproduce.TrainOptions{
+				Launch: b.logged(out), SHA256: executable, Harness: version(),
+				Jobs: jobs, Threads: threads, Restarts: restarts, MaxAttempts: maxAttempts, Breaker: breaker, CheckpointEvery: every,
+				Wait:   map[string]reproduce.Wait{"work": reproduce.WaitForWork, "never": reproduce.WaitNever, "all": reproduce.WaitForAll}[wait],
 				Images: images, Progress: out,
 			})
 			if err != nil {
 				return err
 			}
+			if elsewhere > 0 {
+				out.Printf("%d runs are left to other processes, the last of which writes the report; --wait all waits for them", elsewhere)
+				return failed(failures, len(r.Nodes))
+			}
 			if err := writeReport(ctx, r, &b, report.Options{Failures: failures}, out); err != nil {
 				return err
 			}
-			if len(failures) > 0 {
-				return fmt.Errorf("%d of %d runs failed; the first, %s: %w", len(failures), len(r.Nodes), failures[0].Node.Run.ID, failures[0].Err)
-			}
-			return nil
+			return failed(failures, len(r.Nodes))
 		},
 	}
 	c.profileFlag(cmd)
@@ -90,5 +95,16 @@ cluster; 'refocus plan' says more.`,
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
 	dropWavesFlag(cmd, &dropWaves)
 	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
+	intFlag(cmd, &maxAttempts, "max-attempts", 0, 3, "leave a run alone that has failed so often, in any process, until 'refocus retry' (0: never)")
+	intFlag(cmd, &breaker, "breaker", 0, 5, "give up when so many runs in a row have failed (0: never)")
+	choiceFlag(cmd, &wait, "wait", "work", `how long to wait while other processes train the rest: "never", for "work", which their pretraining may yet give, or for "all"`, "never", "work", "all")
+	durationFlag(cmd, &every, "checkpoint-every", 5*time.Minute, "how often what is being trained is kept, on the average of a megabyte a second and a twentieth of the time at most; it is kept too when the program is told to stop")
 	return cmd
+}
+
+func failed(failures []reproduce.Failure, of int) error {
+	if len(failures) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d runs failed; the first, %s: %w", len(failures), of, failures[0].Node.Run.ID, failures[0].Err)
 }

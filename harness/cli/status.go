@@ -30,8 +30,8 @@ and waiting at a checkpoint to be gone on with, and untouched.`,
 			if c.json {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d of %d runs finished, %d running now, %d begun, %d untouched\n",
-				r, s.Finished, s.Runs, s.Running, s.Begun, s.Untouched)
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %d of %d runs finished, %d running now, %d begun, %d failed, %d untouched\n",
+				r, s.Finished, s.Runs, s.Running, s.Begun, s.Failed, s.Untouched)
 			return nil
 		},
 	}

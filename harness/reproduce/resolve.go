@@ -158,10 +158,9 @@ func (r *Resolved) Generate(ctx context.Context, o dataset.Options) (map[string]
 
 // Train is the function Train for the study's runs, whose manifests name the
 // study.
-func (r *Resolved) Train(ctx context.Context, o TrainOptions) ([]Failure, error) {
-	var err error
+func (r *Resolved) Train(ctx context.Context, o TrainOptions) (failures []Failure, elsewhere int, err error) {
 	if o.StudyDigest, err = store.Digest("study", r.Plan.Study); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	o.Study = r.Plan.Study.Name + "/" + r.Plan.Study.ProfileName()
 	return Train(ctx, r.Store, r.Nodes, o)
@@ -180,6 +179,7 @@ type States struct {
 	Finished  int `json:"finished"`
 	Running   int `json:"running"` // in some process, now
 	Begun     int `json:"begun"`   // with a checkpoint, waiting to be resumed
+	Failed    int `json:"failed"`  // the last attempt has failed
 	Untouched int `json:"untouched"`
 }
 
@@ -187,7 +187,7 @@ type States struct {
 func (r *Resolved) States() (States, error) {
 	s := States{Runs: len(r.Nodes)}
 	for _, n := range r.Nodes {
-		switch state, err := r.Store.State(n.Digest); {
+		switch state, _, err := r.Store.State(n.Digest); {
 		case err != nil:
 			return s, err
 		case state == store.Finished:
@@ -196,6 +196,8 @@ func (r *Resolved) States() (States, error) {
 			s.Running++
 		case state == store.Begun:
 			s.Begun++
+		case state == store.Failed:
+			s.Failed++
 		default:
 			s.Untouched++
 		}

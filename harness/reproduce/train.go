@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
@@ -25,19 +26,29 @@ type Process interface {
 
 // TrainOptions say how to train; none of them changes a result.
 type TrainOptions struct {
-	// Launch starts a backend process; every job has its own.
-	Launch func(ctx context.Context) (Process, error)
+	// Launch starts a backend process; every job has its own. What the process says
+	// for people goes to log.
+	Launch func(ctx context.Context, log io.Writer) (Process, error)
 	// SHA256 of the backend's executable, recorded in manifests.
 	SHA256  string
 	Jobs    int // runs trained at once
 	Threads int // per run
 	// Restarts is how often a run whose backend crashed, hung or answered
 	// nonsense is resumed from its last checkpoint before it counts as failed.
-	Restarts    int
-	Study       string                  // name and profile, recorded in manifests
-	StudyDigest string                  // of the resolved spec, recorded in manifests
-	Harness     string                  // version, recorded in manifests
-	Images      map[string]train.Images // by domain
+	Restarts int
+	// MaxAttempts is how often a run may have failed, in any process, before it is left
+	// alone (until store.Retry); 0 is any number of times.
+	MaxAttempts int
+	// Breaker is how many runs in a row may fail before this process gives up, for then
+	// the fault is not theirs; 0 is any number.
+	Breaker int
+	Wait    Wait
+	// CheckpointEvery is that of train.Job.
+	CheckpointEvery time.Duration
+	Study           string                  // name and profile, recorded in manifests
+	StudyDigest     string                  // of the resolved spec, recorded in manifests
+	Harness         string                  // version, recorded in manifests
+	Images          map[string]train.Images // by domain
 	// Progress counts the work of all runs, in the unit of train.Spec.Work, and is
 	// told of restarts, damaged checkpoints and failures. Its event "run" tells of
 	// every run that this process has finished. Nil for none.
@@ -64,20 +75,40 @@ func Share(jobs, threads, cores, width int) (int, int) {
 	return jobs, threads
 }
 
+// Wait says when a process stops waiting for others that work on the same study.
+type Wait int
+
+const (
+	// WaitForWork waits while there may be something to do again: while others
+	// pretrain what this process could go on from.
+	WaitForWork Wait = iota
+	WaitNever        // leaves when there is nothing to do now
+	WaitForAll       // stays until the study is done
+)
+
 // Failure is a run that could not be trained.
 type Failure struct {
 	Node *Node
 	Err  error
 }
 
-// Train trains every run that the store lacks. A failed run does not stop the
-// others; runs that depend on it are reported as failures too. A store that
-// cannot be written to stops everything: training on would be in vain. The error
-// is that of ctx or of the store.
-func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) ([]Failure, error) {
+// GivenUpError is of a run that has failed too often to be tried again.
+type GivenUpError struct{ Last store.Attempt }
+
+func (e *GivenUpError) Error() string {
+	return fmt.Sprintf("it has failed %d times, lastly on %s, and is left alone until 'refocus retry': %s", e.Last.Failures, e.Last.Host, e.Last.Error)
+}
+
+// Train trains every run that the store lacks, until all are done or, as o.Wait says,
+// the rest is in the hands of other processes; it returns how many these are. A failed
+// run does not stop the others; runs that depend on it are reported as failures too.
+// Too many in a row do, and so does a store that has no room: training on would be in
+// vain. The error is that of ctx, or of what stopped it. When ctx is done, what is being
+// trained is kept first.
+func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) (failures []Failure, elsewhere int, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	q := newQueue(nodes)
+	q := newQueue(nodes, o.Wait)
 	meter := progress.Or(o.Progress)
 	before := begin(meter, st, nodes)
 	defer meter.End()
@@ -88,7 +119,7 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel}
+			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel, log: new(outlet)}
 			defer w.stop()
 			for {
 				n := q.next(ctx)
@@ -100,7 +131,8 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 		}()
 	}
 	wg.Wait()
-	return q.failures, context.Cause(ctx)
+	q.tell(meter)
+	return q.failures, q.elsewhere(), context.Cause(ctx)
 }
 
 // begin begins the phase and skips the runs that the store has already, which it
@@ -125,95 +157,6 @@ func begin(meter progress.Meter, st *store.Store, nodes []*Node) map[*Node]bool 
 	return before
 }
 
-// retry is how long a run that another process is working on is left alone.
-const retry = 300 * time.Millisecond
-
-// queue hands out runs whose parents are done.
-type queue struct {
-	mu       sync.Mutex
-	cond     *sync.Cond
-	open     []*Node // not handed out
-	away     map[*Node]time.Time
-	out      int
-	done     map[*Node]bool
-	failed   map[*Node]error
-	failures []Failure
-}
-
-func newQueue(nodes []*Node) *queue {
-	q := &queue{open: append([]*Node(nil), nodes...), away: map[*Node]time.Time{}, done: map[*Node]bool{}, failed: map[*Node]error{}}
-	q.cond = sync.NewCond(&q.mu)
-	return q
-}
-
-func (q *queue) wake() { q.cond.Broadcast() }
-
-// next waits for a run to do; nil means that there is none left, or that ctx is
-// done.
-func (q *queue) next(ctx context.Context) *Node {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for {
-		if ctx.Err() != nil || len(q.open) == 0 && q.out == 0 {
-			q.cond.Broadcast()
-			return nil
-		}
-		var wait time.Duration
-		for i := 0; i < len(q.open); i++ {
-			n := q.open[i]
-			if n.Parent != nil {
-				if err, bad := q.failed[n.Parent]; bad {
-					q.open = append(q.open[:i], q.open[i+1:]...)
-					i--
-					q.fail(n, fmt.Errorf("its pretraining %s failed: %w", n.Parent.Run.ID, err))
-					continue
-				}
-				if !q.done[n.Parent] {
-					continue
-				}
-			}
-			if until := time.Until(q.away[n]); until > 0 {
-				if wait == 0 || until < wait {
-					wait = until
-				}
-				continue
-			}
-			q.open = append(q.open[:i], q.open[i+1:]...)
-			q.out++
-			return n
-		}
-		if len(q.open) == 0 && q.out == 0 {
-			continue // the last ones failed with their parents
-		}
-		if wait > 0 {
-			time.AfterFunc(wait, q.wake)
-		}
-		q.cond.Wait()
-	}
-}
-
-func (q *queue) fail(n *Node, err error) {
-	q.failed[n] = err
-	q.failures = append(q.failures, Failure{n, err})
-}
-
-// settle takes back a run that next handed out.
-func (q *queue) settle(n *Node, err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.out--
-	switch {
-	case errors.Is(err, store.ErrBusy):
-		q.away[n] = time.Now().Add(retry)
-		q.open = append(q.open, n)
-	case err != nil:
-		q.fail(n, err)
-	default:
-		q.done[n] = true
-	}
-	q.cond.Broadcast()
-}
-
 // worker trains one run after another in its own backend process.
 type worker struct {
 	st     *store.Store
@@ -222,6 +165,7 @@ type worker struct {
 	meter  progress.Meter
 	before map[*Node]bool          // in the store when Train began
 	giveUp context.CancelCauseFunc // ends all workers
+	log    *outlet                 // of proc
 	proc   Process
 	desc   backend.Description
 }
@@ -237,7 +181,7 @@ func (w *worker) start(ctx context.Context) error {
 	if w.proc != nil {
 		return nil
 	}
-	p, err := w.o.Launch(ctx)
+	p, err := w.o.Launch(ctx, w.log)
 	if err != nil {
 		return fmt.Errorf("starting the backend: %w", err)
 	}
@@ -252,19 +196,40 @@ func (w *worker) start(ctx context.Context) error {
 
 func (w *worker) run(ctx context.Context, n *Node) {
 	err := w.attempts(ctx, n)
+	var givenUp *GivenUpError
+	failed := false
 	switch {
 	case errors.Is(err, store.ErrDone):
 		if !w.before[n] { // another process has done it
 			w.meter.Skip(n.Spec.Work())
 		}
 		err = nil
-	case err == nil, errors.Is(err, store.ErrBusy):
-	case errors.As(err, new(*storeError)):
-		w.giveUp(fmt.Errorf("%s: %w", n.Run.ID, err))
-	case ctx.Err() == nil:
+	case err == nil, errors.Is(err, store.ErrBusy), errors.As(err, &givenUp):
+	case errors.Is(err, store.ErrSuperseded):
+		w.meter.Printf("%s: warning: %v; it goes on with the same result (a machine that sleeps, or a file system that was away?)", n.Run.ID, err)
+	case ctx.Err() != nil:
+		if !errors.Is(err, context.Cause(ctx)) {
+			w.meter.Printf("%s: warning: stopped, and what was trained since the last checkpoint is lost: %v", n.Run.ID, err)
+		}
+	default:
+		failed = true
 		w.meter.Printf("%s failed: %v", n.Run.ID, err)
+		w.meter.Event("failure", map[string]any{"id": n.Run.ID, "digest": n.Digest, "error": err.Error()})
 	}
-	w.q.settle(n, err)
+	row := w.q.settle(n, err)
+	switch {
+	case !failed:
+	case noRoom(err):
+		w.giveUp(fmt.Errorf("%s: %w", n.Run.ID, err))
+	case w.o.Breaker > 0 && row >= w.o.Breaker:
+		w.giveUp(fmt.Errorf("%d runs in a row have failed, so that the fault is hardly theirs (--breaker); the last, %s: %w", row, n.Run.ID, err))
+	}
+}
+
+// noRoom reports whether the store cannot be written to, by this run or another.
+func noRoom(err error) bool {
+	return errors.As(err, new(*storeError)) &&
+		(errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EROFS))
 }
 
 // attempts claims a run and trains it, with a new backend process after each
@@ -272,6 +237,14 @@ func (w *worker) run(ctx context.Context, n *Node) {
 func (w *worker) attempts(ctx context.Context, n *Node) error {
 	if w.st.HasRun(n.Digest) {
 		return store.ErrDone
+	}
+	if w.o.MaxAttempts > 0 {
+		switch last, err := w.st.Last(n.Digest); {
+		case err != nil:
+			return &storeError{err}
+		case last != nil && last.Failures >= w.o.MaxAttempts:
+			return &GivenUpError{*last}
+		}
 	}
 	claim, err := w.st.Claim(n.Digest)
 	if errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrDone) {
@@ -281,13 +254,46 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		return &storeError{err}
 	}
 	defer claim.Release()
+	w.log.to(claim.Log())
+	defer w.log.to(nil)
+	meter := newAccount(w.meter, claim)
+	claim.Update(func(a *store.Attempt) {
+		a.ID, a.Study, a.Harness, a.Total = n.Run.ID, w.o.Study, w.o.Harness, n.Spec.Work()
+		a.Backend, a.Threads = n.Spec.Backend.Name, w.o.Threads
+	})
 	if path, why := claim.Damaged(); path != "" {
-		w.meter.Printf("%s: warning: %v: making the run again; what was there is kept as %s", n.Run.ID, why, path)
+		meter.Printf("%s: warning: %v: making the run again; what was there is kept as %s", n.Run.ID, why, path)
 	}
+	if k := claim.Attempt().Fruitless; k > 1 {
+		meter.Printf("%s: warning: its last %d attempts ended before anything of it was kept: let it have more time, or keep it more often (--checkpoint-every)", n.Run.ID, k)
+	}
+	// Who goes on from here on in another's run stops.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-claim.Lost():
+			cancel(store.ErrSuperseded)
+		case <-ctx.Done():
+		}
+	}()
+	err = w.train(ctx, n, claim, meter)
+	switch {
+	case err == nil, errors.Is(err, store.ErrDone):
+	case claim.Superseded():
+		w.stop()
+		return store.ErrSuperseded
+	case ctx.Err() == nil:
+		claim.Fail(err)
+	}
+	return err
+}
+
+// train trains a claimed run and publishes it.
+func (w *worker) train(ctx context.Context, n *Node, claim *store.Claim, meter *account) error {
 	started := time.Now()
-	meter := &once{Meter: w.meter}
 	for restarts := 0; ; restarts++ {
-		meter.done = 0
+		meter.begin()
 		res, err := w.attempt(ctx, n, claim, meter)
 		if err == nil {
 			return w.commit(claim, n, res, started, restarts)
@@ -296,11 +302,13 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		if ctx.Err() != nil || !backendFailed(err) || restarts >= w.o.Restarts {
 			return err
 		}
-		w.meter.Printf("%s: %v\n%s: restarting the backend, going on from the last checkpoint (%d of %d)", n.Run.ID, err, n.Run.ID, restarts+1, w.o.Restarts)
+		claim.Update(func(a *store.Attempt) { a.Restarts++ })
+		meter.Printf("%s: %v\n%s: restarting the backend, going on from the last checkpoint (%d of %d)", n.Run.ID, err, n.Run.ID, restarts+1, w.o.Restarts)
+		meter.Event("restart", map[string]any{"id": n.Run.ID, "digest": n.Digest, "error": err.Error(), "restart": restarts + 1})
 	}
 }
 
-func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter progress.Meter) (*train.Result, error) {
+func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter *account) (*train.Result, error) {
 	if err := w.start(ctx); err != nil {
 		return nil, err
 	}
@@ -308,7 +316,12 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 		return nil, fmt.Errorf("the backend is now %s with numerics %s; this study began with %s, %s (was it replaced meanwhile?)",
 			w.desc.Name, w.desc.Numerics, n.Spec.Backend.Name, n.Spec.Backend.Numerics)
 	}
-	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Work: filepath.Dir(claim.CheckpointPath())}
+	claim.Update(func(a *store.Attempt) { a.Device = w.device() })
+	if p, ok := w.proc.(interface{ PID() int }); ok {
+		meter.watch(p.PID())
+		defer meter.watch(0)
+	}
+	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Work: claim.Dir(), CheckpointEvery: w.o.CheckpointEvery}
 	if n.Parent != nil {
 		var err error
 		if job.Parent, err = w.st.Weights(n.Parent.Digest); err != nil {
@@ -318,22 +331,12 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 	return train.Run(ctx, w.proc, job, keeper{claim, n, meter}, meter)
 }
 
-// once passes a run's work on to a meter, but not again what an attempt repeats of
-// an earlier one.
-type once struct {
-	progress.Meter
-	done, told float64 // in this attempt, and by all
-}
-
-func (o *once) Add(n float64)  { o.tell(n, o.Meter.Add) }
-func (o *once) Skip(n float64) { o.tell(n, o.Meter.Skip) }
-
-func (o *once) tell(n float64, tell func(float64)) {
-	o.done += n
-	if more := o.done - o.told; more > 0 {
-		o.told = o.done
-		tell(more)
+// device names what the backend computes on.
+func (w *worker) device() string {
+	if len(w.desc.Devices) == 0 {
+		return ""
 	}
+	return w.desc.Devices[0].Name + ": " + w.desc.Devices[0].Info
 }
 
 func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started time.Time, restarts int) error {
@@ -351,7 +354,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		Spec: spec,
 		Backend: store.Backend{
 			Name: w.desc.Name, Version: w.desc.Version, Numerics: w.desc.Numerics, Determinism: w.desc.Determinism,
-			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256,
+			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256, Device: w.device(),
 		},
 		Harness: w.o.Harness,
 		Host:    host(),
@@ -360,9 +363,6 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		Restarts: restarts,
 		Notes:    n.Notes,
 	}
-	if len(w.desc.Devices) > 0 {
-		m.Backend.Device = w.desc.Devices[0].Name + ": " + w.desc.Devices[0].Info
-	}
 	contents := map[string][]byte{
 		store.HistoryFile: append(history, '\n'),
 		store.WeightsFile: r.Weights,
@@ -370,7 +370,10 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	if n.Network != nil {
 		contents[store.NetworkFile] = n.Network
 	}
-	if err := claim.Commit(m, contents); err != nil {
+	switch err := claim.Commit(m, contents); {
+	case errors.Is(err, store.ErrDone), errors.Is(err, store.ErrSuperseded):
+		return err
+	case err != nil:
 		return &storeError{err}
 	}
 	best := r.History.Epochs[r.History.Best-1]
@@ -381,7 +384,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	return nil
 }
 
-// storeError is a failure to write to the store, which no other run would escape.
+// storeError is a failure to write to the store.
 type storeError struct{ error }
 
 func (e *storeError) Unwrap() error { return e.error }
@@ -390,13 +393,14 @@ func (e *storeError) Unwrap() error { return e.error }
 type keeper struct {
 	*store.Claim
 	node  *Node
-	meter progress.Meter
+	meter *account
 }
 
 func (k keeper) SetCheckpoint(b []byte) error {
 	if err := k.Claim.SetCheckpoint(b); err != nil {
 		return &storeError{err}
 	}
+	k.meter.kept()
 	return nil
 }
 
@@ -406,7 +410,7 @@ func (k keeper) Damaged(damage error) error {
 		return &storeError{err}
 	}
 	id := k.node.Run.ID
-	k.meter.Printf("%s: warning: its checkpoint is damaged: %v\n%s: starting from its beginning, which gives the same result; the damaged file is kept as %s until the run is done", id, damage, id, path)
+	k.meter.Printf("%s: warning: its checkpoint is damaged: %v\n%s: going on from the one before or from its beginning, which gives the same result; the damaged file is kept as %s until the run is done", id, damage, id, path)
 	return nil
 }
 

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/dataset"
@@ -75,7 +77,7 @@ func openStore(t *testing.T) *store.Store {
 // options launches fake processes that fail as fault says.
 func options(images map[string]train.Images, fault func(int64) error) TrainOptions {
 	return TrainOptions{
-		Launch: func(context.Context) (Process, error) { return &fakebackend.Backend{Fault: fault}, nil },
+		Launch: func(context.Context, io.Writer) (Process, error) { return &fakebackend.Backend{Fault: fault}, nil },
 		Jobs:   2, Restarts: 2, Images: images,
 	}
 }
@@ -115,7 +117,7 @@ func TestTrain(t *testing.T) {
 		st := openStore(t)
 		o := options(files, nil)
 		o.Jobs = jobs
-		failures, err := Train(context.Background(), st, nodes, o)
+		failures, _, err := Train(context.Background(), st, nodes, o)
 		if err != nil || len(failures) > 0 {
 			t.Fatal(err, failures)
 		}
@@ -127,10 +129,10 @@ func TestTrain(t *testing.T) {
 		}
 		// A second call finds everything done.
 		var told progresstest.Recorder
-		o.Launch = func(context.Context) (Process, error) { return nil, errors.New("nothing should start") }
+		o.Launch = func(context.Context, io.Writer) (Process, error) { return nil, errors.New("nothing should start") }
 		o.Progress = &told
 		o.Jobs = 1
-		if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 || len(told.Phases) > 0 || len(told.Events) > 0 {
+		if failures, _, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 || len(told.Phases) > 0 || len(told.Events) > 0 {
 			t.Errorf("second call: %v, %v, told %+v", err, failures, &told)
 		}
 	}
@@ -140,7 +142,7 @@ func TestTrain(t *testing.T) {
 func TestRestart(t *testing.T) {
 	nodes, files := small(t)
 	clean := openStore(t)
-	if _, err := Train(context.Background(), clean, nodes, options(files, nil)); err != nil {
+	if _, _, err := Train(context.Background(), clean, nodes, options(files, nil)); err != nil {
 		t.Fatal(err)
 	}
 	for name, cause := range map[string]error{
@@ -159,7 +161,7 @@ func TestRestart(t *testing.T) {
 		o.Jobs = 1
 		o.Restarts = 20
 		o.Progress = &told
-		failures, err := Train(context.Background(), st, nodes, o)
+		failures, _, err := Train(context.Background(), st, nodes, o)
 		if err != nil || len(failures) > 0 {
 			t.Fatalf("%s: %v, %v", name, err, failures)
 		}
@@ -184,7 +186,7 @@ func TestRestart(t *testing.T) {
 func TestDamagedCheckpoint(t *testing.T) {
 	nodes, files := small(t)
 	st := openStore(t)
-	if failures, err := Train(context.Background(), st, nodes, options(files, nil)); err != nil || len(failures) > 0 {
+	if failures, _, err := Train(context.Background(), st, nodes, options(files, nil)); err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}
 	want := results(t, st, nodes)
@@ -203,13 +205,13 @@ func TestDamagedCheckpoint(t *testing.T) {
 	o.Progress = &told
 	aside := ""
 	o.Jobs = 1
-	o.Launch = func(context.Context) (Process, error) {
+	o.Launch = func(context.Context, io.Writer) (Process, error) {
 		return &fakebackend.Backend{Fault: func(n int64) error {
 			if n > 1 {
 				return nil
 			}
 			// The run goes on, and the damaged file is still there.
-			kept, err := filepath.Glob(filepath.Join(st.Root(), "runs", ".work", nodes[0].Digest, "damaged*"))
+			kept, err := filepath.Glob(filepath.Join(st.Root(), "runs", ".work", nodes[0].Digest, "*", "damaged", "*"))
 			if err != nil || len(kept) != 1 {
 				t.Errorf("kept %v, %v", kept, err)
 				return nil
@@ -221,7 +223,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 			return nil
 		}}, nil
 	}
-	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+	if failures, _, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}
 	if len(told.Messages) != 1 || !strings.HasPrefix(told.Messages[0], "a: warning: its checkpoint is damaged") || !strings.Contains(told.Messages[0], aside) {
@@ -240,7 +242,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 func TestDamagedRun(t *testing.T) {
 	nodes, files := small(t)
 	st := openStore(t)
-	if failures, err := Train(context.Background(), st, nodes, options(files, nil)); err != nil || len(failures) > 0 {
+	if failures, _, err := Train(context.Background(), st, nodes, options(files, nil)); err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}
 	want := results(t, st, nodes)
@@ -253,7 +255,7 @@ func TestDamagedRun(t *testing.T) {
 	o := options(files, nil)
 	var told progresstest.Recorder
 	o.Progress = &told
-	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+	if failures, _, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}
 	if said := strings.Join(told.Messages, "\n"); strings.Count(said, "making the run again; what was there is kept as") != 2 {
@@ -272,11 +274,11 @@ func TestFailureIsContained(t *testing.T) {
 	var mu sync.Mutex
 	attempts := 0
 	o.Jobs = 1
-	o.Launch = func(context.Context) (Process, error) {
+	o.Launch = func(context.Context, io.Writer) (Process, error) {
 		return &fakebackend.Backend{Fault: func(int64) error {
 			mu.Lock()
 			defer mu.Unlock()
-			if state, err := st.State(nodes[0].Digest); err != nil {
+			if state, _, err := st.State(nodes[0].Digest); err != nil {
 				t.Error(err)
 			} else if state == store.Running {
 				attempts++
@@ -285,7 +287,7 @@ func TestFailureIsContained(t *testing.T) {
 			return nil
 		}}, nil
 	}
-	failures, err := Train(context.Background(), st, nodes, o)
+	failures, _, err := Train(context.Background(), st, nodes, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +324,7 @@ func TestTwoHarnesses(t *testing.T) {
 				defer mu.Unlock()
 				trained[e.Fields["id"].(string)]++
 			}}
-			if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+			if failures, _, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
 				t.Error(err, failures)
 			}
 		}()
@@ -349,34 +351,160 @@ func TestCancel(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := Train(ctx, st, nodes, o); !errors.Is(err, context.Canceled) {
+	if _, _, err := Train(ctx, st, nodes, o); !errors.Is(err, context.Canceled) {
 		t.Fatalf("error %v", err)
 	}
 	// What was begun can be claimed again at once.
 	o = options(files, nil)
-	if failures, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
+	if failures, _, err := Train(context.Background(), st, nodes, o); err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}
 }
 
-// A store that cannot be written to ends the work: no other run is begun.
+// What one run cannot write ends that run. That the store has no room ends the work:
+// no other run is begun. Too many failures in a row end it, too.
 func TestUnusableStore(t *testing.T) {
 	nodes, files := small(t)
-	st := openStore(t)
-	o := options(files, nil)
-	o.Jobs = 1
-	work := func(name string) string { return filepath.Join(st.Root(), "runs", ".work", name) }
-	o.Progress = &progresstest.Recorder{OnAdd: func(progresstest.Phase) { // nothing can be written where no folder is
-		for _, n := range nodes {
-			os.RemoveAll(work(n.Digest))
-		}
-	}}
-	_, err := Train(context.Background(), st, nodes, o)
-	if err == nil || !strings.Contains(err.Error(), "a: writing the checkpoint") {
-		t.Errorf("error %v", err)
+	work := func(st *store.Store, name string) string { return filepath.Join(st.Root(), "runs", ".work", name) }
+	run := func(breaker int, spoil func(st *store.Store)) (*store.Store, []Failure, error) {
+		st := openStore(t)
+		o := options(files, nil)
+		o.Jobs, o.Breaker = 1, breaker
+		o.Progress = &progresstest.Recorder{OnAdd: func(progresstest.Phase) { spoil(st) }}
+		failures, _, err := Train(context.Background(), st, nodes, o)
+		return st, failures, err
 	}
-	if begun, _ := filepath.Glob(work("*.lock")); len(begun) != 1 {
-		t.Errorf("runs were begun: %v", begun)
+	// Nothing can be written where no folder is.
+	first := func(st *store.Store) { os.RemoveAll(work(st, nodes[0].Digest)) }
+	every := func(st *store.Store) {
+		for _, n := range nodes {
+			os.RemoveAll(work(st, n.Digest))
+		}
+	}
+	st, failures, err := run(0, first)
+	if err != nil || len(failures) != 3 || !strings.Contains(failures[0].Err.Error(), "writing the checkpoint") {
+		t.Errorf("one run's folder is gone: %v, %v", failures, err)
+	}
+	results(t, st, []*Node{nodes[1], nodes[4], nodes[5]})
+	if a, err := st.Attempts(nodes[0].Digest); err != nil || len(a) != 1 || a[0].Outcome != store.OutcomeFailed || !strings.Contains(a[0].Error, "checkpoint") {
+		t.Errorf("attempts %+v, %v", a, err)
+	}
+	st, failures, err = run(2, every)
+	if err == nil || !strings.Contains(err.Error(), "2 runs in a row have failed") || !strings.Contains(err.Error(), "writing the checkpoint") {
+		t.Errorf("%v, %v", failures, err)
+	}
+	if !noRoom(fmt.Errorf("a: %w", &storeError{fmt.Errorf("writing: %w", syscall.ENOSPC)})) || noRoom(syscall.ENOSPC) {
+		t.Error("a full disk is not known")
+	}
+}
+
+// A run that has failed as often as is allowed, in any process, is left alone until
+// its failures are forgotten.
+func TestMaxAttempts(t *testing.T) {
+	nodes, files := small(t)
+	st := openStore(t)
+	broken := true
+	var told progresstest.Recorder
+	tries := 0
+	again := func() ([]Failure, error) {
+		o := options(files, func(int64) error {
+			if broken {
+				tries++
+				return errors.New("a node has no kernel")
+			}
+			return nil
+		})
+		o.Jobs, o.MaxAttempts, o.Progress = 1, 2, &told
+		failures, _, err := Train(context.Background(), st, nodes[:1], o)
+		return failures, err
+	}
+	for i := range 4 {
+		failures, err := again()
+		if err != nil || len(failures) != 1 || tries != min(i+1, 2) {
+			t.Errorf("attempt %d: %d tries, %v, %v", i+1, tries, failures, err)
+		}
+		var given *GivenUpError
+		if errors.As(failures[0].Err, &given) != (i >= 2) || !strings.Contains(failures[0].Err.Error(), "no kernel") {
+			t.Errorf("attempt %d: %v", i+1, failures[0].Err)
+		}
+		if state, a, err := st.State(nodes[0].Digest); state != store.Failed || a.Failures != tries || err != nil {
+			t.Errorf("attempt %d: state %v, %+v, %v", i+1, state, a, err)
+		}
+	}
+	failed := 0
+	for _, e := range told.Events {
+		if e.Name == "failure" && e.Fields["id"] == "a" && strings.Contains(e.Fields["error"].(string), "no kernel") {
+			failed++
+		}
+	}
+	if failed != 2 {
+		t.Errorf("told of %d failures: %v", failed, told.Events)
+	}
+	if had, err := st.Retry(nodes[0].Digest); !had || err != nil {
+		t.Errorf("forgetting: %v, %v", had, err)
+	}
+	broken = false
+	if failures, err := again(); err != nil || len(failures) > 0 {
+		t.Error(failures, err)
+	}
+	if had, err := st.Retry(nodes[0].Digest); had || err != nil {
+		t.Errorf("there is something to forget of a finished run: %v, %v", had, err)
+	}
+}
+
+// A process leaves what others are working on, at once or when there is nothing that
+// it could go on from, or stays to the end.
+func TestWait(t *testing.T) {
+	nodes, files := small(t)
+	for wait, want := range map[Wait][2]string{ // claimed by another: a pretraining with its transfers, the last transfers
+		WaitNever:   {"a a1 a2", "b1 b2"},
+		WaitForWork: {"", "b1 b2"},
+		WaitForAll:  {"", ""},
+	} {
+		for i, claimed := range [][]*Node{{nodes[0]}, {nodes[4], nodes[5]}} {
+			st := openStore(t)
+			var claims []*store.Claim
+			for _, n := range claimed {
+				c, err := st.Claim(n.Digest)
+				if err != nil {
+					t.Fatal(err)
+				}
+				claims = append(claims, c)
+			}
+			var free sync.Once
+			release := func() {
+				free.Do(func() {
+					for _, c := range claims {
+						c.Release()
+					}
+				})
+			}
+			o := options(files, nil)
+			o.Wait = wait
+			trained := 0
+			o.Progress = &progresstest.Recorder{OnEvent: func(e progresstest.Event) {
+				if e.Name == "run" {
+					trained++
+				}
+				if trained == len(nodes)-len(claims)-2*(1-i) && want[i] == "" { // all that could be trained
+					go release()
+				}
+			}}
+			failures, elsewhere, err := Train(context.Background(), st, nodes, o)
+			if err != nil || len(failures) > 0 || elsewhere != len(strings.Fields(want[i])) {
+				t.Errorf("wait %d: %d left, want %q; %v, %v", wait, elsewhere, want[i], failures, err)
+			}
+			var left []string
+			for _, n := range nodes {
+				if !st.HasRun(n.Digest) {
+					left = append(left, n.Run.ID)
+				}
+			}
+			if got := strings.Join(left, " "); got != want[i] {
+				t.Errorf("wait %d: left %q, want %q", wait, got, want[i])
+			}
+			release()
+		}
 	}
 }
 
@@ -385,7 +513,7 @@ func TestReplacedBackendIsRefused(t *testing.T) {
 	for _, n := range nodes {
 		n.Spec.Backend.Numerics = "fake-0"
 	}
-	failures, err := Train(context.Background(), openStore(t), nodes[:1], options(files, nil))
+	failures, _, err := Train(context.Background(), openStore(t), nodes[:1], options(files, nil))
 	if err != nil || len(failures) != 1 || !strings.Contains(failures[0].Err.Error(), "replaced") {
 		t.Errorf("%v, %v", err, failures)
 	}
@@ -395,7 +523,7 @@ func TestReplacedBackendIsRefused(t *testing.T) {
 func TestManifestSpec(t *testing.T) {
 	nodes, files := small(t)
 	st := openStore(t)
-	if _, err := Train(context.Background(), st, nodes[:1], options(files, nil)); err != nil {
+	if _, _, err := Train(context.Background(), st, nodes[:1], options(files, nil)); err != nil {
 		t.Fatal(err)
 	}
 	m, err := st.Manifest(nodes[0].Digest)

@@ -161,6 +161,15 @@ func (s *Store) Attempts(digest string) ([]*Attempt, error) {
 	return all, nil
 }
 
+// Last returns the record of a run's last attempt as it is, nil where there was none.
+func (s *Store) Last(digest string) (*Attempt, error) {
+	numbers, err := s.numbers(digest)
+	if n := last(numbers); err == nil && n > 0 {
+		return s.attempt(digest, n)
+	}
+	return nil, err
+}
+
 // Attempted lists the digests of the runs that were ever attempted.
 func (s *Store) Attempted() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(s.root, "runs", ".attempts"))
@@ -182,13 +191,8 @@ func (s *Store) Attempted() ([]string, error) {
 // Retry forgets the failures of a run, so that it is attempted again, and reports
 // whether there were any.
 func (s *Store) Retry(digest string) (bool, error) {
-	numbers, err := s.numbers(digest)
-	n := last(numbers)
-	if err != nil || n == 0 {
-		return false, err
-	}
-	a, err := s.attempt(digest, n)
-	if err != nil || a.Failures == 0 || a.Running() {
+	a, err := s.Last(digest)
+	if err != nil || a == nil || a.Failures == 0 || a.Running() {
 		return false, err
 	}
 	a.Failures = 0

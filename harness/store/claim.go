@@ -278,12 +278,9 @@ func (c *Claim) Superseded() bool {
 // SetAside takes a finished run, which is damaged, out of the way, to be made
 // again, and returns where it is now.
 func (s *Store) SetAside(digest string) (string, error) {
-	numbers, err := s.numbers(digest)
-	if n := last(numbers); err == nil && n > 0 {
-		var a *Attempt
-		if a, err = s.attempt(digest, n); err == nil {
-			err = s.busy(a)
-		}
+	a, err := s.Last(digest)
+	if err == nil && a != nil {
+		err = s.busy(a)
 	}
 	if err != nil {
 		return "", fmt.Errorf("setting run %.12s aside: %w", digest, err)
@@ -311,7 +308,11 @@ func (c *Claim) prepare() error {
 			return fmt.Errorf("setting run %.12s aside, which is damaged (%v): %w", c.digest, c.why, err)
 		}
 	}
-	err = c.s.disk.Mkdir(c.Dir())
+	for range 3 { // an earlier attempt may just be removing what is above
+		if err = c.s.disk.Mkdir(c.Dir()); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
 	if err == nil {
 		err = files.Writable(c.Dir()) // and not only after an epoch
 	}
@@ -435,6 +436,8 @@ func (c *Claim) Commit(m *Manifest, contents map[string][]byte) error {
 		c.s.disk.RemoveAll(made)
 		switch {
 		case c.s.HasRun(c.digest):
+			c.end(func(a *Attempt) { a.Outcome = OutcomeSuperseded })
+			c.s.disk.RemoveAll(c.s.workDir(c.digest))
 			return ErrDone
 		case c.Superseded():
 			return ErrSuperseded
@@ -502,7 +505,9 @@ func (c *Claim) end(last func(*Attempt)) {
 	c.log.Close()
 	// The record is complete; the file would keep its padding.
 	c.s.writeAttempt(&c.a)
-	c.s.disk.Remove(c.Dir()) // where nothing is in it
+	for _, dir := range []string{c.Dir(), c.s.workDir(c.digest)} { // where nothing is in them
+		c.s.disk.Remove(dir)
+	}
 }
 
 // abandon ends a claim as if it had never been.
@@ -516,6 +521,7 @@ func (c *Claim) abandon() {
 	c.over.Wait()
 	replaced := record.Replaced()
 	record.Close()
+	c.s.disk.Remove(c.s.workDir(c.digest))
 	if !replaced {
 		os.Remove(path)
 	}

@@ -284,15 +284,9 @@ const silence = 10 * time.Minute
 // State looks at a run without disturbing a process that works on it. The attempt is
 // the last one, nil where there was none.
 func (s *Store) State(digest string) (State, *Attempt, error) {
-	numbers, err := s.numbers(digest)
+	a, err := s.Last(digest)
 	if err != nil {
-		return 0, nil, err
-	}
-	var a *Attempt
-	if n := last(numbers); n > 0 {
-		if a, err = s.attempt(digest, n); err != nil {
-			return 0, nil, fmt.Errorf("run %.12s: %w", digest, err)
-		}
+		return 0, nil, fmt.Errorf("run %.12s: %w", digest, err)
 	}
 	if s.HasRun(digest) {
 		return Finished, a, nil

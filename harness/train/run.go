@@ -30,15 +30,19 @@ type Job struct {
 	Threads int
 	// Work is a folder for the patches of an epoch, which are gone when Run returns.
 	Work string
+	// CheckpointEvery is the time between two checkpoints, where they do not take too
+	// much of the time or of the disk; see runner.due. 0: whenever there can be one.
+	CheckpointEvery time.Duration
 }
 
 // Checkpoints keeps an unfinished run's last checkpoint.
 type Checkpoints interface {
-	Checkpoint() ([]byte, error) // nil where there is none
+	Checkpoint() ([]byte, error) // the newest; nil where there is none
 	SetCheckpoint([]byte) error
 	CheckpointPath() string // for error messages
-	// Damaged is told that the checkpoint is damaged, and how. It takes it out
-	// of the way; the run starts from its beginning, which costs time only.
+	// Damaged is told that the newest checkpoint is damaged, and how. It takes it out
+	// of the way; the run goes on from the one before, or starts from its beginning,
+	// which costs time only.
 	Damaged(err error) error
 }
 
@@ -56,11 +60,16 @@ type Seconds struct {
 	Evaluate float64 `json:"evaluate"`
 }
 
+// grace is how long a run may take to keep what it has trained when it is told to stop.
+const grace = 2 * time.Minute
+
 // Run trains the job on a new session of b, from its last checkpoint where
 // there is one that is whole. The result does not depend on interruptions. The
 // meter counts work in the unit of Spec.Work, after every optimiser step and every
 // validation set; what the checkpoint saves doing again is skipped. Its phases are
-// the caller's.
+// the caller's. When ctx is done, Run keeps what it has trained, which takes seconds,
+// and returns the context's error; only one caused by store.ErrSuperseded makes it
+// return at once.
 func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, meter progress.Meter) (*Result, error) {
 	s := job.Spec
 	if err := s.Check(); err != nil {
@@ -83,7 +92,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, samples: samples, sess: sess, graph: g, meter: meter}
+	r := &runner{spec: s, samples: samples, sess: sess, graph: g, meter: meter, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
 	for _, p := range s.Data {
 		if p.Crop > 0 {
 			c, err := newCropper(job, p)
@@ -94,12 +103,15 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 			r.crops = append(r.crops, c)
 		}
 	}
-	c, err := keep.Checkpoint()
-	if err != nil {
-		return nil, fmt.Errorf("reading the checkpoint (where it is removed, the run starts from its beginning): %w", err)
-	}
 	var state []byte
-	if c != nil {
+	for state == nil {
+		c, err := keep.Checkpoint()
+		if err != nil {
+			return nil, fmt.Errorf("reading the checkpoint (where it is removed, the run starts from its beginning): %w", err)
+		}
+		if c == nil {
+			break
+		}
 		if state, err = r.restore(c); err != nil {
 			if err := keep.Damaged(err); err != nil {
 				return nil, fmt.Errorf("the checkpoint %s is damaged (remove it, and the run starts from its beginning): %w", keep.CheckpointPath(), err)
@@ -111,25 +123,26 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 		if err := sess.SetState(ctx, state); err != nil {
 			return nil, fmt.Errorf("restoring the checkpoint %s (where it is removed, the run starts from its beginning): %w", keep.CheckpointPath(), err)
 		}
-		n := len(r.result.History.Epochs)
-		meter.Skip(s.epochWork() * float64(n))
+		meter.Skip(r.done())
 	case s.Parent != "":
 		if err := sess.SetState(ctx, job.Parent); err != nil {
 			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
 		}
 	}
 	r.result.History.Stage, r.result.History.Target = s.Stage, s.Target
+
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		cause := context.Cause(ctx)
+		if errors.Is(cause, store.ErrSuperseded) {
+			cancel(cause)
+		}
+		time.AfterFunc(grace, func() { cancel(cause) })
+	})()
 	for epoch := len(r.result.History.Epochs); epoch < s.Epochs; epoch++ {
-		state, err := r.epoch(ctx, epoch)
-		if err != nil {
+		if err := r.epoch(ctx, work, epoch); err != nil {
 			return nil, fmt.Errorf("epoch %d: %w", epoch+1, err)
-		}
-		c, err := r.checkpoint(state)
-		if err != nil {
-			return nil, err
-		}
-		if err := keep.SetCheckpoint(c); err != nil {
-			return nil, fmt.Errorf("writing the checkpoint: %w", err)
 		}
 	}
 	return &r.result, nil
@@ -174,62 +187,197 @@ type runner struct {
 	graph   *nn.Graph
 	meter   progress.Meter
 	result  Result
+	part    part
 	crops   []*cropper
+	steps   int // in the next call of Train
+
+	keep  Checkpoints
+	every time.Duration
+	kept  time.Time     // of the last checkpoint
+	cost  time.Duration // of it
+	fresh bool          // something was done since
 }
 
-// epoch trains and validates one epoch, counted from 0, and returns the state
-// after it.
-func (r *runner) epoch(ctx context.Context, epoch int) ([]byte, error) {
-	s := r.spec
-	e := store.Epoch{LearningRate: s.rate(epoch), Validation: map[string]store.Score{}}
-	batches := s.batches(r.samples, epoch)
-	start := time.Now()
-	steps := 0
-	for _, c := range r.crops {
-		if err := c.load(ctx, r.sess, epoch); err != nil {
-			return nil, err
+// part is what is done of an epoch that is not finished.
+type part struct {
+	Batches    int                    `json:"batches"` // that were trained on
+	Loss       float64                `json:"loss"`    // their sum
+	Skipped    int                    `json:"skipped,omitempty"`
+	Validation map[string]store.Score `json:"validation,omitempty"`
+}
+
+// done is the work done so far.
+func (r *runner) done() float64 {
+	n := 0
+	for _, b := range r.spec.batches(r.samples, len(r.result.History.Epochs))[:r.part.Batches] {
+		n += len(b)
+	}
+	v := 0
+	for _, d := range r.spec.Validation {
+		if _, ok := r.part.Validation[d.Name]; ok {
+			v += d.Images
 		}
 	}
-	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: e.LearningRate, Frozen: s.Frozen},
+	return r.spec.epochWork()*float64(len(r.result.History.Epochs)) + float64(n) + float64(v)/validationWork
+}
+
+// epoch trains and validates what is left of one epoch, counted from 0. When ctx is
+// done it keeps what there is; work is the context of what must be finished for that.
+func (r *runner) epoch(ctx, work context.Context, epoch int) error {
+	s := r.spec
+	rate := s.rate(epoch)
+	batches := s.batches(r.samples, epoch)
+	start := time.Now()
+	for _, c := range r.crops {
+		if err := c.load(work, r.sess, epoch); err != nil {
+			return err
+		}
+	}
+	r.result.Seconds.Train += time.Since(start).Seconds()
+	for r.part.Batches < len(batches) {
+		if ctx.Err() != nil {
+			return r.leave(ctx, work, nil)
+		}
+		next := batches[r.part.Batches:]
+		next = next[:min(len(next), max(1, r.steps))]
+		if err := r.train(work, next, rate); err != nil {
+			return err
+		}
+		if r.part.Batches < len(batches) && r.due(r.every) {
+			if err := r.save(work, nil); err != nil {
+				return err
+			}
+		}
+	}
+
+	// Validation does not change the state.
+	state, err := r.state(work)
+	if err != nil {
+		return err
+	}
+	for _, d := range s.Validation {
+		if _, ok := r.part.Validation[d.Name]; ok {
+			continue
+		}
+		start := time.Now()
+		ev, err := r.sess.Evaluate(ctx, backend.EvaluateRequest{Dataset: validationID + d.Name})
+		if ctx.Err() != nil {
+			return r.leave(ctx, work, state)
+		}
+		if err != nil {
+			return fmt.Errorf("validating on %s: %w", d.Name, err)
+		}
+		if r.part.Validation == nil {
+			r.part.Validation = map[string]store.Score{}
+		}
+		r.part.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
+		r.fresh = true
+		r.meter.Add(float64(len(ev.Loss)) / validationWork)
+		r.result.Seconds.Evaluate += time.Since(start).Seconds()
+	}
+
+	h := &r.result.History
+	e := store.Epoch{LearningRate: rate, TrainLoss: r.part.Loss / float64(len(batches)), Skipped: r.part.Skipped, Validation: r.part.Validation}
+	h.Epochs = append(h.Epochs, e)
+	r.part = part{}
+	if h.Best == 0 || e.Validation[s.Target].Loss < h.Epochs[h.Best-1].Validation[s.Target].Loss {
+		h.Best = epoch + 1
+		if r.result.Weights, err = weights(state, r.graph); err != nil {
+			return fmt.Errorf("reading the state: %w", err)
+		}
+	}
+	if r.due(0) {
+		return r.save(work, state)
+	}
+	return nil
+}
+
+// partTime is how long one call of Train should take: the session's state can be asked
+// for only between two calls, and who is told to stop should not have to wait for long.
+const partTime = 2 * time.Second
+
+// train takes the steps of some batches.
+func (r *runner) train(ctx context.Context, batches []backend.Batch, rate float64) error {
+	start := time.Now()
+	steps := 0
+	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: rate, Frozen: r.spec.Frozen},
 		func(st backend.Step) error {
-			e.TrainLoss += st.Loss
+			r.part.Loss += st.Loss
 			if st.Skipped {
-				e.Skipped++
+				r.part.Skipped++
 			}
 			r.meter.Add(float64(len(batches[steps])))
 			steps++
 			return nil
 		})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	e.TrainLoss /= float64(len(batches))
-	r.result.Seconds.Train += time.Since(start).Seconds()
+	r.part.Batches += len(batches)
+	r.fresh = true
+	took := time.Since(start)
+	r.result.Seconds.Train += took.Seconds()
+	// From one step at first, in leaps, to as many as there is time for.
+	r.steps = int(min(4*float64(len(batches)), float64(len(batches))*partTime.Seconds()/max(took.Seconds(), 1e-9)))
+	return nil
+}
 
-	start = time.Now()
-	for _, d := range s.Validation {
-		ev, err := r.sess.Evaluate(ctx, backend.EvaluateRequest{Dataset: validationID + d.Name})
-		if err != nil {
-			return nil, fmt.Errorf("validating on %s: %w", d.Name, err)
-		}
-		e.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
-		r.meter.Add(float64(len(ev.Loss)) / validationWork)
-	}
-	r.result.Seconds.Evaluate += time.Since(start).Seconds()
-
+func (r *runner) state(ctx context.Context) ([]byte, error) {
 	state, err := r.sess.State(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading the state: %w", err)
 	}
-	h := &r.result.History
-	h.Epochs = append(h.Epochs, e)
-	if h.Best == 0 || e.Validation[s.Target].Loss < h.Epochs[h.Best-1].Validation[s.Target].Loss {
-		h.Best = epoch + 1
-		if r.result.Weights, err = weights(state, r.graph); err != nil {
-			return nil, fmt.Errorf("reading the state: %w", err)
+	return state, nil
+}
+
+// Checkpoints take a twentieth of the time at most, and of the disk a megabyte a second.
+const (
+	checkpointShare = 20
+	checkpointBytes = 1e6
+)
+
+// due reports whether it is time for a checkpoint, if there should be as long as every
+// between two of them. Within an epoch that is what was asked for; at an epoch's end,
+// where the state is at hand, it is nothing.
+func (r *runner) due(every time.Duration) bool {
+	if r.every <= 0 {
+		return true
+	}
+	size := 0.0
+	for _, t := range r.graph.Tensors {
+		size += 4 * 4 * float64(t.Len()) // the values, two moments, and the best so far
+	}
+	return time.Since(r.kept) >= max(every, checkpointShare*r.cost, time.Duration(size/checkpointBytes*float64(time.Second)))
+}
+
+// save writes a checkpoint. Where the caller has no state it is asked for.
+func (r *runner) save(ctx context.Context, state []byte) (err error) {
+	start := time.Now()
+	if state == nil {
+		if state, err = r.state(ctx); err != nil {
+			return err
 		}
 	}
-	return state, nil
+	c, err := r.checkpoint(state)
+	if err != nil {
+		return err
+	}
+	if err := r.keep.SetCheckpoint(c); err != nil {
+		return fmt.Errorf("writing the checkpoint: %w", err)
+	}
+	r.kept, r.fresh = time.Now(), false
+	r.cost = r.kept.Sub(start)
+	return nil
+}
+
+// leave keeps what has been done and returns why the run stops.
+func (r *runner) leave(ctx, work context.Context, state []byte) error {
+	if r.fresh && work.Err() == nil {
+		if err := r.save(work, state); err != nil {
+			return fmt.Errorf("keeping what was trained: %w", err)
+		}
+	}
+	return context.Cause(ctx)
 }
 
 // weights keeps of a session's state what the graph needs, in its order.
@@ -258,8 +406,8 @@ func weights(state []byte, g *nn.Graph) ([]byte, error) {
 }
 
 // A checkpoint is one safetensors file, so that it is replaced atomically: the
-// session's state and the best weights as bytes, the history and a checksum of
-// it all as metadata.
+// session's state and the best weights as bytes, the history, what is done of an epoch
+// that is not finished, and a checksum of it all as metadata.
 func (r *runner) checkpoint(state []byte) ([]byte, error) {
 	h, err := json.Marshal(r.result.History)
 	if err != nil {
@@ -269,10 +417,21 @@ func (r *runner) checkpoint(state []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	meta := map[string]string{"history": string(h), "seconds": string(sec)}
+	covered := [][]byte{state, r.result.Weights, h, sec}
+	if r.part.Batches > 0 {
+		p, err := json.Marshal(r.part)
+		if err != nil {
+			return nil, err
+		}
+		meta["epoch"] = string(p)
+		covered = append(covered, p)
+	}
+	meta["sha256"] = checksum(covered...)
 	return safetensors.Encode([]safetensors.Tensor{
 		{Name: "state", Shape: []int{len(state)}, Data: state},
 		{Name: "best", Shape: []int{len(r.result.Weights)}, Data: r.result.Weights},
-	}, map[string]string{"history": string(h), "seconds": string(sec), "sha256": checksum(state, r.result.Weights, h, sec)})
+	}, meta)
 }
 
 func checksum(parts ...[]byte) string {
@@ -307,7 +466,12 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 		return nil, err
 	}
 	history, seconds := []byte(f.Metadata["history"]), []byte(f.Metadata["seconds"])
-	if f.Metadata["sha256"] != checksum(state, res.Weights, history, seconds) {
+	covered := [][]byte{state, res.Weights, history, seconds}
+	epoch, within := f.Metadata["epoch"]
+	if within {
+		covered = append(covered, []byte(epoch))
+	}
+	if f.Metadata["sha256"] != checksum(covered...) {
 		return nil, errors.New("its content does not match its checksum")
 	}
 	if err := json.Unmarshal(history, &res.History); err != nil {
@@ -316,10 +480,19 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 	if err := json.Unmarshal(seconds, &res.Seconds); err != nil {
 		return nil, fmt.Errorf("seconds: %w", err)
 	}
-	if h := res.History; len(h.Epochs) == 0 || len(h.Epochs) > r.spec.Epochs || h.Best < 1 || h.Best > len(h.Epochs) {
+	h, done := res.History, part{}
+	if within {
+		if err := json.Unmarshal([]byte(epoch), &done); err != nil {
+			return nil, fmt.Errorf("epoch: %w", err)
+		}
+		if n := len(r.spec.batches(r.samples, len(h.Epochs))); done.Batches < 1 || done.Batches > n || len(h.Epochs) == r.spec.Epochs {
+			return nil, fmt.Errorf("%d batches of the %d of an epoch after %d epochs of %d", done.Batches, n, len(h.Epochs), r.spec.Epochs)
+		}
+	}
+	if len(h.Epochs) == 0 && !within || len(h.Epochs) > r.spec.Epochs || h.Best > len(h.Epochs) || (h.Best < 1) != (len(h.Epochs) == 0) {
 		return nil, fmt.Errorf("%d epochs of %d, best %d", len(h.Epochs), r.spec.Epochs, h.Best)
 	}
-	r.result = res
+	r.result, r.part = res, done
 	return state, nil
 }
 

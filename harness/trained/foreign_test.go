@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -150,7 +151,7 @@ frozen = [%q]
 		if err != nil {
 			t.Fatal(err)
 		}
-		failures, err := r.Train(ctx, reproduce.TrainOptions{Launch: func(context.Context) (reproduce.Process, error) { return b, nil }, Threads: 1, Images: images})
+		failures, _, err := r.Train(ctx, reproduce.TrainOptions{Launch: func(context.Context, io.Writer) (reproduce.Process, error) { return b, nil }, Threads: 1, Images: images})
 		if err != nil || len(failures) > 0 {
 			t.Fatal(err, failures)
 		}

@@ -160,5 +160,5 @@ func (m *Model) session(ctx context.Context, b backend.Backend, g *nn.Graph) (ba
 	if precision != backend.Float64 {
 		precision = backend.Float32
 	}
-	return b.Open(ctx, g, backend.Options{Precision: precision, Loss: m.Spec.Loss, Threads: runtime.NumCPU()})
+	return b.Open(ctx, g, backend.Options{Precision: precision, Loss: m.Spec.Loss, Threads: runtime.GOMAXPROCS(0)})
 }

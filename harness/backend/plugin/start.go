@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -35,6 +36,9 @@ type Spec struct {
 	// Logger receives the plugin's log lines and what happens to the process.
 	// Nil: nobody does.
 	Logger hclog.Logger
+	// Output receives what the plugin writes to standard error and, once it serves, to
+	// standard output, as it is. Nil: nobody does.
+	Output io.Writer
 
 	// StartTimeout bounds the time from starting the process to its first
 	// answer. Default 60 s: a GPU plugin may have libraries to load.
@@ -91,6 +95,10 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting backend %s: making a certificate: %w", spec.Name, err)
 	}
+	said := io.Writer(c.words)
+	if spec.Output != nil {
+		said = io.MultiWriter(c.words, spec.Output)
+	}
 	c.process = newProcess(Prefix+spec.Name, &exec.Cmd{Path: path, Args: append([]string{title}, spec.Args...)})
 	c.plugin = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  handshake,
@@ -98,9 +106,9 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		TLSConfig:        tlsConfig,
 		Logger:           quiet{spec.Logger},
-		Stderr:           c.words,
-		SyncStdout:       c.words, // what the plugin prints once it serves
-		SyncStderr:       c.words,
+		Stderr:           said,
+		SyncStdout:       said, // what the plugin prints once it serves
+		SyncStderr:       said,
 		StartTimeout:     2 * spec.StartTimeout, // start has the say
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: socketFolder()},
 		GRPCDialOptions: []grpc.DialOption{

@@ -3,6 +3,7 @@ package tiny
 
 import (
 	"context"
+	"io"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
@@ -52,7 +53,8 @@ func Reproduced(t testing.TB, spec string) *reproduce.Resolved {
 	if err != nil {
 		t.Fatal(err)
 	}
-	failures, err := r.Train(t.Context(), reproduce.TrainOptions{Launch: Launch, Jobs: 2, Threads: 1, Harness: "test", Images: images})
+	launch := func(ctx context.Context, _ io.Writer) (reproduce.Process, error) { return Launch(ctx) }
+	failures, _, err := r.Train(t.Context(), reproduce.TrainOptions{Launch: launch, Jobs: 2, Threads: 1, Harness: "test", Images: images})
 	if err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}

@@ -1,0 +1,148 @@
+package reproduce
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/refocus-em/refocus/harness/progress"
+	"github.com/refocus-em/refocus/harness/store"
+)
+
+// account is the meter of one attempt. It passes the work on to the study's meter, but
+// not again what a restarted backend repeats; writes what is said into the attempt's
+// log; and fills in the attempt's record.
+type account struct {
+	progress.Meter
+	log io.Writer
+
+	mu         sync.Mutex
+	done, told float64 // since the backend was last started, and in the whole attempt
+	from, keep float64
+	begun      bool
+	process    usage
+	before     float64 // seconds of processors that ended processes have used
+}
+
+func newAccount(m progress.Meter, claim *store.Claim) *account {
+	a := &account{Meter: m, log: claim.Log()}
+	claim.Sample(a.fill)
+	return a
+}
+
+// begin is called before the backend starts on the run, again after each failure.
+func (a *account) begin() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.done = 0
+}
+
+func (a *account) Add(n float64) {
+	a.tell(n, a.Meter.Add)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.begun = true
+}
+
+// Skip is told of what a checkpoint saves.
+func (a *account) Skip(n float64) {
+	a.tell(n, a.Meter.Skip)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.begun {
+		a.from, a.keep = a.done, a.done
+	}
+}
+
+func (a *account) tell(n float64, tell func(float64)) {
+	a.mu.Lock()
+	a.done += n
+	more := a.done - a.told
+	if more > 0 {
+		a.told = a.done
+	}
+	a.mu.Unlock()
+	if more > 0 {
+		tell(more)
+	}
+}
+
+// kept is called when what is done is in a checkpoint.
+func (a *account) kept() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keep = a.done
+}
+
+func (a *account) Printf(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	stamp := time.Now().UTC().Format(time.RFC3339) + " "
+	fmt.Fprintf(a.log, "%s%s\n", stamp, strings.ReplaceAll(text, "\n", "\n"+stamp))
+	a.Meter.Printf("%s", text)
+}
+
+// watch has the use of a process counted from now on; 0 is none.
+func (a *account) watch(pid int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.process.sample()
+	a.before += a.process.seconds()
+	a.process = newUsage(pid, a.process.memory)
+}
+
+func (a *account) fill(r *store.Attempt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r.From, r.Done, r.Kept = a.from, a.told, a.keep
+	a.process.sample()
+	r.CPUSeconds, r.MemoryBytes = a.before+a.process.seconds(), a.process.memory
+}
+
+// usage is what a process has used since newUsage.
+type usage struct {
+	pid         int
+	first, last float64 // seconds of processors
+	memory      int64   // bytes, the most that was ever resident
+}
+
+func newUsage(pid int, memory int64) usage {
+	u := usage{pid: pid, memory: memory}
+	u.sample()
+	u.first = u.last
+	return u
+}
+
+// sample looks at the process. Of one that has ended the last look counts.
+func (u *usage) sample() {
+	if u.pid <= 0 {
+		return
+	}
+	if seconds, memory, ok := processUsage(u.pid); ok {
+		u.last, u.memory = seconds, max(u.memory, memory)
+	}
+}
+
+func (u *usage) seconds() float64 { return u.last - u.first }
+
+// outlet passes what a process says on to where it belongs now.
+type outlet struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (o *outlet) to(w io.Writer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.w = w
+}
+
+func (o *outlet) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.w == nil {
+		return len(p), nil
+	}
+	return o.w.Write(p)
+}
