@@ -165,11 +165,11 @@ func (h *hdf5) veloxMetadata(root int64, name string) ([]byte, error) {
 	if space == nil {
 		return nil, errors.New("no array")
 	}
-	dims, err := h.dataspace(space.data)
+	dims, most, err := h.resizable(space.data)
 	if err != nil || len(dims) != 2 {
 		return nil, errors.New("no table of bytes")
 	}
-	s, err := h.stack(hdf5Array{name: name, messages: messages, dims: dims, axes: axes{-1, 0, 1}})
+	s, err := h.stack(hdf5Array{name: name, messages: messages, dims: dims, most: most, axes: axes{-1, 0, 1}})
 	if err != nil {
 		return nil, err
 	}
