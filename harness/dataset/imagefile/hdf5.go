@@ -197,9 +197,7 @@ func decodeHDF5(r io.ReaderAt, size, base int64, array string) (*Stack, error) {
 		s.info.Array = names[found]
 	}
 	if strings.HasPrefix(a.name, "/Data/Image/") {
-		v := h.velox(root, a.name).BinaryResult
-		s.info.Detector = v.Detector
-		s.info.calibrate(v.PixelSize.Width, v.PixelSize.Height, "m", "Velox metadata")
+		h.velox(root, a.name).info(&s.info)
 	}
 	s.info.calibrateAxes(a, named, origin)
 	return s, nil
@@ -364,14 +362,25 @@ func (h *hdf5) walk(at int64, name string, depth int, seen map[int64]bool, all *
 	if velox && len(dims) == 3 {
 		ax, err = axes{2, 0, 1}, nil // frames come last
 	}
-	if _, ok := h.attributes(messages)["MATLAB_class"]; ok && err == nil {
-		last := len(dims) - 1 // MATLAB writes columns first
-		ax.row, ax.column = last, last-1
+	if _, ok := h.attributes(messages)["MATLAB_class"]; ok && len(dims) > 1 {
+		last := len(dims) - 1 // MATLAB writes the last dimension first
+		if ax, err = matlabAxes(reversed(dims)); err == nil {
+			ax.row, ax.column = last-ax.row, last-ax.column
+			if ax.image >= 0 {
+				ax.image = last - ax.image
+			}
+		}
 	}
 	if err == nil || len(dims) == 3 {
 		*all = append(*all, hdf5Array{name: name, messages: messages, dims: dims, most: most, axes: ax, err: err})
 	}
 	return nil
+}
+
+func reversed(v []int64) []int64 {
+	v = slices.Clone(v)
+	slices.Reverse(v)
+	return v
 }
 
 func find(messages []message, kind int) *message {

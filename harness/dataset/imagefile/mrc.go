@@ -143,7 +143,7 @@ func (m mrcFile) fei(r io.ReaderAt, extended int64, f *Info) {
 	real := func(at int) float64 { return math.Float64frombits(m.order.Uint64(b[at:])) }
 	f.calibrate(real(pixelX), real(pixelY), "m", "FEI extended header")
 	if d := real(dose) * 1e-20; d > 0 && !math.IsInf(d, 0) {
-		f.Dose = d
+		f.Dose, f.DoseOrigin = d, "FEI extended header"
 	}
 	name, _, _ := strings.Cut(string(b[camera:][:16]), "\x00")
 	f.Detector = strings.TrimSpace(name)

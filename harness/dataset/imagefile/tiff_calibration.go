@@ -54,12 +54,7 @@ func (t *tiffFile) calibrateDM(dir map[uint16]tiffField, f *Info) (bool, error) 
 	if y == 0 {
 		y, uy = x, ux
 	}
-	ux, uy = latin1(ux), latin1(uy)
-	if sx, _ := angstroms(ux); uy != ux && sx > 0 {
-		if sy, _ := angstroms(uy); sy > 0 {
-			y *= sy / sx
-		}
-	}
+	x, y, ux = sameUnit(x, y, latin1(ux), latin1(uy))
 	f.calibrate(x, y, ux, "DigitalMicrograph TIFF tag 65009")
 	return true, nil
 }
@@ -231,14 +226,9 @@ func (f *Info) ome(text string) bool {
 		}
 		return s
 	}
-	ux, uy := unit(p.PhysicalSizeXUnit), unit(p.PhysicalSizeYUnit)
-	if sx, _ := angstroms(ux); ux != uy && sx > 0 {
-		if sy, _ := angstroms(uy); sy > 0 {
-			p.PhysicalSizeY *= sy / sx
-		}
-	}
+	x, y, u := sameUnit(p.PhysicalSizeX, p.PhysicalSizeY, unit(p.PhysicalSizeXUnit), unit(p.PhysicalSizeYUnit))
 	f.Detector = o.Instrument.Detector.Model
-	f.calibrate(p.PhysicalSizeX, p.PhysicalSizeY, ux, "OME-XML PhysicalSizeX")
+	f.calibrate(x, y, u, "OME-XML PhysicalSizeX")
 	return p.PhysicalSizeX != 0
 }
 

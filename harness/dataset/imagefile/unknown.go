@@ -14,7 +14,6 @@ var known = []struct {
 	magic, name string
 	instead     string
 }{
-	{0, "MATLAB 5.0", "a MATLAB file of version 5 to 7", "save it with save(…, '-v7.3')"},
 	{0, "JK\x00\x02", "an EMI file of TIA", "open the SER file beside it"},
 	{0, "MQ1,", "a MIB file of a Merlin detector", "save the images as TIFF or HDF5, for instance with RosettaSciIO"},
 	{0, "AAMVHFSS", "a BCF file of Bruker Esprit", "export the image as TIFF"},
@@ -54,7 +53,7 @@ func unknown(r io.ReaderAt, size int64) error {
 	if k, err := r.ReadAt(head, 0); k < len(head) {
 		return noEOF(err)
 	}
-	const read = "only NPY, NPZ, TIFF, HDF5, EMD, DM3, DM4, SER, MRC, PNG and JPEG"
+	const read = "only NPY, NPZ, TIFF, HDF5, EMD, MAT, DM3, DM4, SER, MRC, PNG and JPEG"
 	if len(head) == 0 {
 		return errors.New("the file is empty")
 	}

@@ -162,6 +162,19 @@ for label, many in {"latest-ncem": 20, "latest-ncem-many": 3000}.items():
 with h5py.File(out / "sparse.h5", "w") as f:
     f.create_dataset("x", shape=(3, 20, 18), dtype="f4", chunks=(1, 20, 18))[1] = f4[1]
 
+# MATLAB: what SciPy writes, and version 7.3, which is HDF5 with the dimensions reversed
+import scipy.io  # noqa: E402
+
+mat = {n: np.transpose(of[k].astype(d), (1, 2, 0))[:, :, None] for n, k, d in [("f", "f", "f4"), ("i", "i", "f8"), ("u", "u", "u2")]}
+scipy.io.savemat(name("f", 3, "v5.mat"), {"x": mat["f"], "scalar": 3.0, "text": "abc", "s": {"a": 1}})
+scipy.io.savemat(name("i", 3, "v5-zlib.mat"), {"x": mat["i"]}, do_compression=True)
+scipy.io.savemat(name("u", 1, "v5-zlib.mat"), {"a_name_that_is_longer": of["u"][0].astype("u1")}, do_compression=True)
+scipy.io.savemat(name("b", 1, "v5.mat"), {"mask": base[0] > 60})
+scipy.io.savemat(out / "two.mat", {"images": mat["f"], "labels": of["u"][0].astype("u1"), "fft": np.ones((4, 5), "c16"), "rgb": np.ones((9, 8, 3))})
+for label, a in {"f3-v73": mat["f"], "b1-v73": base[0] > 60}.items():
+    with h5py.File(out / (label + ".mat"), "w", userblock_size=512) as f:
+        f.create_dataset("x", data=np.asarray(a).T).attrs["MATLAB_class"] = np.bytes_("single")
+
 # PNG
 assert cv2.imwrite(name("u", 1, "grey.png"), of["u"][0].astype("u1"))
 assert cv2.imwrite(name("u", 1, "grey16.png"), of["u"][0].astype("u2"))
