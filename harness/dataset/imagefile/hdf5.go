@@ -41,7 +41,8 @@ type hdf5 struct {
 	r             io.ReaderAt
 	size, base    int64
 	budget        int64
-	offsets, lens int // bytes of an address and of a length
+	offsets, lens int      // bytes of an address and of a length
+	other         []string // arrays that are no stacks, the first of them
 }
 
 // message is one of an object header.
@@ -145,10 +146,19 @@ func decodeHDF5(r io.ReaderAt, size, base int64, array string) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	if messages, err := h.header(root); err == nil {
+		links, _ := h.links(messages)
+		if slices.ContainsFunc(links, func(l link) bool { return l.name == "ImageList" }) {
+			return nil, errors.New("a DM5 file of DigitalMicrograph is not read: save the image as DM4 there (File > Save As)")
+		}
+	}
 	var all []hdf5Array
 	seen := map[int64]bool{}
 	if err := h.walk(root, "", 0, seen, &all); err != nil {
 		return nil, err
+	}
+	if len(all) == 0 && len(h.other) > 0 {
+		return nil, fmt.Errorf("the file holds no array of images, only %s: want (H,W) or (N,H,W)", strings.Join(h.other, ", "))
 	}
 	h.budget += h.size // what the search for arrays took
 	var names []string
@@ -370,6 +380,9 @@ func (h *hdf5) walk(at int64, name string, depth int, seen map[int64]bool, all *
 				ax.image = last - ax.image
 			}
 		}
+	}
+	if len(dims) > 3 && err != nil && len(h.other) < 5 {
+		h.other = append(h.other, fmt.Sprintf("%s of shape %v", name, dims))
 	}
 	if err == nil || len(dims) == 3 {
 		*all = append(*all, hdf5Array{name: name, messages: messages, dims: dims, most: most, axes: ax, err: err})
@@ -628,7 +641,11 @@ func datatype(b []byte, depth int) (element, error) {
 		}
 		return datatype(c.b, depth+1)
 	default:
-		return e, fmt.Errorf("elements of HDF5 class %d are not read, only integers, real floats and booleans", class)
+		what := map[int]string{3: "texts", 5: "opaque bytes", 6: "records (complex numbers or colours)", 7: "references", 9: "texts or lists of any length"}[class]
+		if what == "" {
+			what = fmt.Sprintf("elements of HDF5 class %d", class)
+		}
+		return e, fmt.Errorf("%s are not read, only integers, real floats and booleans", what)
 	}
 	if c.err != nil {
 		return e, c.err

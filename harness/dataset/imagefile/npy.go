@@ -219,6 +219,9 @@ func decodeNPZ(r io.ReaderAt, size int64, array string) (*Stack, error) {
 			found = f
 		}
 	}
+	if len(members) == 0 {
+		return nil, errors.New("a zip archive without NumPy's arrays: unpack it")
+	}
 	if err := chooseOne(names, array, found != nil); err != nil {
 		return nil, err
 	}

@@ -16,6 +16,8 @@ var known = []struct {
 }{
 	{0, "JK\x00\x02", "an EMI file of TIA", "open the SER file beside it"},
 	{0, "MQ1,", "a MIB file of a Merlin detector", "save the images as TIFF or HDF5, for instance with RosettaSciIO"},
+	{0, "\x00\x01\x00\x00\x01\x00\x00\x00", "a TVIPS file of EM-Menu", "export the images as TIFF"},
+	{0, "\x00\x01\x00\x00\x02\x00\x00\x00", "a TVIPS file of EM-Menu", "export the images as TIFF"},
 	{0, "AAMVHFSS", "a BCF file of Bruker Esprit", "export the image as TIFF"},
 	{0, "IMGBLO", "a blockfile of diffraction patterns", "save a virtual image as TIFF"},
 	{0, "ZISRAWFILE", "a CZI file of Zeiss ZEN", "export it as TIFF or OME-TIFF"},
