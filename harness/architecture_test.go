@@ -63,7 +63,7 @@ harness/reproduce           | progress files backend dataset study store train
 harness/measure
 harness/report/stats        | random
 harness/report/plot         | internal report/stats
-harness/predict             | progress internal files nn dataset/imagefile onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
+harness/predict             | progress internal files nn dataset/imagefile dataset/outline onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
 harness/onnx/browser        | onnx predict
 harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict
 harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
