@@ -665,6 +665,20 @@ func TestDefectsDoNotMatter(t *testing.T) {
 	}
 }
 
+// A blank image of a stack does not keep those after it from their results.
+func TestBlankImage(t *testing.T) {
+	m, run := trained(t)
+	dir := t.TempDir()
+	im, _ := discs(48, 64)
+	pixels := slices.Concat(im.Pixels, slices.Repeat([]float32{7}, len(im.Pixels)), im.Pixels)
+	path := filepath.Join(dir, "stack.npy")
+	write(t, path, func(w io.Writer) error { return imagefile.WriteNPY(w, []int{3, im.H, im.W}, pixels) })
+	results, err := m.Files(t.Context(), []string{path}, filepath.Join(dir, "out"), run, Options{})
+	if err == nil || !strings.Contains(err.Error(), "image 1") || len(results) != 2 || results[1].Page != 2 {
+		t.Errorf("%d results, error %v", len(results), err)
+	}
+}
+
 func decode(t *testing.T, path string) image.Image {
 	t.Helper()
 	f, err := os.Open(path)
