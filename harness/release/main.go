@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string, log io.Writer) error {
 	only := f.String("platforms", strings.Join(platforms, ","), "platforms to make archives for")
 	dirty := f.Bool("dirty", false, "also from a checkout with changes, for trying this out")
 	bom := f.Bool("bom", true, "write the bill of materials, by cyclonedx-gomod")
+	f.SetOutput(log)
 	f.Usage = func() {
 		fmt.Fprintln(f.Output(), "usage: release VERSION [flags], VERSION such as v1.2.3")
 		f.PrintDefaults()

@@ -124,7 +124,7 @@ func TestRelease(t *testing.T) {
 		}
 	}
 	refocus(tested, "version")
-	refocus("gorgonia", "backends")
+	refocus("gorgonia", "backends", "list")
 	refocus(tested, "backends", "info", "gorgonia") // would be refused if it were not pinned
 	refocus("passed", "backends", "verify", "gorgonia", "--only", "determinism")
 
