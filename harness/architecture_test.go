@@ -48,7 +48,8 @@ harness/backend/proto       |                                          | google.
 harness/backend/engine      | safetensors nn backend
 harness/backend/plugin      | safetensors nn onnx backend backend/proto | github.com/hashicorp/go-hclog github.com/hashicorp/go-plugin golang.org/x/sys google.golang.org/grpc
 harness/backend/host        | files backend backend/plugin             | github.com/BurntSushi/toml
-harness/backend/backendtest | random safetensors nn backend
+harness/backend/reference   | nn backend
+harness/backend/backendtest | random safetensors nn backend backend/reference
 plugins/cpu                 | random half nn backend backend/engine backend/plugin | github.com/mmcloughlin/avo golang.org/x/sys
 plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
