@@ -70,7 +70,7 @@ harness/report              | artifacts/reference internal files nn backend hrte
 harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report report/stats | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
 harness                     | cli
 harness/cmd/refocus         | cli
-harness/testkit             | random safetensors files nn backend plugins/cpu dataset study store reproduce
+harness/testkit             | random safetensors files nn backend backend/plugin plugins/cpu dataset study store reproduce
 plugins/internal/torchtest  | safetensors nn backend testkit
 `
 
