@@ -116,7 +116,8 @@ beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH, in the user's data
 folder and in $PATH. An executable other than the built-in cpu backend is started only
 if ` + host.LockName + ` pins it ('refocus backends lock NAME'), or with
 --allow-unlocked. The lock file is the nearest one upwards from the current
-directory, in a directory itself or in its plugins, or what $REFOCUS_LOCK names.`,
+directory, in a directory itself or in its plugins, else the one beside this program,
+or what $REFOCUS_LOCK names.`,
 	})
 	sub := func(use, short string, args cobra.PositionalArgs, run func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error) (*cobra.Command, *backendFlags) {
 		var b backendFlags
