@@ -72,7 +72,7 @@ harness/cli                 | random safetensors internal files nn onnx onnx/exp
 harness                     | cli
 harness/cmd/refocus         | cli
 harness/release             | files backend/host
-harness/testkit             | random safetensors files nn backend plugins/cpu dataset study store reproduce
+harness/testkit             | random safetensors files nn backend backend/plugin plugins/cpu dataset study store reproduce
 plugins/internal/torchtest  | safetensors nn backend testkit
 `
 
