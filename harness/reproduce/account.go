@@ -26,8 +26,10 @@ type account struct {
 	before     float64 // seconds of processors that ended processes have used
 }
 
-func newAccount(m progress.Meter, claim *store.Claim) *account {
-	a := &account{Meter: m, log: claim.Log()}
+// newAccount is the account of an attempt at a run of whose work so much has been told
+// before.
+func newAccount(m progress.Meter, claim *store.Claim, told float64) *account {
+	a := &account{Meter: m, log: claim.Log(), told: told}
 	claim.Sample(a.fill)
 	return a
 }
@@ -69,6 +71,13 @@ func (a *account) tell(n float64, tell func(float64)) {
 	}
 }
 
+// total is how much of the run's work has been told.
+func (a *account) total() float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.told
+}
+
 // kept is called when what is done is in a checkpoint.
 func (a *account) kept() {
 	a.mu.Lock()
@@ -95,7 +104,7 @@ func (a *account) watch(pid int) {
 func (a *account) fill(r *store.Attempt) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	r.From, r.Done, r.Kept = a.from, a.told, a.keep
+	r.From, r.Done, r.Kept = a.from, max(a.done, a.keep), a.keep
 	a.process.sample()
 	r.CPUSeconds, r.MemoryBytes = a.before+a.process.seconds(), a.process.memory
 }

@@ -30,8 +30,11 @@ type TrainOptions struct {
 	// for people goes to log.
 	Launch func(ctx context.Context, log io.Writer) (Process, error)
 	// SHA256 of the backend's executable, recorded in manifests.
-	SHA256  string
-	Jobs    int // runs trained at once
+	SHA256 string
+	Jobs   int // runs trained at once
+	// Slots are the devices of the runs trained at once, in place of Jobs on the
+	// backend's first; see the function Slots.
+	Slots   []backend.Device
 	Threads int // per run
 	// Restarts is how often a run whose backend crashed, hung or answered
 	// nonsense is resumed from its last checkpoint before it counts as failed.
@@ -115,13 +118,17 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 	// Whatever ends the context must wake the workers that wait for work.
 	defer context.AfterFunc(ctx, q.wake)()
 	var wg sync.WaitGroup
-	for range max(1, o.Jobs) {
+	if o.Slots == nil {
+		o.Slots = make([]backend.Device, max(1, o.Jobs))
+	}
+	pool, slots := newPool(o.Slots, meter, cancel)
+	for _, slot := range slots {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel, log: new(outlet)}
+			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel, pool: pool, slot: slot, log: new(outlet)}
 			defer w.stop()
-			for {
+			for !slot.out() {
 				n := q.next(ctx)
 				if n == nil {
 					return
@@ -165,9 +172,13 @@ type worker struct {
 	meter  progress.Meter
 	before map[*Node]bool          // in the store when Train began
 	giveUp context.CancelCauseFunc // ends all workers
-	log    *outlet                 // of proc
+	pool   *pool
+	slot   *device
+	log    *outlet // of proc
 	proc   Process
 	desc   backend.Description
+	device backend.Device // of proc
+	seen   int            // incidents of the slot's device before proc
 }
 
 func (w *worker) stop() {
@@ -181,6 +192,7 @@ func (w *worker) start(ctx context.Context) error {
 	if w.proc != nil {
 		return nil
 	}
+	w.seen = w.slot.seen()
 	p, err := w.o.Launch(ctx, w.log)
 	if err != nil {
 		return fmt.Errorf("starting the backend: %w", err)
@@ -190,7 +202,12 @@ func (w *worker) start(ctx context.Context) error {
 		p.Close()
 		return fmt.Errorf("asking the backend to describe itself: %w", err)
 	}
-	w.proc, w.desc = p, d
+	v, err := w.slot.in(d)
+	if err != nil {
+		p.Close()
+		return err
+	}
+	w.proc, w.desc, w.device = p, d, v
 	return nil
 }
 
@@ -256,7 +273,7 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 	defer claim.Release()
 	w.log.to(claim.Log())
 	defer w.log.to(nil)
-	meter := newAccount(w.meter, claim)
+	meter := newAccount(w.meter, claim, w.pool.told(n))
 	claim.Update(func(a *store.Attempt) {
 		a.ID, a.Study, a.Harness, a.Total = n.Run.ID, w.o.Study, w.o.Harness, n.Spec.Work()
 		a.Backend, a.Threads = n.Spec.Backend.Name, w.o.Threads
@@ -283,6 +300,8 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 	case claim.Superseded():
 		w.stop()
 		return store.ErrSuperseded
+	case errors.Is(err, store.ErrBusy): // it goes on when a device is free
+		claim.Update(func(a *store.Attempt) { a.Error = err.Error() })
 	case ctx.Err() == nil:
 		claim.Fail(err)
 	}
@@ -299,6 +318,9 @@ func (w *worker) train(ctx context.Context, n *Node, claim *store.Claim, meter *
 			return w.commit(claim, n, res, started, restarts)
 		}
 		w.stop() // after any failure the process is not to be trusted
+		if ctx.Err() == nil && deviceLost(err) {
+			return w.slot.loss(ctx, n, err, w.seen, w.o.Restarts, meter.total())
+		}
 		if ctx.Err() != nil || !backendFailed(err) || restarts >= w.o.Restarts {
 			return err
 		}
@@ -316,27 +338,22 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 		return nil, fmt.Errorf("the backend is now %s with numerics %s; this study began with %s, %s (was it replaced meanwhile?)",
 			w.desc.Name, w.desc.Numerics, n.Spec.Backend.Name, n.Spec.Backend.Numerics)
 	}
-	claim.Update(func(a *store.Attempt) { a.Device = w.device() })
+	claim.Update(func(a *store.Attempt) { a.Device = w.device.Name + ": " + w.device.Info })
 	if p, ok := w.proc.(interface{ PID() int }); ok {
 		meter.watch(p.PID())
 		defer meter.watch(0)
 	}
-	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Work: claim.Dir(), CheckpointEvery: w.o.CheckpointEvery}
+	job := train.Job{
+		Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Device: w.device.Name,
+		Work: claim.Dir(), CheckpointEvery: w.o.CheckpointEvery,
+	}
 	if n.Parent != nil {
 		var err error
 		if job.Parent, err = w.st.Weights(n.Parent.Digest); err != nil {
 			return nil, err
 		}
 	}
-	return train.Run(ctx, w.proc, job, keeper{claim, n, meter}, meter)
-}
-
-// device names what the backend computes on.
-func (w *worker) device() string {
-	if len(w.desc.Devices) == 0 {
-		return ""
-	}
-	return w.desc.Devices[0].Name + ": " + w.desc.Devices[0].Info
+	return train.Run(ctx, w.proc, job, keeper{claim, n, meter, w.slot}, meter)
 }
 
 func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started time.Time, restarts int) error {
@@ -354,13 +371,14 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		Spec: spec,
 		Backend: store.Backend{
 			Name: w.desc.Name, Version: w.desc.Version, Numerics: w.desc.Numerics, Determinism: w.desc.Determinism,
-			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256, Device: w.device(),
+			Device: w.device.Name + ": " + w.device.Info, Driver: w.device.Driver,
+			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256,
 		},
 		Harness: w.o.Harness,
 		Host:    host(),
 		Started: started.UTC(), Finished: time.Now().UTC(),
 		TrainSeconds: r.Seconds.Train, EvaluateSeconds: r.Seconds.Evaluate,
-		Restarts: restarts,
+		Restarts: restarts + w.pool.losses(n),
 		Notes:    n.Notes,
 	}
 	contents := map[string][]byte{
@@ -376,6 +394,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	case err != nil:
 		return &storeError{err}
 	}
+	w.slot.works()
 	best := r.History.Epochs[r.History.Best-1]
 	w.meter.Event("run", map[string]any{
 		"id": n.Run.ID, "digest": n.Digest, "seconds": m.Finished.Sub(m.Started).Seconds(),
@@ -394,6 +413,7 @@ type keeper struct {
 	*store.Claim
 	node  *Node
 	meter *account
+	on    *device
 }
 
 func (k keeper) SetCheckpoint(b []byte) error {
@@ -401,6 +421,7 @@ func (k keeper) SetCheckpoint(b []byte) error {
 		return &storeError{err}
 	}
 	k.meter.kept()
+	k.on.works()
 	return nil
 }
 
