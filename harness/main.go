@@ -1,20 +1,14 @@
 // Command refocus re-runs a published machine-learning study from TOML specs
 // through swappable backend plugins, compares the outcome with the published
-// tables and exports the trained networks to ONNX.
+// tables and exports the trained networks to ONNX. This folder is for "go run
+// ./harness" in a checkout; "go install" takes harness/cmd/refocus, whose name the
+// program gets.
 package main
 
 import (
-	"context"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/refocus-em/refocus/harness/cli"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := cli.Run(ctx, os.Args[1:])
-	stop()
-	os.Exit(code)
-}
+func main() { os.Exit(cli.Main()) }

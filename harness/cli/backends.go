@@ -32,7 +32,7 @@ func (b *backendFlags) register(cmd *cobra.Command) {
 
 // registerStart defines the flags with which a backend is started.
 func (b *backendFlags) registerStart(cmd *cobra.Command) {
-	cmd.Flags().DurationVar(&b.startTimeout, "start-timeout", time.Minute, "how long a backend may take to start")
+	durationFlag(cmd, &b.startTimeout, "start-timeout", time.Minute, "how long a backend may take to start")
 	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+host.LockName+" does not pin, or pins differently")
 }
 

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +23,14 @@ const (
 	ExitUsage       = 2
 	ExitInterrupted = 130
 )
+
+// Main is the program: it runs the command line of the process, which SIGINT and
+// SIGTERM interrupt, and returns the exit code.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Run(ctx, os.Args[1:])
+}
 
 // Run executes one command line and returns the exit code.
 func Run(ctx context.Context, args []string) int {
@@ -109,26 +117,19 @@ interrupted.`,
 		},
 	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), benchCommand(), crosscheckCommand(),
-		verifyCommand(), serveBackendCommand(),
+		verifyCommand(), versionCommand(), serveBackendCommand(),
 	)
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			group(cmd)
+		}
+	}
+	completion(root)
 	return root
-}
-
-// version is the module's version and commit as the Go tool recorded them.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	if v == "" || v == "(devel)" {
-		v = "development"
-	}
-	return v + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH
 }
 
 // common holds the flags that most commands share.

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -89,14 +91,23 @@ func (n *numberFlag[T]) Type() string { return n.kind }
 func (n *numberFlag[T]) Set(s string) error {
 	v, err := n.parse(s)
 	if err != nil {
-		what := map[string]string{"int": "a whole number", "float": "a number", "probability": "above 0 and below 1"}[n.kind]
+		what := map[string]string{"int": "a whole number", "float": "a number", "probability": "above 0 and below 1", "duration": "a duration such as 90s or 2h"}[n.kind]
 		return fmt.Errorf("must be %s", what)
 	}
 	if v < n.least {
+		if n.kind == "duration" {
+			return errors.New("must be above nought")
+		}
 		return fmt.Errorf("must be at least %v", n.least)
 	}
 	*n.to = v
 	return nil
+}
+
+// durationFlag defines a flag for a duration above nought, such as 90s or 2h.
+func durationFlag(cmd *cobra.Command, to *time.Duration, name string, value time.Duration, usage string) {
+	*to = value
+	cmd.Flags().Var(&numberFlag[time.Duration]{to, 1, "duration", time.ParseDuration}, name, usage)
 }
 
 // choiceFlag defines a flag for one of several words.

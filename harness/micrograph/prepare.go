@@ -73,19 +73,7 @@ func Prepare(im *Image, o Options) (*Prepared, error) {
 			break
 		}
 	}
-	p.H, p.W, p.Pixels = h, w, Resample(im.Pixels, im.H, im.W, h, w)
-	if im.Bad != nil {
-		weight := make([]float32, len(im.Bad))
-		for i, b := range im.Bad {
-			if b {
-				weight[i] = 1
-			}
-		}
-		p.Bad = make([]bool, h*w)
-		for i, v := range ResampleProbability(weight, im.H, im.W, h, w) {
-			p.Bad[i] = v > 0.5
-		}
-	}
+	p.Image = *im.Resampled(h, w)
 	l := Illuminate(&p.Image, FlatSigma)
 	if o.Flatten {
 		l.Flatten(&p.Image)
@@ -105,4 +93,23 @@ func scaled(n int, factor float64) (int, error) {
 		return 0, fmt.Errorf("resampled to the network's pixel size %d pixels are %g", n, v)
 	}
 	return int(v), nil
+}
+
+// Resampled is a copy of the image with other pixels, bad where most of one is.
+func (im *Image) Resampled(h, w int) *Image {
+	out := &Image{H: h, W: w, Pixels: Resample(im.Pixels, im.H, im.W, h, w)}
+	if im.Bad == nil {
+		return out
+	}
+	weight := make([]float32, len(im.Bad))
+	for i, b := range im.Bad {
+		if b {
+			weight[i] = 1
+		}
+	}
+	out.Bad = make([]bool, h*w)
+	for i, v := range ResampleProbability(weight, im.H, im.W, h, w) {
+		out.Bad[i] = v > 0.5
+	}
+	return out
 }

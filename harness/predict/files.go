@@ -47,12 +47,17 @@ type Result struct {
 	W      int    `json:"width"`
 	// PixelHeight and PixelWidth are in nm, 0 if unknown; PixelSizeFrom says where
 	// they were found.
-	PixelHeight   float64  `json:"pixel_height_nm,omitempty"`
-	PixelWidth    float64  `json:"pixel_width_nm,omitempty"`
-	PixelSizeFrom string   `json:"pixel_size_from,omitempty"`
-	Notes         []string `json:"notes,omitempty"` // for the user
-	Files         []string `json:"files"`           // written, names in the folder
-	Particles     []Row    `json:"particles"`
+	PixelHeight   float64 `json:"pixel_height_nm,omitempty"`
+	PixelWidth    float64 `json:"pixel_width_nm,omitempty"`
+	PixelSizeFrom string  `json:"pixel_size_from,omitempty"`
+	// Detector, and the dose in electrons per Å² with where it was found, as the file
+	// says; empty and 0 if it does not.
+	Detector  string   `json:"detector,omitempty"`
+	Dose      float64  `json:"dose_e_per_A2,omitempty"`
+	DoseFrom  string   `json:"dose_from,omitempty"`
+	Notes     []string `json:"notes,omitempty"` // for the user
+	Files     []string `json:"files"`           // written, names in the folder
+	Particles []Row    `json:"particles"`
 	// Key identifies what the result was made from and how.
 	Key string `json:"key"`
 	// Kept: the result was there before.
@@ -179,7 +184,8 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 			return results, err
 		}
 		im := &micrograph.Image{H: record.H, W: record.W, Pixels: record.Pixels, Bad: record.Bad}
-		r.Notes = record.Notes
+		r.Notes, r.Detector = record.Notes, record.Detector
+		r.Dose, r.DoseFrom = record.Dose, record.DoseOrigin
 		r.calibrate(o, record.Pixel)
 		if err := m.image(ctx, &r, im, dir, run, o); err != nil {
 			if st.N > 1 {
