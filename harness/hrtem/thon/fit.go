@@ -308,14 +308,17 @@ func (s *Spectrum) Fit(o Optics) *Surface {
 			}
 		}
 	}
-	for i := range rings {
-		rings[i] = 0.5
-	}
+	// without rings: what scatters in all directions alike, or nothing to see
 	none := math.Inf(-1)
-	for _, t := range f.Thickness {
-		p := m.start(t)
-		cost, _, _ := m.fit(&p, rings, t)
-		none = max(none, -cost)
+	for _, level := range []float64{0.5, 0} {
+		for i := range rings {
+			rings[i] = level
+		}
+		for _, t := range f.Thickness {
+			p := m.start(t)
+			cost, _, _ := m.fit(&p, rings, t)
+			none = max(none, -cost)
+		}
 	}
 	f.Rings = best - none
 	for _, row := range f.Log {
