@@ -434,7 +434,7 @@ func (e *Estimate) Lines() []string {
 	case e.Defocus == nil:
 		add("defocus: cannot be told")
 	case e.OtherSide != nil:
-		add("defocus: %s or %s, whose side of focus cannot be told (the first has a probability of %s)", e.Defocus.text(), e.OtherSide.text(), format.Percent(e.Probability))
+		add("defocus: %s or %s, whose side of focus cannot be told (the first is right with a probability of %s)", e.Defocus.text(), e.OtherSide.text(), format.Percent(e.Probability))
 	default:
 		add("defocus: %s, %s (%s, at %g keV, %s)", e.Defocus.text(), e.side(e.Defocus), e.Defocus.From, e.Energy.Value/1e3, e.Energy.From)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
 
@@ -96,5 +97,18 @@ func describe(c hrtem.Config) string {
 	return fmt.Sprintf("%s particles of radius %g to %g Å on %g to %g Å of amorphous carbon", c.Crystal, c.Radius[0], c.Radius[1], c.Carbon[0], c.Carbon[1])
 }
 
-// graph is the network whose weights training starts from.
-func (m *Model) graph() *nn.Graph { return m.Segmenter.Graph }
+// start says how training starts from the network, as of study.Network: with its
+// weights and classes, or with a new head where its outputs are not background and
+// particle, which is what simulated images are labelled with.
+func (m *Model) start() (weights string, classes [2]string, err error) {
+	err = m.Segmenter.Graph.Clone().Retarget(study.Classes, false)
+	switch {
+	case errors.Is(err, nn.ErrHead):
+		return study.WeightsNewHead, [2]string{"background", "nanoparticle"}, nil
+	case err != nil:
+		return "", classes, fmt.Errorf("%s cannot be trained: %w", m.Name, err)
+	case len(m.Segmenter.Classes) == study.Classes:
+		return study.WeightsKept, [2]string(m.Segmenter.Classes), nil
+	}
+	return study.WeightsKept, [2]string{"background", "nanoparticle"}, nil
+}

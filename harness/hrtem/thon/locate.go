@@ -53,7 +53,7 @@ type Focus struct {
 
 // Told reports whether the side of focus is known.
 func (f *Focus) Told() bool {
-	return len(f.Candidates) > 0 && f.Candidates[0].Probability >= toldFrom && math.Abs(f.Score) >= toldScore
+	return len(f.Candidates) > 0 && f.Candidates[0].Probability >= toldFrom
 }
 
 const (
@@ -62,13 +62,13 @@ const (
 	// leastRings is ln of the likelihood ratio that rings need: two parameters are
 	// searched over a hundred values.
 	leastRings = 10.0
-	toldFrom   = 0.95
-	toldScore  = 3.0
+	// toldFrom is the probability of a side from which on it counts as known.
+	toldFrom = 0.995
 	// Systematic error in Å of a film's defocus, by the model of its spectrum: see
 	// README.md.
 	systematic = 10.0
-	// skewnessCap bounds what one image says of the side, in standard errors.
-	skewnessCap = 3.0
+	// scoreCap bounds what all images say of the side, in standard errors.
+	scoreCap = 4.0
 	// outliers is the share of images about which the model may be wrong.
 	outliers   = 0.05
 	stepSearch = 2.0  // Å
@@ -87,17 +87,26 @@ func Locate(views []View, g Geometry) *Focus {
 		return f
 	}
 	most := math.Inf(1)
-	value, weight := 0.0, 0.0
+	value, weight, scores := 0.0, 0.0, 0.0
 	for _, v := range views {
 		f.Rings += max(0, v.Surface.Rings)
 		most = min(most, v.Defocus[len(v.Defocus)-1])
 		if e := v.Skewness.Error; e > 0 {
 			value += v.Skewness.Value / (e * e)
 			weight += 1 / (e * e)
+			scores += v.Skewness.Score()
 		}
 	}
+	// What is known of the side before is nothing, also of how skewed the images should
+	// be: the pooled score is that of a normal distribution, and every image has its
+	// share in it.
+	share := 0.0
 	if weight > 0 {
 		f.Score = value / math.Sqrt(weight)
+		odds := math.Log(math.Erfc(-min(scoreCap, math.Abs(f.Score))/math.Sqrt2) / math.Erfc(min(scoreCap, math.Abs(f.Score))/math.Sqrt2))
+		if sum := math.Abs(scores); sum > 0 && scores*f.Score > 0 {
+			share = odds / (2 * sum)
+		}
 	}
 	if f.Rings < leastRings {
 		return f
@@ -120,7 +129,7 @@ func Locate(views []View, g Geometry) *Focus {
 		all[i] = make([]float64, len(grid))
 		sigma := math.Sqrt(s*s + radiusVariance + stepDefocus*stepDefocus/12.)
 		for _, v := range views {
-			v.add(all[i], grid, radius, sigma)
+			v.add(all[i], grid, radius, sigma, share)
 		}
 		best = max(best, slices.Max(all[i]))
 	}
@@ -172,9 +181,10 @@ func Locate(views []View, g Geometry) *Focus {
 	return f
 }
 
-// add adds ln of the probability of a view to the particles' underfoci.
-func (v *View) add(to, grid []float64, radius, sigma float64) {
-	score := max(-skewnessCap, min(skewnessCap, v.Skewness.Score()))
+// add adds ln of the probability of a view to the particles' underfoci. share is what a
+// standard error of its skewness says of the side.
+func (v *View) add(to, grid []float64, radius, sigma, share float64) {
+	score := share * v.Skewness.Score()
 	last := v.Defocus[len(v.Defocus)-1]
 	norm := 0.0
 	for _, row := range v.Log {
@@ -201,7 +211,7 @@ func (v *View) add(to, grid []float64, radius, sigma float64) {
 			sum += part * math.Exp(score*side)
 		}
 		p := sum / norm / (sigma * math.Sqrt(2*math.Pi))
-		to[i] += math.Log((1-outliers)*p + outliers*math.Exp(-skewnessCap)/(2*last))
+		to[i] += math.Log((1-outliers)*p + outliers*math.Exp(-math.Abs(score))/(2*last))
 	}
 }
 
