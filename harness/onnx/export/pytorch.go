@@ -317,11 +317,10 @@ func (w *torchWriter) conv(n *nn.Node, x string) (string, error) {
 		return "", fmt.Errorf("its weight %q is computed", n.Inputs[1])
 	}
 	groups, bias := n.Attrs.Int("group", 1), len(n.Inputs) > 2 && n.Inputs[2] != ""
-	layer, in, out, more, after := "Conv2d", t.Shape[1]*groups, t.Shape[0], "", ""
+	layer, in, out, after := "Conv2d", t.Shape[1]*groups, t.Shape[0], ""
 	pads := n.Attrs.Ints("pads", 0, 0, 0, 0)
 	if n.Op == "ConvTranspose" {
 		layer, in, out = "ConvTranspose2d", t.Shape[0], t.Shape[1]*groups
-		more = ", output_padding=" + tuple(n.Attrs.Ints("output_padding", 0, 0)...)
 		if pads[0] != pads[2] || pads[1] != pads[3] { // padding crops its output
 			end := func(p int) string {
 				if p == 0 {
@@ -339,9 +338,25 @@ func (w *torchWriter) conv(n *nn.Node, x string) (string, error) {
 	if bias {
 		weights = append(weights, [2]string{"bias", n.Inputs[2]})
 	}
-	m, err := w.module(n, fmt.Sprintf("nn.%s(%d, %d, %s, stride=%s, padding=%s%s, dilation=%s, groups=%d, bias=%s)",
-		layer, in, out, tuple(t.Shape[2:]...), tuple(n.Attrs.Ints("strides", 1, 1)...), tuple(pads[:2]...), more,
-		tuple(n.Attrs.Ints("dilations", 1, 1)...), groups, boolean(bias)), weights...)
+	args := fmt.Sprintf("%d, %d, %s", in, out, tuple(t.Shape[2:]...))
+	for _, k := range []struct {
+		name       string
+		value, def []int
+	}{
+		{"stride", n.Attrs.Ints("strides", 1, 1), []int{1, 1}}, {"padding", pads[:2], []int{0, 0}},
+		{"output_padding", n.Attrs.Ints("output_padding", 0, 0), []int{0, 0}}, {"dilation", n.Attrs.Ints("dilations", 1, 1), []int{1, 1}},
+	} {
+		if !slices.Equal(k.value, k.def) {
+			args += ", " + k.name + "=" + tuple(k.value...)
+		}
+	}
+	if groups != 1 {
+		args += fmt.Sprintf(", groups=%d", groups)
+	}
+	if !bias {
+		args += ", bias=False"
+	}
+	m, err := w.module(n, "nn."+layer+"("+args+")", weights...)
 	return m + "(" + x + ")" + after, err
 }
 
@@ -355,7 +370,8 @@ func (w *torchWriter) normalization(n *nn.Node, x string) (string, error) {
 	layer := fmt.Sprintf("nn.InstanceNorm2d(%d, eps=%s, affine=True)", t.Len(), epsilon)
 	if n.Op == "BatchNormalization" {
 		weights = append(weights, [2]string{"running_mean", n.Inputs[3]}, [2]string{"running_var", n.Inputs[4]})
-		layer = fmt.Sprintf("nn.BatchNorm2d(%d, eps=%s, momentum=%s)", t.Len(), epsilon, python(1-n.Attrs.Float("momentum", 0.9)))
+		momentum := math.Round(1e6*(1-float64(n.Attrs.Float("momentum", 0.9)))) / 1e6 // as it was before the subtraction in float32
+		layer = fmt.Sprintf("nn.BatchNorm2d(%d, eps=%s, momentum=%s)", t.Len(), epsilon, python(float32(momentum)))
 	}
 	m, err := w.module(n, layer, weights...)
 	return m + "(" + x + ")", err

@@ -3,6 +3,7 @@ package export
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/onnx/consumer"
+	"github.com/refocus-em/refocus/harness/testkit/peers"
 	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
@@ -138,5 +140,25 @@ func TestPyTorchForeign(t *testing.T) {
 	}
 	if d := difference(results[len(names)].Data, testnet.Predict(t, g, x).F32); d < 1e-3 {
 		t.Errorf("a wrong weight changes the prediction by %g only", d)
+	}
+}
+
+// What reads packages in Python, bioimageio.core, takes both descriptions and runs the
+// weights of ONNX and of PyTorch on the test images. Of a whole package it takes rdf.yaml.
+func TestBioImageCore(t *testing.T) {
+	python := os.Getenv("REFOCUS_BIOIMAGEIO")
+	peers.Need(t, python != "" && exec.Command(python, "-c", "import bioimageio.core, onnxruntime, torch").Run() == nil,
+		"$REFOCUS_BIOIMAGEIO names no Python with bioimageio.core, onnxruntime and torch")
+	m := model(t)
+	m.Maintainers = nil // whom it would look for on the net
+	path, folder := unpacked(t, m)
+	out, err := exec.Command(python, filepath.Join("testdata", "run_bioimageio.py"), filepath.Join(folder, "bioimageio.yaml"), path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"0.5 onnx passed", "0.5 pytorch_state_dict passed", "0.4 onnx passed", "0.4 pytorch_state_dict passed"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
 	}
 }
