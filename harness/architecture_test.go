@@ -38,6 +38,7 @@ harness/progress
 harness/internal
 harness/files               |                                          | github.com/gofrs/flock golang.org/x/sys
 harness/nn                  | random
+harness/dataset/outline     |
 harness/dataset/imagefile   | half                                     | github.com/klauspost/compress golang.org/x/image
 harness/onnx/internal       | half                                     | google.golang.org/protobuf
 harness/onnx                | half nn onnx/internal                    | google.golang.org/protobuf
@@ -55,7 +56,7 @@ plugins/gorgonia            | nn backend backend/engine backend/plugin | github.
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
 harness/micrograph          | internal
-harness/dataset             | random safetensors progress internal files dataset/imagefile hrtem micrograph | golang.org/x/image
+harness/dataset             | random safetensors progress internal files dataset/imagefile dataset/outline hrtem micrograph | golang.org/x/image
 harness/study               | specs internal nn onnx backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
 harness/train               | random safetensors progress nn onnx backend dataset study store

@@ -95,7 +95,7 @@ type Options struct {
 	Bare      bool   // leave out the second model, which standardises the image itself
 	Predict   Predict
 	// Consumers are asked for their predictions; nil means all. Those that are
-	// not installed are recorded as such.
+	// not installed are recorded as such. PyTorch is asked about packages only.
 	Consumers []consumer.Consumer
 }
 
@@ -124,7 +124,7 @@ func Write(ctx context.Context, path string, m Model, o Options) ([]Written, err
 		o.Precision = Float32
 	}
 	if o.Consumers == nil {
-		o.Consumers = consumer.All()
+		o.Consumers = append(consumer.All(), consumer.PyTorch)
 	}
 	err := m.check(o)
 	if err == nil {
@@ -215,7 +215,14 @@ func write(ctx context.Context, path string, m Model, o Options, standardized bo
 		return Written{}, err
 	}
 	if o.Format == BioImageIO {
-		if data, err = bioImage(ctx, m, o, data); err != nil {
+		torch, err := c.pyTorch(ctx, dir)
+		if err != nil {
+			return Written{}, err
+		}
+		if err := cert.Err(); err != nil {
+			return Written{}, err
+		}
+		if data, err = bioImage(ctx, m, o, data, torch); err != nil {
 			return Written{}, err
 		}
 	}
