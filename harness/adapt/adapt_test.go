@@ -18,6 +18,7 @@ import (
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/testkit/testnet"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -181,5 +182,122 @@ func TestUnknown(t *testing.T) {
 				t.Errorf("%+v: lacks %q:\n%s", x.given, w, text)
 			}
 		}
+	}
+}
+
+// The spec of an adaptation is one that studies are read from, at the pixel sizes that
+// can be simulated, for networks whose outputs are background and particle and for
+// others; and what it lacks is asked for by the flag.
+func TestSpec(t *testing.T) {
+	three, err := nn.UNet(nn.UNetOptions{Width: 2, Classes: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	three.Initialize(1, 1)
+	defocus := -80.0
+	for _, x := range []struct {
+		network *nn.Graph
+		trained *hrtem.Conditions
+		given   Given
+		want    []string // in the spec
+		err     string
+	}{
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 123.4, Defocus: &defocus}, []string{`weights = "kept"`, "output = 128", "defocus           = [-90, -70]", "dose              = [123]"}, ""},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.1, Dose: 100, Defocus: &defocus}, []string{"output = 128", "cell = 51.2"}, ""}, // resampled to the model's
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.47, Dose: 100, Defocus: &defocus}, []string{"output = 128", "cell = 60.16"}, ""},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.6, Dose: 100, Defocus: &defocus}, nil, "above 0.5 Å the lattice is lost"},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 100, Defocus: &defocus, Crystal: "dc_C", Energy: 200e3}, []string{`"dc_C"`, "dc_C = 1", "beam_energy = 200000", "max_faults = 0"}, ""},
+		{three, nil, Given{PixelSize: 0.4, Dose: 100, Defocus: &defocus}, []string{`weights = "new-head"`, `classes = ["background", "nanoparticle"]`}, ""},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 100}, nil, "--defocus"},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Defocus: &defocus}, nil, "--dose"},
+		{testnet.Random(t, 2), nil, Given{Dose: 100, Defocus: &defocus}, nil, "--pixel-size"},
+	} {
+		dir := t.TempDir()
+		m, err := Open(model(t, dir, x.network, x.trained), dir, predict.LoadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &Estimate{DefocusSign: -1, Energy: Value{Value: 300e3}}
+		if p := x.given.PixelSize; p > 0 {
+			e.PixelSize = &Value{Value: p}
+		}
+		if d := x.given.Dose; d > 0 {
+			e.Dose = &Value{Value: d}
+		}
+		if d := x.given.Defocus; d != nil {
+			e.Defocus = &Value{Value: *d}
+		}
+		spec, err := m.Spec(e, x.given, Training{}, studyName("my session \"1\"\n"), "a\"b\\c\n.onnx")
+		if x.err != "" {
+			if err == nil || !strings.Contains(err.Error(), x.err) {
+				t.Errorf("%+v: want %q, got %v", x.given, x.err, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := study.Parse("adapt.toml", []byte(spec))
+		if err != nil {
+			t.Errorf("%v in\n%s", err, spec)
+			continue
+		}
+		s, err := f.Study("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Name != "adapt-my-session--1" || s.Network.ONNX != "a\"b\\c\n.onnx" {
+			t.Errorf("name %q, network %q", s.Name, s.Network.ONNX)
+		}
+		for _, w := range x.want {
+			if !strings.Contains(spec, w) {
+				t.Errorf("%+v: lacks %q:\n%s", x.given, w, spec)
+			}
+		}
+	}
+}
+
+// Both sides of focus are simulated where the side is not known, the estimate's error
+// around it where it is.
+func TestDefoci(t *testing.T) {
+	for _, x := range []struct {
+		e    Estimate
+		want [2]float64
+	}{
+		{Estimate{Defocus: &Value{Value: -101.4, Error: 3}}, [2]float64{-111, -91}},
+		{Estimate{Defocus: &Value{Value: 150, Error: 18}}, [2]float64{132, 168}},
+		{Estimate{Defocus: &Value{Value: 150, Error: 12}, OtherSide: &Value{Value: -98.6}}, [2]float64{150, -99}},
+		{Estimate{Defocus: &Value{Value: 22, Error: 12}, OtherSide: &Value{Value: 25}}, [2]float64{10, 34}},
+	} {
+		if got := x.e.defoci(); got != x.want {
+			t.Errorf("%v, want %v", got, x.want)
+		}
+	}
+}
+
+// What is given and impossible is refused by its flag before anything is read.
+func TestGiven(t *testing.T) {
+	dir := t.TempDir()
+	m, err := Open(model(t, dir, testnet.Random(t, 2), nil), dir, predict.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := 1e9
+	for want, g := range map[string]Given{
+		"--crystal":     {Crystal: "unobtainium"},
+		"--beam-energy": {Energy: 5},
+		"--pixel-size":  {PixelSize: 1e-9},
+		"--dose":        {Dose: 1e9},
+		"--defocus":     {Defocus: &far},
+	} {
+		if _, err := m.Estimate(context.Background(), []string{"nothing.tif"}, g, nil); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if _, err := m.Estimate(context.Background(), []string{"nothing.tif"}, Given{}, nil); err == nil || !strings.Contains(err.Error(), "nothing.tif") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := Open("nothing.onnx", dir, predict.LoadOptions{}); err == nil || !strings.Contains(err.Error(), "nothing.onnx is no file") {
+		t.Errorf("a model that is not there: %v", err)
 	}
 }

@@ -28,6 +28,27 @@ type Given struct {
 	Energy    float64  // of the beam in eV, 0: as the model was trained
 }
 
+// check refuses conditions that no simulation takes.
+func (g Given) check() error {
+	if p := g.PixelSize; p != 0 && !(p >= leastPixel && p <= mostPixel) {
+		return fmt.Errorf("--pixel-size: no electron micrograph has pixels of %g Å", p)
+	}
+	c := hrtem.Conditions{Dose: 1}
+	if g.Dose != 0 {
+		c.Dose = g.Dose
+	}
+	if g.Defocus != nil {
+		c.Defocus = *g.Defocus
+	}
+	for _, p := range c.Check() {
+		return fmt.Errorf("--%s %s", p.Key, p.Message)
+	}
+	return nil
+}
+
+// leastPixel and mostPixel are what can be the side of a micrograph's pixel in Å.
+const leastPixel, mostPixel = 1e-3, 1e6
+
 // Value is an estimate with its standard error and where it comes from.
 type Value struct {
 	Value float64 `json:"value"`
@@ -88,12 +109,17 @@ const sameSize = 0.02
 
 // Estimate looks at the images that the user names (predict.Inputs).
 func (m *Model) Estimate(ctx context.Context, args []string, g Given, meter progress.Meter) (*Estimate, error) {
-	c, notes := m.simulation(g.Crystal)
-	e := &Estimate{DefocusSign: c.DefocusSign, Notes: notes, Energy: Value{Value: c.BeamEnergy, From: "assumed, as in the series"}}
+	c, specimen, err := m.simulation(g)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.check(); err != nil {
+		return nil, err
+	}
+	e := &Estimate{DefocusSign: c.DefocusSign, Energy: Value{Value: c.BeamEnergy, From: "assumed, as in the series"}, Notes: []string{specimen}, Warnings: []string{}}
 	switch {
 	case g.Energy > 0:
-		c.BeamEnergy = g.Energy
-		e.Energy = Value{Value: g.Energy, From: "--beam-energy"}
+		e.Energy.From = "--beam-energy"
 	case m.Trained != nil:
 		e.Energy.From = "as the model's training images"
 	}
@@ -207,6 +233,11 @@ func (m *Micrograph) look(r *imagefile.Record, g Given, c hrtem.Config) error {
 		thon.Optics{Energy: c.BeamEnergy, FocalSpread: c.FocalSpread, Displacement: c.Displacement})
 	if err != nil {
 		m.Notes = append(m.Notes, err.Error())
+		return nil
+	}
+	if !m.view.Best.Explained() {
+		m.Notes = append(m.Notes, fmt.Sprintf("its spectrum is not that of carbon under a lens without aberrations (residuals of %s errors): nothing is taken from it", format.Digits(math.Sqrt(m.view.Best.Misfit), 2)))
+		m.view = nil
 		return nil
 	}
 	m.Support, m.Thickness = m.view.Best.Defocus, m.view.Best.Thickness
@@ -349,8 +380,14 @@ func (e *Estimate) defocus(g Given, c hrtem.Config) {
 		if !f.Told() && len(f.Candidates) > 1 {
 			e.OtherSide = e.value(f.Candidates[1])
 		}
+		if f.Spread > farApart {
+			e.Warnings = append(e.Warnings, "the images were taken at different defoci: adapt to them apart")
+		}
 	}
 }
+
+// farApart in Å is a spread of defocus that no session at one focus has.
+const farApart = 30
 
 // compare warns where the model was trained elsewhere.
 func (m *Model) compare(e *Estimate, c hrtem.Config, g Given) {
@@ -385,6 +422,35 @@ func (m *Model) compare(e *Estimate, c hrtem.Config, g Given) {
 	if t.Config.BeamEnergy != c.BeamEnergy {
 		warn("the beam has %g keV, the model was trained at %g keV", c.BeamEnergy/1e3, t.Config.BeamEnergy/1e3)
 	}
+}
+
+// imageNotes are the notes of the images, each once.
+func (e *Estimate) imageNotes() []string {
+	const most = 12 // lines
+	count := map[string]int{}
+	var first []string // that say it, and what
+	var texts []string
+	for _, m := range e.Images {
+		for _, n := range m.Notes {
+			if count[n]++; count[n] == 1 {
+				texts = append(texts, n)
+				first = append(first, fmt.Sprintf("%s, image %d", m.File, m.Page))
+			}
+		}
+	}
+	var lines []string
+	for i, n := range texts {
+		who := first[i]
+		if count[n] > 1 {
+			who += fmt.Sprintf(" and %d more", count[n]-1)
+		}
+		if i == most {
+			lines = append(lines, fmt.Sprintf("%d more notes on single images", len(texts)-most))
+			break
+		}
+		lines = append(lines, who+": "+n)
+	}
+	return lines
 }
 
 // text writes a defocus with its error: "−12.3 ± 1.1 nm".
@@ -441,7 +507,7 @@ func (e *Estimate) Lines() []string {
 	if e.Spread > 0 {
 		add("defocus varies by about %s nm between the images", format.Digits(e.Spread/10, 2))
 	}
-	for _, n := range e.Notes {
+	for _, n := range append(e.Notes, e.imageNotes()...) {
 		add("%s", n)
 	}
 	for _, w := range e.Warnings {

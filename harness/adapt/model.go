@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/hrtem/crystal"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/store"
@@ -72,25 +73,33 @@ func Open(name, root string, o predict.LoadOptions) (*Model, error) {
 }
 
 // simulation is how images for the model are simulated, and why so: as those that it
-// was trained on, with the crystal that the user names.
-func (m *Model) simulation(crystal string) (hrtem.Config, []string) {
-	var notes []string
+// was trained on, but for what the user gives.
+func (m *Model) simulation(g Given) (hrtem.Config, string, error) {
 	c := hrtem.Reduced("w_CdSe")
+	why := "as in the series' quick profiles, since the model does not say what it was trained on"
+	if m.Trained != nil {
+		c, why = m.Trained.Config, "as in the model's training"
+	}
 	switch {
-	case m.Trained != nil:
-		c = m.Trained.Config
-		notes = append(notes, "the specimen is simulated as the model's training images were: "+describe(c))
+	case g.Crystal != "":
+		if _, err := crystal.Lookup(g.Crystal); err != nil {
+			return c, "", fmt.Errorf("--crystal: %w", err)
+		}
+		if g.Crystal != c.Crystal {
+			_, blurs := hrtem.PaperDefaults()
+			c = c.Of(g.Crystal, blurs)
+			why += " but for the crystal"
+		}
 	default:
-		notes = append(notes, "the model does not say what it was trained on: the specimen is simulated as in the series' quick profiles, "+describe(c))
+		why += "; --crystal names another material"
 	}
-	if crystal != "" && crystal != c.Crystal {
-		_, blurs := hrtem.PaperDefaults()
-		c = c.Of(crystal, blurs)
-		notes = append(notes, "but for the crystal, "+crystal+", as asked for")
-	} else if crystal == "" {
-		notes = append(notes, "--crystal names another one")
+	if g.Energy > 0 {
+		c.BeamEnergy = g.Energy
+		for _, p := range c.CheckFields() {
+			return c, "", fmt.Errorf("--beam-energy: %s %s", p.Key, p.Message)
+		}
 	}
-	return c, notes
+	return c, fmt.Sprintf("the specimen is taken for %s: %s", describe(c), why), nil
 }
 
 func describe(c hrtem.Config) string {

@@ -78,8 +78,17 @@ func (m *Model) Run(ctx context.Context, e *Estimate, o Options) (*Result, error
 	if err != nil {
 		return nil, err
 	}
+	if _, err := study.Parse(SpecFile, []byte(spec)); err != nil {
+		return nil, err
+	}
 	if err := m.write(e, o.Dir, spec); err != nil {
 		return nil, err
+	}
+	result := &Result{}
+	if len(o.Labels) > 0 { // before training, since a mistake in them shows there
+		if result.LabelledBefore, err = evaluate(ctx, m.Segmenter, "before", o); err != nil {
+			return nil, err
+		}
 	}
 	plan, err := study.Load(filepath.Join(o.Dir, SpecFile), "")
 	if err != nil {
@@ -100,7 +109,6 @@ func (m *Model) Run(ctx context.Context, e *Estimate, o Options) (*Result, error
 	if len(failures) > 0 {
 		return nil, failures[0].Err
 	}
-	result := &Result{}
 	if result.Model, err = trained.Best(o.Store, r.Nodes, ""); err != nil {
 		return nil, err
 	}
@@ -119,21 +127,13 @@ func (m *Model) Run(ctx context.Context, e *Estimate, o Options) (*Result, error
 	if result.Written, err = result.Model.Export(ctx, process, path, o.Export); err != nil {
 		return nil, err
 	}
-	if len(o.Labels) == 0 {
-		return result, nil
-	}
-	adapted, err := predict.Load(path, predict.LoadOptions{})
-	if err != nil {
-		return nil, err
-	}
-	for _, x := range []struct {
-		s    *predict.Segmenter
-		to   **predict.Evaluation
-		name string
-	}{{m.Segmenter, &result.LabelledBefore, "before"}, {adapted, &result.LabelledAfter, "after"}} {
-		*x.to, err = evaluate(ctx, process, x.s, filepath.Join(o.Dir, "evaluation-"+x.name), o)
+	if len(o.Labels) > 0 {
+		adapted, err := predict.Load(path, predict.LoadOptions{})
 		if err != nil {
-			return nil, fmt.Errorf("comparing the model %s with the labels: %w", x.name, err)
+			return nil, err
+		}
+		if result.LabelledAfter, err = evaluate(ctx, adapted, "after", o); err != nil {
+			return nil, err
 		}
 	}
 	return result, nil
@@ -208,9 +208,14 @@ func compare(ctx context.Context, b backend.Backend, plan *study.Plan, m *traine
 	return before, after, nil
 }
 
-// evaluate compares a network with the user's labels.
-func evaluate(ctx context.Context, b backend.Backend, m *predict.Segmenter, dir string, o Options) (*predict.Evaluation, error) {
-	s, err := b.Open(ctx, m.Graph, backend.Options{Threads: max(1, o.Train.Threads)})
+// evaluate compares a network with the user's labels and writes the scores.
+func evaluate(ctx context.Context, network *predict.Segmenter, when string, o Options) (*predict.Evaluation, error) {
+	b, err := o.Train.Launch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	s, err := b.Open(ctx, network.Graph, backend.Options{Threads: max(1, o.Train.Threads)})
 	if err != nil {
 		return nil, err
 	}
@@ -220,11 +225,12 @@ func evaluate(ctx context.Context, b backend.Backend, m *predict.Segmenter, dir 
 		return p.F32, err
 	}
 	options := o.Predict
-	options.Progress = o.Progress
-	if o.Given.PixelSize > 0 {
-		options.PixelSize = o.Given.PixelSize
+	options.Progress, options.PixelSize = o.Progress, o.Given.PixelSize
+	e, err := network.Evaluate(ctx, o.Images, o.Labels, filepath.Join(o.Dir, "evaluation-"+when), run, predict.EvaluateOptions{Options: options, Kind: o.LabelKind})
+	if err != nil {
+		return nil, fmt.Errorf("comparing the model %s with the labels: %w", when, err)
 	}
-	return m.Evaluate(ctx, o.Images, o.Labels, dir, run, predict.EvaluateOptions{Options: options, Kind: o.LabelKind})
+	return e, nil
 }
 
 // Lines says what came of it.

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/hrtem"
-	"github.com/refocus-em/refocus/harness/hrtem/crystal"
 	"github.com/refocus-em/refocus/harness/hrtem/fft"
 	"github.com/refocus-em/refocus/harness/internal/format"
 )
@@ -74,15 +73,12 @@ func (m *Model) Spec(e *Estimate, g Given, t Training, name, file string) (strin
 	if err := errors.Join(missing...); err != nil {
 		return "", err
 	}
-	if g.Crystal != "" {
-		if _, err := crystal.Lookup(g.Crystal); err != nil {
-			return "", fmt.Errorf("--crystal: %w", err)
-		}
-	}
 	t = t.defaults()
-	c, _ := m.simulation(g.Crystal)
-	c.BeamEnergy = e.Energy.Value
-	c, err := atPixel(c, m.target(e))
+	c, _, err := m.simulation(g)
+	if err != nil {
+		return "", err
+	}
+	c, err = atPixel(c, m.target(e))
 	if err != nil {
 		return "", err
 	}

@@ -1,13 +1,13 @@
 package cli
 
 import (
+	"fmt"
 	"path/filepath"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/adapt"
-	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
@@ -51,6 +51,9 @@ again. Interrupted, the same command goes on where it stopped.`,
 			if !estimateOnly && o.Dir == "" {
 				return usagef(cmd, "say with -o which folder to write into, or --estimate-only")
 			}
+			if o.Training.LearningRate == 0 {
+				return usagef(cmd, "--learning-rate must be above 0")
+			}
 			ctx, out := cmd.Context(), c.printer()
 			m, err := adapt.Open(args[0], c.out, load)
 			if err != nil {
@@ -65,7 +68,7 @@ again. Interrupted, the same command goes on where it stopped.`,
 				return err
 			}
 			out.Event("estimate", map[string]any{"estimate": e})
-			show(&c, out, e.Lines())
+			show(cmd, &c, e.Lines())
 			if estimateOnly {
 				return nil
 			}
@@ -90,7 +93,7 @@ again. Interrupted, the same command goes on where it stopped.`,
 			if r.LabelledAfter != nil {
 				fields["labelled_before"], fields["labelled_after"] = r.LabelledBefore.All, r.LabelledAfter.All
 			}
-			show(&c, out, r.Lines())
+			show(cmd, &c, r.Lines())
 			if !c.json {
 				for _, f := range r.Written {
 					out.Printf("wrote %s, %s", f.Path, f.Certificate.Summary())
@@ -125,11 +128,11 @@ again. Interrupted, the same command goes on where it stopped.`,
 }
 
 // show prints lines for people.
-func show(c *common, out *console.Printer, lines []string) {
+func show(cmd *cobra.Command, c *common, lines []string) {
 	if c.json {
 		return
 	}
 	for _, l := range lines {
-		out.Printf("%s", l)
+		fmt.Fprintln(cmd.OutOrStdout(), l)
 	}
 }

@@ -61,6 +61,11 @@ type Best struct {
 	Misfit float64
 }
 
+// Explained reports whether the spectrum is one of carbon under a lens without
+// aberrations: the misfit of simulated micrographs is 0.2 to 0.8, that of a lens with a
+// spherical aberration of a millimetre about 5.
+func (b Best) Explained() bool { return b.Misfit <= 2 }
+
 const (
 	stepDefocus   = 4 // Å
 	stepThickness = 10

@@ -38,8 +38,8 @@ type Candidate struct {
 
 // Focus is the focus of micrographs of one session.
 type Focus struct {
-	// Rings is how much better, in ln of the likelihood, spectra with rings explain
-	// the images than spectra without.
+	// Rings is how much better, in ln of the likelihood, spectra with rings of the best
+	// common defocus explain the images than spectra without.
 	Rings float64
 	// Score is the pooled skewness in standard errors.
 	Score float64
@@ -59,9 +59,10 @@ func (f *Focus) Told() bool {
 const (
 	// MostError in Å: beyond it the defocus counts as unknown.
 	MostError = 40.0
-	// leastRings is ln of the likelihood ratio that rings need: two parameters are
-	// searched over a hundred values.
-	leastRings = 10.0
+	// leastRings is ln of the likelihood ratio that rings need, since two parameters are
+	// searched over hundreds of values, and leastPerImage what they need more for every
+	// image, whose own thickness and defocus are free within bounds.
+	leastRings, leastPerImage = 10.0, 1.5
 	// toldFrom is the probability of a side from which on it counts as known.
 	toldFrom = 0.995
 	// Systematic error in Å of a film's defocus, by the model of its spectrum: see
@@ -74,6 +75,10 @@ const (
 	stepSearch = 2.0  // Å
 	sideWindow = 60.0 // Å around the best of a side
 )
+
+// commonSpread is the standard deviation in Å of the defocus between images that count
+// as evidence for one common defocus: the study's.
+const commonSpread = 15.0
 
 // spreads are the standard deviations in Å of the defocus between images that are
 // tried; of two images or one, only the first.
@@ -89,7 +94,6 @@ func Locate(views []View, g Geometry) *Focus {
 	most := math.Inf(1)
 	value, weight, scores := 0.0, 0.0, 0.0
 	for _, v := range views {
-		f.Rings += max(0, v.Surface.Rings)
 		most = min(most, v.Defocus[len(v.Defocus)-1])
 		if e := v.Skewness.Error; e > 0 {
 			value += v.Skewness.Value / (e * e)
@@ -108,9 +112,6 @@ func Locate(views []View, g Geometry) *Focus {
 			share = odds / (2 * sum)
 		}
 	}
-	if f.Rings < leastRings {
-		return f
-	}
 	radius := (g.Radius[0] + g.Radius[1]) / 2
 	radiusVariance := (g.Radius[1] - g.Radius[0]) * (g.Radius[1] - g.Radius[0]) / 12
 
@@ -122,7 +123,18 @@ func Locate(views []View, g Geometry) *Focus {
 	for u := -most - radius - mostThickness/2; u <= most; u += stepSearch {
 		grid = append(grid, u)
 	}
-	total := make([]float64, len(grid)) // ln of the posterior, over spreads
+	f.Rings = math.Inf(-1)
+	for _, u := range grid {
+		sum := 0.0
+		for _, v := range views {
+			sum += v.profile(u, radius, 2*math.Sqrt(commonSpread*commonSpread+radiusVariance))
+		}
+		f.Rings = max(f.Rings, sum)
+	}
+	if f.Rings < leastRings+leastPerImage*float64(len(views)) {
+		return f
+	}
+	total := make([]float64, len(grid)) // the posterior, over spreads
 	best, bySpread := math.Inf(-1), make([]float64, len(spreads))
 	all := make([][]float64, len(spreads))
 	for i, s := range spreads {
@@ -215,31 +227,41 @@ func (v *View) add(to, grid []float64, radius, sigma, share float64) {
 	}
 }
 
-// candidate is the mean and the standard error around the most probable of some underfoci,
-// with all of their probability.
-func candidate(grid, p []float64) (Candidate, bool) {
-	top, all := -1, 0.0
-	for i, v := range p {
-		all += v
-		if v > 0 && (top < 0 || v > p[top]) {
-			top = i
+// profile is ln of how much better a view is explained by rings, the particles'
+// underfocus being u up to a distance, than without.
+func (v *View) profile(u, radius, distance float64) float64 {
+	best := math.Inf(-1)
+	for k, row := range v.Log {
+		film := math.Abs(u + radius + v.Thickness[k]/2)
+		from := max(0, int(math.Ceil((film-distance)/stepDefocus)))
+		to := min(len(row)-1, int((film+distance)/stepDefocus))
+		for j := from; j <= to; j++ {
+			best = max(best, row[j])
 		}
 	}
-	if top < 0 {
+	return max(v.Surface.Rings+best, -leastRings) // one image does not outvote all others
+}
+
+// candidate is the median of some underfoci, half the range that holds the middle
+// 68 % of their probability with the systematic error, and all of their probability.
+func candidate(grid, p []float64) (Candidate, bool) {
+	all := 0.0
+	for _, v := range p {
+		all += v
+	}
+	if all == 0 {
 		return Candidate{}, false
 	}
-	var w, m, s float64
-	for i, v := range p {
-		if math.Abs(grid[i]-grid[top]) <= sideWindow {
-			w += v
-			m += v * grid[i]
+	at := func(share float64) float64 {
+		sum := 0.0
+		for i, v := range p {
+			if sum+v >= share*all {
+				return grid[i] + stepSearch*((share*all-sum)/v-0.5)
+			}
+			sum += v
 		}
+		return grid[len(grid)-1]
 	}
-	m /= w
-	for i, v := range p {
-		if math.Abs(grid[i]-grid[top]) <= sideWindow {
-			s += v * (grid[i] - m) * (grid[i] - m)
-		}
-	}
-	return Candidate{m, math.Sqrt(s/w + systematic*systematic), all}, true
+	half := (at(0.84) - at(0.16)) / 2
+	return Candidate{at(0.5), math.Sqrt(half*half + systematic*systematic), all}, true
 }
