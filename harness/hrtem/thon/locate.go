@@ -72,8 +72,7 @@ const (
 	scoreCap = 4.0
 	// outliers is the share of images about which the model may be wrong.
 	outliers   = 0.05
-	stepSearch = 2.0  // Å
-	sideWindow = 60.0 // Å around the best of a side
+	stepSearch = 2.0 // Å
 )
 
 // commonSpread is the standard deviation in Å of the defocus between images that count
@@ -107,7 +106,8 @@ func Locate(views []View, g Geometry) *Focus {
 	share := 0.0
 	if weight > 0 {
 		f.Score = value / math.Sqrt(weight)
-		odds := math.Log(math.Erfc(-min(scoreCap, math.Abs(f.Score))/math.Sqrt2) / math.Erfc(min(scoreCap, math.Abs(f.Score))/math.Sqrt2))
+		z := min(scoreCap, math.Abs(f.Score)) / math.Sqrt2
+		odds := math.Log(math.Erfc(-z) / math.Erfc(z))
 		if sum := math.Abs(scores); sum > 0 && scores*f.Score > 0 {
 			share = odds / (2 * sum)
 		}
