@@ -82,7 +82,7 @@ again. Interrupted, the same command goes on where it stopped.`,
 			if t.SHA256, err = b.digest(); err != nil {
 				return err
 			}
-			t.Launch, t.Harness, t.Jobs = b.process(out), version(), 1
+			t.Launch, t.Harness, t.Jobs, t.Restarts = b.process(out), version(), 1, 3
 			_, t.Threads = reproduce.Share(1, t.Threads, runtime.NumCPU(), 0)
 			o.Progress = out
 			r, err := m.Run(ctx, e, o)
