@@ -202,7 +202,7 @@ func TestSpec(t *testing.T) {
 		want    []string // in the spec
 		err     string
 	}{
-		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 123.4, Defocus: &defocus}, []string{`weights = "kept"`, "output = 128", "defocus           = [-90, -70]", "dose              = [123]"}, ""},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 123.4, Defocus: &defocus}, []string{`weights = "kept"`, `loss            = "cross-entropy"`, "output = 128", "defocus           = [-90, -70]", "dose              = [123]"}, ""},
 		{testnet.Random(t, 2), nil, Given{PixelSize: 0.1, Dose: 100, Defocus: &defocus}, []string{"output = 128", "cell = 51.2"}, ""}, // resampled to the model's
 		{testnet.Random(t, 2), nil, Given{PixelSize: 0.47, Dose: 100, Defocus: &defocus}, []string{"output = 128", "cell = 60.16"}, ""},
 		{testnet.Random(t, 2), nil, Given{PixelSize: 0.6, Dose: 100, Defocus: &defocus}, nil, "above 0.5 Å the lattice is lost"},

@@ -403,7 +403,7 @@ func (m *Model) compare(e *Estimate, c hrtem.Config, g Given) {
 	t := m.Trained
 	if e.Dose != nil && t.Conditions.Dose > 0 {
 		if r := e.Dose.Value / t.Conditions.Dose; r > 1.5 || r < 1/1.5 {
-			warn("the dose is %s, the model was trained at %s", format.Dose(math.Round(e.Dose.Value)), format.Dose(t.Conditions.Dose))
+			warn("the dose is %s, the model was trained at %s", format.Dose(e.doseRounded()), format.Dose(t.Conditions.Dose))
 		}
 	}
 	if e.Defocus != nil {
@@ -492,9 +492,9 @@ func (e *Estimate) Lines() []string {
 	case e.Dose == nil:
 		add("dose: cannot be told")
 	case e.Dose.Error > 0:
-		add("dose: %s ± %s e⁻/Å² (%s)", format.Digits(e.Dose.Value, 3), format.Digits(e.Dose.Error, 2), e.Dose.From)
+		add("dose: %s ± %s e⁻/Å² (%s)", format.Number(e.doseRounded()), format.Digits(e.Dose.Error, 2), e.Dose.From)
 	default:
-		add("dose: %s e⁻/Å² (%s)", format.Digits(e.Dose.Value, 3), e.Dose.From)
+		add("dose: %s (%s)", format.Dose(e.doseRounded()), e.Dose.From)
 	}
 	switch {
 	case e.Defocus == nil:

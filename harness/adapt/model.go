@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/hrtem/crystal"
@@ -23,6 +24,9 @@ type Model struct {
 	Name string
 	// Segmenter predicts with the network as it is.
 	*predict.Segmenter
+	// Loss is what it was trained with and goes on with; cross entropy where that is
+	// unknown.
+	Loss string
 	// Trained is how its training images were simulated; nil where that is unknown.
 	Trained *dataset.Simulation
 }
@@ -35,7 +39,12 @@ func Open(name, root string, o predict.LoadOptions) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		m := &Model{Name: name, Segmenter: s}
+		m := &Model{Name: name, Segmenter: s, Loss: backend.LossOnLogits}
+		if l := s.Metadata[trained.LossKey]; l != "" {
+			m.Loss = l
+		} else if s.Metadata["refocus.run_digest"] != "" { // of a refocus that did not write it
+			m.Loss = backend.LossOnProbabilities
+		}
 		if text := s.Metadata[trained.SimulationKey]; text != "" {
 			m.Trained = &dataset.Simulation{}
 			if err := json.Unmarshal([]byte(text), m.Trained); err != nil {
@@ -59,7 +68,7 @@ func Open(name, root string, o predict.LoadOptions) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run %.12s: %w", run.Digest, err)
 	}
-	m := &Model{Name: run.Manifest.ID, Segmenter: s}
+	m := &Model{Name: run.Manifest.ID, Segmenter: s, Loss: run.Spec.Loss}
 	set, err := dataset.ReadManifest(root, run.Target().Digest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -125,6 +125,7 @@ func (m *Model) Spec(e *Estimate, g Given, t Training, name, file string) (strin
 	line("learning_rates = [%s]", number(t.LearningRate))
 	line("")
 	line("[training]")
+	line("loss            = %s", quote(m.Loss))
 	line("batch           = %d", t.Batch)
 	line("initialisations = 1")
 	line("")

@@ -62,9 +62,11 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 	return export.Write(ctx, path, e, o.Options)
 }
 
-// SimulationKey is the metadata of exported models that says how their training
-// images were simulated, as JSON of a dataset.Simulation.
-const SimulationKey = "refocus.simulation"
+// Metadata of exported models, for those who train them on.
+const (
+	SimulationKey = "refocus.simulation" // how their images were simulated, as JSON of a dataset.Simulation
+	LossKey       = "refocus.loss"       // that they were trained with
+)
 
 // holdout is how many validation images a model is certified with.
 const holdout = 8
@@ -122,12 +124,13 @@ func (m *Model) Describe() (export.Model, error) {
 		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %s above its minimum and the Dice coefficient %.4f.",
 			target.Images, format.Loss(m.Loss()), m.Score().Dice),
 	}
+	e.Metadata = map[string]string{LossKey: m.Spec.Loss}
 	if sim := set.Simulation(); sim != nil {
 		text, err := json.Marshal(sim)
 		if err != nil {
 			return export.Model{}, err
 		}
-		e.Metadata = map[string]string{SimulationKey: string(text)}
+		e.Metadata[SimulationKey] = string(text)
 	}
 	for _, f := range m.Manifest.Files {
 		if f.Name == store.WeightsFile {
