@@ -35,7 +35,12 @@ func simulation() hrtem.Config {
 // micrographs writes counted electrons, times a gain, and their labels as stacks.
 func micrographs(t *testing.T, dir string, n int, c hrtem.Conditions, gain float32) (images, labels string) {
 	t.Helper()
-	config := simulation()
+	return simulated(t, dir, n, simulation(), []hrtem.Conditions{c}, gain)
+}
+
+// simulated is micrographs of any specimen, under one of the conditions after another.
+func simulated(t *testing.T, dir string, n int, config hrtem.Config, c []hrtem.Conditions, gain float32) (images, labels string) {
+	t.Helper()
 	sim, err := hrtem.NewSimulator(config)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +53,7 @@ func micrographs(t *testing.T, dir string, n int, c hrtem.Conditions, gain float
 			t.Fatal(err)
 		}
 		one := x[i*size*size : (i+1)*size*size]
-		if _, err := sim.Counts(context.Background(), sp, c, random.Stream(99, "hidden", uint64(i)), one); err != nil {
+		if _, err := sim.Counts(context.Background(), sp, c[i%len(c)], random.Stream(99, "hidden", uint64(i)), one); err != nil {
 			t.Fatal(err)
 		}
 		for k := range one {
@@ -139,6 +144,84 @@ func TestEstimate(t *testing.T) {
 			}
 		}
 		t.Logf("%s", strings.Join(e.Lines(), "\n"))
+	}
+}
+
+// Other specimens: particles without a support give no defocus; of another metal, the
+// right one, also with hot pixels and a gradient of the illumination, which are found; and
+// images of two defoci are not taken for one session.
+func TestSpecimens(t *testing.T) {
+	ctx := context.Background()
+	at := func(defocus ...float64) (c []hrtem.Conditions) {
+		for _, d := range defocus {
+			c = append(c, hrtem.Conditions{Defocus: d, DefocusStd: 15, Dose: 400})
+		}
+		return c
+	}
+	bare := simulation()
+	bare.Carbon = [2]float64{}
+	silver := simulation().Of("fcc_Ag", nil)
+	for name, x := range map[string]struct {
+		config     hrtem.Config
+		conditions []hrtem.Conditions
+		spoil      bool
+		defocus    float64 // 0: cannot be told
+		warning    string
+	}{
+		"no support": {bare, at(-100), false, 0, ""},
+		"silver":     {silver, at(150), true, 150, ""},
+		"two defoci": {simulation(), at(-150, -60), false, -110, "different defoci"},
+		"both sides": {simulation(), at(-100, 150), false, 150, "different defoci"},
+	} {
+		dir := t.TempDir()
+		images, _ := simulated(t, dir, 10, x.config, x.conditions, 1)
+		if x.spoil {
+			st, err := imagefile.Open(images)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := make([]float32, 0, st.N*st.H*st.W)
+			for i := range st.N {
+				one := make([]float32, st.H*st.W)
+				if err := st.At(i, one); err != nil {
+					t.Fatal(err)
+				}
+				for k := range one {
+					one[k] *= 0.9 + 0.2*float32(k%st.W)/float32(st.W)
+				}
+				one[700+i], one[2000-i] = 65535, 60000
+				all = append(all, one...)
+			}
+			shape := []int{st.N, st.H, st.W}
+			st.Close()
+			var b bytes.Buffer
+			if err := imagefile.WriteNPY(&b, shape, all); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(images, b.Bytes(), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := Open(model(t, dir, testnet.Random(t, 2), nil), dir, predict.LoadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := m.Estimate(ctx, []string{images}, Given{PixelSize: pixel}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(e.Lines(), "\n")
+		if (e.Defocus != nil) != (x.defocus != 0) {
+			t.Errorf("%s: %s", name, text)
+		} else if e.Defocus != nil && x.warning == "" && (math.Abs(e.Defocus.Value-x.defocus) > 30 || e.OtherSide != nil) {
+			t.Errorf("%s: %s", name, text)
+		}
+		if got := strings.Join(e.Warnings, "; "); x.warning == "" && got != "" || !strings.Contains(got, x.warning) {
+			t.Errorf("%s: warnings %q, want %q", name, got, x.warning)
+		}
+		if x.spoil && !strings.Contains(text, "2 outlying pixels") {
+			t.Errorf("%s: no word of the hot pixels: %s", name, text)
+		}
 	}
 }
 

@@ -380,10 +380,27 @@ func (e *Estimate) defocus(g Given, c hrtem.Config) {
 		if !f.Told() && len(f.Candidates) > 1 {
 			e.OtherSide = e.value(f.Candidates[1])
 		}
-		if f.Spread > farApart {
+		if f.Spread > farApart || e.bothSides() {
 			e.Warnings = append(e.Warnings, "the images were taken at different defoci: adapt to them apart")
 		}
 	}
+}
+
+// bothSides reports whether several images are clearly skewed to either side, and
+// not just a few of many.
+func (e *Estimate) bothSides() bool {
+	const clear = 2 // standard errors
+	var under, over int
+	for _, m := range e.Images {
+		switch {
+		case m.Skewness > clear:
+			under++
+		case m.Skewness < -clear:
+			over++
+		}
+	}
+	n := min(under, over)
+	return n > 1 && 5*n > under+over
 }
 
 // farApart in Å is a spread of defocus that no session at one focus has.
