@@ -102,3 +102,25 @@ func TestReproduceWithoutDevices(t *testing.T) {
 		t.Errorf("exit %d\n%s", code, said)
 	}
 }
+
+// What does not fit a device is refused with the figures before anything is simulated.
+func TestReproduceTooLargeForDevices(t *testing.T) {
+	for _, c := range []struct {
+		memory string
+		args   []string
+		says   string
+	}{
+		{"100000", nil, "device cuda:0: a step of 8 images of 32×32 takes"},
+		{"8000000", []string{"--jobs-per-device", "400"}, "400 of them at once"},
+	} {
+		path := fakePlugin(t, fakebackend.DevicesVariable+"=cuda:0", fakebackend.MemoryVariable+"="+c.memory)
+		out := t.TempDir()
+		_, said, code := output(t, append([]string{"reproduce", "testdata/tiny.toml", "--backend", path, "--allow-unlocked", "--out", out}, c.args...)...)
+		if code != 1 || !strings.Contains(said, c.says) {
+			t.Errorf("exit %d\n%s", code, said)
+		}
+		if made, err := filepath.Glob(filepath.Join(out, "data", "*", "images.safetensors")); err != nil || len(made) > 0 {
+			t.Errorf("made %v, %v", made, err)
+		}
+	}
+}
