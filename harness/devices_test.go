@@ -55,7 +55,7 @@ func devices(t *testing.T, root string) []string {
 }
 
 // A study on two devices, one of which is lost again and again, ends with the bits of
-// a study on one.
+// a study on two that hold.
 func TestReproduceOnDevices(t *testing.T) {
 	var want string
 	for _, c := range []struct {
@@ -64,9 +64,8 @@ func TestReproduceOnDevices(t *testing.T) {
 		says          string
 		on            []string // the devices that trained
 	}{
-		{"cuda:0", "", nil, "on cuda:0", []string{"cuda:0: "}},
-		{"cuda:0,cuda:1", "cuda:1@2", []string{"--devices", "all"}, "2 runs at once", []string{"cuda:0: "}},
 		{"cuda:0,cuda:1,cuda:2", "cuda:0@1", []string{"--devices", "cuda:2,cuda:1", "--jobs-per-device", "2"}, "4 runs at once", []string{"cuda:1: ", "cuda:2: "}},
+		{"cuda:0,cuda:1", "cuda:1@2", []string{"--devices", "all"}, "2 runs at once", []string{"cuda:0: "}},
 	} {
 		path := fakePlugin(t, fakebackend.DevicesVariable+"="+c.devices, fakebackend.LoseVariable+"="+c.lose)
 		out := t.TempDir()
@@ -80,7 +79,7 @@ func TestReproduceOnDevices(t *testing.T) {
 			want = got
 		}
 		if got != want {
-			t.Errorf("%v: other results than on one device", c.args)
+			t.Errorf("%v: other results than on devices that hold", c.args)
 		}
 		for _, on := range devices(t, out) {
 			var known bool
