@@ -61,7 +61,7 @@ harness/study               | specs internal nn onnx backend hrtem          | gi
 harness/store               | files
 harness/train               | random safetensors progress nn onnx backend dataset study store
 harness/crosscheck          | random safetensors internal nn backend files
-harness/reproduce           | progress files backend dataset study store train
+harness/reproduce           | progress internal files backend dataset study store train
 harness/measure
 harness/report/stats        | random
 harness/report/plot         | internal report/stats

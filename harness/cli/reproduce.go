@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
@@ -55,6 +58,11 @@ cluster; 'refocus plan' says more.`,
 			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, reproduce.DeviceNames(devices))
 
+			if devices[0].Memory > 0 {
+				if err := checkMemory(ctx, r, &b, slots, out); err != nil {
+					return err
+				}
+			}
 			images, err := r.Generate(ctx, dataset.Options{Workers: len(slots) * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
@@ -100,4 +108,14 @@ cluster; 'refocus plan' says more.`,
 	dropWavesFlag(cmd, &dropWaves)
 	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
+}
+
+// checkMemory asks a process of the backend's whether the runs fit.
+func checkMemory(ctx context.Context, r *reproduce.Resolved, b *backendFlags, slots []backend.Device, out *console.Printer) error {
+	c, err := b.launch(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return r.CheckMemory(ctx, c, slots)
 }
