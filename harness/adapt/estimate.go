@@ -411,7 +411,11 @@ func (m *Model) compare(e *Estimate, c hrtem.Config, g Given) {
 	warn := func(format string, args ...any) { e.Warnings = append(e.Warnings, fmt.Sprintf(format, args...)) }
 	if p := m.Segmenter.PixelSize; p > 0 && e.PixelSize != nil {
 		if r := e.PixelSize.Value / p; r > 1.5 || r < 1/1.5 {
-			warn("pixels are %s, the model was trained on %s: images are resampled", format.PixelSize(e.PixelSize.Value), format.PixelSize(p))
+			what := "images are resampled"
+			if r > 1 {
+				what = "the adapted one is for theirs"
+			}
+			warn("pixels are %s, the model was trained on %s: %s", format.PixelSize(e.PixelSize.Value), format.PixelSize(p), what)
 		}
 	}
 	if m.Trained == nil {

@@ -139,8 +139,9 @@ func (m *Model) Run(ctx context.Context, e *Estimate, o Options) (*Result, error
 	return result, nil
 }
 
-// write leaves the spec, the network and the estimate in a folder. What a person has
-// made of an earlier spec there is not overwritten.
+// write leaves the spec, the network and the estimate in a folder. The spec or the
+// network of another adaptation there, or what a person has made of one, is not
+// overwritten.
 func (m *Model) write(e *Estimate, dir, spec string) error {
 	network, err := onnx.Marshal(m.Segmenter.Graph, onnx.MarshalOptions{})
 	if err != nil {
@@ -153,22 +154,22 @@ func (m *Model) write(e *Estimate, dir, spec string) error {
 	if err := files.Mkdir(dir); err != nil {
 		return err
 	}
-	// the spec first: it alone is asked whether this is the same adaptation
-	for _, f := range []struct {
-		name    string
-		content []byte
-	}{{SpecFile, []byte(spec)}, {StartFile, network}, {EstimateFile, append(estimate, '\n')}} {
-		path := filepath.Join(dir, f.name)
-		old, err := os.ReadFile(path)
-		switch {
-		case err == nil && bytes.Equal(old, f.content):
-			continue
-		case err == nil && f.name == SpecFile:
-			return fmt.Errorf("%s is of another adaptation, or was changed: name another folder, or run it with 'refocus reproduce %s'", path, path)
-		case err != nil && !errors.Is(err, fs.ErrNotExist):
+	contents := map[string][]byte{SpecFile: []byte(spec), StartFile: network}
+	for _, name := range []string{SpecFile, StartFile} {
+		path := filepath.Join(dir, name)
+		switch old, err := os.ReadFile(path); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
 			return err
+		case bytes.Equal(old, contents[name]):
+			delete(contents, name)
+		default:
+			return fmt.Errorf("%s is of another adaptation, or was changed: name another folder, or run that one with 'refocus reproduce %s'", path, filepath.Join(dir, SpecFile))
 		}
-		if err := files.Write(path, f.content); err != nil {
+	}
+	contents[EstimateFile] = append(estimate, '\n')
+	for name, content := range contents {
+		if err := files.Write(filepath.Join(dir, name), content); err != nil {
 			return err
 		}
 	}

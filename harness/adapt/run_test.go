@@ -148,4 +148,15 @@ func TestAdapt(t *testing.T) {
 	if _, err := m.Run(ctx, e, o); err == nil || !strings.Contains(err.Error(), "another folder") {
 		t.Errorf("a spec that was changed is overwritten, or: %v", err)
 	}
+	if err := os.WriteFile(spec, text, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	other := *m // another network under the same spec
+	s := *m.Segmenter
+	s.Graph = s.Graph.Clone()
+	s.Graph.Parameters()[0].Data[0]++
+	other.Segmenter = &s
+	if _, err := other.Run(ctx, e, o); err == nil || !strings.Contains(err.Error(), StartFile) {
+		t.Errorf("the network of another adaptation is overwritten, or: %v", err)
+	}
 }

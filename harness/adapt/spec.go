@@ -90,7 +90,7 @@ func (m *Model) Spec(e *Estimate, g Given, t Training, name, file string) (strin
 	half := max(1, t.Images/2)
 	validation := max(8, t.Images/8)
 	var b strings.Builder
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line := func(text string, args ...any) { fmt.Fprintf(&b, text+"\n", args...) }
 	line("# A model brought to the conditions of micrographs, as 'refocus adapt' estimated them:")
 	for _, l := range e.Lines() {
 		line("# - %s", strings.ReplaceAll(l, "\n", " "))
@@ -110,19 +110,19 @@ func (m *Model) Spec(e *Estimate, g Given, t Training, name, file string) (strin
 	line("")
 	line("[grid]")
 	line("crystal           = [%s]", quote(c.Crystal))
-	line("defocus           = [%s, %s]", number(d[0]), number(d[1]))
-	line("dose              = [%s]", number(e.doseRounded()))
-	line("defocus_spread    = %s", number(math.Round(max(leastSpread, e.Spread))))
+	line("defocus           = [%s, %s]", format.Plain(d[0]), format.Plain(d[1]))
+	line("dose              = [%s]", format.Plain(e.doseRounded()))
+	line("defocus_spread    = %s", format.Plain(math.Round(max(leastSpread, e.Spread))))
 	line("train_images      = %d", half)
 	line("validation_images = %d", validation)
 	line("")
 	line("[source]")
-	line("defocus = [%s]", number(d[0]))
+	line("defocus = [%s]", format.Plain(d[0]))
 	line("")
 	line("[mixture]")
 	line("epochs         = %d", t.Epochs)
 	line("images         = [[%d, %d]]", half, half)
-	line("learning_rates = [%s]", number(t.LearningRate))
+	line("learning_rates = [%s]", format.Plain(t.LearningRate))
 	line("")
 	line("[training]")
 	line("loss            = %s", quote(m.Loss))
@@ -130,7 +130,7 @@ func (m *Model) Spec(e *Estimate, g Given, t Training, name, file string) (strin
 	line("initialisations = 1")
 	line("")
 	line("[label_blur]")
-	line("%s = %s", c.Crystal, number(c.LabelBlur))
+	line("%s = %s", c.Crystal, format.Plain(c.LabelBlur))
 	line("")
 	line("[simulation]")
 	v := reflect.ValueOf(c)
@@ -194,8 +194,6 @@ func next(n float64) int {
 		}
 	}
 }
-
-func number(x float64) string { return format.Plain(x) }
 
 // quote writes a TOML string.
 func quote(s string) string {

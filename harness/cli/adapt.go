@@ -59,6 +59,9 @@ again. Interrupted, the same command goes on where it stopped.`,
 			if err != nil {
 				return err
 			}
+			for _, note := range m.Notes {
+				out.Printf("%s: %s", args[0], note)
+			}
 			if cmd.Flags().Changed("defocus") {
 				o.Given.Defocus = &defocus
 			}

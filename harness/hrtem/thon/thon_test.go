@@ -42,6 +42,9 @@ func fine() scale {
 	return scale{"512 × 0.2 Å", c, 512}
 }
 
+// paper has the study's simulation in every number.
+func paper() scale { return scale{"512 × 0.2 Å, study", hrtem.Paper("w_CdSe"), 512} }
+
 // micrographs images structures, which are simulated once, at some conditions.
 type micrographs struct {
 	scale
@@ -234,6 +237,7 @@ func TestTable(t *testing.T) {
 		sessions, images int
 		doses            []float64
 	}{
+		{paper(), 8, 1, []float64{400}},
 		{fine(), 8, 1, []float64{100, 400, 1600}},
 		{quick(), 12, 1, []float64{400, 1600}},
 		{quick(), 6, 8, []float64{100, 200, 400, 800, 1600}},
