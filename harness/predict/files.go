@@ -132,6 +132,11 @@ type unreadable struct{ error }
 
 func (u *unreadable) Unwrap() error { return u.error }
 
+// unusable is an image in which nothing can be found, which the next one may not be.
+type unusable struct{ error }
+
+func (u *unusable) Unwrap() error { return u.error }
+
 // how identifies the model and the options.
 func (m *Segmenter) how(o Options) (string, error) {
 	h := sha256.New()
@@ -164,7 +169,11 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 		return nil, err
 	}
 	var results []Result
+	var errs []error // an image that cannot be segmented does not keep the others from it
 	for i := range st.N {
+		if ctx.Err() != nil {
+			break
+		}
 		r := Result{Name: in.Name, Source: in.Path, Page: i, H: st.H, W: st.W}
 		if st.N > 1 {
 			r.Name = pageName(in.Name, i, st.N)
@@ -187,7 +196,11 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 			if st.N > 1 {
 				err = fmt.Errorf("image %d: %w", i, err)
 			}
-			return results, err
+			if bad := (*unusable)(nil); !errors.As(err, &bad) {
+				return results, errors.Join(append(errs, err)...)
+			}
+			errs = append(errs, err)
+			continue
 		}
 		r = found.Result
 		for _, f := range found.Outputs() {
@@ -205,7 +218,7 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 			o.Done(r)
 		}
 	}
-	return results, nil
+	return results, errors.Join(errs...)
 }
 
 // kept returns an earlier result of the same key whose files are there.
@@ -292,7 +305,7 @@ func (m *Segmenter) prepare(r *Result, im *micrograph.Image, o Options) (*microg
 func (m *Segmenter) segment(ctx context.Context, r *Result, im *micrograph.Image, run Run, o Options) (*Segmentation, []bool, error) {
 	ready, err := m.prepare(r, im, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &unusable{err}
 	}
 	meter := progress.Or(o.Progress)
 	defer meter.End()

@@ -70,7 +70,7 @@ func (s *Segmented) Measure(o ParticleOptions) (*Measured, error) {
 	o.Height, o.Width, o.Blind, o.Image = r.PixelHeight, r.PixelWidth, s.blind, s.Image.Pixels
 	labels, particles, small := Particles(s.Segmentation, o)
 	if len(particles) > maxLabels {
-		return nil, fmt.Errorf("%d particles are more than a label image can number: this is noise, or a minimal size is needed", len(particles))
+		return nil, &unusable{fmt.Errorf("%d particles are more than a label image can number: this is noise, or a minimal size is needed", len(particles))}
 	}
 	if small > 0 && r.PixelHeight > 0 && o.MinDiameter > 0 {
 		r.Notes = append(r.Notes, fmt.Sprintf("%d regions smaller than %s nm left out", small, format.Digits(o.MinDiameter, 3)))

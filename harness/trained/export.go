@@ -3,6 +3,7 @@ package trained
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -61,6 +62,12 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 	return export.Write(ctx, path, e, o.Options)
 }
 
+// Metadata of exported models, for those who train them on.
+const (
+	SimulationKey = "refocus.simulation" // how their images were simulated, as JSON of a dataset.Simulation
+	LossKey       = "refocus.loss"       // that they were trained with
+)
+
 // holdout is how many validation images a model is certified with.
 const holdout = 8
 
@@ -116,6 +123,14 @@ func (m *Model) Describe() (export.Model, error) {
 		Version:  m.Manifest.Harness,
 		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %s above its minimum and the Dice coefficient %.4f.",
 			target.Images, format.Loss(m.Loss()), m.Score().Dice),
+	}
+	e.Metadata = map[string]string{LossKey: m.Spec.Loss}
+	if sim := set.Simulation(); sim != nil {
+		text, err := json.Marshal(sim)
+		if err != nil {
+			return export.Model{}, err
+		}
+		e.Metadata[SimulationKey] = string(text)
 	}
 	for _, f := range m.Manifest.Files {
 		if f.Name == store.WeightsFile {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,6 +43,8 @@ type Model struct {
 	Cite           []Citation
 	Finished       time.Time // of the training
 	Version        string    // of refocus
+	// Metadata are further entries of the file's.
+	Metadata map[string]string
 	// Validation says in a sentence or two how well the network does on images
 	// that it was not trained on.
 	Validation string
@@ -92,7 +95,7 @@ type Options struct {
 	Bare      bool   // leave out the second model, which standardises the image itself
 	Predict   Predict
 	// Consumers are asked for their predictions; nil means all. Those that are
-	// not installed are recorded as such.
+	// not installed are recorded as such. PyTorch is asked about packages only.
 	Consumers []consumer.Consumer
 }
 
@@ -121,7 +124,7 @@ func Write(ctx context.Context, path string, m Model, o Options) ([]Written, err
 		o.Precision = Float32
 	}
 	if o.Consumers == nil {
-		o.Consumers = consumer.All()
+		o.Consumers = append(consumer.All(), consumer.PyTorch)
 	}
 	err := m.check(o)
 	if err == nil {
@@ -212,7 +215,14 @@ func write(ctx context.Context, path string, m Model, o Options, standardized bo
 		return Written{}, err
 	}
 	if o.Format == BioImageIO {
-		if data, err = bioImage(ctx, m, o, data); err != nil {
+		torch, err := c.pyTorch(ctx, dir)
+		if err != nil {
+			return Written{}, err
+		}
+		if err := cert.Err(); err != nil {
+			return Written{}, err
+		}
+		if data, err = bioImage(ctx, m, o, data, torch); err != nil {
 			return Written{}, err
 		}
 	}
@@ -273,6 +283,7 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 		"license":                     m.License,
 		"citation":                    strings.Join(cite, "; "),
 	}
+	maps.Copy(md, m.Metadata)
 	for k, v := range md {
 		if v == "" {
 			delete(md, k)

@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/png"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -363,6 +363,25 @@ func TestNegativeControls(t *testing.T) {
 	}
 }
 
+// unzip returns the files of a package.
+func unzip(t *testing.T, path string) map[string]string {
+	t.Helper()
+	z, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	files := map[string]string{}
+	for _, f := range z.File {
+		b, err := fs.ReadFile(z, f.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[f.Name] = string(b)
+	}
+	return files
+}
+
 func TestBioImage(t *testing.T) {
 	ctx := context.Background()
 	m := model(t)
@@ -379,26 +398,17 @@ func TestBioImage(t *testing.T) {
 	if string(bytes[0]) != string(bytes[1]) {
 		t.Error("two exports differ")
 	}
+	files := unzip(t, path)
+	var names []string
 	z, err := zip.OpenReader(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer z.Close()
-	files := map[string]string{}
-	var names []string
 	for _, f := range z.File {
-		r, err := f.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[f.Name] = string(b)
 		names = append(names, f.Name)
 	}
-	if want := []string{"bioimageio.yaml", "weights.onnx", "test_input.npy", "sample_input.tif", "test_output.npy", "sample_output.tif", "cover.png", "README.md", "rdf.yaml"}; !slices.Equal(names, want) {
+	if want := []string{"bioimageio.yaml", "weights.onnx", "weights.pt", "network.py", "test_input.npy", "sample_input.tif", "test_output.npy", "sample_output.tif", "cover.png", "README.md", "rdf.yaml"}; !slices.Equal(names, want) {
 		t.Errorf("files %v, want %v", names, want)
 	}
 	yaml := files["bioimageio.yaml"]
