@@ -177,6 +177,7 @@ func heatMap(s Labels, m *stats.Matrix, scale LogScale, colours [][3]float64, ti
 				link = l.Link(r, c)
 			}
 			if link != "" {
+				d.opens = true
 				fmt.Fprintf(&d.b, `<a href="%s" aria-label="%s">`, html.EscapeString(link), html.EscapeString(where+": "+format.Loss(v)))
 			}
 			d.rect(x, y, cell-1, height-1, fmt.Sprintf(`fill="%s"`, fill), where+": "+format.Loss(v)+of)

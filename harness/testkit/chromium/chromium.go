@@ -6,10 +6,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/testkit/peers"
@@ -75,6 +77,14 @@ func Open(ctx context.Context, t *testing.T, url string) *Tab {
 // Call sends a command of the DevTools protocol and waits for its answer.
 func (p *Tab) Call(t *testing.T, method string, params, result any) {
 	t.Helper()
+	if err := p.call(t, method, params, result); err != nil {
+		t.Fatalf("%s: %v", method, err)
+	}
+}
+
+// call returns what the browser complains of.
+func (p *Tab) call(t *testing.T, method string, params, result any) error {
+	t.Helper()
 	p.id++
 	m := map[string]any{"id": p.id, "method": method, "params": params}
 	if p.session != "" {
@@ -104,12 +114,12 @@ func (p *Tab) Call(t *testing.T, method string, params, result any) {
 			continue // an event
 		}
 		if r.Error != nil {
-			t.Fatalf("%s: %s", method, r.Error.Message)
+			return errors.New(r.Error.Message)
 		}
 		if err := json.Unmarshal(r.Result, result); err != nil {
 			t.Fatal(err)
 		}
-		return
+		return nil
 	}
 }
 
@@ -120,7 +130,10 @@ func (p *Tab) Eval(t *testing.T, expression string) string {
 	var r struct {
 		Result struct{ Value any }
 	}
-	p.Call(t, "Runtime.evaluate", map[string]any{"expression": expression}, &r)
+	err := p.call(t, "Runtime.evaluate", map[string]any{"expression": expression}, &r)
+	if err != nil && !strings.Contains(err.Error(), "context") { // between two pages there is none
+		t.Fatal(err)
+	}
 	s, _ := r.Result.Value.(string)
 	return s
 }
