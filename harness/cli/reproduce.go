@@ -22,7 +22,7 @@ func reproduceCommand() *cobra.Command {
 	var b backendFlags
 	var jobs, threads, restarts int
 	var on deviceFlags
-	var dropWaves bool
+	var dropWaves, yes bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
 		Short: "Simulate, train, report and export a study",
@@ -58,6 +58,9 @@ cluster; 'refocus plan' says more.`,
 			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, reproduce.DeviceNames(devices))
 
+			if err := consent(cmd, r, devices, runtime.NumCPU(), yes); err != nil {
+				return err
+			}
 			if devices[0].Memory > 0 {
 				if err := checkMemory(ctx, r, &b, slots, out); err != nil {
 					return err
@@ -103,6 +106,7 @@ cluster; 'refocus plan' says more.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	on.register(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "begin what would take this machine more than 7 days without asking")
 	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
 	dropWavesFlag(cmd, &dropWaves)
