@@ -41,10 +41,10 @@ type Options struct {
 	Store *store.Store
 
 	Images []string // micrographs, as the user names them
-	// Labels of the micrographs, nil for none, and their kind (predict.EvaluateOptions).
-	Labels    []string
-	LabelKind string
-	Predict   predict.Options // how micrographs are segmented to be compared with labels
+	// Labels of the micrographs, nil for none, and how they are compared with; Run sets
+	// the progress and the pixel size.
+	Labels   []string
+	Evaluate predict.EvaluateOptions
 
 	// Train says how to train; of it Images and Study are set by Run.
 	Train    reproduce.TrainOptions
@@ -225,9 +225,8 @@ func evaluate(ctx context.Context, network *predict.Segmenter, when string, o Op
 		p, err := s.Predict(ctx, backend.Tensor{Shape: shape, F32: images})
 		return p.F32, err
 	}
-	options := o.Predict
-	options.Progress, options.PixelSize = o.Progress, o.Given.PixelSize
-	e, err := network.Evaluate(ctx, o.Images, o.Labels, filepath.Join(o.Dir, "evaluation-"+when), run, predict.EvaluateOptions{Options: options, Kind: o.LabelKind})
+	o.Evaluate.Progress, o.Evaluate.PixelSize = o.Progress, o.Given.PixelSize
+	e, err := network.Evaluate(ctx, o.Images, o.Labels, filepath.Join(o.Dir, "evaluation-"+when), run, o.Evaluate)
 	if err != nil {
 		return nil, fmt.Errorf("comparing the model %s with the labels: %w", when, err)
 	}

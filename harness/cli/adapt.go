@@ -19,6 +19,7 @@ func adaptCommand() *cobra.Command {
 	var load predict.LoadOptions
 	var o adapt.Options
 	var defocus float64
+	var void int
 	var estimateOnly bool
 	cmd := &cobra.Command{
 		Use:   "adapt MODEL IMAGE... -o DIR",
@@ -64,6 +65,9 @@ again. Interrupted, the same command goes on where it stopped.`,
 			}
 			if cmd.Flags().Changed("defocus") {
 				o.Given.Defocus = &defocus
+			}
+			if cmd.Flags().Changed("void") {
+				o.Evaluate.Void = &void
 			}
 			o.Images = args[1:]
 			e, err := m.Estimate(ctx, o.Images, o.Given, out)
@@ -123,7 +127,8 @@ again. Interrupted, the same command goes on where it stopped.`,
 	floatFlag(cmd, &o.Training.LearningRate, "learning-rate", 0, 3e-4, "of the first epoch")
 	intFlag(cmd, &o.Train.Threads, "threads", 0, 0, "of training (default: one per core; results do not depend on it)")
 	f.StringSliceVar(&o.Labels, "labels", nil, "`LABELS` of the images, in the same order, to compare both models with; may be repeated")
-	choiceFlag(cmd, &o.LabelKind, "label-kind", "", "what the labels' values are (default: mask)", predict.MaskLabels, predict.ClassLabels, predict.InstanceLabels)
+	choiceFlag(cmd, &o.Evaluate.Kind, "label-kind", "", "what the labels' values are (default: mask)", predict.MaskLabels, predict.ClassLabels, predict.InstanceLabels)
+	intFlag(cmd, &void, "void", 0, 0, "value of the labels' pixels that are left out (default: none)")
 	f.StringVar(&load.Output, "output-name", "", "use the model's output of this `NAME` (default: the first)")
 	f.StringVar(&load.Activation, "activation", "", "what turns the output into probabilities: softmax, sigmoid, logsoftmax or none (default: as the network ends)")
 	f.StringVar(&load.Preparation, "normalize", "", "how an image is prepared for the model as it is (default: as it says); the adapted one takes standardised images")

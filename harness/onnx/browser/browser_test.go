@@ -1,17 +1,13 @@
 package browser
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -23,6 +19,7 @@ import (
 	"github.com/refocus-em/refocus/harness/internal/pixels"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/predict"
+	"github.com/refocus-em/refocus/harness/testkit/chromium"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
 	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
@@ -30,7 +27,7 @@ import (
 // The page segments its example in headless Chromium and gets what package
 // predict gets with the CPU backend. REFOCUS_SCREENSHOT names a PNG to write.
 func TestPage(t *testing.T) {
-	chromium := peers.Program(t, "chromium", "Debian: chromium")
+	chromium.Need(t)
 	r, err := FindRuntime()
 	peers.Need(t, !errors.Is(err, ErrNoRuntime), fmt.Sprint(err))
 	if err != nil {
@@ -89,15 +86,15 @@ func TestPage(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	tab := openTab(ctx, t, chromium, "file://"+path+"#example")
-	for tab.eval(t, "document.body.dataset.done ?? ''") != "example" {
-		if status := tab.eval(t, "document.getElementById('status').className + document.getElementById('status').textContent"); strings.HasPrefix(status, "bad") {
+	tab := chromium.Open(ctx, t, "file://"+path+"#example")
+	for tab.Eval(t, "document.body.dataset.done ?? ''") != "example" {
+		if status := tab.Eval(t, "document.getElementById('status').className + document.getElementById('status').textContent"); strings.HasPrefix(status, "bad") {
 			t.Fatalf("the page says: %s", status)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	number := func(label string) float64 {
-		text := tab.eval(t, fmt.Sprintf("[...document.querySelectorAll('#numbers tr')].find((r) => r.cells[0].textContent == %q).cells[1].textContent", label))
+		text := tab.Eval(t, fmt.Sprintf("[...document.querySelectorAll('#numbers tr')].find((r) => r.cells[0].textContent == %q).cells[1].textContent", label))
 		v, err := strconv.ParseFloat(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' })[0], 64)
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +107,7 @@ func TestPage(t *testing.T) {
 	if got := number("area above the threshold"); math.Abs(got-above) > 0.02 { // two pixels
 		t.Errorf("%g %% above the threshold, the backend has %g %%", got, above)
 	}
-	if title := tab.eval(t, "document.querySelector('h1').textContent"); title != p.Title {
+	if title := tab.Eval(t, "document.querySelector('h1').textContent"); title != p.Title {
 		t.Errorf("title %q", title)
 	}
 	// a file dropped as a person would: a TIFF and something else
@@ -126,13 +123,13 @@ func TestPage(t *testing.T) {
 		{"b.txt", []byte("hello"), "b.txt: not an image that this page reads"},
 		{"a.tif", image.Bytes(), "a.tif: done in"},
 	} {
-		tab.eval(t, fmt.Sprintf(`(() => {
+		tab.Eval(t, fmt.Sprintf(`(() => {
 			const data = new DataTransfer();
 			data.items.add(new File([Uint8Array.from(atob(%q), (c) => c.charCodeAt(0))], %q));
 			document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
 			return "";
 		})()`, base64.StdEncoding.EncodeToString(c.content), c.name))
-		for !strings.HasPrefix(tab.eval(t, "document.getElementById('status').textContent"), c.want) {
+		for !strings.HasPrefix(tab.Eval(t, "document.getElementById('status').textContent"), c.want) {
 			time.Sleep(100 * time.Millisecond) // the context ends it
 		}
 	}
@@ -141,110 +138,9 @@ func TestPage(t *testing.T) {
 	}
 	if shot := os.Getenv("REFOCUS_SCREENSHOT"); shot != "" {
 		var r struct{ Data []byte }
-		tab.call(t, "Page.captureScreenshot", map[string]any{"format": "png"}, &r)
+		tab.Call(t, "Page.captureScreenshot", map[string]any{"format": "png"}, &r)
 		if err := os.WriteFile(shot, r.Data, 0o666); err != nil {
 			t.Fatal(err)
 		}
 	}
-}
-
-// tab is a page in headless Chromium, driven over the DevTools protocol on a
-// pair of pipes: messages of JSON that end in a zero byte.
-type tab struct {
-	in      io.Writer
-	out     *bufio.Reader
-	id      int
-	session string
-}
-
-func openTab(ctx context.Context, t *testing.T, chromium, url string) *tab {
-	t.Helper()
-	fromHere, toChromium, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	fromChromium, toHere, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions",
-		"--no-first-run", "--remote-debugging-pipe", "--window-size=1100,900", "--user-data-dir="+t.TempDir(), "about:blank")
-	cmd.ExtraFiles = []*os.File{fromHere, toHere} // file descriptors 3 and 4
-	var words bytes.Buffer
-	cmd.Stderr = &words
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	fromHere.Close()
-	toHere.Close()
-	p := &tab{in: toChromium, out: bufio.NewReader(fromChromium)}
-	t.Cleanup(func() {
-		// asked to close, it takes its children with it
-		fmt.Fprintf(toChromium, `{"id":1000000,"method":"Browser.close"}%c`, 0)
-		io.Copy(io.Discard, p.out)
-		toChromium.Close()
-		fromChromium.Close()
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("chromium: %s", words.String())
-		}
-	})
-	var target struct{ TargetID string }
-	p.call(t, "Target.createTarget", map[string]any{"url": url}, &target)
-	var attached struct{ SessionID string }
-	p.call(t, "Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
-	p.session = attached.SessionID
-	return p
-}
-
-func (p *tab) call(t *testing.T, method string, params, result any) {
-	t.Helper()
-	p.id++
-	m := map[string]any{"id": p.id, "method": method, "params": params}
-	if p.session != "" {
-		m["sessionId"] = p.session
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.in.Write(append(b, 0)); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		b, err := p.out.ReadBytes(0)
-		if err != nil {
-			t.Fatalf("%s: chromium has gone: %v", method, err)
-		}
-		var r struct {
-			ID     int
-			Result json.RawMessage
-			Error  *struct{ Message string }
-		}
-		if err := json.Unmarshal(b[:len(b)-1], &r); err != nil {
-			t.Fatal(err)
-		}
-		if r.ID != p.id {
-			continue // an event
-		}
-		if r.Error != nil {
-			t.Fatalf("%s: %s", method, r.Error.Message)
-		}
-		if err := json.Unmarshal(r.Result, result); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-}
-
-// eval returns the string that an expression gives; "" while the page is not
-// there yet.
-func (p *tab) eval(t *testing.T, expression string) string {
-	t.Helper()
-	var r struct {
-		Result struct{ Value any }
-	}
-	p.call(t, "Runtime.evaluate", map[string]any{"expression": expression}, &r)
-	s, _ := r.Result.Value.(string)
-	return s
 }
