@@ -18,9 +18,13 @@ import (
 // ExportOptions say what to write. Predict is the model's own.
 type ExportOptions struct {
 	export.Options
-	// Authors of a BioImage Model Zoo package, "The refocus developers" where there
-	// are none, and its Maintainers, by their names on GitHub.
+	// Authors of a BioImage Model Zoo package, and its Maintainers, by their names on
+	// GitHub; its License, an SPDX identifier; and publications to cite. Where they are
+	// empty those of refocus stand, but not for a network from elsewhere, whose package
+	// needs authors and a licence.
 	Authors, Maintainers []string
+	License              string
+	Cite                 []export.Citation
 }
 
 // Export writes the model to path, certified with images of its target's
@@ -35,6 +39,12 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 		e.Authors = o.Authors
 	}
 	e.Maintainers = o.Maintainers
+	if o.License != "" {
+		e.License = o.License
+	}
+	if len(o.Cite) > 0 {
+		e.Cite = o.Cite
+	}
 	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Tensor) (export.Tensor, error) {
 		s, err := m.session(ctx, b, g)
 		if err != nil {
@@ -108,14 +118,8 @@ func (m *Model) Describe() (export.Model, error) {
 		PixelSize:      ready.PixelSize,
 		ValidationLoss: m.Loss(),
 		ClassNames:     m.classNames(),
-		License:        "CC-BY-4.0",
-		Authors:        []string{"The refocus developers"},
-		Cite: []export.Citation{{
-			Text: "L. Rangel DaCosta, H. Oill, M. C. Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks. Elemental Microscopy (2025)",
-			DOI:  "10.69761/kjte5358",
-		}},
-		Finished: m.Manifest.Finished,
-		Version:  m.Manifest.Harness,
+		Finished:       m.Manifest.Finished,
+		Version:        m.Manifest.Harness,
 		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %s above its minimum and the Dice coefficient %.4f.",
 			target.Images, format.Loss(m.Loss()), m.Score().Dice),
 	}
@@ -126,6 +130,14 @@ func (m *Model) Describe() (export.Model, error) {
 			return export.Model{}, err
 		}
 		e.Metadata[SimulationKey] = string(text)
+	}
+	if !e.Imported { // of a network from elsewhere we do not know
+		e.License = "CC-BY-4.0"
+		e.Authors = []string{"The refocus developers"}
+		e.Cite = []export.Citation{{
+			Text: "L. Rangel DaCosta, H. Oill, M. C. Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks. Elemental Microscopy (2025)",
+			DOI:  "10.69761/kjte5358",
+		}}
 	}
 	for _, f := range m.Manifest.Files {
 		if f.Name == store.WeightsFile {

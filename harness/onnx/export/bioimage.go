@@ -287,11 +287,15 @@ func (p *bioPackage) head(line func(format string, args ...any), version string)
 	for _, u := range m.Maintainers {
 		line("  - github_user: %s", strconv.Quote(u))
 	}
-	line("cite:")
+	if len(m.Cite) > 0 {
+		line("cite:")
+	}
 	for _, c := range m.Cite {
 		line("  - text: %s", strconv.Quote(c.Text))
 		if c.DOI != "" {
-			line("    doi: %s", c.DOI)
+			line("    doi: %s", strconv.Quote(c.DOI))
+		} else {
+			line("    url: %s", strconv.Quote(c.URL))
 		}
 	}
 	line("tags: [electron-microscopy, hrtem, nanoparticles, segmentation, semantic-segmentation, unet, onnx, 2d]")
@@ -370,7 +374,7 @@ func (p *bioPackage) readme() string {
 	line("hold the same two as TIFF, the output's classes one after the other.\n")
 	line("## Licence and citation\n\n%s.\n", m.License)
 	for _, c := range m.Cite {
-		line("- %s https://doi.org/%s", c.Text, c.DOI)
+		line("- %s %s", c.Text, c.Address())
 	}
 	return b.String()
 }
