@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -56,7 +57,7 @@ cluster; 'refocus plan' says more.`,
 				return err
 			}
 			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
-			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, reproduce.DeviceNames(devices))
+			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, told(devices))
 
 			if err := consent(cmd, r, devices, runtime.NumCPU(), yes); err != nil {
 				return err
@@ -112,6 +113,18 @@ cluster; 'refocus plan' says more.`,
 	dropWavesFlag(cmd, &dropWaves)
 	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
+}
+
+// told are devices with what the backend says of them.
+func told(devices []backend.Device) string {
+	var all []string
+	for _, d := range devices {
+		if d.Info != "" {
+			d.Name += " (" + d.Info + ")"
+		}
+		all = append(all, d.Name)
+	}
+	return strings.Join(all, ", ")
 }
 
 // checkMemory asks a process of the backend's whether the runs fit.

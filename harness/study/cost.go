@@ -11,9 +11,8 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
-// StatedGPURate is a rate in FLOP/s that a GPU of a workstation should sustain in mixed
-// precision at the study's own size: about a sixth of the peak of an RTX 4090's tensor
-// cores. It is stated so that plans can be compared, and has not been measured:
+// StatedGPURate is a rate in FLOP/s that a GPU of a workstation should sustain at the
+// study's own size: about a third of an RTX 4090's peak in float32, 83 TFLOP/s. It is stated so that plans can be compared, and has not been measured:
 // `refocus bench train --rates` measures one.
 const StatedGPURate = 30e12
 

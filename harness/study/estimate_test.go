@@ -2,8 +2,10 @@ package study
 
 import (
 	"math"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
@@ -109,5 +111,29 @@ func TestPlanCost(t *testing.T) {
 	}
 	if advice := expand(t, "defocus", "quick").afford(expand(t, "defocus", "quick").Estimate(), DefaultRates(8)); advice != nil {
 		t.Errorf("advice for a quick run: %q", advice)
+	}
+}
+
+// A workstation's profile is the study's own images, network and protocol, and a day of
+// one GPU at the stated rate.
+func TestWorkstationIsADay(t *testing.T) {
+	for series, models := range map[string]int{"defocus": 576, "baseline": 108, "noise": 180, "structure": 396} {
+		p, paper := expand(t, series, "workstation"), expand(t, series, "paper").Study
+		if n := p.Models(); n != models {
+			t.Errorf("%s: %d models, want %d", series, n, models)
+		}
+		if took := p.Estimate().TrainingTime(StatedGPURate); took > 24*time.Hour {
+			t.Errorf("%s takes %v", series, took)
+		}
+		s := *p.Study
+		// What may differ: which part of the design, and how much of it.
+		s.Profile, s.Grid, s.Source = paper.Profile, paper.Grid, paper.Source
+		s.Transfer.Images, s.Training.Initialisations, s.Training.PretrainSharing = paper.Transfer.Images, paper.Training.Initialisations, paper.Training.PretrainSharing
+		if !reflect.DeepEqual(s, *paper) {
+			t.Errorf("%s differs from the study in more than its design:\n%+v\n%+v", series, s, *paper)
+		}
+		if g := p.Study.Grid; g.TrainImages != paper.Grid.TrainImages || g.ValidationImages != paper.Grid.ValidationImages {
+			t.Errorf("%s has fewer images of a domain", series)
+		}
 	}
 }
