@@ -66,8 +66,7 @@ harness/measure
 harness/report/stats        | random
 harness/report/plot         | internal report/stats
 harness/predict             | progress internal files nn dataset/imagefile dataset/outline onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
-harness/onnx/browser        | onnx predict
-harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict
+harness/trained             | internal nn onnx/export backend dataset study store train reproduce
 harness/adapt               | internal dataset/imagefile files hrtem micrograph nn onnx onnx/export progress backend dataset study store reproduce predict trained
 harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
 harness/serve               | artifacts/reference internal files backend dataset store study progress reproduce predict trained report report/stats report/plot

@@ -14,7 +14,6 @@ import (
 func reportCommand() *cobra.Command {
 	var c common
 	var b backendFlags
-	var browser bool
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "report SERIES|FILE",
@@ -30,7 +29,7 @@ the weights that are kept, and the best model so far as best.onnx.`,
 			if err != nil {
 				return err
 			}
-			return writeReport(cmd.Context(), r, &b, report.Options{Browser: browser, Dir: dir}, out)
+			return writeReport(cmd.Context(), r, &b, report.Options{Dir: dir}, out)
 		},
 	}
 	c.profileFlag(cmd)
@@ -38,7 +37,6 @@ the weights that are kept, and the best model so far as best.onnx.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the report (default: in the store's reports)")
-	cmd.Flags().BoolVar(&browser, "browser", false, "also write try.html, a page that runs the best model on images dropped into it (needs npm's onnxruntime-web, see $REFOCUS_NODE_MODULES)")
 	return cmd
 }
 

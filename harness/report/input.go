@@ -34,9 +34,6 @@ type Input struct {
 	Exported []Exported
 	Multiple int
 	Dice     string
-	// Browser is a page that runs the exported model on dropped images, relative
-	// to the report; "" where there is none.
-	Browser string
 }
 
 // Fact is a named line of text.

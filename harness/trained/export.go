@@ -1,21 +1,15 @@
 package trained
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
-
-	"github.com/refocus-em/refocus/harness/predict"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/harness/onnx/browser"
 	"github.com/refocus-em/refocus/harness/onnx/export"
 	"github.com/refocus-em/refocus/harness/store"
 )
@@ -175,27 +169,4 @@ func (m *Model) network() string {
 		return fmt.Sprintf("Network imported from ONNX (%q)", m.Graph.Name)
 	}
 	return fmt.Sprintf("U-Net of width %d with a ResNet encoder", m.Spec.Network.Width)
-}
-
-// BrowserPage writes to path a page that runs the exported model, at onnxPath, on
-// images dropped into it.
-func (m *Model) BrowserPage(onnxPath, path string) error {
-	runtime, err := browser.FindRuntime()
-	if err != nil {
-		return err
-	}
-	e, err := m.Describe()
-	if err != nil {
-		return err
-	}
-	p := &browser.Page{Title: e.Title, Description: e.Description, PixelSize: e.PixelSize, Classes: e.ClassNames,
-		Example: &predict.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
-	if p.Model, err = os.ReadFile(onnxPath); err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	if err := p.Write(&b, runtime); err != nil {
-		return err
-	}
-	return files.Write(path, b.Bytes())
 }
