@@ -50,7 +50,7 @@ initialisations = 1
 // What reproduce does on one machine it does at the study's own size.
 func TestPaperSize(t *testing.T) {
 	if os.Getenv("REFOCUS_PAPER") != "1" {
-		t.Skip("some minutes and GiB: with REFOCUS_PAPER=1")
+		t.Skip("six minutes: with REFOCUS_PAPER=1")
 	}
 	spec := filepath.Join(t.TempDir(), "papersize.toml")
 	if err := os.WriteFile(spec, []byte(paperSize), 0o666); err != nil {
