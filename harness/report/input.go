@@ -59,7 +59,7 @@ type Picture struct {
 
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
-	return backend.LeastLoss(in.Plan.Study.Training.Loss)
+	return backend.LeastLoss(in.Plan.Study.Training.Loss, in.Plan.Study.Network.ClassCount())
 }
 
 // loss is an epoch's validation loss on a domain, without the offset; NaN where
