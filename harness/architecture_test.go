@@ -48,7 +48,8 @@ harness/backend/proto       |                                          | google.
 harness/backend/engine      | safetensors nn backend
 harness/backend/plugin      | safetensors nn onnx backend backend/proto | github.com/hashicorp/go-hclog github.com/hashicorp/go-plugin golang.org/x/sys google.golang.org/grpc
 harness/backend/host        | files backend backend/plugin             | github.com/BurntSushi/toml
-harness/backend/backendtest | random safetensors nn backend
+harness/backend/reference   | nn backend
+harness/backend/backendtest | random safetensors nn backend backend/reference
 plugins/cpu                 | random half nn backend backend/engine backend/plugin | github.com/mmcloughlin/avo golang.org/x/sys
 plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
@@ -63,14 +64,15 @@ harness/reproduce           | progress files backend dataset study store train
 harness/measure
 harness/report/stats        | random
 harness/report/plot         | internal report/stats
-harness/predict             | progress internal files nn dataset/imagefile onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
+harness/predict             | progress internal files nn dataset/imagefile dataset/outline onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
 harness/onnx/browser        | onnx predict
 harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict
 harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
 harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report report/stats | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
 harness                     | cli
 harness/cmd/refocus         | cli
-harness/testkit             | random safetensors files nn backend plugins/cpu dataset study store reproduce
+harness/release             | files backend/host
+harness/testkit             | random safetensors files nn backend backend/plugin plugins/cpu dataset study store reproduce
 plugins/internal/torchtest  | safetensors nn backend testkit
 `
 

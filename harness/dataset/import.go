@@ -14,6 +14,7 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/micrograph"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -55,6 +56,9 @@ type ImportOptions struct {
 	Void string
 	// PixelSize in Å overrides what the file says.
 	PixelSize float64
+	// Resample is the pixel size in Å that images with Crop are brought to where
+	// their own is known and another; 0 is that of the first image that says it.
+	Resample float64
 	// Warn tells people of a set that was damaged and is made again, of images that
 	// are left out, and of what is probably a mistake.
 	Warn func(format string, args ...any)
@@ -98,6 +102,9 @@ func Sizes(images []string, opt ImportOptions) (train, validation, side int, err
 		return 0, 0, 0, err
 	}
 	defer x.Close()
+	if _, err := opt.resample(x); err != nil {
+		return 0, 0, 0, err
+	}
 	all := make([]int, len(x.list))
 	for i := range all {
 		all[i] = i
@@ -153,6 +160,9 @@ type Own struct {
 	Kind     string     `json:"kind,omitempty"`
 	ValuesOf [][]string `json:"values_of,omitempty"`
 	Void     string     `json:"void,omitempty"`
+	// Sizes are the height and width of each image of the set, where one was
+	// resampled.
+	Sizes [][2]int `json:"sizes,omitempty"`
 }
 
 // OwnFile identifies a stack by content.
@@ -204,6 +214,12 @@ func Import(ctx context.Context, root string, images, labelPaths []string, opt I
 	}
 	kept, notes, err := y.pair(x)
 	if err != nil {
+		return bad(err)
+	}
+	for _, n := range notes {
+		opt.warn("%s", n)
+	}
+	if notes, err = opt.resample(x); err != nil {
 		return bad(err)
 	}
 	for _, n := range notes {
@@ -273,6 +289,7 @@ func Import(ctx context.Context, root string, images, labelPaths []string, opt I
 		if !contiguous(part.indices) {
 			o.Own.Indices = part.indices
 		}
+		o.Own.Sizes = x.sizes(part.indices)
 		digest := digestOf(o)
 		ready, err := findOrClear(ctx, files.Disk{}, root, digest, opt.Warn)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -284,6 +301,21 @@ func Import(ctx context.Context, root string, images, labelPaths []string, opt I
 		*part.to = ready
 	}
 	return out, nil
+}
+
+// resample decides on the pixel size of all images.
+func (o ImportOptions) resample(x *pages) ([]string, error) {
+	to := cmp.Or(o.Resample, o.PixelSize, x.pixelSize())
+	if to == 0 {
+		return nil, nil
+	}
+	if own := cmp.Or(o.PixelSize, x.pixelSize()); o.Crop == 0 {
+		if o.Resample > 0 && own > 0 && math.Abs(own/o.Resample-1) > sameSize {
+			return []string{fmt.Sprintf("pixels of %s, other images of the study of %s: one network sees particles of two sizes; with crop these are brought to the others'", format.PixelSize(own), format.PixelSize(o.Resample))}, nil
+		}
+		return nil, nil
+	}
+	return x.bring(to, o.PixelSize)
 }
 
 func contiguous(indices []int) bool {
@@ -358,7 +390,7 @@ type importer struct {
 // its pixels are equal, and how many were repaired.
 func (im *importer) image(i int) (dst []float32, flat bool, d micrograph.Defects, err error) {
 	p := im.x.list[i]
-	dst = make([]float32, p.h*p.w)
+	dst = make([]float32, p.fileH*p.fileW)
 	if err := im.x.at(i, dst); err != nil {
 		return nil, false, d, err
 	}
@@ -368,10 +400,11 @@ func (im *importer) image(i int) (dst []float32, flat bool, d micrograph.Defects
 	if flat = !slices.ContainsFunc(dst, func(v float32) bool { return v != dst[0] }); flat {
 		return nil, true, d, where(fmt.Errorf("every pixel has the value %g", dst[0]))
 	}
-	m := &micrograph.Image{H: p.h, W: p.w, Pixels: dst}
+	m := &micrograph.Image{H: p.fileH, W: p.fileW, Pixels: dst}
 	if d, err = micrograph.Repair(m); err != nil {
 		return nil, false, d, where(err)
 	}
+	m = m.AtSize(p.h, p.w, d)
 	if im.opt.Flatten {
 		micrograph.Illuminate(m, micrograph.FlatSigma).Flatten(m)
 	}
@@ -389,6 +422,7 @@ func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
 	seen := map[[sha256.Size]byte]int{}
 	var flatErr error
 	s.LeastShare = 1
+	known := 0.0 // pixel size in Å
 	for _, i := range all {
 		if err := im.ctx.Err(); err != nil {
 			return s, nil, err
@@ -415,7 +449,7 @@ func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
 		seen[sum] = i
 		p := im.x.list[i]
 		label := make([]uint8, p.h*p.w)
-		if err := im.y.read(i, p.h, p.w, label); err != nil {
+		if err := im.y.read(i, p, label); err != nil {
 			return s, nil, err
 		}
 		particle := 0
@@ -433,22 +467,23 @@ func (im *importer) survey(all []int) (s Statistics, kept []int, err error) {
 		}
 		s.MinHeight, s.MinWidth = min(s.MinHeight, p.h), min(s.MinWidth, p.w)
 		s.MaxHeight, s.MaxWidth = max(s.MaxHeight, p.h), max(s.MaxWidth, p.w)
-		if size := im.x.files[p.file].pixelSize; im.opt.PixelSize == 0 && size > 0 {
-			if s.PixelSize > 0 && math.Abs(size/s.PixelSize-1) > 0.05 {
-				im.opt.warn("%s has pixels of %g Å, images before it of %g Å: one network sees particles of two sizes", im.x.describe(i), size, s.PixelSize)
-			} else {
-				s.PixelSize = size
-			}
+		size := im.x.files[p.file].pixel.Side()
+		switch {
+		case im.opt.PixelSize > 0 || size == 0:
+		case p.resampled(): // said before
+		case known > 0 && math.Abs(size/known-1) > sameSize:
+			im.opt.warn("%s has pixels of %s, images before it of %s: one network sees particles of two sizes; with crop they are brought to one", im.x.describe(i), format.PixelSize(size), format.PixelSize(known))
+		default:
+			known = size
 		}
 		kept = append(kept, i)
 	}
 	if len(kept) < 2 {
 		return s, nil, errors.Join(flatErr, fmt.Errorf("%s: %d images are left: want at least one for training and one for validation", im.x.files[0].path, len(kept)))
 	}
-	if im.opt.PixelSize > 0 {
-		s.PixelSize = im.opt.PixelSize
-	} else if p := im.x.files[im.x.list[all[0]].file].pixelSize; p > 0 {
-		s.PixelSize = p
+	s.PixelSize = cmp.Or(im.opt.PixelSize, im.x.pixelSize())
+	if s.PixelSize > 0 && im.opt.Crop > 0 {
+		s.PixelSize = cmp.Or(im.opt.Resample, s.PixelSize)
 	}
 	s.Images = len(kept)
 	for c := range im.classes {
@@ -468,12 +503,12 @@ func (im *importer) patches(indices []int) ([]patch, error) {
 	c := im.opt.Crop
 	for k, i := range indices {
 		p := im.x.list[i]
-		if c == 0 && im.opt.Void == "" {
+		if c == 0 && im.opt.Void == "" && im.y.coco == nil {
 			all = append(all, patch{k, 0, 0})
 			continue
 		}
 		label := make([]uint8, p.h*p.w)
-		if err := im.y.read(i, p.h, p.w, label); err != nil {
+		if err := im.y.read(i, p, label); err != nil {
 			return nil, err
 		}
 		if c == 0 {
@@ -524,7 +559,7 @@ func (im *importer) write(digest, name string, indices []int, patches []patch, o
 			return Ready{}, err
 		}
 		y := make([]uint8, len(x))
-		if err := im.y.read(i, p.h, p.w, y); err != nil {
+		if err := im.y.read(i, p, y); err != nil {
 			return Ready{}, err
 		}
 		for ; next < len(patches) && patches[next].image == k; next++ {

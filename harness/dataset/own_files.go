@@ -9,6 +9,7 @@ import (
 	"image/color"
 	"image/png"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/image/tiff"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // pages are the images of a list of files, which may differ in size. One file is
@@ -28,17 +30,20 @@ type pages struct {
 }
 
 type page struct {
-	file  int // index into files
-	index int // in the file
-	h, w  int
+	file         int // index into files
+	index        int // in the file
+	h, w         int // pixels of the data set
+	fileH, fileW int // pixels in the file, the same unless they are resampled
 }
 
+func (p page) resampled() bool { return p.h != p.fileH || p.w != p.fileW }
+
 type pageFile struct {
-	path      string // as imagefile.Open takes it
-	name      string // without the name of an array
-	first, n  int    // its pages
-	pixelSize float64
-	colour    bool // read by this package: a label mask as PNG or of colours
+	path     string // as imagefile.Open takes it
+	name     string // without the name of an array
+	first, n int    // its pages
+	pixel    imagefile.Calibration
+	colour   bool // read by this package: a label mask as PNG or of colours
 }
 
 // openPages lists the images of files, of the files of folders and of those that
@@ -75,7 +80,7 @@ func (p *pages) add(path string, masks bool) error {
 	var h, w int
 	s, err := imagefile.Open(path)
 	if err == nil {
-		file.n, h, w, file.pixelSize = s.N, s.H, s.W, s.Info(0).Pixel.Side()
+		file.n, h, w, file.pixel = s.N, s.H, s.W, s.Info(0).Pixel
 		err = s.Close()
 	}
 	if masks {
@@ -87,10 +92,79 @@ func (p *pages) add(path string, masks bool) error {
 		return err
 	}
 	for i := range file.n {
-		p.list = append(p.list, page{len(p.files), i, h, w})
+		p.list = append(p.list, page{len(p.files), i, h, w, h, w})
 	}
 	p.files = append(p.files, file)
 	return nil
+}
+
+// sameSize is by how much pixel sizes may differ to count as one, as for predictions.
+const sameSize = 0.02
+
+// bring gives the images whose pixel size is known, and another one, the sizes that
+// they have at the given one in Å, and says so. given is the size that a person
+// states for all images, 0 for what the files say.
+func (p *pages) bring(to, given float64) (notes []string, err error) {
+	for i := range p.list {
+		im := &p.list[i]
+		c := p.files[im.file].pixel
+		if given > 0 {
+			c = imagefile.Calibration{X: given, Y: given}
+		}
+		rows, columns := c.Y/to, c.X/to
+		if !c.Known() || math.Abs(rows-1) <= sameSize && math.Abs(columns-1) <= sameSize {
+			continue
+		}
+		h, w := math.Round(float64(im.fileH)*rows), math.Round(float64(im.fileW)*columns)
+		if !(h >= 1 && w >= 1 && h*w <= maxPixels) {
+			return nil, fmt.Errorf("%s: brought from pixels of %s to the others' %s, it has %g×%g of them: pixel_size says the size of its pixels", p.describe(i), sides(c), format.PixelSize(to), h, w)
+		}
+		im.h, im.w = int(h), int(w)
+		if im.index == 0 {
+			notes = append(notes, fmt.Sprintf("%s: brought to pixels of %s instead of %s, %d×%d of them", p.files[im.file].path, format.PixelSize(to), sides(c), im.h, im.w))
+		}
+	}
+	return notes, nil
+}
+
+// sizes are those of images, nil where none is resampled.
+func (p *pages) sizes(images []int) (all [][2]int) {
+	any := false
+	for _, i := range images {
+		any = any || p.list[i].resampled()
+		all = append(all, [2]int{p.list[i].h, p.list[i].w})
+	}
+	if !any {
+		return nil
+	}
+	return all
+}
+
+// sides states the size of a pixel, height and width where they differ.
+func sides(c imagefile.Calibration) string {
+	if c.Square() {
+		return format.PixelSize(c.Side())
+	}
+	return format.PixelSize(c.Y) + " × " + format.PixelSize(c.X)
+}
+
+// PixelSize is the first pixel size in Å that images say, 0 if none does.
+func PixelSize(images []string) (float64, error) {
+	x, _, err := openPages(images, false)
+	if err != nil {
+		return 0, err
+	}
+	defer x.Close()
+	return x.pixelSize(), nil
+}
+
+func (p *pages) pixelSize() float64 {
+	for _, f := range p.files {
+		if f.pixel.Known() {
+			return f.pixel.Side()
+		}
+	}
+	return 0
 }
 
 func (p *pages) name(i int) string { return p.files[p.list[i].file].name }

@@ -279,7 +279,7 @@ func alike(a, b string) int {
 // checkSize makes sure that label and image have the same pixels.
 func (l *labels) checkSize(x *pages, i int) error {
 	r, im := l.of[i], x.list[i]
-	h, w := im.h, im.w
+	h, w := im.fileH, im.fileW
 	switch {
 	case l.pages != nil:
 		p := l.pages.list[l.files[r.file].first+r.page]
@@ -289,24 +289,32 @@ func (l *labels) checkSize(x *pages, i int) error {
 			h, w = c.H, c.W
 		}
 	}
-	if h != im.h || w != im.w {
-		return fmt.Errorf("%s has %d×%d pixels, its label in %s %d×%d: want the same", x.describe(i), im.h, im.w, l.files[r.file].path, h, w)
+	if h != im.fileH || w != im.fileW {
+		return fmt.Errorf("%s has %d×%d pixels, its label in %s %d×%d: want the same", x.describe(i), im.fileH, im.fileW, l.files[r.file].path, h, w)
 	}
 	return nil
 }
 
 // values fills dst with the label of image i as its file has it; of outlines, with
-// classes.
+// classes, and Void where particles are not told apart.
 func (l *labels) values(i, h, w int, dst []float64) error {
 	r := l.of[i]
 	file := l.files[r.file]
 	if l.outlined() {
 		clear(dst)
 		if l.coco != nil {
-			for _, s := range l.coco.Images[r.file].Shapes {
-				c := float64(l.class[s.Category])
-				if err := s.Fill(h, w, func(p int) { dst[p] = c }); err != nil {
-					return fmt.Errorf("%s: %s: %w", file.path, file.name, err)
+			for _, crowd := range []bool{true, false} { // single particles lie above
+				for _, s := range l.coco.Images[r.file].Shapes {
+					c := float64(l.class[s.Category])
+					if crowd {
+						c = Void
+					}
+					if s.Crowd != crowd {
+						continue
+					}
+					if err := s.Fill(h, w, func(p int) { dst[p] = c }); err != nil {
+						return fmt.Errorf("%s: %s: %w", file.path, file.name, err)
+					}
 				}
 			}
 			return nil
@@ -331,10 +339,26 @@ func (l *labels) values(i, h, w int, dst []float64) error {
 	return nil
 }
 
-// read fills dst with the classes of image i.
-func (l *labels) read(i, h, w int, dst []uint8) error {
+// read fills dst with the classes of image i; where that is resampled, those of the
+// nearest pixels.
+func (l *labels) read(i int, im page, dst []uint8) error {
+	if im.resampled() {
+		whole := make([]uint8, im.fileH*im.fileW)
+		as := im
+		as.h, as.w = im.fileH, im.fileW
+		if err := l.read(i, as, whole); err != nil {
+			return err
+		}
+		for y := range im.h {
+			row := whole[(2*y+1)*im.fileH/(2*im.h)*im.fileW:]
+			for x := range im.w {
+				dst[y*im.w+x] = row[(2*x+1)*im.fileW/(2*im.w)]
+			}
+		}
+		return nil
+	}
 	raw := make([]float64, len(dst))
-	if err := l.values(i, h, w, raw); err != nil {
+	if err := l.values(i, im.h, im.w, raw); err != nil {
 		return err
 	}
 	for p, v := range raw {
@@ -400,13 +424,13 @@ func (l *labels) scan(ctx context.Context, x *pages, kept []int, o ImportOptions
 			return nil, err
 		}
 		im := x.list[i]
-		dst := make([]float64, im.h*im.w)
-		if err := l.values(i, im.h, im.w, dst); err != nil {
+		dst := make([]float64, im.fileH*im.fileW)
+		if err := l.values(i, im.fileH, im.fileW, dst); err != nil {
 			return nil, err
 		}
 		where := func(p int) string {
 			r := l.of[i]
-			return fmt.Sprintf("label %d of %s: pixel (%d, %d) is %s", r.page, l.files[r.file].path, p/im.w, p%im.w, plain(dst[p]))
+			return fmt.Sprintf("label %d of %s: pixel (%d, %d) is %s", r.page, l.files[r.file].path, p/im.fileW, p%im.fileW, plain(dst[p]))
 		}
 		for p, v := range dst {
 			if !(v >= 0 && v < 2*colourOf) || v != math.Trunc(v) && l.kind != MaskLabels {
@@ -419,18 +443,24 @@ func (l *labels) scan(ctx context.Context, x *pages, kept []int, o ImportOptions
 	}
 	path := l.files[0].path
 	seen := slices.Sorted(maps.Keys(counts))
-	top := seen[len(seen)-1]
-	if len(seen) == 1 && !l.outlined() {
-		return nil, fmt.Errorf("%s: every pixel is %s: there is nothing to learn", path, plain(top))
-	}
 	l.classes = map[float64]uint8{}
 	if o.Void != "" {
 		v, err := LabelValue(o.Void)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, err
+		case l.outlined():
+			return nil, fmt.Errorf("%s: outlines have no value of void pixels (void = %s)", path, o.Void)
 		}
 		l.classes[v] = Void
 		seen = slices.DeleteFunc(seen, func(s float64) bool { return s == v })
+		if len(seen) == 0 {
+			return nil, fmt.Errorf("%s: every pixel is %s, which is void: there is nothing to learn", path, o.Void)
+		}
+	}
+	top := seen[len(seen)-1]
+	if len(seen) == 1 && !l.outlined() {
+		return nil, fmt.Errorf("%s: every pixel is %s: there is nothing to learn", path, plain(top))
 	}
 	switch {
 	case l.outlined():
@@ -438,6 +468,7 @@ func (l *labels) scan(ctx context.Context, x *pages, kept []int, o ImportOptions
 			l.classes[float64(c)] = uint8(c)
 			values = append(values, c)
 		}
+		l.classes[Void] = Void
 		if top == 0 {
 			return nil, fmt.Errorf("%s: no outline lies on an image: there is nothing to learn", path)
 		}

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 )
 
 // The address of a set of one stack each, in order, is that of earlier releases.
@@ -103,6 +105,9 @@ func TestLabelKinds(t *testing.T) {
 		{name: "three classes", values: []float32{0, 1, 2}, opt: ImportOptions{Classes: 3}, want: []uint8{0, 1, 2}},
 		{name: "void unsaid", values: []float32{0, 1, 255}, errorHas: "void = 255"},
 		{name: "void without crop", values: []float32{0, 1, 255}, opt: ImportOptions{Void: "255"}, errorHas: "void pixels"},
+		{name: "void of a mask without crop", values: []float32{0, 40, 100, 255}, opt: ImportOptions{LabelKind: MaskLabels, Void: "255"}, errorHas: "void pixels"},
+		{name: "void of instances without crop", values: []float32{0, 1, 2, 255}, opt: ImportOptions{LabelKind: InstanceLabels, Void: "255"}, errorHas: "void pixels"},
+		{name: "all void", values: []float32{255}, opt: ImportOptions{Void: "255"}, errorHas: "which is void"},
 		{name: "red on black", colours: []color.Color{black, red}, want: []uint8{0, 1}},
 		{name: "palette with colours", colours: []color.Color{black, red, green}, palette: true, opt: ImportOptions{Classes: 3}, want: []uint8{0, 1, 2}},
 		{name: "inverting palette", colours: []color.Color{white, black}, palette: true, want: []uint8{1, 0}},
@@ -305,6 +310,165 @@ func TestImportCrops(t *testing.T) {
 		if _, err := Import(t.Context(), root, images, labels, ImportOptions{Crop: tt.crop, Classes: 2, Void: "255"}); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("crop %d: %v", tt.crop, err)
 		}
+	}
+}
+
+// Void pixels of masks, instances and COCO's crowds are left out of patches, and do
+// not count as the greatest value of a mask.
+func TestVoid(t *testing.T) {
+	const h, w = 32, 64 // void on the right half
+	for _, tt := range []struct {
+		name  string
+		opt   ImportOptions
+		value func(y, x int) float32
+	}{
+		{"mask", ImportOptions{LabelKind: MaskLabels, Void: "255"}, func(y, x int) float32 { return 100 * float32(x/8%2) }},
+		{"instances", ImportOptions{LabelKind: InstanceLabels, Void: "255"}, func(y, x int) float32 { return float32(x / 8) }},
+		{"classes", ImportOptions{Void: "255"}, func(y, x int) float32 { return float32(x / 8 % 2) }},
+		{"COCO", ImportOptions{}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			var images, labels []string
+			coco := `{"images": [`
+			shapes := `"annotations": [`
+			for i := range 2 {
+				x := filepath.Join(dir, fmt.Sprintf("img%d.npy", i))
+				write(t, x, h, w, func(_, y, x int) float32 { return texture(i, y, x) })
+				images = append(images, x)
+				if tt.value != nil {
+					y := filepath.Join(dir, fmt.Sprintf("mask%d.npy", i))
+					write(t, y, h, w, func(_, y, x int) float32 {
+						if x >= w/2 {
+							return 255
+						}
+						return tt.value(y, x)
+					})
+					labels = append(labels, y)
+				}
+				comma := map[int]string{0: ","}[i]
+				coco += fmt.Sprintf(`{"id": %d, "file_name": "img%d.npy"}%s`, i, i, comma)
+				for _, box := range [][2]int{{8, 16}, {24, 32}} {
+					shapes += fmt.Sprintf(`{"image_id": %d, "category_id": 1, "segmentation": [[%d, 0, %d, 0, %d, 32, %d, 32]]},`, i, box[0], box[1], box[1], box[0])
+				}
+				shapes += fmt.Sprintf(`{"image_id": %d, "category_id": 1, "iscrowd": 1, "segmentation": {"size": [32, 64], "counts": [1024, 1024]}}%s`, i, comma)
+			}
+			if tt.value == nil {
+				y := filepath.Join(dir, "coco.json")
+				if err := os.WriteFile(y, []byte(coco+`], "categories": [{"id": 1, "name": "particle"}], `+shapes+"]}"), 0o666); err != nil {
+					t.Fatal(err)
+				}
+				labels = []string{y}
+			}
+			tt.opt.Classes = 2
+			if _, err := Import(t.Context(), t.TempDir(), images, labels, tt.opt); err == nil || !strings.Contains(err.Error(), "crop") {
+				t.Errorf("without crop: error %v", err)
+			}
+			tt.opt.Crop = 32
+			r, err := Import(t.Context(), t.TempDir(), images, labels, tt.opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Train.Count != 1 || r.Statistics.Void != 0.5 {
+				t.Fatalf("%+v", r)
+			}
+			m, err := r.Train.Open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			got := make([]uint8, 32*32)
+			if err := m.Label(0, got); err != nil {
+				t.Fatal(err)
+			}
+			for p, c := range got {
+				want := uint8(p % 32 / 8 % 2)
+				if tt.name == "instances" {
+					want = min(1, uint8(p%32/8))
+				}
+				if c != want {
+					t.Fatalf("pixel %d is of class %d, want %d", p, c, want)
+				}
+			}
+		})
+	}
+}
+
+// Images of several pixel sizes are brought to one, with their labels: that asked
+// for, or the first.
+func TestImportResamples(t *testing.T) {
+	dir := t.TempDir()
+	var images, labels []string
+	sizes := []struct {
+		n     int
+		pixel float64
+	}{{64, 0.2}, {32, 0.4}, {32, 0.404}, {48, 0}}
+	for i, s := range sizes {
+		pixels := make([]float32, s.n*s.n)
+		for p := range pixels {
+			pixels[p] = texture(i, p/s.n, p%s.n)
+		}
+		x := filepath.Join(dir, fmt.Sprintf("img%d.tif", i))
+		f, err := os.Create(x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := imagefile.WriteTIFF(f, s.n, s.n, s.pixel, pixels); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		y := filepath.Join(dir, fmt.Sprintf("mask%d.npy", i))
+		write(t, y, s.n, s.n, func(_, y, x int) float32 { return float32(4 * x / s.n % 2) })
+		images, labels = append(images, x), append(labels, y)
+	}
+	for _, tt := range []struct {
+		resample float64
+		size     float64
+		sides    []int
+	}{{0, 0.2, []int{64, 64, 65, 48}}, {0.4, 0.4, []int{32, 32, 32, 48}}} {
+		var said []string
+		r, err := Import(t.Context(), t.TempDir(), images, labels, ImportOptions{Crop: 16, Classes: 2, Resample: tt.resample, ValidationImages: 1,
+			Warn: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Train.PixelSize != tt.size || r.Statistics.PixelSize != tt.size {
+			t.Errorf("to %v Å: the set has pixels of %v, %v Å", tt.size, r.Train.PixelSize, r.Statistics.PixelSize)
+		}
+		train, _, _, err := Sizes(images, ImportOptions{Crop: 16, Resample: tt.resample, ValidationImages: 1})
+		if err != nil || train != r.Train.Count {
+			t.Errorf("%d patches planned, %d made (%v)", train, r.Train.Count, err)
+		}
+		p, err := r.Train.Patches()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for i, n := range tt.sides[:3] {
+			info, _ := p.f.Info(fmt.Sprintf("image %d", i))
+			if !slices.Equal(info.Shape, []int{n, n}) {
+				t.Errorf("to %v Å: image %d has the shape %v, want %d", tt.size, i, info.Shape, n)
+			}
+			row := make([]uint8, n)
+			if err := p.f.ReadUint8(fmt.Sprintf("label %d", i), 0, row); err != nil {
+				t.Fatal(err)
+			}
+			for x, c := range row { // bands of a quarter; the middle of a pixel tells
+				if want := uint8((8*x + 4) / (2 * n) % 2); c != want {
+					t.Errorf("to %v Å: image %d, column %d is of class %d, want %d", tt.size, i, x, c, want)
+				}
+			}
+		}
+		if text := strings.Join(said, "; "); !strings.Contains(text, "brought to pixels of") {
+			t.Errorf("nothing is said: %s", text)
+		}
+	}
+	// Without crop they stay, and it is said.
+	var said []string
+	_, err := Import(t.Context(), t.TempDir(), images[1:3], labels[1:3], ImportOptions{Classes: 2, Resample: 0.2,
+		Warn: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }})
+	if err != nil || !strings.Contains(strings.Join(said, "; "), "0.2 Å") {
+		t.Errorf("without crop: %v, error %v", said, err)
 	}
 }
 

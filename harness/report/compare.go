@@ -270,7 +270,8 @@ func Compare(in Input) (*Comparison, error) {
 		}
 	}
 	for _, f := range []series.Factor{series.ByFrozen, series.ByImages, series.ByRates} {
-		c.merge(f.Name, s.WithIntervals(s.Groups(f, s.Final)), published.WithIntervals(published.Groups(f, published.Final)), s.PretrainedOf)
+		part, theirs := s.Balanced(f), published.Balanced(f)
+		c.merge(f.Name, part.WithIntervals(part.Groups(f, part.Final)), theirs.WithIntervals(theirs.Groups(f, theirs.Final)), part.PretrainedOf)
 	}
 	c.merge("target", s.WithIntervals(s.Named(s.ByTarget())), published.WithIntervals(published.Named(published.ByTarget())), s.PretrainedOf)
 	return c, nil

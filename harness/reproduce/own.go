@@ -39,8 +39,27 @@ func importOptions(p *study.Plan, dom *study.Domain) dataset.ImportOptions {
 		TrainImages: o.TrainImages, ValidationImages: o.ValidationImages, ValidationFraction: o.ValidationFraction,
 		Shuffle: o.Shuffle, Seed: p.Study.Seed, Name: dom.Key, GroupBy: o.GroupBy, Folds: o.Folds, Fold: o.Fold, Crop: o.Crop, Flatten: o.Flatten,
 		LabelKind: o.LabelKind, LabelValues: o.LabelValues.Strings(), Void: string(o.Void),
-		Classes: n.ClassCount(), ClassNames: n.Classes, PixelSize: o.PixelSize,
+		Classes: n.ClassCount(), ClassNames: n.Classes, PixelSize: o.PixelSize, Resample: pixelSize(p),
 	}
+}
+
+// pixelSize is that in Å of the study's images: of those that it simulates, which
+// cannot have another, else the first that a person states or a file says, 0 if none
+// does. A file that cannot be read says so where it is imported.
+func pixelSize(p *study.Plan) float64 {
+	var first float64
+	for i := range p.Domains {
+		dom := &p.Domains[i]
+		switch {
+		case dom.Own == nil && dom.Simulation.Output > 0:
+			return dom.Simulation.Cell / float64(dom.Simulation.Output)
+		case dom.Own != nil && first == 0:
+			if first = dom.Own.PixelSize; first == 0 {
+				first, _ = dataset.PixelSize(dom.Own.Images)
+			}
+		}
+	}
+	return first
 }
 
 // ReadSizes puts the sizes and numbers of the user's own images into a plan, for

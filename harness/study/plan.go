@@ -120,14 +120,18 @@ func (s *Study) product(pairs int) string {
 		}
 	}
 	add(pairs, "pair", "pairs")
-	if s.Kind == Mixture {
-		add(len(s.Mixture.Images), "mixture", "mixtures")
-		add(len(s.Mixture.LearningRates), "learning rate", "learning rates")
-	} else {
-		add(len(s.Pretrain.LearningRates), "pretraining rate", "pretraining rates")
-		add(len(s.Transfer.LearningRates), "transfer rate", "transfer rates")
-		add(len(s.Transfer.Images), "number of images", "numbers of images")
-		add(len(s.Transfer.Frozen), "frozen part", "frozen parts")
+	axes := s.axes()
+	for _, loop := range s.loops(axes) {
+		first := axes[loop[0]]
+		if len(loop) == 1 {
+			add(first.length, first.one, first.many)
+			continue
+		}
+		var together []string
+		for _, k := range loop {
+			together = append(together, axes[k].one)
+		}
+		add(first.length, "combination of "+strings.Join(together, ", "), "combinations of "+strings.Join(together, ", "))
 	}
 	add(s.Training.Initialisations, "initialisation", "initialisations")
 	return strings.Join(factors, " × ")

@@ -12,8 +12,7 @@
 // The fast engine runs what it takes, the plain one the rest. Which one follows
 // from the graph and the precision alone; REFOCUS_CPU_ENGINE=plain or fast
 // insists on one, for tests and cross-checks, and then shows in the numeric
-// version. A value that the fast engine computes only together with the next one
-// is asked of the plain engine with the same weights.
+// version.
 //
 // # Bits
 //

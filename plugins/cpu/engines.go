@@ -43,46 +43,11 @@ func compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 	if name != "plain" {
 		e, err := fast.Compile(g, o)
 		if err == nil {
-			return fastEngine{e, g, o}, nil
+			return e, nil
 		}
 		if name == "fast" || !errors.Is(err, backend.ErrUnsupported) {
 			return nil, err
 		}
 	}
 	return plain.Compile[float32](g, o)
-}
-
-// fastEngine is the fast engine, for which plain loops take over where it is
-// asked for a value that it never holds by itself, because it computes it
-// together with the next one.
-type fastEngine struct {
-	*fast.Engine
-	graph   *nn.Graph
-	options engine.Options
-}
-
-// Activations implements engine.Engine.
-func (e fastEngine) Activations(b engine.Batch, training bool, out []backend.NamedTensor) error {
-	err := e.Engine.Activations(b, training, out)
-	if !errors.Is(err, backend.ErrUnsupported) {
-		return err
-	}
-	p, err := plain.Compile[float32](e.graph, e.options)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	var values []backend.NamedTensor
-	for _, t := range e.graph.Tensors {
-		if t.Role != nn.Constant {
-			values = append(values, backend.NamedTensor{Name: t.Name, Tensor: backend.Tensor{Shape: t.Shape, F32: make([]float32, t.Len())}})
-		}
-	}
-	if err := e.Get(engine.Value, values); err != nil {
-		return err
-	}
-	if err := p.Set(engine.Value, values); err != nil {
-		return err
-	}
-	return p.Activations(b, training, out)
 }

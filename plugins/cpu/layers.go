@@ -38,7 +38,7 @@ func LayerTimes(ctx context.Context, g *nn.Graph, o backend.Options, batch, size
 		return nil, err
 	}
 	defer s.Close()
-	e, ok := opened.(fastEngine)
+	e, ok := opened.(*fast.Engine)
 	if !ok {
 		return nil, errors.New("no times per layer: this precision or network runs on plain loops")
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/plugin"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/plugins/cpu"
@@ -58,9 +59,9 @@ func TestReferenceGradients(t *testing.T) {
 		if _, err := Separate(g, x); err != nil {
 			t.Fatal(err)
 		}
-		r := newReference(g, loss)
-		b := batch{&array{x.Shape, x.Float64s()}, labels}
-		_, p, err := r.gradients(b)
+		r := reference.New(g, loss)
+		pixels := &reference.Array{Shape: x.Shape, Data: x.Float64s()}
+		_, p, err := r.Gradients(pixels, labels)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,11 +72,11 @@ func TestReferenceGradients(t *testing.T) {
 			var l [2]float64
 			for k := range l {
 				w[i] = at + h*float64(1-2*k)
-				p, err := r.forward(b.images, true)
+				p, err := r.Forward(pixels, true)
 				if err != nil {
 					t.Fatal(err)
 				}
-				l[k], _ = r.lossOf(p, b.labels, false)
+				l[k], _ = r.LossOf(p, labels, false)
 			}
 			return (l[0] - l[1]) / (2 * h)
 		}
@@ -86,7 +87,7 @@ func TestReferenceGradients(t *testing.T) {
 			i := rnd.IntN(x.Len())
 			// Central differences are off by rounding over h; no ReLU switches
 			// within h.
-			if got, want := p.gradient(x.Name).data[i], slope(r.values[x.Name].data, i); math.Abs(got-want) > 1e-4*math.Abs(want)+1e-7 {
+			if got, want := p.Gradient(x.Name).Data[i], slope(r.Values[x.Name].Data, i); math.Abs(got-want) > 1e-4*math.Abs(want)+1e-7 {
 				t.Errorf("%s: gradient of %s[%d] is %g, the slope %g", loss, x.Name, i, got, want)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
@@ -68,9 +69,10 @@ func (c *check) separate(g *nn.Graph, d *dataset, b backend.Batch) {
 	c.save(d)
 }
 
-// batch gathers samples as the network sees them, for the reference.
-func (d *dataset) batch(b backend.Batch) batch {
-	images := newArray(len(b), d.channels, d.h, d.w)
+// batch gathers images [N,C,H,W] and labels [N,H,W] as the network sees them, for
+// the reference.
+func (d *dataset) batch(b backend.Batch) (*reference.Array, []uint8) {
+	images := reference.NewArray(len(b), d.channels, d.h, d.w)
 	var labels []uint8
 	pixels := d.h * d.w
 	for i, s := range b {
@@ -81,7 +83,7 @@ func (d *dataset) batch(b backend.Batch) batch {
 				img = turned(img, d.h, s.Dihedral)
 			}
 			for q, v := range img {
-				images.data[(i*d.channels+ch)*pixels+q] = float64(v)
+				images.Data[(i*d.channels+ch)*pixels+q] = float64(v)
 			}
 		}
 		lab := d.labels[s.Index*pixels : (s.Index+1)*pixels]
@@ -90,11 +92,36 @@ func (d *dataset) batch(b backend.Batch) batch {
 		}
 		labels = append(labels, lab...)
 	}
-	return batch{images, labels}
+	return images, labels
 }
 
 // tensor is images of the dataset in the contract's form.
 func (d *dataset) tensor(first, n int) backend.Tensor {
 	size := d.channels * d.h * d.w
 	return backend.Tensor{Shape: []int{n, d.channels, d.h, d.w}, F32: slices.Clone(d.images[first*size : (first+n)*size])}
+}
+
+// turned returns the image [H,W] of which numpy.rot90(a.T if op&4 else a, op&3)
+// would be the result, built by whole transpositions and quarter turns rather
+// than by the contract's index arithmetic.
+func turned[T any](a []T, n int, op uint8) []T {
+	if op&4 != 0 {
+		b := make([]T, len(a))
+		for y := range n {
+			for x := range n {
+				b[y*n+x] = a[x*n+y]
+			}
+		}
+		a = b
+	}
+	for range op & 3 {
+		b := make([]T, len(a)) // a quarter turn counter-clockwise: the last column becomes the first row
+		for y := range n {
+			for x := range n {
+				b[y*n+x] = a[x*n+n-1-y]
+			}
+		}
+		a = b
+	}
+	return a
 }

@@ -3,8 +3,7 @@
 // contract in package backend says.
 //
 // Run asks a backend for everything the contract defines and compares it with
-// an independent reference in this package, written in float64 by the most
-// obvious loops. What a backend declares that it lacks (an operator's rarer
+// an independent one in float64 (package reference, the most obvious loops). What a backend declares that it lacks (an operator's rarer
 // attributes, a loss, a precision, a determinism claim) is noted as not offered;
 // what the study's network needs must be there.
 //

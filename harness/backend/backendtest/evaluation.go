@@ -7,17 +7,19 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 )
 
 func (c *check) evaluate() {
 	g := unet(4)
 	d := c.dataset(9, 7, 1, 32, 48, 2)
 	s := c.session(g, backend.Options{}, d)
-	r := newReference(g, backend.LossOnProbabilities)
-	p, err := r.forward(d.batch(consecutive(0, d.n)).images, false)
+	r := reference.New(g, backend.LossOnProbabilities)
+	images, _ := d.batch(consecutive(0, d.n))
+	p, err := r.Forward(images, false)
 	c.must(err, "the reference")
-	_, want := r.lossOf(p, d.labels, false)
-	z := p.values[g.Output.Name]
+	_, want := r.LossOf(p, d.labels, false)
+	z := p.Values[g.Output.Name]
 
 	all, err := s.Evaluate(c.ctx, backend.EvaluateRequest{Dataset: set})
 	c.must(err, "Evaluate")
@@ -30,7 +32,7 @@ func (c *check) evaluate() {
 		var counts [4]int64
 		close := int64(0) // pixels whose classes are equal to within rounding
 		for q := range pixels {
-			p0, p1 := z.data[2*i*pixels+q], z.data[(2*i+1)*pixels+q]
+			p0, p1 := z.Data[2*i*pixels+q], z.Data[(2*i+1)*pixels+q]
 			if math.Abs(p0-p1) < 1e-4 {
 				close++
 			}

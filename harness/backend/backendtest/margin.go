@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -51,16 +52,16 @@ func Separate(g *nn.Graph, images backend.Tensor) (Margin, error) {
 	var m Margin
 	pass := func() error {
 		m = Margin{math.Inf(1), math.Inf(1)}
-		r := newReference(g, backend.LossOnProbabilities)
-		x := &array{images.Shape, images.Float64s()}
-		values := map[string]*array{g.Input.Name: x}
-		r.computed = func(n *nn.Node, out *array) error {
+		r := reference.New(g, backend.LossOnProbabilities)
+		x := &reference.Array{Shape: images.Shape, Data: images.Float64s()}
+		values := map[string]*reference.Array{g.Input.Name: x}
+		r.Computed = func(n *nn.Node, out *reference.Array) error {
 			values[n.Outputs[0]] = out
 			if beforeRelu[n.Outputs[0]] {
 				if (n.Op == "BatchNormalization" || n.Op == "Conv") && len(n.Inputs) > 2 {
-					moveBias(g.Tensor(n.Inputs[2]), r.values[n.Inputs[2]], out)
+					moveBias(g.Tensor(n.Inputs[2]), r.Values[n.Inputs[2]], out)
 				}
-				for _, v := range out.data {
+				for _, v := range out.Data {
 					m.Relu = min(m.Relu, math.Abs(v))
 				}
 			}
@@ -69,17 +70,17 @@ func Separate(g *nn.Graph, images backend.Tensor) (Margin, error) {
 			}
 			in := values[n.Inputs[0]]
 			touched := map[int]bool{} // pixels of the images
-			eachPool(n, in, out, func(best, second, i int) {
+			reference.EachPool(n, in, out, func(best, second, i int) {
 				// Among the zeros of a Relu it does not matter which is taken: the
 				// Relu stops the gradient.
-				if second < 0 || rectified[n.Inputs[0]] && in.data[best] == 0 {
+				if second < 0 || rectified[n.Inputs[0]] && in.Data[best] == 0 {
 					return
 				}
-				d := in.data[best] - in.data[second]
+				d := in.Data[best] - in.Data[second]
 				m.Pool = min(m.Pool, d)
 				if d < PoolMargin {
-					h, w := out.shape[2], out.shape[3]
-					image, y, x := i/(out.shape[1]*h*w), i/w%h*images.Shape[2]/h, i%w*images.Shape[3]/w
+					h, w := out.Shape[2], out.Shape[3]
+					image, y, x := i/(out.Shape[1]*h*w), i/w%h*images.Shape[2]/h, i%w*images.Shape[3]/w
 					touched[(image*images.Shape[1]*images.Shape[2]+y)*images.Shape[3]+x] = true
 				}
 			})
@@ -91,7 +92,7 @@ func Separate(g *nn.Graph, images backend.Tensor) (Margin, error) {
 			}
 			return nil
 		}
-		_, err := r.forward(x, true)
+		_, err := r.Forward(x, true)
 		return err
 	}
 	err := pass()
@@ -103,9 +104,9 @@ func Separate(g *nn.Graph, images backend.Tensor) (Margin, error) {
 
 // moveBias moves the bias of each channel so that 0 lies in the widest gap of the
 // values that it was added to.
-func moveBias(t *nn.Tensor, bias, out *array) {
-	channels := make([][]float64, out.shape[1])
-	eachPixel(out, func(_, c, i int) { channels[c] = append(channels[c], out.data[i]) })
+func moveBias(t *nn.Tensor, bias, out *reference.Array) {
+	channels := make([][]float64, out.Shape[1])
+	reference.EachPixel(out, func(_, c, i int) { channels[c] = append(channels[c], out.Data[i]) })
 	shift := make([]float64, len(channels))
 	for c, v := range channels {
 		slices.Sort(v)
@@ -116,8 +117,8 @@ func moveBias(t *nn.Tensor, bias, out *array) {
 			}
 		}
 		t.Data[c] -= float32(middle)
-		shift[c] = float64(t.Data[c]) - bias.data[c]
-		bias.data[c] += shift[c]
+		shift[c] = float64(t.Data[c]) - bias.Data[c]
+		bias.Data[c] += shift[c]
 	}
-	eachPixel(out, func(_, c, i int) { out.data[i] += shift[c] })
+	reference.EachPixel(out, func(_, c, i int) { out.Data[i] += shift[c] })
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/random"
 )
@@ -33,30 +34,30 @@ func TestSeparate(t *testing.T) {
 				t.Errorf("margins of %+v", m)
 			}
 
-			p, err := newReference(g, backend.LossOnProbabilities).forward(&array{images.Shape, images.Float64s()}, true)
+			p, err := reference.New(g, backend.LossOnProbabilities).Forward(&reference.Array{Shape: images.Shape, Data: images.Float64s()}, true)
 			if err != nil {
 				t.Fatal(err)
 			}
 			relu, pool := math.Inf(1), math.Inf(1)
 			for _, n := range g.Nodes {
-				x, y := p.values[n.Inputs[0]], p.values[n.Outputs[0]]
+				x, y := p.Values[n.Inputs[0]], p.Values[n.Outputs[0]]
 				switch n.Op {
 				case "Relu":
-					passed := make([]float64, x.shape[1])
-					eachPixel(x, func(_, c, i int) {
-						relu = min(relu, math.Abs(x.data[i]))
-						if x.data[i] > 0 {
-							passed[c] += float64(x.shape[1]) / float64(len(x.data))
+					passed := make([]float64, x.Shape[1])
+					reference.EachPixel(x, func(_, c, i int) {
+						relu = min(relu, math.Abs(x.Data[i]))
+						if x.Data[i] > 0 {
+							passed[c] += float64(x.Shape[1]) / float64(len(x.Data))
 						}
 					})
 					if lo, hi := slices.Min(passed), slices.Max(passed); lo < 0.25 || hi > 0.75 {
 						t.Errorf("%s passes from %.2f to %.2f of a channel", n.Name, lo, hi)
 					}
 				case "MaxPool": // 2×2, of a Relu's output
-					for i := range y.data {
-						row, w := i/y.shape[3], x.shape[3]
-						at := 2*row*w + i%y.shape[3]*2
-						window := []float64{x.data[at], x.data[at+1], x.data[at+w], x.data[at+w+1]}
+					for i := range y.Data {
+						row, w := i/y.Shape[3], x.Shape[3]
+						at := 2*row*w + i%y.Shape[3]*2
+						window := []float64{x.Data[at], x.Data[at+1], x.Data[at+w], x.Data[at+w+1]}
 						slices.Sort(window)
 						if window[3] > 0 {
 							pool = min(pool, window[3]-window[2])

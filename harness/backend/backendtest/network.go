@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -66,7 +67,7 @@ func (c *check) network(precision string, n networkCase) {
 	b := consecutive(1, n.batch)
 	c.separate(g, d, b)
 	s := c.session(g, backend.Options{Precision: precision}, d)
-	c.same(s, g, newReference(g, backend.LossOnProbabilities), d, b, tolerances[precision])
+	c.same(s, g, reference.New(g, backend.LossOnProbabilities), d, b, tolerances[precision])
 }
 
 func (c *check) logits() {
@@ -78,7 +79,7 @@ func (c *check) logits() {
 	b := consecutive(0, 3)
 	c.separate(g, d, b)
 	s := c.session(g, backend.Options{Loss: backend.LossOnLogits}, d)
-	c.same(s, g, newReference(g, backend.LossOnLogits), d, b, tolerances[backend.Float32])
+	c.same(s, g, reference.New(g, backend.LossOnLogits), d, b, tolerances[backend.Float32])
 }
 
 // dihedral checks each symmetry on the first convolution's output, which shows
@@ -87,11 +88,11 @@ func (c *check) dihedral() {
 	g := unet(4)
 	d := c.dataset(4, 3, 1, 32, 32, 2)
 	s := c.session(g, backend.Options{}, d)
-	r := newReference(g, backend.LossOnProbabilities)
+	r := reference.New(g, backend.LossOnProbabilities)
 	tol := tolerances[backend.Float32]
 	for op := range uint8(8) {
 		b := backend.Batch{{Dataset: set, Index: 2, Dihedral: op}, {Dataset: set, Index: 0, Dihedral: 7 - op}}
-		wantLoss, p, err := r.gradients(d.batch(b))
+		wantLoss, p, err := r.Gradients(d.batch(b))
 		c.must(err, "the reference")
 		first := g.Nodes[0].Outputs[0]
 		values, err := s.Activations(c.ctx, b, []string{first}, true)
@@ -99,7 +100,7 @@ func (c *check) dihedral() {
 		if len(values) != 1 {
 			c.failf("Activations returns %d values of 1", len(values))
 		}
-		c.near(fmt.Sprintf("%q under symmetry %d", first, op), values[0].Float64s(), p.values[first].data, tol.forward, 0)
+		c.near(fmt.Sprintf("%q under symmetry %d", first, op), values[0].Float64s(), p.Values[first].Data, tol.forward, 0)
 		loss, _, err := s.Gradients(c.ctx, b, nil)
 		c.must(err, "Gradients under symmetry %d", op)
 		c.near(fmt.Sprintf("loss under symmetry %d", op), []float64{loss}, []float64{wantLoss}, tol.loss, 0)
@@ -108,19 +109,20 @@ func (c *check) dihedral() {
 
 // same compares everything that a network computes from a batch with the
 // reference: prediction, activations in both modes, loss, gradients.
-func (c *check) same(s backend.Session, g *nn.Graph, r *reference, d *dataset, b backend.Batch, tol tolerance) {
-	inference, err := r.forward(d.batch(b).images, false)
+func (c *check) same(s backend.Session, g *nn.Graph, r *reference.Network, d *dataset, b backend.Batch, tol tolerance) {
+	images, labels := d.batch(b)
+	inference, err := r.Forward(images, false)
 	c.must(err, "the reference")
-	wantLoss, p, err := r.gradients(d.batch(b))
+	wantLoss, p, err := r.Gradients(images, labels)
 	c.must(err, "the reference")
 
 	out, err := s.Predict(c.ctx, d.tensor(b[0].Index, len(b)))
 	c.must(err, "Predict")
-	want := inference.values[g.Output.Name]
-	if !slices.Equal(out.Shape, want.shape) {
-		c.failf("Predict returns shape %v, must be %v", out.Shape, want.shape)
+	want := inference.Values[g.Output.Name]
+	if !slices.Equal(out.Shape, want.Shape) {
+		c.failf("Predict returns shape %v, must be %v", out.Shape, want.Shape)
 	}
-	c.near("Predict", out.Float64s(), want.data, tol.forward, 0)
+	c.near("Predict", out.Float64s(), want.Data, tol.forward, 0)
 
 	var names []string
 	for _, n := range g.Nodes {
@@ -137,11 +139,11 @@ func (c *check) same(s backend.Session, g *nn.Graph, r *reference, d *dataset, b
 			c.failf("Activations returns %d values of %d", len(values), len(names))
 		}
 		for i, v := range values {
-			w := want.values[names[i]]
-			if v.Name != names[i] || !slices.Equal(v.Shape, w.shape) {
-				c.failf("activation %d is %q with shape %v, must be %q with %v", i, v.Name, v.Shape, names[i], w.shape)
+			w := want.Values[names[i]]
+			if v.Name != names[i] || !slices.Equal(v.Shape, w.Shape) {
+				c.failf("activation %d is %q with shape %v, must be %q with %v", i, v.Name, v.Shape, names[i], w.Shape)
 			}
-			c.near(fmt.Sprintf("activation %q (training: %v)", v.Name, training), v.Float64s(), w.data, tol.forward, 1e-3)
+			c.near(fmt.Sprintf("activation %q (training: %v)", v.Name, training), v.Float64s(), w.Data, tol.forward, 1e-3)
 		}
 	}
 
@@ -158,7 +160,7 @@ func (c *check) same(s backend.Session, g *nn.Graph, r *reference, d *dataset, b
 		// is several per cent per layer (√u of tolerance). Only the whole can be compared.
 		var got, want []float64
 		for i, t := range parameters {
-			got, want = append(got, gradients[i].Float64s()...), append(want, p.gradient(t.Name).data...)
+			got, want = append(got, gradients[i].Float64s()...), append(want, p.Gradient(t.Name).Data...)
 		}
 		if d := distance(got, want); !(d <= tol.gradient) {
 			c.failf("the gradient is off by %.2g of its length, allowed %.2g", d, tol.gradient)
@@ -167,7 +169,7 @@ func (c *check) same(s backend.Session, g *nn.Graph, r *reference, d *dataset, b
 	}
 	floor := 0.0 // some true gradients are zero: a bias before a normalisation
 	for _, t := range parameters {
-		for _, v := range p.gradient(t.Name).data {
+		for _, v := range p.Gradient(t.Name).Data {
 			floor = math.Max(floor, 1e-3*math.Abs(v))
 		}
 	}
@@ -175,6 +177,6 @@ func (c *check) same(s backend.Session, g *nn.Graph, r *reference, d *dataset, b
 		if gradients[i].Name != t.Name || !slices.Equal(gradients[i].Shape, t.Shape) {
 			c.failf("gradient %d is %q with shape %v, must be %q with %v", i, gradients[i].Name, gradients[i].Shape, t.Name, t.Shape)
 		}
-		c.near(fmt.Sprintf("gradient of %q", t.Name), gradients[i].Float64s(), p.gradient(t.Name).data, tol.gradient, floor)
+		c.near(fmt.Sprintf("gradient of %q", t.Name), gradients[i].Float64s(), p.Gradient(t.Name).Data, tol.gradient, floor)
 	}
 }

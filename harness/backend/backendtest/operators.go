@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -100,5 +101,5 @@ func (c *check) operator(o operatorCase) {
 	}
 	c.must(err, "Open")
 	c.must(s.LoadDataset(c.ctx, set, d.path, d.digest), "LoadDataset")
-	c.same(s, g, newReference(g, backend.LossOnProbabilities), d, b, tolerances[backend.Float32])
+	c.same(s, g, reference.New(g, backend.LossOnProbabilities), d, b, tolerances[backend.Float32])
 }

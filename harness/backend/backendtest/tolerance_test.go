@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 )
 
 // The tolerances of tf32 and bfloat16 against what rounding the operands of the
@@ -44,28 +45,28 @@ func rounded(t *testing.T, n networkCase, seed uint64, bits int) (forward, gradi
 	b := consecutive(1, n.batch)
 	c.separate(g, d, b)
 	var losses [2]float64
-	var passes [2]*pass
+	var passes [2]*reference.Pass
 	for i := range passes {
-		r := newReference(g, backend.LossOnProbabilities)
+		r := reference.New(g, backend.LossOnProbabilities)
 		if i > 0 {
 			split := math.Ldexp(1, 52-bits) + 1 // Veltkamp's
-			r.operand = func(v float64) float64 { return v*split - (v*split - v) }
+			r.Operand = func(v float64) float64 { return v*split - (v*split - v) }
 		}
 		var err error
-		if losses[i], passes[i], err = r.gradients(d.batch(b)); err != nil {
+		if losses[i], passes[i], err = r.Gradients(d.batch(b)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, n := range g.Nodes {
 		scale, most := 1e-3, 0.0
-		for i, v := range passes[0].values[n.Outputs[0]].data {
-			scale, most = max(scale, math.Abs(v)), max(most, math.Abs(v-passes[1].values[n.Outputs[0]].data[i]))
+		for i, v := range passes[0].Values[n.Outputs[0]].Data {
+			scale, most = max(scale, math.Abs(v)), max(most, math.Abs(v-passes[1].Values[n.Outputs[0]].Data[i]))
 		}
 		forward = max(forward, most/scale)
 	}
 	var want, got []float64
 	for _, p := range g.Parameters() {
-		want, got = append(want, passes[0].gradient(p.Name).data...), append(got, passes[1].gradient(p.Name).data...)
+		want, got = append(want, passes[0].Gradient(p.Name).Data...), append(got, passes[1].Gradient(p.Name).Data...)
 	}
 	return forward, distance(got, want), math.Abs(losses[1]-losses[0]) / losses[0]
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -41,17 +42,18 @@ func (c *check) adam() {
 		if after.step != strconv.Itoa(i+1) {
 			c.failf("the state's step is %q after %d steps", after.step, i+1)
 		}
-		r := newReference(g, backend.LossOnProbabilities)
-		for name := range r.values {
+		r := reference.New(g, backend.LossOnProbabilities)
+		for name := range r.Values {
 			if v, ok := before.data[name]; ok {
-				r.values[name].data = slices.Clone(v)
+				r.Values[name].Data = slices.Clone(v)
 			}
 		}
-		p, err := r.forward(d.batch(b).images, true)
+		images, _ := d.batch(b)
+		p, err := r.Forward(images, true)
 		c.must(err, "the reference")
-		r.moveStatistics(p)
+		r.MoveStatistics(p)
 		for _, t := range g.Statistics() {
-			c.near(what(t.Name), after.data[t.Name], r.values[t.Name].data, 1e-5, 1e-2)
+			c.near(what(t.Name), after.data[t.Name], r.Values[t.Name].Data, 1e-5, 1e-2)
 		}
 
 		want := map[string][]float64{}
@@ -103,13 +105,14 @@ func (c *check) frozen(frozen, free string) {
 	// The statistics moved as the reference says, through frozen layers.
 	s2 := c.session(g, backend.Options{}, d)
 	c.train(s2, 1e-3, []string{frozen}, bs[0])
-	r := newReference(g, backend.LossOnProbabilities)
-	p, err := r.forward(d.batch(bs[0]).images, true)
+	r := reference.New(g, backend.LossOnProbabilities)
+	images, _ := d.batch(bs[0])
+	p, err := r.Forward(images, true)
 	c.must(err, "the reference")
-	r.moveStatistics(p)
+	r.MoveStatistics(p)
 	got := c.state(s2)
 	for _, t := range g.Statistics() {
-		c.near(fmt.Sprintf("%q", t.Name), got.data[t.Name], r.values[t.Name].data, 1e-5, 1e-2)
+		c.near(fmt.Sprintf("%q", t.Name), got.data[t.Name], r.Values[t.Name].Data, 1e-5, 1e-2)
 	}
 }
 

@@ -22,8 +22,8 @@ const LockName = "refocus.lock.toml"
 
 // LockPath is the lock file that applies here: $REFOCUS_LOCK; else the nearest
 // one upwards from the working folder, in a folder itself or in its plugins/;
-// else where a new one belongs, which is plugins/ of a checkout or the working
-// folder.
+// else the one beside the harness's executable, as releases have it; else where a
+// new one belongs, which is plugins/ of a checkout or the working folder.
 func LockPath() string {
 	if path := os.Getenv("REFOCUS_LOCK"); path != "" {
 		return path
@@ -40,6 +40,12 @@ func LockPath() string {
 		}
 		if filepath.Dir(folder) == folder {
 			break
+		}
+	}
+	if exe, err := os.Executable(); err == nil {
+		path := filepath.Join(filepath.Dir(exe), LockName)
+		if _, err := os.Stat(path); err == nil {
+			return path
 		}
 	}
 	if root := moduleRoot(); root != "" {
@@ -111,7 +117,10 @@ func (l Lock) Find(name string) (Pin, bool) {
 }
 
 // write replaces the file at path as a whole.
-func (l Lock) write(path string) error {
+func (l Lock) write(path string) error { return files.Write(path, l.Bytes()) }
+
+// Bytes is the content of the lock as a file.
+func (l Lock) Bytes() []byte {
 	slices.SortFunc(l.Backends, func(a, b Pin) int { return strings.Compare(a.Name, b.Name) })
 	var b bytes.Buffer
 	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends lock`.\n")
@@ -121,5 +130,5 @@ func (l Lock) write(path string) error {
 			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
 		}
 	}
-	return files.Write(path, b.Bytes())
+	return b.Bytes()
 }

@@ -38,12 +38,48 @@ func (c Calibration) Square() bool { return math.Abs(c.X-c.Y) <= 1e-3*math.Max(c
 type Info struct {
 	Pixel    Calibration
 	Detector string
-	Dose     float64 // electrons per Å²
+	// Dose is in electrons per Å², DoseOrigin says where it was found. Where a file
+	// says how many electrons a value stands for, a Record has the mean of its
+	// pixels.
+	Dose       float64
+	DoseOrigin string
 	// Array is the name of the array, page or detector that holds the image in a
 	// file of several.
 	Array string
 	// Notes are for the reader of results: what was left out, chosen or doubtful.
 	Notes []string
+
+	electrons electrons
+}
+
+// electrons says how many electrons the value v of a pixel stands for: scale·(v −
+// zero). Unknown is the zero value.
+type electrons struct {
+	scale, zero float64
+	origin      string
+}
+
+// count takes the dose of an image from its pixels, where the file says what they
+// count and how large they are.
+func (f *Info) count(pixels []float32, bad []bool) {
+	if f.Dose > 0 || !(f.electrons.scale > 0) || !f.Pixel.Known() {
+		return
+	}
+	var sum float64
+	n := 0
+	for i, v := range pixels {
+		if bad == nil || !bad[i] {
+			sum += float64(v)
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	dose := f.electrons.scale * (sum/float64(n) - f.electrons.zero) / (f.Pixel.X * f.Pixel.Y)
+	if dose > 0 && !math.IsInf(dose, 0) {
+		f.Dose, f.DoseOrigin = dose, f.electrons.origin
+	}
 }
 
 // note adds a line, once.
@@ -74,6 +110,16 @@ func (f *Info) calibrate(x, y float64, unit, origin string) {
 	default:
 		f.Pixel = Calibration{scale * x, scale * y, origin}
 	}
+}
+
+// sameUnit states y in the unit of x, where both are lengths.
+func sameUnit(x, y float64, unitX, unitY string) (float64, float64, string) {
+	sx, _ := angstroms(unitX)
+	sy, _ := angstroms(unitY)
+	if unitX != unitY && sx > 0 && sy > 0 {
+		y *= sy / sx
+	}
+	return x, y, unitX
 }
 
 // Plausible sides of an electron micrograph's pixel in Å. Many programs write

@@ -494,13 +494,16 @@ func (m dmImage) info(named bool) Info {
 	if c := m.tag.find("ImageData", "Calibrations", "Dimension"); c != nil && len(c.members) >= 2 {
 		x, _ := c.members[0].value("Scale")
 		y, _ := c.members[1].value("Scale")
-		ux, uy := c.members[0].string("Units"), c.members[1].string("Units")
-		if sy, _ := angstroms(uy); ux != uy && sy > 0 {
-			if sx, _ := angstroms(ux); sx > 0 {
-				y *= sy / sx
-			}
+		x, y, unit := sameUnit(x, y, c.members[0].string("Units"), c.members[1].string("Units"))
+		f.calibrate(x, y, unit, "DigitalMicrograph calibration")
+	}
+	if c := m.tag.find("ImageData", "Calibrations", "Brightness"); c != nil {
+		switch strings.ToLower(c.string("Units")) {
+		case "e-", "e", "electrons":
+			f.electrons.scale, _ = c.value("Scale")
+			f.electrons.zero, _ = c.value("Origin")
+			f.electrons.origin = "mean of the pixels in electrons (DigitalMicrograph calibration)"
 		}
-		f.calibrate(x, y, ux, "DigitalMicrograph calibration")
 	}
 	tags := m.tag.find("ImageTags")
 	for _, path := range [][]string{

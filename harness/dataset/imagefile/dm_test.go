@@ -3,6 +3,7 @@ package imagefile
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 	"strings"
 	"testing"
 )
@@ -92,7 +93,11 @@ func dmBytes(version int, order binary.ByteOrder, images ...dmTestImage) []byte 
 		w.group("", 3)
 		w.text("Name", im.name)
 		w.group("ImageData", 4)
-		w.group("Calibrations", 1)
+		w.group("Calibrations", 2)
+		w.group("Brightness", 3)
+		w.value("Origin", 6, float32(1))
+		w.value("Scale", 6, float32(0.5))
+		w.text("Units", "e-")
 		w.group("Dimension", len(im.sizes))
 		for i := range im.sizes {
 			w.group("", 2)
@@ -135,6 +140,10 @@ func TestDM(t *testing.T) {
 			}
 			if r.Pixel.X != 5 || r.Pixel.Y != 2.5 || r.Detector != "OneView" || r.Array != "A" {
 				t.Errorf("DM%d, %v: %+v", version, order, r.Info)
+			}
+			// 7 to 12, less 1, are 0.5 electrons each on 12.5 Å²
+			if want := 0.5 * (9.5 - 1) / 12.5; math.Abs(r.Dose-want) > 1e-12 || !strings.Contains(r.DoseOrigin, "DigitalMicrograph") {
+				t.Errorf("DM%d, %v: a dose of %v (%s), want %v", version, order, r.Dose, r.DoseOrigin, want)
 			}
 			if _, _, err := open(b, "FFT of A"); err == nil || !strings.Contains(err.Error(), "complex") {
 				t.Errorf("a Fourier transform: error %v", err)

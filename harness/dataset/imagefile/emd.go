@@ -2,11 +2,13 @@ package imagefile
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -90,12 +92,8 @@ func (f *Info) calibrateAxes(a hdf5Array, axes []axis, origin string) {
 		return
 	}
 	x, y := axes[a.axes.column], axes[a.axes.row]
-	if sx, _ := angstroms(x.unit); x.unit != y.unit && sx > 0 {
-		if sy, _ := angstroms(y.unit); sy > 0 {
-			y.scale *= sy / sx
-		}
-	}
-	f.calibrate(x.scale, y.scale, x.unit, origin)
+	sx, sy, unit := sameUnit(x.scale, y.scale, x.unit, y.unit)
+	f.calibrate(sx, sy, unit, origin)
 }
 
 // velox is what Velox says of an image in the text beside it.
@@ -103,8 +101,26 @@ type velox struct {
 	BinaryResult struct {
 		Detector  string
 		PixelSize struct {
-			Width, Height float64 `json:",string"` // m
+			Width, Height float64 `json:",string"`
 		}
+		PixelUnitX, PixelUnitY string
+	}
+	CustomProperties map[string]struct{ Value any }
+}
+
+// info is what the text says of an image.
+func (v velox) info(f *Info) {
+	const origin = "Velox metadata"
+	b := v.BinaryResult
+	f.Detector = b.Detector
+	x, y, unit := sameUnit(b.PixelSize.Width, b.PixelSize.Height, cmp.Or(b.PixelUnitX, "m"), cmp.Or(b.PixelUnitY, "m"))
+	f.calibrate(x, y, unit, origin)
+	property := func(name string) float64 {
+		x, _ := strconv.ParseFloat(fmt.Sprint(v.CustomProperties["Detectors["+b.Detector+"]."+name].Value), 64)
+		return x
+	}
+	if perCount := property("CountsToElectrons"); perCount > 0 {
+		f.electrons = electrons{scale: perCount * cmp.Or(property("PixelValueToCameraCounts"), 1), origin: "mean of the pixels in electrons (" + origin + ")"}
 	}
 }
 
@@ -165,11 +181,11 @@ func (h *hdf5) veloxMetadata(root int64, name string) ([]byte, error) {
 	if space == nil {
 		return nil, errors.New("no array")
 	}
-	dims, err := h.dataspace(space.data)
+	dims, most, err := h.resizable(space.data)
 	if err != nil || len(dims) != 2 {
 		return nil, errors.New("no table of bytes")
 	}
-	s, err := h.stack(hdf5Array{name: name, messages: messages, dims: dims, axes: axes{-1, 0, 1}})
+	s, err := h.stack(hdf5Array{name: name, messages: messages, dims: dims, most: most, axes: axes{-1, 0, 1}})
 	if err != nil {
 		return nil, err
 	}

@@ -13,10 +13,10 @@ import (
 
 // The part of the HDF5 file format (version 3.0 of its specification) in which
 // stacks of images are kept: superblocks 0 to 3, both kinds of object header,
-// groups as symbol tables or as compact links, and datasets that are compact,
-// contiguous or chunked, indexed by a version 1 B-tree, a single chunk, an
-// implicit or a fixed array. What h5py, MATLAB, Velox and ncempy write by default
-// is of this kind. The rest is refused by name.
+// groups as symbol tables, compact links or links in a fractal heap, attributes in
+// the header or in a fractal heap, and datasets that are compact, contiguous or
+// chunked, with any of the format's indexes. The rest (virtual and external
+// datasets, committed datatypes) is refused by name.
 
 const hdf5Magic = "\x89HDF\r\n\x1a\n"
 
@@ -41,7 +41,8 @@ type hdf5 struct {
 	r             io.ReaderAt
 	size, base    int64
 	budget        int64
-	offsets, lens int // bytes of an address and of a length
+	offsets, lens int      // bytes of an address and of a length
+	other         []string // arrays that are no stacks, the first of them
 }
 
 // message is one of an object header.
@@ -62,6 +63,7 @@ const (
 	msgAttribute    = 0x0c
 	msgContinuation = 0x10
 	msgSymbols      = 0x11
+	msgAttributes   = 0x15
 )
 
 // cursor takes little-endian numbers off a buffer; after the end they are 0 and
@@ -144,10 +146,19 @@ func decodeHDF5(r io.ReaderAt, size, base int64, array string) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
+	if messages, err := h.header(root); err == nil {
+		links, _ := h.links(messages)
+		if slices.ContainsFunc(links, func(l link) bool { return l.name == "ImageList" }) {
+			return nil, errors.New("a DM5 file of DigitalMicrograph is not read: save the image as DM4 there (File > Save As)")
+		}
+	}
 	var all []hdf5Array
 	seen := map[int64]bool{}
 	if err := h.walk(root, "", 0, seen, &all); err != nil {
 		return nil, err
+	}
+	if len(all) == 0 && len(h.other) > 0 {
+		return nil, fmt.Errorf("the file holds no array of images, only %s: want (H,W) or (N,H,W)", strings.Join(h.other, ", "))
 	}
 	h.budget += h.size // what the search for arrays took
 	var names []string
@@ -196,9 +207,7 @@ func decodeHDF5(r io.ReaderAt, size, base int64, array string) (*Stack, error) {
 		s.info.Array = names[found]
 	}
 	if strings.HasPrefix(a.name, "/Data/Image/") {
-		v := h.velox(root, a.name).BinaryResult
-		s.info.Detector = v.Detector
-		s.info.calibrate(v.PixelSize.Width, v.PixelSize.Height, "m", "Velox metadata")
+		h.velox(root, a.name).info(&s.info)
 	}
 	s.info.calibrateAxes(a, named, origin)
 	return s, nil
@@ -319,6 +328,7 @@ type hdf5Array struct {
 	name     string
 	messages []message
 	dims     []int64
+	most     []int64 // that dims may grow to
 	axes     axes
 	err      error  // why it is no stack, unless its axes have names that say more
 	detector string // of Velox
@@ -350,7 +360,7 @@ func (h *hdf5) walk(at int64, name string, depth int, seen map[int64]bool, all *
 	if space == nil || layout == nil {
 		return nil
 	}
-	dims, err := h.dataspace(space.data)
+	dims, most, err := h.resizable(space.data)
 	if err != nil {
 		return fmt.Errorf("dataset %q: %w", name, err)
 	}
@@ -362,14 +372,28 @@ func (h *hdf5) walk(at int64, name string, depth int, seen map[int64]bool, all *
 	if velox && len(dims) == 3 {
 		ax, err = axes{2, 0, 1}, nil // frames come last
 	}
-	if _, ok := h.attributes(messages)["MATLAB_class"]; ok && err == nil {
-		last := len(dims) - 1 // MATLAB writes columns first
-		ax.row, ax.column = last, last-1
+	if _, ok := h.attributes(messages)["MATLAB_class"]; ok && len(dims) > 1 {
+		last := len(dims) - 1 // MATLAB writes the last dimension first
+		if ax, err = matlabAxes(reversed(dims)); err == nil {
+			ax.row, ax.column = last-ax.row, last-ax.column
+			if ax.image >= 0 {
+				ax.image = last - ax.image
+			}
+		}
+	}
+	if len(dims) > 3 && err != nil && len(h.other) < 5 {
+		h.other = append(h.other, fmt.Sprintf("%s of shape %v", name, dims))
 	}
 	if err == nil || len(dims) == 3 {
-		*all = append(*all, hdf5Array{name: name, messages: messages, dims: dims, axes: ax, err: err})
+		*all = append(*all, hdf5Array{name: name, messages: messages, dims: dims, most: most, axes: ax, err: err})
 	}
 	return nil
+}
+
+func reversed(v []int64) []int64 {
+	v = slices.Clone(v)
+	slices.Reverse(v)
+	return v
 }
 
 func find(messages []message, kind int) *message {
@@ -394,29 +418,31 @@ func (h *hdf5) links(messages []message) ([]link, error) {
 		c := &cursor{b: m.data}
 		switch m.kind {
 		case msgLink:
-			c.take(1)
-			flags := c.int(1)
-			kind := 0
-			if flags&8 != 0 {
-				kind = c.int(1)
+			l, hard, err := h.link(m.data)
+			if err != nil {
+				return nil, err
 			}
-			if flags&4 != 0 {
-				c.take(8)
-			}
-			if flags&16 != 0 {
-				c.take(1)
-			}
-			name := string(c.take(c.int(1 << (flags & 3))))
-			if kind == 0 {
-				links = append(links, link{name, h.address(c)})
+			if hard {
+				links = append(links, l)
 			}
 		case msgLinkInfo:
 			c.take(1)
 			if c.int(1)&1 != 0 {
 				c.take(8)
 			}
-			if h.address(c) >= 0 && c.err == nil {
-				return nil, errors.New("its links are kept in a fractal heap, which is not read: save the file with h5py's default settings (libver=\"earliest\")")
+			heap, index := h.address(c), h.address(c)
+			if heap < 0 || c.err != nil {
+				break // none but those in the header
+			}
+			err := h.objects(heap, index, linkNames, func(b []byte) error {
+				l, hard, err := h.link(b)
+				if hard && err == nil {
+					links = append(links, l)
+				}
+				return err
+			})
+			if err != nil {
+				return nil, err
 			}
 		case msgSymbols:
 			tree, heap := h.address(c), h.address(c)
@@ -437,6 +463,28 @@ func (h *hdf5) links(messages []message) ([]link, error) {
 	}
 	slices.SortFunc(links, func(a, b link) int { return strings.Compare(a.name, b.name) })
 	return links, nil
+}
+
+// link reads a link; only hard ones have a place in the file.
+func (h *hdf5) link(b []byte) (l link, hard bool, err error) {
+	c := &cursor{b: b}
+	c.take(1)
+	flags := c.int(1)
+	kind := 0
+	if flags&8 != 0 {
+		kind = c.int(1)
+	}
+	if flags&4 != 0 {
+		c.take(8)
+	}
+	if flags&16 != 0 {
+		c.take(1)
+	}
+	l.name = string(c.take(c.int(1 << (flags & 3))))
+	if kind == 0 {
+		l.at = h.address(c)
+	}
+	return l, kind == 0, c.err
 }
 
 // heap reads a group's names.
@@ -516,27 +564,47 @@ func (h *hdf5) tree(at int64, kind, level, key int) (c *cursor, got, n int, err 
 }
 
 // dataspace reads a dataset's dimensions.
-func (h *hdf5) dataspace(b []byte) ([]int64, error) {
+func (h *hdf5) dataspace(b []byte) (dims []int64, err error) {
+	dims, _, err = h.resizable(b)
+	return dims, err
+}
+
+// unlimited is the most of a dimension that may grow for ever.
+const unlimited = -1
+
+// resizable reads a dataset's dimensions and what they may grow to.
+func (h *hdf5) resizable(b []byte) (dims, most []int64, err error) {
 	c := &cursor{b: b}
-	version, rank, _ := c.int(1), c.int(1), c.int(1)
+	version, rank, flags := c.int(1), c.int(1), c.int(1)
 	switch version {
 	case 1:
 		c.take(5)
 	case 2:
 		c.take(1)
 	default:
-		return nil, fmt.Errorf("dataspace of version %d", version)
+		return nil, nil, fmt.Errorf("dataspace of version %d", version)
 	}
 	if rank > 32 {
-		return nil, fmt.Errorf("%d dimensions", rank)
+		return nil, nil, fmt.Errorf("%d dimensions", rank)
 	}
-	dims := make([]int64, rank)
+	dims = make([]int64, rank)
 	for i := range dims {
 		if dims[i] = c.number(h.lens); dims[i] < 0 {
-			return nil, errors.New("a dimension does not fit 63 bits")
+			return nil, nil, errors.New("a dimension does not fit 63 bits")
 		}
 	}
-	return dims, c.err
+	most = slices.Clone(dims)
+	if flags&1 != 0 {
+		for i := range most {
+			v := c.uint(h.lens)
+			if most[i] = int64(v); v == math.MaxUint64>>(64-8*h.lens) {
+				most[i] = unlimited
+			} else if most[i] < dims[i] {
+				return nil, nil, fmt.Errorf("a dimension of %d of at most %d", dims[i], v)
+			}
+		}
+	}
+	return dims, most, c.err
 }
 
 // datatype reads a number's type; enumerations, which h5py's booleans are, count
@@ -573,7 +641,11 @@ func datatype(b []byte, depth int) (element, error) {
 		}
 		return datatype(c.b, depth+1)
 	default:
-		return e, fmt.Errorf("elements of HDF5 class %d are not read, only integers, real floats and booleans", class)
+		what := map[int]string{3: "texts", 5: "opaque bytes", 6: "records (complex numbers or colours)", 7: "references", 9: "texts or lists of any length"}[class]
+		if what == "" {
+			what = fmt.Sprintf("elements of HDF5 class %d", class)
+		}
+		return e, fmt.Errorf("%s are not read, only integers, real floats and booleans", what)
 	}
 	if c.err != nil {
 		return e, c.err

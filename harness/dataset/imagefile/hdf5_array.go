@@ -112,7 +112,7 @@ func (h *hdf5) chunked(c *cursor, version int, a hdf5Array, e element) (*Stack, 
 	}
 	var chunks []chunk
 	if version >= 4 {
-		chunks, err = m.index(c, flags, bytes, want)
+		chunks, err = m.index(c, flags, bytes, a.most)
 	} else if root >= 0 {
 		chunks, err = h.chunks(root, rank, -1, nil)
 	}
@@ -183,96 +183,6 @@ func (h *hdf5) chunks(at int64, rank, level int, list []chunk) ([]chunk, error) 
 		}
 	}
 	return list, nil
-}
-
-// index reads one of the newer indexes of n chunks of a size, in which chunks are
-// numbered row by row and not keyed by where they start.
-func (m *chunkedArray) index(c *cursor, flags int, size, n int64) ([]chunk, error) {
-	if flags&1 != 0 {
-		return nil, errors.New("its partial chunks are not filtered, which is not read")
-	}
-	var list []chunk
-	start := make([]int64, len(m.dims))
-	add := func(k chunk) {
-		if k.at < 0 {
-			return // never written
-		}
-		copy(k.start[:], start)
-		list = append(list, k)
-	}
-	next := func() {
-		for d := len(start) - 1; d >= 0; d-- {
-			if start[d] += m.block[d]; start[d] < m.dims[d] {
-				return
-			}
-			start[d] = 0
-		}
-	}
-	h := m.h
-	switch kind := c.int(1); kind {
-	case 1: // a single chunk
-		k := chunk{size: size}
-		if flags&2 != 0 {
-			k.size, k.skip = c.number(h.lens), uint32(c.uint(4))
-		}
-		k.at = h.address(c)
-		add(k)
-		return list, c.err
-	case 2: // one after the other, unfiltered
-		at := h.address(c)
-		if size < 32 { // what the list below takes must not exceed the file by far
-			return nil, fmt.Errorf("chunks of %d bytes", size)
-		}
-		for i := range n {
-			add(chunk{at: at + i*size, size: size})
-			next()
-		}
-		return list, c.err
-	case 3: // a fixed array
-		c.take(1)
-		head, err := h.node(h.address(c), int64(12+h.offsets+h.lens), "FAHD")
-		if err != nil {
-			return nil, err
-		}
-		head.take(1)
-		filtered, entry, pageBits := head.int(1) == 1, head.int(1), head.int(1)
-		if got := head.number(h.lens); got != n {
-			return nil, fmt.Errorf("an index of %d chunks, not of %d", got, n)
-		}
-		at := h.address(head)
-		prefix := int64(6 + h.offsets)
-		if _, err := h.node(at, prefix, "FADB"); err != nil {
-			return nil, err
-		}
-		page := n
-		if pageBits < 32 && n > 1<<pageBits {
-			page = 1 << pageBits
-			prefix += ceil(ceil(n, page), 8) + 4 // a bit for each page, a checksum
-		}
-		sizeBytes := entry - h.offsets - 4
-		if !filtered && entry != h.offsets || filtered && (sizeBytes < 1 || sizeBytes > 8) {
-			return nil, fmt.Errorf("an index with entries of %d bytes", entry)
-		}
-		at += prefix
-		for first := int64(0); first < n; first += page {
-			k := min(page, n-first)
-			b, err := h.bytes(at, k*int64(entry))
-			if err != nil {
-				return nil, err
-			}
-			at += k*int64(entry) + 4
-			for e := (&cursor{b: b}); len(e.b) > 0; next() {
-				k := chunk{at: h.address(e), size: size}
-				if filtered {
-					k.size, k.skip = e.number(sizeBytes), uint32(e.uint(4))
-				}
-				add(k)
-			}
-		}
-		return list, nil
-	default:
-		return nil, fmt.Errorf("its chunks are indexed for resizing (kind %d), which is not read: save the file with h5py's default settings (libver=\"earliest\")", kind)
-	}
 }
 
 // image copies image i out of the chunks that hold it.

@@ -22,14 +22,29 @@ func (a attribute) text() string {
 // maxTexts bounds the texts of one attribute.
 const maxTexts = 32
 
-// attributes reads the attributes in an object's header that are texts or real
+// attributes reads an object's attributes that are texts or real
 // numbers; those of other types, and damaged ones, are left out.
 func (h *hdf5) attributes(messages []message) map[string]attribute {
 	all := map[string]attribute{}
+	add := func(b []byte) error {
+		if name, a, err := h.attribute(b); err == nil {
+			all[name] = a
+		}
+		return nil
+	}
 	for _, m := range messages {
-		if m.kind == msgAttribute && !m.shared {
-			if name, a, err := h.attribute(m.data); err == nil {
-				all[name] = a
+		switch {
+		case m.kind == msgAttribute && !m.shared:
+			add(m.data)
+		case m.kind == msgAttributes:
+			c := &cursor{b: m.data}
+			c.take(1)
+			if c.int(1)&1 != 0 {
+				c.take(2)
+			}
+			if heap, index := h.address(c), h.address(c); heap >= 0 && c.err == nil {
+				// an error leaves the rest out
+				_ = h.objects(heap, index, attributeNames, add)
 			}
 		}
 	}

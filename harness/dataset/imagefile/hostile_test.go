@@ -259,6 +259,7 @@ func FuzzNPY(f *testing.F)  { fuzz(f, ".npy") }
 func FuzzNPZ(f *testing.F)  { fuzz(f, ".npz") }
 func FuzzTIFF(f *testing.F) { fuzz(f, ".tif") }
 func FuzzHDF5(f *testing.F) { fuzz(f, ".h5", ".emd") }
+func FuzzMAT(f *testing.F)  { fuzz(f, ".mat") }
 func FuzzPNG(f *testing.F)  { fuzz(f, ".png") }
 func FuzzJPEG(f *testing.F) { fuzz(f, ".jpg") }
 func FuzzMRC(f *testing.F)  { fuzz(f, ".mrc") }

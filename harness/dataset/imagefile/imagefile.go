@@ -59,6 +59,7 @@ func (s *Stack) Record(i int) (*Record, error) {
 		r.Bad[p] = true
 		bad++
 	}
+	r.count(r.Pixels, r.Bad)
 	if bad > 0 {
 		r.note("%d of %d pixels are not numbers", bad, len(r.Pixels))
 	}
@@ -180,6 +181,8 @@ func Decode(r io.ReaderAt, size int64, array string) (*Stack, error) {
 		return decodeNPZ(r, size, array)
 	case starts("II*\x00"), starts("MM\x00*"), starts("II+\x00"), starts("MM\x00+"):
 		return decodeTIFF(r, size, array)
+	case starts(matMagic):
+		return decodeMAT(r, size, array)
 	case starts("\x89PNG\r\n\x1a\n"):
 		s, err = decodePNG(r, size)
 	case starts("\xff\xd8\xff"):

@@ -94,6 +94,26 @@ func TestAgainstTheirLibraries(t *testing.T) {
 	for _, p := range encoded(t, dir) {
 		checkFile(t, p)
 	}
+	// Indexes of 160000 chunks, in pages and trees of several levels.
+	for _, name := range []string{"paged", "grows-paged", "deep-tree"} {
+		s, err := Open(filepath.Join(dir, "many-chunks-"+name+".h5"))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		dst := make([]float32, 400*400)
+		err = s.At(0, dst)
+		s.Close()
+		wrong := -1
+		for i, v := range dst {
+			if v != float32(i/400+i%400) {
+				wrong = i
+			}
+		}
+		if err != nil || wrong >= 0 {
+			t.Errorf("%s: pixel %d is wrong (%v)", name, wrong, err)
+		}
+	}
 }
 
 func TestChoice(t *testing.T) {
@@ -106,7 +126,11 @@ func TestChoice(t *testing.T) {
 		{"testdata/two.h5:images", ""},
 		{"testdata/two.h5:/sub/labels", ""},
 		{"testdata/two.h5:sub", "no array"},
-		{"testdata/new-chunks.h5", "libver"},
+		{"testdata/two.mat", "fft, images, labels, rgb"},
+		{"testdata/two.mat:images", ""},
+		{"testdata/two.mat:labels", ""},
+		{"testdata/two.mat:fft", "complex"},
+		{"testdata/two.mat:rgb", "channels"},
 		{"testdata/sparse.h5", "1 of its 3 chunks"},
 		{"testdata/colour.png", "coloured"},
 		{"testdata/make.py", "not a file of a known format"},

@@ -2,6 +2,7 @@ package imagefile
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -86,10 +87,12 @@ func decodeMRC(m mrcFile, r io.ReaderAt, size int64) (*Stack, error) {
 	e.order = m.order
 	// IMOD's stamp with the bit that says whether bytes are signed; without it, a
 	// maximum that signed bytes cannot have.
-	const imod, signed = 1146047817, 1
+	const imod, signed, fourBits = 1146047817, 1, 16
 	var f Info
 	if mode == 0 {
 		switch {
+		case m.word(39) == imod && m.word(40)&fourBits != 0:
+			return nil, errors.New("MRC mode 0 with two pixels in a byte (IMOD's flag 16) is not read: convert it with IMOD's newstack -mode 0")
 		case m.word(39) == imod && m.word(40)&signed == 0:
 			e.kind = 'u'
 		case m.word(39) != imod && m.real(21) > 127 && m.real(21) <= 255 && m.real(20) >= 0:
@@ -116,11 +119,64 @@ func decodeMRC(m mrcFile, r io.ReaderAt, size int64) (*Stack, error) {
 	if x == 1 && y == 1 {
 		f.note("the MRC header gives a pixel of 1 Å, which many programs write where they do not know it")
 	}
-	if kind := string(m.head[104:108]); kind == "FEI1" || kind == "FEI2" {
+	// How long the entry of an image is, in a way that depends on who wrote it.
+	integers, reals := int64(m.order.Uint16(m.head[128:])), int64(m.order.Uint16(m.head[130:]))
+	switch kind := string(m.head[104:108]); {
+	case kind == "FEI1" || kind == "FEI2":
 		m.fei(r, extended, &f)
+	case kind == "SERI":
+		doses, err := m.serialEM(r, extended, integers, reals, s.N)
+		if err != nil {
+			return nil, err
+		}
+		if doses != nil {
+			s.infos = func(i int) Info {
+				f := f
+				if d := float64(doses[i]); d > 0 && !math.IsInf(d, 0) {
+					f.Dose, f.DoseOrigin = d, "SerialEM extended header"
+				}
+				return f
+			}
+		}
+	case integers == 0 && reals >= 12 && 4*reals <= extended: // of FEI's older programs
+		const pixel = 11 // m
+		var b [4]byte
+		if _, err := r.ReadAt(b[:], mrcHeader+4*pixel); err != nil {
+			return nil, noEOF(err)
+		}
+		size := float64(math.Float32frombits(m.order.Uint32(b[:])))
+		f.calibrate(size, size, "m", "FEI extended header")
 	}
 	s.info = f
 	return s, nil
+}
+
+// serialEM reads the dose of every image in electrons per Å² from the extended
+// header of SerialEM, nil where it has none. An entry has so many bytes and the
+// parts that the bits say, the dose as a real after the others of lower bits.
+func (m mrcFile) serialEM(r io.ReaderAt, extended, bytes, parts int64, n int) ([]float32, error) {
+	const dose = 32
+	if parts&dose == 0 || bytes < 4 || int64(n) > extended/bytes {
+		return nil, nil
+	}
+	at := int64(0)
+	for bit, size := range map[int64]int64{1: 2, 2: 6, 4: 4, 8: 2, 16: 2} { // tilt, piece, stage, magnification, intensity
+		if parts&bit != 0 {
+			at += size
+		}
+	}
+	if at+4 > bytes {
+		return nil, nil
+	}
+	b := make([]byte, bytes*int64(n))
+	if k, err := r.ReadAt(b, mrcHeader); k < len(b) {
+		return nil, noEOF(err)
+	}
+	doses := make([]float32, n)
+	for i := range doses {
+		doses[i] = math.Float32frombits(m.order.Uint32(b[int64(i)*bytes+at:]))
+	}
+	return doses, nil
 }
 
 // fei reads the extended header of the first image that FEI and Thermo Fisher write.
@@ -143,7 +199,7 @@ func (m mrcFile) fei(r io.ReaderAt, extended int64, f *Info) {
 	real := func(at int) float64 { return math.Float64frombits(m.order.Uint64(b[at:])) }
 	f.calibrate(real(pixelX), real(pixelY), "m", "FEI extended header")
 	if d := real(dose) * 1e-20; d > 0 && !math.IsInf(d, 0) {
-		f.Dose = d
+		f.Dose, f.DoseOrigin = d, "FEI extended header"
 	}
 	name, _, _ := strings.Cut(string(b[camera:][:16]), "\x00")
 	f.Detector = strings.TrimSpace(name)

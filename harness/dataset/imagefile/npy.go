@@ -4,12 +4,14 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 const npyMagic = "\x93NUMPY"
@@ -24,30 +26,9 @@ const maxDeflate = 1032
 // length of the header (2 bytes in version 1, 4 later), a Python literal, the
 // array.
 func decodeNPY(r io.ReaderAt, size int64) (*Stack, error) {
-	var fixed [12]byte
-	k, err := r.ReadAt(fixed[:], 0)
-	if k < 10 {
-		return nil, fmt.Errorf("NPY header is cut short: %w", noEOF(err))
-	}
-	var length, start int64
-	switch v := fixed[6]; {
-	case v == 1:
-		length, start = int64(binary.LittleEndian.Uint16(fixed[8:])), 10
-	case (v == 2 || v == 3) && k == 12:
-		length, start = int64(binary.LittleEndian.Uint32(fixed[8:])), 12
-	default:
-		return nil, fmt.Errorf("NPY format %d.%d is not known", fixed[6], fixed[7])
-	}
-	if length > maxNPYHeader || length > size-start {
-		return nil, fmt.Errorf("NPY header of %d bytes in a file of %d", length, size)
-	}
-	head := make([]byte, length)
-	if k, err := r.ReadAt(head, start); k < len(head) {
-		return nil, fmt.Errorf("NPY header: %w", noEOF(err))
-	}
-	h, err := parseNPYHeader(string(head))
+	start, length, h, err := readNPYHeader(r, size)
 	if err != nil {
-		return nil, fmt.Errorf("NPY header %.120q: %w", head, err)
+		return nil, err
 	}
 	e, err := parseDescr(h.descr)
 	if err != nil {
@@ -58,6 +39,37 @@ func decodeNPY(r io.ReaderAt, size int64) (*Stack, error) {
 		return nil, err
 	}
 	return rawStack("NPY", r, size, start+length, e, h.shape, ax, h.fortran)
+}
+
+// readNPYHeader reads a header of a length that starts at start.
+func readNPYHeader(r io.ReaderAt, size int64) (start, length int64, h npyHeader, err error) {
+	bad := func(format string, args ...any) (int64, int64, npyHeader, error) {
+		return 0, 0, h, fmt.Errorf(format, args...)
+	}
+	var fixed [12]byte
+	k, err := r.ReadAt(fixed[:], 0)
+	if k < 10 {
+		return bad("NPY header is cut short: %w", noEOF(err))
+	}
+	switch v := fixed[6]; {
+	case v == 1:
+		length, start = int64(binary.LittleEndian.Uint16(fixed[8:])), 10
+	case (v == 2 || v == 3) && k == 12:
+		length, start = int64(binary.LittleEndian.Uint32(fixed[8:])), 12
+	default:
+		return bad("NPY format %d.%d is not known", fixed[6], fixed[7])
+	}
+	if length > maxNPYHeader || length > size-start {
+		return bad("NPY header of %d bytes in a file of %d", length, size)
+	}
+	head := make([]byte, length)
+	if k, err := r.ReadAt(head, start); k < len(head) {
+		return bad("NPY header: %w", noEOF(err))
+	}
+	if h, err = parseNPYHeader(string(head)); err != nil {
+		return bad("NPY header %.120q: %w", head, err)
+	}
+	return start, length, h, nil
 }
 
 func noEOF(err error) error {
@@ -184,7 +196,7 @@ func parseDescr(descr string) (element, error) {
 	return e, nil
 }
 
-// decodeNPZ reads the array of the given name, or the only one.
+// decodeNPZ reads the array of the given name, or the only one that can be an image.
 func decodeNPZ(r io.ReaderAt, size int64, array string) (*Stack, error) {
 	z, err := zip.NewReader(r, size)
 	if err != nil {
@@ -192,15 +204,23 @@ func decodeNPZ(r io.ReaderAt, size int64, array string) (*Stack, error) {
 	}
 	var names []string
 	var found *zip.File
+	members := map[string]*zip.File{}
 	for _, f := range z.File {
 		name, ok := strings.CutSuffix(f.Name, ".npy")
-		if !ok || name == "meta_data" { // of PantaRhei's PRZ, which is NPZ otherwise
+		if !ok {
+			continue
+		}
+		members[name] = f
+		if noImage(f) {
 			continue
 		}
 		names = append(names, name)
 		if name == array || f.Name == array || array == "" {
 			found = f
 		}
+	}
+	if len(members) == 0 {
+		return nil, errors.New("a zip archive without NumPy's arrays: unpack it")
 	}
 	if err := chooseOne(names, array, found != nil); err != nil {
 		return nil, err
@@ -210,7 +230,89 @@ func decodeNPZ(r io.ReaderAt, size int64, array string) (*Stack, error) {
 		return nil, fmt.Errorf("array %q: %w", strings.TrimSuffix(found.Name, ".npy"), err)
 	}
 	s.Format = "NPZ"
+	if len(names) > 1 {
+		s.info.Array = strings.TrimSuffix(found.Name, ".npy")
+	}
+	if found == members["data"] && members["meta_data"] != nil {
+		s.Format = "PRZ"
+		s.info.prz(members["meta_data_json"])
+	}
 	return s, nil
+}
+
+// noImage reports whether an array is one of objects, of texts, or of fewer than two
+// dimensions.
+func noImage(f *zip.File) bool {
+	rc, err := f.Open()
+	if err != nil {
+		return false // said where it is read
+	}
+	defer rc.Close()
+	head := make([]byte, 4096)
+	n, _ := io.ReadFull(rc, head)
+	_, _, h, err := readNPYHeader(bytes.NewReader(head[:n]), int64(n))
+	if err != nil {
+		return false
+	}
+	return len(h.shape) < 2 || strings.ContainsAny(h.descr, "OUS")
+}
+
+// prz reads what PantaRhei says of an image: JSON in an array of one text. Before
+// version 24.03 it wrote a pickle, which is a program.
+func (f *Info) prz(member *zip.File) {
+	if member == nil {
+		f.note("what this file of PantaRhei says of the image is a Python pickle, which is not read")
+		return
+	}
+	rc, err := member.Open()
+	if err != nil {
+		return
+	}
+	defer rc.Close()
+	const most = 1 << 24
+	b, err := io.ReadAll(io.LimitReader(rc, most))
+	if err != nil {
+		return
+	}
+	start, length, h, err := readNPYHeader(bytes.NewReader(b), int64(len(b)))
+	if err != nil || !strings.HasPrefix(h.descr, "<U") {
+		return
+	}
+	var text strings.Builder
+	for b = b[start+length:]; len(b) >= 4; b = b[4:] { // UTF-32
+		if c := binary.LittleEndian.Uint32(b); c != 0 && c <= unicode.MaxRune {
+			text.WriteRune(rune(c))
+		}
+	}
+	type przAxis struct {
+		Value       float64
+		Unit        string
+		PixelFactor *float64 `json:"pixel_factor"`
+	}
+	var meta []struct {
+		Calibration []przAxis `json:"device.calib"` // along x, y, …
+		Detector    string    `json:"scan_generator.detector"`
+		Source      string    `json:"source.name"`
+	}
+	if json.Unmarshal([]byte(text.String()), &meta) != nil || len(meta) == 0 {
+		return
+	}
+	m := meta[0]
+	if f.Detector = m.Detector; f.Detector == "" {
+		f.Detector = m.Source
+	}
+	if len(m.Calibration) < 2 {
+		return
+	}
+	side := func(c przAxis) float64 {
+		if c.PixelFactor != nil {
+			return c.Value * *c.PixelFactor
+		}
+		return c.Value
+	}
+	x, y := m.Calibration[0], m.Calibration[1]
+	sx, sy, unit := sameUnit(side(x), side(y), x.Unit, y.Unit)
+	f.calibrate(sx, sy, unit, "PantaRhei calibration")
 }
 
 // chooseOne reports what is wrong with a choice among the arrays of a file.

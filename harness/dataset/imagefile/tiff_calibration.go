@@ -6,6 +6,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 )
 
 // Tags and texts in which programs of microscopes keep the size of a pixel.
@@ -14,6 +15,7 @@ const (
 	tagZeiss     = 34118 // Zeiss SmartSEM
 	tagFEITitan  = 34680
 	tagFEIHelios = 34682
+	tagTVIPS     = 37706 // EM-Menu of TVIPS
 	tagDMUnitX   = 65003 // DigitalMicrograph
 	tagDMUnitY   = 65004
 	tagDMScaleX  = 65009
@@ -24,7 +26,7 @@ const (
 // wrote before what any program may have copied, the resolution last.
 func (t *tiffFile) calibrate(dir map[uint16]tiffField, f *Info) error {
 	for _, read := range []func(map[uint16]tiffField, *Info) (bool, error){
-		t.calibrateDM, t.calibrateFEI, t.calibrateSIS, t.calibrateZeiss,
+		t.calibrateDM, t.calibrateFEI, t.calibrateSIS, t.calibrateZeiss, t.calibrateTVIPS,
 		t.calibrateDescription, t.calibrateResolution,
 	} {
 		if done, err := read(dir, f); done || err != nil {
@@ -54,12 +56,7 @@ func (t *tiffFile) calibrateDM(dir map[uint16]tiffField, f *Info) (bool, error) 
 	if y == 0 {
 		y, uy = x, ux
 	}
-	ux, uy = latin1(ux), latin1(uy)
-	if sx, _ := angstroms(ux); uy != ux && sx > 0 {
-		if sy, _ := angstroms(uy); sy > 0 {
-			y *= sy / sx
-		}
-	}
+	x, y, ux = sameUnit(x, y, latin1(ux), latin1(uy))
 	f.calibrate(x, y, ux, "DigitalMicrograph TIFF tag 65009")
 	return true, nil
 }
@@ -180,6 +177,40 @@ func (t *tiffFile) calibrateZeiss(dir map[uint16]tiffField, f *Info) (bool, erro
 	return true, nil
 }
 
+// calibrateTVIPS reads EM-Menu's header of version 2, which lies where the tag says:
+// sizes of pixels in nm, 0 where they are not known, and the camera's name in UTF-16.
+func (t *tiffFile) calibrateTVIPS(dir map[uint16]tiffField, f *Info) (bool, error) {
+	at, err := t.number(dir, tagTVIPS, 0)
+	if err != nil || at == 0 {
+		return false, nil
+	}
+	const (
+		before   = 244 // bytes of version 1
+		length   = before + 6068
+		pixelX   = before + 2724
+		pixelY   = before + 2728
+		camera   = before + 3524
+		magic    = before + 6064
+		nameSize = 160
+	)
+	b, err := t.bytes(at, length)
+	if err != nil || t.order.Uint32(b) != 2 || t.order.Uint32(b[magic:]) != 0xaaaaaaaa {
+		return false, nil
+	}
+	var name []uint16
+	for i := camera; i < camera+nameSize; i += 2 {
+		if u := t.order.Uint16(b[i:]); u != 0 {
+			name = append(name, u)
+			continue
+		}
+		break
+	}
+	f.Detector = strings.TrimSpace(string(utf16.Decode(name)))
+	real := func(at int) float64 { return float64(math.Float32frombits(t.order.Uint32(b[at:]))) }
+	f.calibrate(real(pixelX), real(pixelY), "nm", "TVIPS TIFF tag 37706")
+	return f.Pixel.Known(), nil
+}
+
 // calibrateDescription reads OME-XML, JEOL's report and ImageJ's text.
 func (t *tiffFile) calibrateDescription(dir map[uint16]tiffField, f *Info) (bool, error) {
 	text, err := t.text(dir, tagDescription)
@@ -231,14 +262,12 @@ func (f *Info) ome(text string) bool {
 		}
 		return s
 	}
-	ux, uy := unit(p.PhysicalSizeXUnit), unit(p.PhysicalSizeYUnit)
-	if sx, _ := angstroms(ux); ux != uy && sx > 0 {
-		if sy, _ := angstroms(uy); sy > 0 {
-			p.PhysicalSizeY *= sy / sx
-		}
+	if p.PhysicalSizeY == 0 {
+		p.PhysicalSizeY, p.PhysicalSizeYUnit = p.PhysicalSizeX, p.PhysicalSizeXUnit
 	}
+	x, y, u := sameUnit(p.PhysicalSizeX, p.PhysicalSizeY, unit(p.PhysicalSizeXUnit), unit(p.PhysicalSizeYUnit))
 	f.Detector = o.Instrument.Detector.Model
-	f.calibrate(p.PhysicalSizeX, p.PhysicalSizeY, ux, "OME-XML PhysicalSizeX")
+	f.calibrate(x, y, u, "OME-XML PhysicalSizeX")
 	return p.PhysicalSizeX != 0
 }
 

@@ -14,9 +14,10 @@ var known = []struct {
 	magic, name string
 	instead     string
 }{
-	{0, "MATLAB 5.0", "a MATLAB file of version 5 to 7", "save it with save(…, '-v7.3')"},
 	{0, "JK\x00\x02", "an EMI file of TIA", "open the SER file beside it"},
 	{0, "MQ1,", "a MIB file of a Merlin detector", "save the images as TIFF or HDF5, for instance with RosettaSciIO"},
+	{0, "\x00\x01\x00\x00\x01\x00\x00\x00", "a TVIPS file of EM-Menu", "export the images as TIFF"},
+	{0, "\x00\x01\x00\x00\x02\x00\x00\x00", "a TVIPS file of EM-Menu", "export the images as TIFF"},
 	{0, "AAMVHFSS", "a BCF file of Bruker Esprit", "export the image as TIFF"},
 	{0, "IMGBLO", "a blockfile of diffraction patterns", "save a virtual image as TIFF"},
 	{0, "ZISRAWFILE", "a CZI file of Zeiss ZEN", "export it as TIFF or OME-TIFF"},
@@ -54,7 +55,7 @@ func unknown(r io.ReaderAt, size int64) error {
 	if k, err := r.ReadAt(head, 0); k < len(head) {
 		return noEOF(err)
 	}
-	const read = "only NPY, NPZ, TIFF, HDF5, EMD, DM3, DM4, SER, MRC, PNG and JPEG"
+	const read = "only NPY, NPZ, TIFF, HDF5, EMD, MAT, DM3, DM4, SER, MRC, PNG and JPEG"
 	if len(head) == 0 {
 		return errors.New("the file is empty")
 	}

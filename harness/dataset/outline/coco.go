@@ -23,7 +23,8 @@ type COCOImage struct {
 
 // Shape is one annotation.
 type Shape struct {
-	Category int // index into COCO.Categories
+	Category int  // index into COCO.Categories
+	Crowd    bool // an area of many that are not told apart ("iscrowd")
 	outlines [][]Point
 	runs     []int // of pixels outside and inside, by turns, column by column
 	h, w     int   // of runs
@@ -72,6 +73,7 @@ func ReadCOCO(r io.Reader) (*COCO, error) {
 		Annotations []struct {
 			Image        int64           `json:"image_id"`
 			Category     int64           `json:"category_id"`
+			Crowd        int             `json:"iscrowd"`
 			Segmentation json.RawMessage `json:"segmentation"`
 		} `json:"annotations"`
 	}
@@ -104,7 +106,7 @@ func ReadCOCO(r io.Reader) (*COCO, error) {
 		if err != nil {
 			return nil, fmt.Errorf("annotation %d, of %s: %w", i, c.Images[at].File, err)
 		}
-		s.Category = k
+		s.Category, s.Crowd = k, a.Crowd != 0
 		c.Images[at].Shapes = append(c.Images[at].Shapes, s)
 	}
 	return c, nil

@@ -130,10 +130,50 @@ with h5py.File(name("f", 3, "implicit.h5"), "w", libver="latest") as f:
     plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     d = h5py.h5d.create(f.id, b"x", h5py.h5t.IEEE_F32LE, h5py.h5s.create_simple(f4.shape), plist)
     d.write(h5py.h5s.ALL, h5py.h5s.ALL, f4)
-with h5py.File(out / "new-chunks.h5", "w", libver="latest") as f:
-    f.create_dataset("x", data=f4, chunks=(1, 20, 18), maxshape=(None, 20, 18))
+for label, options in {  # by an extensible array, a B-tree of version 2, a fixed array with room
+    "grows": dict(chunks=(1, 20, 18), maxshape=(None, 20, 18)),
+    "grows-gzip": dict(chunks=(2, 7, 11), maxshape=(None, 40, 18), compression="gzip", shuffle=True),
+    "grows-rows": dict(chunks=(1, 1, 5), maxshape=(9, None, 30)),
+    "grows-twice": dict(chunks=(2, 3, 18), maxshape=(None, None, 18)),
+    "grows-thrice-gzip": dict(chunks=(1, 1, 1), maxshape=(None, None, None), compression="gzip"),
+    "fixed-room": dict(chunks=(1, 7, 5), maxshape=(5, 20, 36)),
+}.items():
+    with h5py.File(name("f", 3, "latest", label) + ".h5", "w", libver="latest") as f:
+        f.create_dataset("x", data=f4, **options)
+# f3-latest-unfiltered-edges.h5 was made with H5Pset_chunk_opts, which h5py does not offer.
+many = np.add.outer(np.arange(400), np.arange(400)).astype("u2")
+for label, maxshape in {"paged": (400, 400), "grows-paged": (None, 400), "deep-tree": (None, None)}.items():
+    with h5py.File(out / ("many-chunks-%s.h5" % label), "w", libver="latest") as f:
+        f.create_dataset("x", data=many, chunks=(1, 1), maxshape=maxshape)
+# Links and attributes that fill a fractal heap of one block and of two tables.
+for label, many in {"latest-ncem": 20, "latest-ncem-many": 3000}.items():
+    with h5py.File(name("f", 3, label) + ".h5", "w", libver="latest") as f:
+        g = f.create_group("data/stack")
+        d = g.create_dataset("data", data=f4, chunks=(1, 20, 18), maxshape=(None, 20, 18))
+        for i in range(many):
+            f.create_group("group number %d" % i)
+            g.attrs["note %d" % i] = "of the session " * (i % 9)
+        for i, n in enumerate(f4.shape):
+            dim = g.create_dataset("dim%d" % (i + 1), data=np.arange(n) * 0.02)
+            for k in range(many):
+                dim.attrs["note %d" % k] = k
+            dim.attrs["units"] = "[n_m]"
+            dim.attrs["name"] = "nyx"[i]
 with h5py.File(out / "sparse.h5", "w") as f:
     f.create_dataset("x", shape=(3, 20, 18), dtype="f4", chunks=(1, 20, 18))[1] = f4[1]
+
+# MATLAB: what SciPy writes, and version 7.3, which is HDF5 with the dimensions reversed
+import scipy.io  # noqa: E402
+
+mat = {n: np.transpose(of[k].astype(d), (1, 2, 0))[:, :, None] for n, k, d in [("f", "f", "f4"), ("i", "i", "f8"), ("u", "u", "u2")]}
+scipy.io.savemat(name("f", 3, "v5.mat"), {"x": mat["f"], "scalar": 3.0, "text": "abc", "s": {"a": 1}})
+scipy.io.savemat(name("i", 3, "v5-zlib.mat"), {"x": mat["i"]}, do_compression=True)
+scipy.io.savemat(name("u", 1, "v5-zlib.mat"), {"a_name_that_is_longer": of["u"][0].astype("u1")}, do_compression=True)
+scipy.io.savemat(name("b", 1, "v5.mat"), {"mask": base[0] > 60})
+scipy.io.savemat(out / "two.mat", {"images": mat["f"], "labels": of["u"][0].astype("u1"), "fft": np.ones((4, 5), "c16"), "rgb": np.ones((9, 8, 3))})
+for label, a in {"f3-v73": mat["f"], "b1-v73": base[0] > 60}.items():
+    with h5py.File(out / (label + ".mat"), "w", userblock_size=512) as f:
+        f.create_dataset("x", data=np.asarray(a).T).attrs["MATLAB_class"] = np.bytes_("single")
 
 # PNG
 assert cv2.imwrite(name("u", 1, "grey.png"), of["u"][0].astype("u1"))

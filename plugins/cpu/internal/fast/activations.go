@@ -8,7 +8,8 @@ import (
 )
 
 // Activations implements engine.Engine. Values that the engine never holds
-// (normalised, upsampled, joined) are computed from those that it does.
+// (normalised, upsampled, joined, a convolution inside a residual sum) are computed
+// from those that it does.
 func (e *Engine) Activations(b engine.Batch, training bool, values []backend.NamedTensor) error {
 	if err := e.check(b); err != nil {
 		return err
@@ -51,6 +52,10 @@ func (p *program) read(v *value, dst []float32) {
 	if parts[0].up {
 		scale = 2
 	}
+	var residual *stored
+	if v.minus != nil {
+		residual = p.tensors[v.minus]
+	}
 	first := p.tensors[parts[0].t]
 	h, w := first.h*scale, first.w*scale
 	r := dst[:0]
@@ -62,7 +67,11 @@ func (p *program) read(v *value, dst []float32) {
 				plane := s.plane(s.value.data, n, c/lanes)
 				for y := range h {
 					for x := range w {
-						z := plane[(y/scale*s.w+x/scale)*lanes+c%lanes]
+						at := (y/scale*s.w+x/scale)*lanes + c%lanes
+						z := plane[at]
+						if residual != nil {
+							z -= residual.plane(residual.value.data, n, c/lanes)[at]
+						}
 						if v.norm != nil {
 							a := &p.norms[v.norm.position].params[pt.first+c/lanes]
 							z = float32(float32(z*a[0][c%lanes]) + a[1][c%lanes])

@@ -120,6 +120,7 @@ type value struct {
 	relu  bool
 	head  *op // logits
 	final bool
+	minus *tensor // the residual that is added to a convolution's output as it is written
 }
 
 // compiler turns a graph into a network by following its nodes.
@@ -347,7 +348,7 @@ func (c *compiler) residual(n *nn.Node, name string, a, b *value) *value {
 	o.residual = p.t
 	o.out.name = n.Outputs[0]
 	delete(c.made, name)
-	delete(c.values, name)
+	c.values[name] = &value{parts: []part{{t: o.out}}, minus: p.t}
 	return &value{parts: []part{{t: o.out}}}
 }
 

@@ -106,12 +106,7 @@ func TestActivations(t *testing.T) {
 	for _, training := range []bool{false, true} {
 		var names []string
 		for _, n := range g.Nodes {
-			if e.net.values[n.Outputs[0]] != nil {
-				names = append(names, n.Outputs[0])
-			}
-		}
-		if len(names) < len(g.Nodes)-6 { // convolutions inside residual sums
-			t.Errorf("only %d of %d values", len(names), len(g.Nodes))
+			names = append(names, n.Outputs[0])
 		}
 		got, want := activations(t, e, g, b, names, training), activations(t, ref, g, batch64(b), names, training)
 		for _, n := range names {
