@@ -15,7 +15,6 @@ import (
 func reportCommand() *cobra.Command {
 	var c common
 	var b backendFlags
-	var browser bool
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "report SERIES|FILE",
@@ -33,7 +32,7 @@ folder of its own.`,
 			if err != nil {
 				return err
 			}
-			return writeReport(cmd.Context(), r, &b, report.Options{Browser: browser, Dir: dir}, out)
+			return writeReport(cmd.Context(), r, &b, report.Options{Dir: dir}, out)
 		},
 	}
 	c.profileFlag(cmd)
@@ -47,7 +46,6 @@ folder of its own.`,
 		}
 		return pflag.NormalizedName(name)
 	})
-	cmd.Flags().BoolVar(&browser, "browser", false, "also write try.html, a page that runs the best model on images dropped into it (needs npm's onnxruntime-web, see $REFOCUS_NODE_MODULES)")
 	return cmd
 }
 

@@ -26,6 +26,8 @@ const (
 	// HoldVariable, where it is set, names a file without which no device takes a step
 	// but those that will be lost.
 	HoldVariable = "REFOCUS_TEST_HOLD"
+	// MemoryVariable is what each device has, in bytes.
+	MemoryVariable = "REFOCUS_TEST_MEMORY"
 	// Visible makes a device cuda:0, cuda:1, … of every entry of
 	// CUDA_VISIBLE_DEVICES, which is its identity, as CUDA does.
 	Visible = "visible"
@@ -68,9 +70,11 @@ func Serve() {
 			}
 		}
 	}
+	memory := int64(1 << 30)
+	fmt.Sscan(os.Getenv(MemoryVariable), &memory)
 	for i := range d.Devices {
 		v := &d.Devices[i]
-		v.Kind, v.Info, v.Driver, v.Memory = "cuda", "an imagined GPU "+v.ID, "imagined 1.0", 1<<30
+		v.Kind, v.Info, v.Driver, v.Memory = "cuda", "an imagined GPU "+v.ID, "imagined 1.0", memory
 	}
 	plugin.Serve(d)
 	os.Exit(0)
@@ -95,6 +99,12 @@ func (d *Devices) Open(ctx context.Context, g *nn.Graph, o backend.Options) (bac
 	o.Device = ""
 	s, err := d.Backend.Open(ctx, g, o)
 	return &onDevice{s, d, name}, err
+}
+
+// Memory implements backend.Sizer.
+func (d *Devices) Memory(ctx context.Context, g *nn.Graph, o backend.Options, r backend.MemoryRequest) (int64, error) {
+	o.Device = ""
+	return d.Backend.(backend.Sizer).Memory(ctx, g, o, r)
 }
 
 type onDevice struct {
