@@ -310,7 +310,7 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 			return w.commit(claim, n, res, started, restarts)
 		}
 		w.stop() // after any failure the process is not to be trusted
-		if ctx.Err() == nil && deviceLost(err) {
+		if ctx.Err() == nil && w.slot.blamed(err) {
 			return w.slot.loss(ctx, n, err, w.seen, w.o.Restarts, meter.told)
 		}
 		if ctx.Err() != nil || !backendFailed(err) || restarts >= w.o.Restarts {

@@ -21,7 +21,8 @@ const (
 	// Visible.
 	DevicesVariable = "REFOCUS_TEST_DEVICES"
 	// LoseVariable holds, separated by commas, which are lost, and at which step of
-	// the process: "cuda:1@5". A step of -1 takes the device away before.
+	// the process: "cuda:1@5". A step of -1 takes the device away before; "cuda:1@c5"
+	// is a crash in place of a loss.
 	LoseVariable = "REFOCUS_TEST_LOSE"
 	// HoldVariable, where it is set, names a file without which no device takes a step
 	// but those that will be lost.
@@ -39,6 +40,7 @@ type Devices struct {
 	backend.Backend
 	Devices []backend.Device
 	Lose    map[string]int64 // by name, at which step of this process
+	Crash   bool             // in place of losses
 	Hold    string           // see HoldVariable
 	steps   atomic.Int64
 }
@@ -54,6 +56,7 @@ func Serve() {
 	d := &Devices{Backend: cpu.New("1"), Lose: map[string]int64{}, Hold: os.Getenv(HoldVariable)}
 	for entry := range strings.SplitSeq(os.Getenv(LoseVariable), ",") {
 		if name, step, ok := strings.Cut(entry, "@"); ok {
+			step, d.Crash = strings.CutPrefix(step, "c")
 			var n int64
 			fmt.Sscan(step, &n)
 			d.Lose[name] = n
@@ -126,6 +129,9 @@ func (s *onDevice) Train(ctx context.Context, r backend.TrainRequest, progress f
 	}
 	return s.Session.Train(ctx, r, func(p backend.Step) error {
 		if n := s.of.steps.Add(1); n == s.of.Lose[s.name] {
+			if s.of.Crash {
+				os.Exit(3)
+			}
 			return fmt.Errorf("step %d on %s: %w", n, s.name, backend.ErrDeviceLost)
 		}
 		return progress(p)
