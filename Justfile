@@ -36,6 +36,10 @@ build:
     go build -o plugins/bin/refocus ./harness
     go build -o plugins/bin/ ./plugins/cpu/cmd/... ./plugins/gorgonia/cmd/...
 
+# Make what a version is published as, in dist/release/VERSION; needs a clean checkout.
+release version *flags:
+    go run ./harness/release {{version}} {{flags}}
+
 # Regenerate the protocol's Go code and the assembly kernels.
 generate:
     go generate ./...

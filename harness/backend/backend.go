@@ -16,6 +16,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/refocus-em/refocus/harness/nn"
 )
@@ -50,12 +51,34 @@ const (
 // ln(1+e⁻¹).
 const LeastOnProbabilities = 0.31326168751822286
 
-// LeastLoss is what a loss cannot go below for two classes.
-func LeastLoss(loss string) float64 {
-	if loss == LossOnProbabilities {
-		return LeastOnProbabilities
+// LeastLoss is what a loss cannot go below for a number of classes: that of certainty,
+// −log(e/(e+classes−1)) on probabilities.
+func LeastLoss(loss string, classes int) float64 {
+	switch {
+	case loss != LossOnProbabilities:
+		return 0
+	case classes > 2:
+		return math.Log1p(float64(classes-1) / math.E)
 	}
-	return 0
+	return LeastOnProbabilities
+}
+
+// CheckLoss returns an error if a mean loss over pixels cannot be one: it is not a
+// number, or it is below LeastLoss by more than rounding explains. That is 10⁻⁵ where
+// losses are formed in float32 or better, and half a unit in the last place of a
+// bfloat16 near 1, 2⁻⁸, in lower precisions. The error continues "the loss is".
+func CheckLoss(v float64, loss string, classes int, precision string) error {
+	slack := 1e-5
+	if precision != Float32 && precision != Float64 && precision != TF32 {
+		slack = 1. / 256
+	}
+	switch least := LeastLoss(loss, classes); {
+	case math.IsNaN(v) || math.IsInf(v, 0):
+		return fmt.Errorf("%v", v)
+	case v < least-slack || v < 0:
+		return fmt.Errorf("%v, below %.6g, the least of %s with %d classes", v, least, loss, classes)
+	}
+	return nil
 }
 
 // Frozen groups are named by a prefix of parameter names: nn.Group.
@@ -87,7 +110,12 @@ type Description struct {
 type Device struct {
 	Name string // "cpu", "cuda:0"
 	Kind string // "cpu", "cuda"
-	Info string // "2 threads, avx2", "NVIDIA H100, driver …"
+	Info string // "2 threads, avx2", "NVIDIA H100, 80 GiB"
+	// ID is the same in every process, whichever other devices it sees, as a GPU's
+	// UUID is; "" where there is none, and Name must do.
+	ID     string
+	Driver string // of a GPU, with its version
+	Memory int64  // bytes of its own that it has in all; 0: unknown, or the machine's
 }
 
 // Operator says on which kind of device an ONNX operator runs.
@@ -141,6 +169,22 @@ type Backend interface {
 	// with an operator, attribute or precision the backend lacks is refused
 	// with an error that names the node.
 	Open(ctx context.Context, g *nn.Graph, o Options) (Session, error)
+}
+
+// Sizer is a Backend that can tell how much memory a session takes, before it is
+// opened.
+type Sizer interface {
+	// Memory returns the bytes of the session's device, beside its data sets and
+	// what every process takes. Errors are those of Open; ErrUnsupported may mean
+	// that the backend cannot tell.
+	Memory(ctx context.Context, g *nn.Graph, o Options, r MemoryRequest) (int64, error)
+}
+
+// MemoryRequest is the largest work that a session is to do: a step of training,
+// or a pass of inference, on a batch of images [Batch,C,Height,Width].
+type MemoryRequest struct {
+	Batch, Height, Width int
+	Training             bool
 }
 
 // Session is one network being trained or asked. Its methods are called one

@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
@@ -18,7 +22,8 @@ func reproduceCommand() *cobra.Command {
 	var c common
 	var b backendFlags
 	var jobs, threads, restarts int
-	var dropWaves bool
+	var on deviceFlags
+	var dropWaves, yes bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
 		Short: "Simulate, train, report and export a study",
@@ -33,6 +38,9 @@ a miniature of some minutes, and paper the study as published, which takes a
 cluster; 'refocus plan' says more.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if jobs > 0 && on.perDevice > 0 {
+				return usagef(cmd, "--jobs is of all devices, --jobs-per-device of each: give one of them")
+			}
 			ctx := cmd.Context()
 			out := c.printer()
 			r, err := c.resolve(ctx, args[0], &b, store.Open, out)
@@ -44,10 +52,22 @@ cluster; 'refocus plan' says more.`,
 			}
 			s, desc := r.Plan.Study, r.Backend
 			out.Printf("%s, profile %s: %s", s.Name, s.ProfileName(), s.Title)
-			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), r.Plan.Width())
-			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
+			devices, err := reproduce.Devices(desc, on.devices)
+			if err != nil {
+				return err
+			}
+			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
+			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, told(devices))
 
-			images, err := r.Generate(ctx, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
+			if err := consent(cmd, r, devices, runtime.NumCPU(), yes); err != nil {
+				return err
+			}
+			if devices[0].Memory > 0 {
+				if err := checkMemory(ctx, r, &b, slots, out); err != nil {
+					return err
+				}
+			}
+			images, err := r.Generate(ctx, dataset.Options{Workers: len(slots) * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
@@ -67,7 +87,7 @@ cluster; 'refocus plan' says more.`,
 			}
 			failures, err := r.Train(ctx, reproduce.TrainOptions{
 				Launch: b.process(out), SHA256: executable, Harness: version(),
-				Jobs: jobs, Threads: threads, Restarts: restarts,
+				Slots: slots, Threads: threads, Restarts: restarts,
 				Images: images, Progress: out,
 			})
 			if err != nil {
@@ -86,9 +106,33 @@ cluster; 'refocus plan' says more.`,
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	b.register(cmd)
+	on.register(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "begin what would take this machine more than 7 days without asking")
 	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
 	dropWavesFlag(cmd, &dropWaves)
 	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
+}
+
+// told are devices with what the backend says of them.
+func told(devices []backend.Device) string {
+	var all []string
+	for _, d := range devices {
+		if d.Info != "" {
+			d.Name += " (" + d.Info + ")"
+		}
+		all = append(all, d.Name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// checkMemory asks a process of the backend's whether the runs fit.
+func checkMemory(ctx context.Context, r *reproduce.Resolved, b *backendFlags, slots []backend.Device, out *console.Printer) error {
+	c, err := b.launch(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return r.CheckMemory(ctx, c, slots)
 }

@@ -25,11 +25,18 @@ type build struct {
 	Platform string `json:"platform"`
 }
 
+// release and commit are set by the linker in what harness/release builds.
+var release, commit string
+
 // program tells the build. What the Go tool recorded comes first; it records no
 // commit under "go run", whose sources are then asked, where they lie in a
 // checkout.
 var program = sync.OnceValue(func() build {
 	b := build{Version: "development", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	if release != "" {
+		b.Version, b.Commit = release, commit
+		return b
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -88,8 +95,8 @@ func checkout(folder string) (commit string, modified bool) {
 func (b build) String() string {
 	s := b.Version
 	// Go's pseudo-versions end with the commit, and with +dirty.
-	if b.Commit != "" && !strings.Contains(s, b.Commit[:12]) {
-		s += " " + b.Commit[:12]
+	if c := b.Commit[:min(12, len(b.Commit))]; c != "" && !strings.Contains(s, c) {
+		s += " " + c
 		if b.Modified && !strings.HasSuffix(b.Version, "+dirty") {
 			s += "+dirty"
 		}

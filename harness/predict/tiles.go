@@ -13,6 +13,10 @@ import (
 // repeat less work and need more memory.
 const DefaultTile = 1024
 
+// DefaultMinDiameter in nm is what smaller regions are left out by, where a model
+// says the pixel size it was trained on.
+const DefaultMinDiameter = 0.7
+
 // Image is a grey image of H rows and W columns.
 type Image struct {
 	H, W   int
@@ -216,8 +220,9 @@ func (m *Segmenter) plan(h, w, tile int) (rows, columns []span, err error) {
 		}
 		return []span{{0, h, 0, h}}, []span{{0, w, 0, w}}, nil
 	}
+	asked := tile
 	if tile -= (tile - m.grid.rest) % period; (h > tile || w > tile) && tile < 2*m.margin+period {
-		return nil, nil, fmt.Errorf("tiles of %d pixels are too small: they overlap by %d on every side, so they need at least %d", tile, m.margin, 2*m.margin+period)
+		return nil, nil, fmt.Errorf("tiles of %d×%d pixels are too small: they overlap by %d pixels on every side, so they need at least %d (--tile)", asked, asked, m.margin, 2*m.margin+period+m.grid.rest)
 	}
 	if m.grid.rest != 0 {
 		return equalSpans(h, min(h, tile), period, m.margin), equalSpans(w, min(w, tile), period, m.margin), nil

@@ -214,7 +214,7 @@ func (e Estimate) bare() string {
 // series: by the table's metric what stands beside it, by the weights that are
 // kept what is said about models.
 func Compare(in Input) (*Comparison, error) {
-	s, kept := in.series(series.AsPublished), in.series(series.Kept)
+	s, kept := in.Series(series.AsPublished), in.Series(series.Kept)
 	c := &Comparison{Study: in.Plan.Study.Name, Profile: in.Plan.Study.ProfileName()}
 	if len(in.reduced()) > 0 {
 		c.Note = "The profile is smaller than the published study: compare orderings and ratios, not losses."
@@ -270,7 +270,8 @@ func Compare(in Input) (*Comparison, error) {
 		}
 	}
 	for _, f := range []series.Factor{series.ByFrozen, series.ByImages, series.ByRates} {
-		c.merge(f.Name, s.WithIntervals(s.Groups(f, s.Final)), published.WithIntervals(published.Groups(f, published.Final)), s.PretrainedOf)
+		part, theirs := s.Balanced(f), published.Balanced(f)
+		c.merge(f.Name, part.WithIntervals(part.Groups(f, part.Final)), theirs.WithIntervals(theirs.Groups(f, theirs.Final)), part.PretrainedOf)
 	}
 	c.merge("target", s.WithIntervals(s.Named(s.ByTarget())), published.WithIntervals(published.Named(published.ByTarget())), s.PretrainedOf)
 	return c, nil

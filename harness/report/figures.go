@@ -75,7 +75,7 @@ func fromPublished(name, caption string, drawing *plot.Drawing) figure {
 
 // sections are all figures of the input.
 func (in *Input) sections(c *Comparison) ([]section, error) {
-	s, kept := in.series(series.AsPublished), in.series(series.Kept)
+	s, kept := in.Series(series.AsPublished), in.Series(series.Kept)
 	published, err := series.PublishedOf(s.Axis, series.AsPublished)
 	if err != nil {
 		return nil, err
@@ -235,12 +235,20 @@ func distributions(s, published *series.Series) section {
 		"Boxes reach from the lower to the upper quartile of the losses on the target, with the median; whiskers end at the 5th and 95th percentile; the bar beside a box is the 95 % interval of its median. Where models are few, each is a dot. Ours and the published ones have one axis. " + focusNote(s) + "Both metrics agree here: the loss on the target is that of the kept weights." + provenance(s),
 	}}
 	for _, f := range []series.Factor{series.ByImages, series.ByFrozen, series.ByRates} {
-		ours := s.Groups(f, s.Final)
-		if len(ours) < 2 && (published == nil || len(published.Groups(f, published.Final)) < 2) {
+		part := s.Balanced(f)
+		var theirs *series.Series
+		if published != nil {
+			theirs = published.Balanced(f)
+		}
+		if len(part.Groups(f, part.Final)) < 2 && (theirs == nil || len(theirs.Groups(f, theirs.Final)) < 2) {
 			continue
 		}
-		sec.Rows = append(sec.Rows, boxes("by-"+strings.ReplaceAll(f.Name, " ", "-"), "Loss on the target after transfer by "+f.Name+".",
-			"loss after transfer by "+f.Name, f.Name, plot.LossLabel, []string{""}, s, published, func(s *series.Series) [][]stats.Group {
+		caption := "Loss on the target after transfer by " + f.Name + "."
+		if n := len(part.Transfers); n < len(s.Transfers) {
+			caption += fmt.Sprintf(" Of our %d models, the %d that differ in this alone.", len(s.Transfers), n)
+		}
+		sec.Rows = append(sec.Rows, boxes("by-"+strings.ReplaceAll(f.Name, " ", "-"), caption,
+			"loss after transfer by "+f.Name, f.Name, plot.LossLabel, []string{""}, part, theirs, func(s *series.Series) [][]stats.Group {
 				return [][]stats.Group{s.Groups(f, s.Final)}
 			}))
 	}
@@ -309,7 +317,7 @@ func spreads(s, published *series.Series) section {
 func (in *Input) against(s *series.Series) (*section, error) {
 	ours := claims.Evidence{Transfers: s, Singles: s}
 	if in.Companion != nil {
-		if other := in.Companion.series(s.Metric); len(other.Singles) > 0 {
+		if other := in.Companion.Series(s.Metric); len(other.Singles) > 0 {
 			ours.Singles = other
 		} else if len(other.Transfers) > 0 {
 			ours.Transfers = other
@@ -447,7 +455,7 @@ func (in *Input) histories(s *series.Series) (section, error) {
 				p.Pretraining = len(h.Epochs)
 			}
 			for _, e := range h.Epochs {
-				p.Validation = append(p.Validation, in.loss(e, m.Run.Target.Key))
+				p.Validation = append(p.Validation, in.Loss(e, m.Run.Target.Key))
 				p.Training = append(p.Training, e.TrainLoss-in.offset())
 			}
 		}

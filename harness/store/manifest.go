@@ -7,8 +7,9 @@ import (
 	"github.com/refocus-em/refocus/harness/files"
 )
 
-// ManifestFormat is the version of the manifest's layout.
-const ManifestFormat = 1
+// ManifestFormat is the version of the manifest's layout. Format 1 had no seal
+// (files.SealJSON); its manifests are read as they are.
+const ManifestFormat = 2
 
 // Manifest says what a run is, what produced it and what its files are.
 type Manifest struct {
@@ -46,6 +47,7 @@ type Backend struct {
 	Numerics    string `json:"numerics"`
 	Determinism string `json:"determinism"`
 	Device      string `json:"device"`
+	Driver      string `json:"driver,omitempty"` // of a GPU
 	Precision   string `json:"precision"`
 	Threads     int    `json:"threads"`
 	SHA256      string `json:"sha256,omitempty"` // of the executable

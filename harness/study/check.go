@@ -75,11 +75,15 @@ func (c *checker) oneOf(path []string, v string, valid ...string) {
 	}
 }
 
-// distinct wants every entry of a list to be different; at least one if some.
-func distinct[T comparable](c *checker, path []string, list []T, some bool) {
-	if some && len(list) == 0 {
+// some wants a list to have an entry.
+func some[T any](c *checker, path []string, list []T) {
+	if len(list) == 0 {
 		c.fail(path, "needs at least one entry")
 	}
+}
+
+// distinct wants every entry of a list to be different.
+func distinct[T comparable](c *checker, path []string, list []T) {
 	seen := map[T]bool{}
 	for _, v := range list {
 		if seen[v] {
@@ -144,12 +148,12 @@ func (s *Study) checkFields(c *checker) {
 		c.integer(at("pretrain", "images"), s.Pretrain.Images, 1, maxImages)
 		c.rates(at("pretrain", "learning_rates"), s.Pretrain.LearningRates)
 		c.integer(at("transfer", "epochs"), s.Transfer.Epochs, 1, maxEpochs)
-		distinct(c, at("transfer", "images"), s.Transfer.Images, true)
+		some(c, at("transfer", "images"), s.Transfer.Images)
 		for _, n := range s.Transfer.Images {
 			c.integer(at("transfer", "images"), n, 1, maxImages)
 		}
 		c.rates(at("transfer", "learning_rates"), s.Transfer.LearningRates)
-		distinct(c, at("transfer", "frozen"), s.Transfer.Frozen, true)
+		some(c, at("transfer", "frozen"), s.Transfer.Frozen)
 		for _, f := range s.Transfer.Frozen {
 			switch {
 			case s.Network.ONNX == "":
@@ -160,7 +164,7 @@ func (s *Study) checkFields(c *checker) {
 		}
 	case Mixture:
 		c.integer(at("mixture", "epochs"), s.Mixture.Epochs, 1, maxEpochs)
-		distinct(c, at("mixture", "images"), s.Mixture.Images, true)
+		some(c, at("mixture", "images"), s.Mixture.Images)
 		for _, m := range s.Mixture.Images {
 			for _, n := range m {
 				c.integer(at("mixture", "images"), n, 1, maxImages)
@@ -168,10 +172,11 @@ func (s *Study) checkFields(c *checker) {
 		}
 		c.rates(at("mixture", "learning_rates"), s.Mixture.LearningRates)
 	}
+	s.checkZip(c)
 }
 
 func (c *checker) rates(path []string, rates []float64) {
-	distinct(c, path, rates, true)
+	some(c, path, rates)
 	for _, r := range rates {
 		c.positive(path, r, 10)
 	}
@@ -191,11 +196,12 @@ func (s *Study) checkGrid(c *checker) {
 	}
 	g := s.Grid
 	crystals := slices.Sorted(slices.Values(crystal.Names()))
-	distinct(c, at("grid", "crystal"), g.Crystals, true)
+	some(c, at("grid", "crystal"), g.Crystals)
+	distinct(c, at("grid", "crystal"), g.Crystals)
 	for _, id := range g.Crystals {
 		c.oneOf(at("grid", "crystal"), id, crystals...)
 	}
-	distinct(c, at("grid", "size"), g.Sizes, false)
+	distinct(c, at("grid", "size"), g.Sizes)
 	for _, size := range g.Sizes {
 		if _, ok := s.Sizes[size]; !ok {
 			if len(s.Sizes) == 0 {
@@ -211,11 +217,13 @@ func (s *Study) checkGrid(c *checker) {
 		}
 		c.field(at("sizes", size), "radius", s.sized(size).CheckFields())
 	}
-	distinct(c, at("grid", "defocus"), g.Defocus, true)
+	some(c, at("grid", "defocus"), g.Defocus)
+	distinct(c, at("grid", "defocus"), g.Defocus)
 	for _, d := range g.Defocus {
 		c.field(at("grid", "defocus"), "defocus", hrtem.Conditions{Defocus: d}.Check())
 	}
-	distinct(c, at("grid", "dose"), g.Dose, true)
+	some(c, at("grid", "dose"), g.Dose)
+	distinct(c, at("grid", "dose"), g.Dose)
 	for _, d := range g.Dose {
 		c.field(at("grid", "dose"), "dose", hrtem.Conditions{Dose: d}.Check())
 	}
@@ -237,6 +245,9 @@ func (s *Study) checkGrid(c *checker) {
 func (s *Study) checkTogether(c *checker) {
 	if s.simulated() {
 		s.checkSimulation(c)
+	}
+	for _, group := range s.Zip {
+		s.checkZipped(c, group)
 	}
 	s.checkSelection(c, "source", s.Source)
 	s.checkSelection(c, "target", s.Target)
@@ -280,7 +291,7 @@ func (s *Study) checkSelection(c *checker, table string, sel Selection) {
 
 // selectionList wants a selection to name only values that the axis has.
 func selectionList[T comparable](c *checker, path []string, list, axis []T) {
-	distinct(c, path, list, false)
+	distinct(c, path, list)
 	for _, v := range list {
 		if !slices.Contains(axis, v) {
 			c.fail(path, "%v is not among the study's domains: %v", v, axis)

@@ -201,15 +201,6 @@ func (s *Study) pairs(domains []Domain) []pair {
 	return all
 }
 
-// configurations is the number of models per pair and initialisation.
-func (s *Study) configurations() int {
-	if s.Kind == Mixture {
-		return len(s.Mixture.Images) * len(s.Mixture.LearningRates)
-	}
-	t := s.Transfer
-	return len(s.Pretrain.LearningRates) * len(t.LearningRates) * len(t.Images) * len(t.Frozen)
-}
-
 // domains lists the grid's domains, the last axis varying fastest, then own data
 // by name.
 func (s *Study) domains() []Domain {
@@ -312,6 +303,7 @@ func (sel *Selection) own(name string) bool {
 // later; others directly before the one transfer they serve.
 func (p *Plan) expandTransfer(pairs []pair) {
 	s := p.Study
+	combinations := s.combinations()
 	shared := map[string]*Run{}
 	if s.Training.PretrainSharing == ShareSeed {
 		for seed := range s.Training.Initialisations {
@@ -320,6 +312,9 @@ func (p *Plan) expandTransfer(pairs []pair) {
 					continue // pairs are grouped by their source
 				}
 				for _, rate := range s.Pretrain.LearningRates {
+					if shared[pretrainID(&p.Domains[pr.source], rate, seed)] != nil {
+						continue // a zipped list may have a rate twice
+					}
 					r := p.pretraining(pr.source, rate, seed, "")
 					shared[r.ID] = r
 				}
@@ -329,23 +324,19 @@ func (p *Plan) expandTransfer(pairs []pair) {
 	for seed := range s.Training.Initialisations {
 		for _, pr := range pairs {
 			source, target := &p.Domains[pr.source], &p.Domains[pr.target]
-			for _, first := range s.Pretrain.LearningRates {
-				for _, rate := range s.Transfer.LearningRates {
-					for _, images := range s.Transfer.Images {
-						for _, frozen := range s.Transfer.Frozen {
-							parent := shared[pretrainID(source, first, seed)]
-							if parent == nil {
-								parent = p.pretraining(pr.source, first, seed,
-									fmt.Sprintf("_for_%s_lr%s_n%d_%s", target.Key, format.Plain(rate), images, frozen))
-							}
-							r := p.run(TransferRun, fmt.Sprintf("transfer_%s_%s_lr%s_%s_n%d_%s_s%d",
-								source.Key, target.Key, format.Plain(first), format.Plain(rate), images, frozen, seed), seed)
-							r.Parent, r.Source, r.Target = parent, source, target
-							r.Mixture, r.Images = []Part{{target, images}}, images
-							r.LearningRate, r.Epochs, r.Frozen = rate, s.Transfer.Epochs, frozen
-						}
-					}
+			for _, c := range combinations {
+				first, rate := s.Pretrain.LearningRates[c[0]], s.Transfer.LearningRates[c[1]]
+				images, frozen := s.Transfer.Images[c[2]], s.Transfer.Frozen[c[3]]
+				parent := shared[pretrainID(source, first, seed)]
+				if parent == nil {
+					parent = p.pretraining(pr.source, first, seed,
+						fmt.Sprintf("_for_%s_lr%s_n%d_%s", target.Key, format.Plain(rate), images, frozen))
 				}
+				r := p.run(TransferRun, fmt.Sprintf("transfer_%s_%s_lr%s_%s_n%d_%s_s%d",
+					source.Key, target.Key, format.Plain(first), format.Plain(rate), images, frozen, seed), seed)
+				r.Parent, r.Source, r.Target = parent, source, target
+				r.Mixture, r.Images = []Part{{target, images}}, images
+				r.LearningRate, r.Epochs, r.Frozen = rate, s.Transfer.Epochs, frozen
 			}
 		}
 	}
@@ -366,17 +357,17 @@ func (p *Plan) pretraining(source int, rate float64, seed int, suffix string) *R
 
 func (p *Plan) expandMixture(pairs []pair) {
 	s := p.Study
+	combinations := s.combinations()
 	for seed := range s.Training.Initialisations {
 		for _, pr := range pairs {
 			major, minor := &p.Domains[pr.source], &p.Domains[pr.target]
-			for _, m := range s.Mixture.Images {
-				for _, rate := range s.Mixture.LearningRates {
-					r := p.run(SingleRun, fmt.Sprintf("single_%s_%s_n%d-%d_lr%s_s%d",
-						major.Key, minor.Key, m[0], m[1], format.Plain(rate), seed), seed)
-					r.Source, r.Target = minor, major
-					r.Mixture, r.Images = []Part{{major, m[0]}, {minor, m[1]}}, m[0]+m[1]
-					r.LearningRate, r.Epochs = rate, s.Mixture.Epochs
-				}
+			for _, c := range combinations {
+				m, rate := s.Mixture.Images[c[0]], s.Mixture.LearningRates[c[1]]
+				r := p.run(SingleRun, fmt.Sprintf("single_%s_%s_n%d-%d_lr%s_s%d",
+					major.Key, minor.Key, m[0], m[1], format.Plain(rate), seed), seed)
+				r.Source, r.Target = minor, major
+				r.Mixture, r.Images = []Part{{major, m[0]}, {minor, m[1]}}, m[0]+m[1]
+				r.LearningRate, r.Epochs = rate, s.Mixture.Epochs
 			}
 		}
 	}

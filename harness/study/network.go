@@ -51,7 +51,7 @@ func (n Network) check(c *checker) {
 	if k := len(n.Classes); k == 1 || k > maxClasses {
 		c.fail(at("network", "classes"), "has %d names, want 2 to %d, the background's first", k, maxClasses)
 	}
-	distinct(c, at("network", "classes"), n.Classes, false)
+	distinct(c, at("network", "classes"), n.Classes)
 	if n.ONNX != "" {
 		c.oneOf(at("network", "weights"), n.Weights, "", WeightsKept, WeightsNewHead, WeightsRandom)
 		return

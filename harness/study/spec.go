@@ -32,6 +32,11 @@ type Study struct {
 	Pretrain Pretrain           `json:"pretrain"`
 	Transfer TransferStage      `json:"transfer"`
 	Mixture  MixtureStage       `json:"mixture"`
+	// Zip are groups of lists that configurations take together, the first values,
+	// the second ones and so on, instead of every value of one with every value of
+	// the others: [["pretrain.learning_rates", "transfer.learning_rates"]]. Lists of
+	// a group have one length and may have a value twice.
+	Zip [][]string `json:"zip,omitempty"`
 	// Simulation is what all domains share; their crystals, sizes and label
 	// blurs replace some of it.
 	Simulation hrtem.Config `json:"simulation"`
@@ -135,7 +140,7 @@ type Pretrain struct {
 
 // TransferStage is the second stage of a transfer study. It runs from every
 // domain that [source] selects to every other one that [target] selects, once
-// for each combination of the entries below.
+// for each combination of the entries below, unless zip puts some together.
 type TransferStage struct {
 	Epochs        int       `json:"epochs"`         // [paper: 10]
 	Images        []int     `json:"images"`         // before augmentation [paper: 64 to 512]

@@ -17,6 +17,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/internal/format"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // expand returns the plan of a shipped series.
@@ -286,6 +287,79 @@ func TestSharing(t *testing.T) {
 		if n*want != p.Models() {
 			t.Errorf("%s serves %d models of %d", r.ID, n, p.Models())
 		}
+	}
+}
+
+// What is zipped goes together, in the order in which the full product would come;
+// a rate that a zipped list has twice is one pretraining.
+func TestZip(t *testing.T) {
+	base := Defaults()
+	base.Name = "x"
+	base.Grid.Crystals, base.Grid.Defocus, base.Grid.Dose = []string{"w_CdSe"}, []float64{0, 100}, []float64{400}
+	base.Source.Defocus = []float64{0}
+	base.Training.Initialisations, base.Training.PretrainSharing = 1, ShareSeed
+	base.Pretrain.LearningRates, base.Transfer.LearningRates = []float64{1e-3, 1e-4}, []float64{1e-4, 1e-5}
+	base.Transfer.Images, base.Transfer.Frozen = []int{64, 8}, []string{FreezeNone, nn.Encoder}
+	const first, second, images, frozen = "pretrain.learning_rates", "transfer.learning_rates", "transfer.images", "transfer.frozen"
+	for _, c := range []struct {
+		name    string
+		edit    func(*Study)
+		want    string // runs without their domains
+		product string
+	}{
+		{"rates", func(s *Study) { s.Zip, s.Transfer.Images = [][]string{{second, first}}, []int{64} },
+			"lr1e-3 lr1e-4 lr1e-3_1e-4_n64_none lr1e-3_1e-4_n64_encoder lr1e-4_1e-5_n64_none lr1e-4_1e-5_n64_encoder",
+			"1 pair × 2 combinations of pretraining rate, transfer rate × 1 number of images × 2 frozen parts × 1 initialisation"},
+		{"two groups", func(s *Study) { s.Zip = [][]string{{images, frozen}, {first, second}} },
+			"lr1e-3 lr1e-4 lr1e-3_1e-4_n64_none lr1e-3_1e-4_n8_encoder lr1e-4_1e-5_n64_none lr1e-4_1e-5_n8_encoder",
+			"1 pair × 2 combinations of pretraining rate, transfer rate × 2 combinations of number of images, frozen part × 1 initialisation"},
+		{"a star", func(s *Study) {
+			s.Zip = [][]string{{first, second, images, frozen}}
+			s.Pretrain.LearningRates, s.Transfer.LearningRates = []float64{1e-3, 1e-3, 1e-3, 1e-4}, []float64{1e-4, 1e-4, 1e-4, 1e-5}
+			s.Transfer.Images, s.Transfer.Frozen = []int{64, 64, 8, 64}, []string{FreezeNone, nn.Encoder, FreezeNone, FreezeNone}
+		}, "lr1e-3 lr1e-4 lr1e-3_1e-4_n64_none lr1e-3_1e-4_n64_encoder lr1e-3_1e-4_n8_none lr1e-4_1e-5_n64_none",
+			"1 pair × 4 combinations of pretraining rate, transfer rate, number of images, frozen part × 1 initialisation"},
+		{"first and last", func(s *Study) {
+			s.Zip, s.Transfer.Images = [][]string{{first, frozen}}, []int{64}
+		}, "lr1e-3 lr1e-4 lr1e-3_1e-4_n64_none lr1e-3_1e-5_n64_none lr1e-4_1e-4_n64_encoder lr1e-4_1e-5_n64_encoder",
+			"1 pair × 2 combinations of pretraining rate, frozen part × 2 transfer rates × 1 number of images × 1 initialisation"},
+		{"no sharing", func(s *Study) {
+			s.Zip, s.Training.PretrainSharing = [][]string{{first, second}, {images, frozen}}, ShareNone
+			s.Pretrain.LearningRates = []float64{1e-3, 1e-3}
+		}, "lr1e-3_for_lr1e-4_n64_none lr1e-3_1e-4_n64_none lr1e-3_for_lr1e-4_n8_encoder lr1e-3_1e-4_n8_encoder " +
+			"lr1e-3_for_lr1e-5_n64_none lr1e-3_1e-5_n64_none lr1e-3_for_lr1e-5_n8_encoder lr1e-3_1e-5_n8_encoder",
+			"1 pair × 2 combinations of pretraining rate, transfer rate × 2 combinations of number of images, frozen part × 1 initialisation"},
+		{"mixtures", func(s *Study) {
+			s.Kind, s.Zip = Mixture, [][]string{{"mixture.images", "mixture.learning_rates"}}
+			s.Mixture.Images, s.Mixture.LearningRates = [][2]int{{1, 2}, {2, 1}}, []float64{1e-3, 1e-3}
+		}, "n1-2_lr1e-3 n2-1_lr1e-3", "1 pair × 2 combinations of mixture, learning rate × 1 initialisation"},
+	} {
+		s := base
+		c.edit(&s)
+		p, err := s.Expand()
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		var got []string
+		short := strings.NewReplacer("pretrain_0_", "", "transfer_0_100_", "", "single_0_100_", "", "_s0", "", "for_100_", "for_")
+		for _, r := range p.Runs {
+			got = append(got, short.Replace(r.ID))
+		}
+		if g := strings.Join(got, " "); g != c.want {
+			t.Errorf("%s: runs\n%s\nwant\n%s", c.name, g, c.want)
+		}
+		if n := s.configurations(); n != p.Models() {
+			t.Errorf("%s: %d configurations, %d models", c.name, n, p.Models())
+		}
+		if g := s.product(1); g != c.product {
+			t.Errorf("%s: %s, want %s", c.name, g, c.product)
+		}
+	}
+	// Specs that zip nothing are what they were: their digest is of these bytes.
+	b, err := json.Marshal(base)
+	if err != nil || strings.Contains(string(b), "zip") {
+		t.Errorf("a study that zips nothing says so: %s, %v", b, err)
 	}
 }
 

@@ -22,8 +22,8 @@ const LockName = "refocus.lock.toml"
 
 // LockPath is the lock file that applies here: $REFOCUS_LOCK; else the nearest
 // one upwards from the working folder, in a folder itself or in its plugins/;
-// else where a new one belongs, which is plugins/ of a checkout or the working
-// folder.
+// else the one beside the harness's executable, as releases have it; else where a
+// new one belongs, which is plugins/ of a checkout or the working folder.
 func LockPath() string {
 	if path := os.Getenv("REFOCUS_LOCK"); path != "" {
 		return path
@@ -40,6 +40,12 @@ func LockPath() string {
 		}
 		if filepath.Dir(folder) == folder {
 			break
+		}
+	}
+	if exe, err := os.Executable(); err == nil {
+		path := filepath.Join(filepath.Dir(exe), LockName)
+		if _, err := os.Stat(path); err == nil {
+			return path
 		}
 	}
 	if root := moduleRoot(); root != "" {
@@ -62,6 +68,16 @@ type Pin struct {
 	Protocol int               `toml:"protocol"`
 	Numerics string            `toml:"numerics"`
 	SHA256   map[string]string `toml:"sha256"` // by platform, as in "linux/amd64"
+	// Environment is the SHA-256 of the file that lists what a script runs, beside the
+	// lock file; by platform.
+	Environment map[string]string `toml:"environment"`
+	// Runs is how many files of code a script was pinned with just now.
+	Runs int `toml:"-"`
+}
+
+// environmentPath is where that file is.
+func environmentPath(lock, name string) string {
+	return filepath.Join(strings.TrimSuffix(lock, ".toml")+".d", name+"-"+strings.ReplaceAll(platform, "/", "-")+".sha256")
 }
 
 // platform names the machine code of an executable for this computer.
@@ -97,6 +113,11 @@ func ReadLock(path string) (l Lock, exists bool, err error) {
 				return l, true, fmt.Errorf("%s: backend %s: %q is not the SHA-256 of an executable for %s", path, p.Name, digest, platform)
 			}
 		}
+		for platform, digest := range p.Environment {
+			if !hexDigest.MatchString(digest) {
+				return l, true, fmt.Errorf("%s: backend %s: %q is not the SHA-256 of what a script runs on %s", path, p.Name, digest, platform)
+			}
+		}
 	}
 	return l, true, nil
 }
@@ -111,15 +132,24 @@ func (l Lock) Find(name string) (Pin, bool) {
 }
 
 // write replaces the file at path as a whole.
-func (l Lock) write(path string) error {
+func (l Lock) write(path string) error { return files.Write(path, l.Bytes()) }
+
+// Bytes is the content of the lock as a file.
+func (l Lock) Bytes() []byte {
 	slices.SortFunc(l.Backends, func(a, b Pin) int { return strings.Compare(a.Name, b.Name) })
 	var b bytes.Buffer
-	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends lock`.\n")
+	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends pin`.\n")
 	for _, p := range l.Backends {
 		fmt.Fprintf(&b, "\n[[backend]]\nname = %q\nversion = %q\nprotocol = %d\nnumerics = %q\n[backend.sha256]\n", p.Name, p.Version, p.Protocol, p.Numerics)
 		for _, platform := range slices.Sorted(maps.Keys(p.SHA256)) {
 			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
 		}
+		if len(p.Environment) > 0 {
+			b.WriteString("[backend.environment]\n")
+		}
+		for _, platform := range slices.Sorted(maps.Keys(p.Environment)) {
+			fmt.Fprintf(&b, "%q = %q\n", platform, p.Environment[platform])
+		}
 	}
-	return files.Write(path, b.Bytes())
+	return b.Bytes()
 }

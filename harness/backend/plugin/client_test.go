@@ -35,16 +35,16 @@ func TestRoundTrip(t *testing.T) {
 		losses = append(losses, p.Loss)
 		return nil
 	})
-	if want := []float64{51400, 0.5, 12351}; err != nil || !slices.Equal(losses, want) {
+	if want := []float64{51401, 1.5, 12352}; err != nil || !slices.Equal(losses, want) {
 		t.Errorf("losses %v, %v, want %v", losses, err, want)
 	}
 
 	e, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "a"})
-	if err != nil || len(e.Loss) != 100 || e.Loss[77] != 77 || e.Confusion[99][1] != 99 || e.Classes != 2 {
+	if err != nil || len(e.Loss) != 100 || e.Loss[77] != 78 || e.Confusion[99][1] != 99 || e.Classes != 2 {
 		t.Errorf("evaluation of everything: %d losses, %v", len(e.Loss), err)
 	}
 	e, err = s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "a", Indices: []int{5, 2}})
-	if err != nil || !slices.Equal(e.Loss, []float64{5, 2}) {
+	if err != nil || !slices.Equal(e.Loss, []float64{6, 3}) {
 		t.Errorf("evaluation of two: %v, %v", e.Loss, err)
 	}
 
@@ -198,6 +198,40 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// The end of a process whose device is lost is no crash, whichever language it is
+// written in.
+func TestDeviceLost(t *testing.T) {
+	s := open(t, launch(t, "loses its device"), 4)
+	err := s.Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 9)}, keep)
+	var lost *backend.DeviceLostError
+	if !errors.As(err, &lost) || !errors.Is(err, backend.ErrDeviceLost) || lost.During != "Train" {
+		t.Fatalf("got %v", err)
+	}
+	if !strings.Contains(err.Error(), "kernel 7") {
+		t.Errorf("the error does not say why: %v", err)
+	}
+	if _, err := s.State(t.Context()); !errors.Is(err, backend.ErrDeviceLost) {
+		t.Errorf("afterwards: %v", err)
+	}
+	if _, err := launchContext(t.Context(), t, "loses its device at once"); !errors.As(err, &lost) || lost.During != "start" {
+		t.Errorf("at the start: %v", err)
+	}
+}
+
+// What a device says about itself arrives, and a backend that cannot tell the memory
+// of a session says so.
+func TestDevices(t *testing.T) {
+	c := launch(t, "well")
+	got, err := c.Describe(t.Context())
+	want, _ := (&fake{}).Describe(t.Context())
+	if err != nil || !slices.Equal(got.Devices, want.Devices) {
+		t.Errorf("%+v, %v; want %+v", got.Devices, err, want.Devices)
+	}
+	if n, err := c.Memory(t.Context(), network(), backend.Options{}, backend.MemoryRequest{Batch: 1, Height: 16, Width: 16}); !errors.Is(err, backend.ErrUnsupported) {
+		t.Errorf("a session takes %d bytes, %v", n, err)
+	}
+}
+
 // A plugin's log lines keep level, message and fields; what it prints is kept
 // for its last words.
 func TestLog(t *testing.T) {
@@ -267,6 +301,8 @@ func TestNonsense(t *testing.T) {
 		where string
 	}{
 		"NaN loss":            {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "loss of batch 2 is NaN"},
+		"low loss":            {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "loss of batch 2 is 0.3, below 0.313262"},
+		"low evaluation":      {evaluate, "loss of sample 1 is 0.3, below 0.313262"},
 		"skips a batch":       {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "batch 3 after 2 of 5"},
 		"stops early":         {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "2 of 5 batches"},
 		"loses pixels":        {evaluate, "sample 1 has 4 entries and counts 511 pixels"},

@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 	case "dies at once":
 		fmt.Fprintln(os.Stderr, "libnothing.so.1: cannot open shared object file")
 		os.Exit(127)
+	case "loses its device at once":
+		fmt.Fprintln(os.Stderr, "the driver does not answer")
+		os.Exit(backend.ExitDeviceLost)
 	case "no TLS":
 		os.Unsetenv(clientCertVariable)
 		Serve(&fake{})
@@ -58,7 +61,7 @@ type fake struct{ behaviour string }
 func (f *fake) Describe(context.Context) (backend.Description, error) {
 	d := backend.Description{
 		Name: "fake", Version: "1.2.3", Numerics: "fake-1", Determinism: backend.DeterminismMachine,
-		Devices:    []backend.Device{{Name: "cpu", Kind: "cpu", Info: "imaginary"}},
+		Devices:    []backend.Device{{Name: "cpu", Kind: "cpu", Info: "imaginary", ID: "abacus", Driver: "hand 1.0", Memory: 5 << 30}},
 		Precisions: []string{backend.Float32}, Losses: []string{backend.LossOnProbabilities},
 		Operators: []backend.Operator{{Type: "Conv", Device: "cpu", Note: "any"}}, Notes: []string{"answers are made up"},
 	}
@@ -110,12 +113,14 @@ func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progres
 			}
 			loss += float64(x.Index)*1000 + float64(x.Dihedral)*100
 		}
-		step := backend.Step{Batch: i, Loss: loss * r.LearningRate}
+		step := backend.Step{Batch: i, Loss: 1 + loss*r.LearningRate}
 		if i == 2 {
 			switch s.f.behaviour {
 			case "crashes":
 				hclog.Default().Error("out of imaginary memory", "wanted", 12)
 				panic("this is the end")
+			case "loses its device":
+				return fmt.Errorf("kernel 7: %w: illegal memory access", backend.ErrDeviceLost)
 			case "exits":
 				log.Print("[WARN] I have had enough")
 				os.Exit(3)
@@ -130,6 +135,8 @@ func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progres
 				time.Sleep(time.Hour)
 			case "NaN loss":
 				step.Loss = math.NaN()
+			case "low loss":
+				step.Loss = 0.3
 			case "skips a batch":
 				continue
 			case "stops early":
@@ -159,12 +166,15 @@ func (s *fakeSession) Evaluate(_ context.Context, r backend.EvaluateRequest) (ba
 	}
 	e := backend.Evaluation{Classes: 2}
 	for _, i := range r.Indices {
-		e.Loss = append(e.Loss, float64(i))
+		e.Loss = append(e.Loss, float64(1+i))
 		c := []int64{int64(shape[2]*shape[3] - i), int64(i), 0, 0}
 		if s.is("loses pixels") {
 			c[1] = 0
 		}
 		e.Confusion = append(e.Confusion, c)
+	}
+	if s.is("low evaluation") {
+		e.Loss[1] = 0.3
 	}
 	if s.is("short evaluation") {
 		e.Loss, e.Confusion = e.Loss[1:], e.Confusion[1:]

@@ -108,6 +108,8 @@ type Test struct {
 	P float64 `json:"p"`
 	// Of says what the number is of.
 	Of string `json:"of"`
+
+	missing string // why there is no value
 }
 
 // Number is a median that is shown beside a test, and how many models it is of.

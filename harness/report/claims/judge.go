@@ -1,6 +1,7 @@
 package claims
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -201,7 +202,7 @@ func tested(name, of string, s stats.Sample, l limits) Test {
 // paired tests the median ratio of comparisons.
 func paired(name string, p series.Pairs, l limits) Test {
 	if len(p.Ratios) == 0 {
-		return Test{Name: name, Value: math.NaN()}
+		return Test{Name: name, Value: math.NaN(), missing: "no two models differ in this alone"}
 	}
 	r := stats.NewResampler(p.Units)
 	var s stats.Sorted
@@ -271,7 +272,7 @@ func decided(statement, why string, numbers []Number, tests ...Test) Statement {
 	}
 	for i := range tests {
 		if v := tests[i].Value; math.IsNaN(v) || math.IsInf(v, 0) {
-			return unjudged(statement, tests[i].Name+": there is nothing to compare")
+			return unjudged(statement, tests[i].Name+": "+cmp.Or(tests[i].missing, "there is nothing to compare"))
 		}
 	}
 	p.Tests = tests

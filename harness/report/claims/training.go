@@ -41,37 +41,55 @@ func byLevel(s *series.Series, f series.Factor) (levels []string, values []*stat
 	return levels, values
 }
 
+// balanced is the part of a series in which levels of a factor can be compared as
+// they are, with the reason where there is none.
+func balanced(s *series.Series, f series.Factor, levels []string) (part *series.Series, why string) {
+	part = s.Balanced(f)
+	if len(part.Transfers) == 0 {
+		why = fmt.Sprintf("design: no configuration was trained with every %s (%s)", f.Name, strings.Join(levels, ", "))
+	}
+	return part, why
+}
+
 // images is the rule of finding 1.
 func (e Evidence) images() []Statement {
 	s := outOfFocus(e.Transfers)
-	levels, values := byLevel(s, series.ByImages)
+	levels, _ := byLevel(s, series.ByImages)
 	const first, second = "Every step to more transfer images lowers the loss, in the median over otherwise equal configurations.", "It lowers the 95th percentile over all models."
 	if len(levels) < 2 {
 		why := tooFew(levels, "number of transfer images")
 		return []Statement{unjudged(first, why), unjudged(second, why)}
 	}
+	step := func(i int) string { return levels[i] + " to " + levels[i-1] + " images" }
 	var tests []Test
+	for i := 1; i < len(levels); i++ {
+		tests = append(tests, paired(step(i), s.Paired(series.ByImages, levels[i], levels[i-1], s.Final), below(1)))
+	}
+	part, why := balanced(s, series.ByImages, levels)
+	if why != "" {
+		return []Statement{decided(first, "", nil, tests...), unjudged(second, why)}
+	}
+	_, values := byLevel(part, series.ByImages)
 	var tails []measure
 	for i := 1; i < len(levels); i++ {
-		name := levels[i] + " to " + levels[i-1] + " images"
-		tests = append(tests, paired(name, s.Paired(series.ByImages, levels[i], levels[i-1], s.Final), below(1)))
 		few, many := values[i-1], values[i]
-		tails = append(tails, measure{"95th percentile, " + name, below(1), func(w []int) float64 { return many.Quantile(w, tail) / few.Quantile(w, tail) }})
+		tails = append(tails, measure{"95th percentile, " + step(i), below(1), func(w []int) float64 { return many.Quantile(w, tail) / few.Quantile(w, tail) }})
 	}
-	all := []Statement{decided(first, "", numbersOf(s, levels, values, "median with %s images"), tests...)}
+	all := []Statement{decided(first, "", numbersOf(part, levels, values, "median with %s images"), tests...)}
 	for i, v := range values {
 		if v.Len() < tailModels {
 			return append(all, unjudged(second, fmt.Sprintf("%d models with %s images are too few for an upper tail (%d are asked for)", v.Len(), levels[i], tailModels)))
 		}
 	}
-	return append(all, decided(second, "The 95th percentile is ours, for \"the right-hand tail\".", nil, measured(s, tails...)...))
+	return append(all, decided(second, "The 95th percentile is ours, for \"the right-hand tail\".", nil, measured(part, tails...)...))
 }
 
 // frozen is the rule of finding 2.
 func (e Evidence) frozen() []Statement {
 	s := outOfFocus(e.Transfers)
-	levels, values := byLevel(s, series.ByFrozen)
-	numbers := numbersOf(s, levels, values, "median with frozen part %s")
+	part := s.Balanced(series.ByFrozen)
+	levels, values := byLevel(part, series.ByFrozen)
+	numbers := numbersOf(part, levels, values, "median with frozen part %s")
 	ratio := func(a, b string, l limits) Test {
 		return paired(a+" to "+b, s.Paired(series.ByFrozen, a, b, s.Final), l)
 	}
@@ -88,14 +106,14 @@ func (e Evidence) frozen() []Statement {
 // rates is the rule of finding 3.
 func (e Evidence) rates() []Statement {
 	s := outOfFocus(e.Transfers)
-	levels, values := byLevel(s, series.ByRates)
+	levels, _ := byLevel(s, series.ByRates)
 	const first, second = "The highest rates of both stages give a lower loss than every other pair, in the median over otherwise equal configurations.", "They give a smaller standard deviation over all models than every other pair."
-	both := map[string]bool{}
+	pretrain, transfer := map[string]bool{}, map[string]bool{}
 	for _, l := range levels {
 		f := strings.Fields(l)
-		both["first "+f[0]], both["second "+f[2]] = true, true
+		pretrain[f[0]], transfer[f[2]] = true, true
 	}
-	if len(levels) < 2 || len(both) < 4 {
+	if len(pretrain) < 2 || len(transfer) < 2 {
 		why := tooFew(levels, "pair of learning rates")
 		if len(levels) > 1 {
 			why = "one of the stages has only one learning rate"
@@ -103,17 +121,28 @@ func (e Evidence) rates() []Statement {
 		return []Statement{unjudged(first, why), unjudged(second, why)}
 	}
 	most := len(levels) - 1 // they are sorted
+	design := ""
+	if pairs := len(pretrain) * len(transfer); len(levels) < pairs {
+		design = fmt.Sprintf("The design has %d of the %d pairs of its rates.", len(levels), pairs)
+	}
+	name := func(l string) string { return "(" + levels[most] + ") to (" + l + ")" }
 	var tests []Test
+	for _, l := range levels[:most] {
+		tests = append(tests, paired(name(l), s.Paired(series.ByRates, levels[most], l, s.Final), below(1)))
+	}
+	part, why := balanced(s, series.ByRates, levels)
+	if why != "" {
+		return []Statement{decided(first, design, nil, tests...), unjudged(second, why)}
+	}
+	_, values := byLevel(part, series.ByRates)
 	var spreads []measure
 	for i, l := range levels[:most] {
-		name := "(" + levels[most] + ") to (" + l + ")"
-		tests = append(tests, paired(name, s.Paired(series.ByRates, levels[most], l, s.Final), below(1)))
 		other := values[i]
-		spreads = append(spreads, measure{"standard deviation, " + name, below(1), func(w []int) float64 { return values[most].Deviation(w) / other.Deviation(w) }})
+		spreads = append(spreads, measure{"standard deviation, " + name(l), below(1), func(w []int) float64 { return values[most].Deviation(w) / other.Deviation(w) }})
 	}
 	return []Statement{
-		decided(first, "", numbersOf(s, levels, values, "median at %s"), tests...),
-		decided(second, "", nil, measured(s, spreads...)...),
+		decided(first, design, numbersOf(part, levels, values, "median at %s"), tests...),
+		decided(second, design, nil, measured(part, spreads...)...),
 	}
 }
 

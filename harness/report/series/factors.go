@@ -79,6 +79,44 @@ func (s *Series) Groups(f Factor, value func(*Transfer) float64) []stats.Group {
 	return g
 }
 
+// Balanced is the part of the series in which every level of a factor stands beside
+// every other between otherwise equal configurations, so that levels can be
+// compared as they are: the whole series where the design is a full product or
+// varies nothing. Of a design that varies one thing at a time it is the arm of that
+// factor; nothing is left where no configuration has every level.
+func (s *Series) Balanced(f Factor) *Series {
+	levels := map[string]bool{}
+	for i := range s.Transfers {
+		levels[f.Level(s.Transfers[i].Config)] = true
+	}
+	if len(levels) < 2 {
+		return s
+	}
+	keep := map[*Transfer]bool{}
+	for _, m := range s.matched(func(c *Config) { f.take(c) }) {
+		at := map[string]bool{}
+		for _, o := range m.transfers {
+			at[f.Level(o.Config)] = true
+		}
+		if len(at) == len(levels) {
+			for _, o := range m.transfers {
+				keep[o] = true
+			}
+		}
+	}
+	if len(keep) == len(s.Transfers) {
+		return s
+	}
+	part := *s
+	part.Transfers = nil
+	for i := range s.Transfers {
+		if keep[&s.Transfers[i]] {
+			part.Transfers = append(part.Transfers, s.Transfers[i])
+		}
+	}
+	return &part
+}
+
 // Pairs are comparisons of two levels of a factor between models that are
 // otherwise equal.
 type Pairs struct {

@@ -8,9 +8,11 @@ import (
 	"github.com/refocus-em/refocus/plugins/gorgonia"
 )
 
+// version is set by the linker in what harness/release builds.
+var version string
+
 func main() {
-	version := "unknown"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+	if info, ok := debug.ReadBuildInfo(); version == "" && ok {
 		version = info.Main.Version
 	}
 	plugin.Serve(gorgonia.New(version))
