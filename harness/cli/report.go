@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/report"
@@ -21,7 +22,9 @@ func reportCommand() *cobra.Command {
 		Long: `Writes the report that 'refocus reproduce' ends with, of as much of the study as is
 finished: index.html, which needs no network, the figures, results.csv and
 results.pkl with the columns of the published tables, models.csv with the losses of
-the weights that are kept, and the best model so far as best.onnx.`,
+the weights that are kept, and the best model so far as best.onnx. The store is not
+written to with --output (or --to) DIR. A second study of the same name gets a
+folder of its own.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := c.printer()
@@ -37,6 +40,12 @@ the weights that are kept, and the best model so far as best.onnx.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the report (default: in the store's reports)")
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "to" {
+			name = "output"
+		}
+		return pflag.NormalizedName(name)
+	})
 	return cmd
 }
 

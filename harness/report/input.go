@@ -56,7 +56,7 @@ type Picture struct {
 
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
-	return backend.LeastLoss(in.Plan.Study.Training.Loss)
+	return backend.LeastLoss(in.Plan.Study.Training.Loss, in.Plan.Study.Network.ClassCount())
 }
 
 // Loss is an epoch's validation loss on a domain, without the offset; NaN where

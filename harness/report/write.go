@@ -39,7 +39,12 @@ func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, err
 	if err != nil {
 		return nil, err
 	}
-	if err := files.Mkdir(dir); err != nil {
+	if o.Dir == "" {
+		dir, err = r.ClaimReportDir()
+	} else {
+		err = files.Mkdir(dir)
+	}
+	if err != nil {
 		return nil, err
 	}
 	m, err := trained.Best(r.Store, r.Nodes, "")

@@ -47,7 +47,7 @@ func (s *Server) compare(w http.ResponseWriter, r *http.Request) error {
 	for i, m := range models {
 		names[i] = m.Digest[:8] + " " + m.Manifest.ID
 		c, t := plot.Curve{Name: names[i]}, plot.Curve{Name: "training", Dashed: true, Like: i + 1}
-		least := backend.LeastLoss(m.Spec.Loss)
+		least := backend.LeastLoss(m.Spec.Loss, m.Spec.Network.Classes)
 		for k, e := range m.History.Epochs {
 			if v, ok := e.Validation[m.Spec.Target]; ok {
 				c.Points = append(c.Points, [2]float64{float64(k + 1), v.Loss - least})

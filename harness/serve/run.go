@@ -69,10 +69,9 @@ func settings(raw json.RawMessage) ([]setting, error) {
 	return all, nil
 }
 
-// history draws a run's losses over its epochs: validation on domains, training
-// dashed.
-func history(title string, h *store.History, loss string, domains []string) *plot.Drawing {
-	least := backend.LeastLoss(loss)
+// history draws a run's losses over its epochs, less the least that they can be:
+// validation on domains, training dashed.
+func history(title string, h *store.History, least float64, domains []string) *plot.Drawing {
 	l := plot.Lines{Title: title, X: "epoch", Y: plot.LossLabel, Dots: len(h.Epochs) < 30}
 	for _, d := range domains {
 		c := plot.Curve{Name: d}
@@ -112,7 +111,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	type score struct{ Domain, Loss, Dice string }
 	var scores []score
 	best := m.History.Epochs[m.History.Best-1]
-	least := backend.LeastLoss(m.Spec.Loss)
+	least := backend.LeastLoss(m.Spec.Loss, m.Spec.Network.Classes)
 	for _, v := range m.Spec.Validation {
 		domains = append(domains, v.Name)
 		if e, ok := best.Validation[v.Name]; ok {
@@ -155,7 +154,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	picture := url.Values{"run": {m.Digest}, "domain": {domain}, "image": {strconv.Itoa(image)}}
 	return s.show(w, "run.html", "study", mf.ID, map[string]any{
 		"Digest": m.Digest, "Name": m.String(), "Stage": m.History.Stage, "Best": m.History.Best, "Epochs": len(m.History.Epochs), "Target": m.Spec.Target,
-		"History":  drawn(history("Losses of "+mf.ID, m.History, m.Spec.Loss, drawnDomains), "Validation after every epoch, and the mean training loss (dashed). The weights of epoch "+strconv.Itoa(m.History.Best)+" are kept."),
+		"History":  drawn(history("Losses of "+mf.ID, m.History, least, drawnDomains), "Validation after every epoch, and the mean training loss (dashed). The weights of epoch "+strconv.Itoa(m.History.Best)+" are kept."),
 		"Scores":   scores,
 		"Settings": all, "Provenance": provenance, "Notes": mf.Notes, "Parent": m.Spec.Parent,
 		"Domains": domainOptions, "Domain": domain, "Image": image, "Count": count, "Last": max(0, count-1), "Picture": "tile.png?" + picture.Encode(),
