@@ -119,8 +119,8 @@ interrupted.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
-		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), benchCommand(), crosscheckCommand(),
-		verifyCommand(), versionCommand(), serveBackendCommand(),
+		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
+		verifyCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
@@ -22,7 +26,7 @@ func reproduceCommand() *cobra.Command {
 	var on deviceFlags
 	var wait string
 	var every time.Duration
-	var dropWaves bool
+	var dropWaves, yes bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
 		Short: "Simulate, train, report and export a study",
@@ -55,9 +59,18 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			b.device = devices[0].Name // for the report's predictions, too
 			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.GOMAXPROCS(0), r.Plan.Width())
-			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, reproduce.DeviceNames(devices))
+			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, told(devices))
 
+			if err := consent(cmd, r, devices, runtime.GOMAXPROCS(0), yes); err != nil {
+				return err
+			}
+			if devices[0].Memory > 0 {
+				if err := checkMemory(ctx, r, &b, slots, out); err != nil {
+					return err
+				}
+			}
 			images, err := r.Generate(ctx, dataset.Options{Workers: len(slots) * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
@@ -76,9 +89,10 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			remaining := devices
 			failures, elsewhere, err := r.Train(ctx, reproduce.TrainOptions{
 				Launch: b.logged(out), SHA256: executable, Harness: version(),
-				Slots: slots, Threads: threads, Restarts: restarts, MaxAttempts: maxAttempts, Breaker: breaker, CheckpointEvery: every,
+				Slots: slots, LeftOut: func(left []backend.Device) { remaining = left }, Threads: threads, Restarts: restarts, MaxAttempts: maxAttempts, Breaker: breaker, CheckpointEvery: every,
 				Wait:   map[string]reproduce.Wait{"work": reproduce.WaitForWork, "never": reproduce.WaitNever, "all": reproduce.WaitForAll}[wait],
 				Images: images, Progress: out,
 			})
@@ -89,6 +103,7 @@ cluster; 'refocus plan' says more.`,
 				out.Printf("%d runs are left to other processes, the last of which writes the report; --wait all waits for them", elsewhere)
 				return failed(failures, len(r.Nodes))
 			}
+			b.device = remaining[0].Name
 			if err := writeReport(ctx, r, &b, report.Options{Failures: failures}, out); err != nil {
 				return err
 			}
@@ -100,6 +115,7 @@ cluster; 'refocus plan' says more.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	on.register(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "begin what would take this machine more than 7 days without asking")
 	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
 	dropWavesFlag(cmd, &dropWaves)
@@ -116,4 +132,26 @@ func failed(failures []reproduce.Failure, of int) error {
 		return nil
 	}
 	return fmt.Errorf("%d of %d runs failed; the first, %s: %w", len(failures), of, failures[0].Node.Run.ID, failures[0].Err)
+}
+
+// told are devices with what the backend says of them.
+func told(devices []backend.Device) string {
+	var all []string
+	for _, d := range devices {
+		if d.Info != "" {
+			d.Name += " (" + d.Info + ")"
+		}
+		all = append(all, d.Name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// checkMemory asks a process of the backend's whether the runs fit.
+func checkMemory(ctx context.Context, r *reproduce.Resolved, b *backendFlags, slots []backend.Device, out *console.Printer) error {
+	c, err := b.launch(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return r.CheckMemory(ctx, c, slots)
 }

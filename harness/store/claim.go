@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -463,11 +462,11 @@ func (c *Claim) write(dir string, m *Manifest, contents map[string][]byte) error
 		}
 		m.Files = append(m.Files, files.Of(name, contents[name]))
 	}
-	b, err := json.MarshalIndent(m, "", "  ")
+	b, err := files.SealJSON(m)
 	if err != nil {
 		return err
 	}
-	return c.s.disk.Write(filepath.Join(dir, ManifestFile), append(b, '\n'))
+	return c.s.disk.Write(filepath.Join(dir, ManifestFile), b)
 }
 
 // Fail ends the claim with a failure, which counts (see Attempt.Failures).

@@ -26,7 +26,7 @@ func TestLock(t *testing.T) {
 			c.Close()
 		}
 		var u *UnlockedError
-		if !errors.As(err, &u) || u.Trust != want || !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "refocus backends lock fake") {
+		if !errors.As(err, &u) || u.Trust != want || !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "refocus backends pin fake") {
 			t.Errorf("got %v, want a refusal that says %q", err, words)
 		}
 	}
