@@ -38,6 +38,7 @@ harness/progress
 harness/internal
 harness/files               |                                          | github.com/gofrs/flock golang.org/x/sys
 harness/nn                  | random
+harness/dataset/outline     |
 harness/dataset/imagefile   | half                                     | github.com/klauspost/compress golang.org/x/image
 harness/onnx/internal       | half                                     | google.golang.org/protobuf
 harness/onnx                | half nn onnx/internal                    | google.golang.org/protobuf
@@ -55,7 +56,7 @@ plugins/gorgonia            | nn backend backend/engine backend/plugin | github.
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
 harness/micrograph          | internal
-harness/dataset             | random safetensors progress internal files dataset/imagefile hrtem micrograph | golang.org/x/image
+harness/dataset             | random safetensors progress internal files dataset/imagefile dataset/outline hrtem micrograph | golang.org/x/image
 harness/study               | specs internal nn onnx backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
 harness/train               | random safetensors progress nn onnx backend dataset study store
@@ -64,15 +65,16 @@ harness/reproduce           | progress files backend dataset study store train
 harness/measure
 harness/report/stats        | random
 harness/report/plot         | internal report/stats
-harness/predict             | progress internal files nn dataset/imagefile onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
+harness/predict             | progress internal files nn dataset/imagefile dataset/outline onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
 harness/onnx/browser        | onnx predict
 harness/trained             | internal files nn onnx/export onnx/browser backend dataset study store train reproduce predict
+harness/adapt               | internal dataset/imagefile hrtem micrograph nn progress dataset store predict trained
 harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
-harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained report report/stats | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
+harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained adapt report report/stats | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
 harness                     | cli
 harness/cmd/refocus         | cli
 harness/release             | files backend/host
-harness/testkit             | random safetensors files nn backend plugins/cpu dataset study store reproduce
+harness/testkit             | random safetensors files nn backend backend/plugin plugins/cpu dataset study store reproduce
 plugins/internal/torchtest  | safetensors nn backend testkit
 `
 

@@ -24,6 +24,7 @@ import (
 	"github.com/refocus-em/refocus/harness/cli"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/testkit/fakebackend"
 	"github.com/refocus-em/refocus/harness/testkit/seed"
 )
 
@@ -32,6 +33,7 @@ import (
 const asRefocus = "REFOCUS_TEST_AS_COMMAND"
 
 func TestMain(m *testing.M) {
+	fakebackend.Serve()
 	if os.Getenv(asRefocus) != "" {
 		main()
 	}
@@ -116,6 +118,8 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"bench", "infer"}, cli.ExitUsage, "unknown command"},
 		{[]string{"plan", "defocus", "--count", "--model"}, cli.ExitUsage, "either"},
 		{[]string{"reproduce", "defocus", "--jobs", "-3"}, cli.ExitUsage, `"-3" for "--jobs" flag: must be at least 0`},
+		{[]string{"reproduce", "defocus", "--jobs", "2", "--jobs-per-device", "1"}, cli.ExitUsage, "give one of them"},
+		{[]string{"reproduce", "testdata/tiny.toml", "--devices", "cpu,cuda:7", "--out", empty}, cli.ExitFailed, "no device \"cuda:7\" here; it has cpu"},
 		{[]string{"reproduce", "defocus", "--threads", "two"}, cli.ExitUsage, "must be a whole number"},
 		{[]string{"data", "defocus", "--jobs=-1"}, cli.ExitUsage, "must be at least 0"},
 		{[]string{"data", "show", "defocus", "--images", "0"}, cli.ExitUsage, "must be at least 1"},

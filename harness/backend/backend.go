@@ -87,7 +87,12 @@ type Description struct {
 type Device struct {
 	Name string // "cpu", "cuda:0"
 	Kind string // "cpu", "cuda"
-	Info string // "2 threads, avx2", "NVIDIA H100, driver …"
+	Info string // "2 threads, avx2", "NVIDIA H100, 80 GiB"
+	// ID is the same in every process, whichever other devices it sees, as a GPU's
+	// UUID is; "" where there is none, and Name must do.
+	ID     string
+	Driver string // of a GPU, with its version
+	Memory int64  // bytes of its own that it has in all; 0: unknown, or the machine's
 }
 
 // Operator says on which kind of device an ONNX operator runs.
@@ -141,6 +146,22 @@ type Backend interface {
 	// with an operator, attribute or precision the backend lacks is refused
 	// with an error that names the node.
 	Open(ctx context.Context, g *nn.Graph, o Options) (Session, error)
+}
+
+// Sizer is a Backend that can tell how much memory a session takes, before it is
+// opened.
+type Sizer interface {
+	// Memory returns the bytes of the session's device, beside its data sets and
+	// what every process takes. Errors are those of Open; ErrUnsupported may mean
+	// that the backend cannot tell.
+	Memory(ctx context.Context, g *nn.Graph, o Options, r MemoryRequest) (int64, error)
+}
+
+// MemoryRequest is the largest work that a session is to do: a step of training,
+// or a pass of inference, on a batch of images [Batch,C,Height,Width].
+type MemoryRequest struct {
+	Batch, Height, Width int
+	Training             bool
 }
 
 // Session is one network being trained or asked. Its methods are called one

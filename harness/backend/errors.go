@@ -16,6 +16,31 @@ import (
 // errors.Is finds it again on the harness's side of the wire.
 var ErrUnsupported = errors.New("not supported by this backend")
 
+// ErrDeviceLost is what a backend wraps when a session's device can do no more, in
+// this process or at all: a GPU that has fallen off its bus, an error that CUDA
+// repeats in answer to everything. package plugin then ends the plugin's process
+// with the status ExitDeviceLost, which plugins in other languages do themselves.
+var ErrDeviceLost = errors.New("the device is lost")
+
+// ExitDeviceLost is the exit status of a plugin whose device is lost, EX_UNAVAILABLE
+// of sysexits.h.
+const ExitDeviceLost = 69
+
+// DeviceLostError reports that a plugin's process ended because its device was
+// lost: no fault of the run's, which can go on elsewhere.
+type DeviceLostError struct {
+	Plugin    string
+	During    string // the method that was waiting, or "start"
+	LastWords LastWords
+}
+
+func (e *DeviceLostError) Error() string {
+	return fmt.Sprintf("backend %s lost its device during %s", e.Plugin, e.During) + e.LastWords.String()
+}
+
+// Unwrap makes it ErrDeviceLost.
+func (e *DeviceLostError) Unwrap() error { return ErrDeviceLost }
+
 // CrashError reports that a plugin's process ended, or its connection broke,
 // while it was needed.
 type CrashError struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -36,12 +37,23 @@ func (b *backendFlags) registerStart(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+host.LockName+" does not pin, or pins differently")
 }
 
+// deviceFlags say on what of a backend's to train.
+type deviceFlags struct {
+	devices   string
+	perDevice int
+}
+
+func (d *deviceFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&d.devices, "devices", "", `devices to train on: names such as "cuda:0,cuda:1", a kind, or "all" of the first one's kind (default: the backend's first, of those that CUDA_VISIBLE_DEVICES or Slurm leaves)`)
+	intFlag(cmd, &d.perDevice, "jobs-per-device", 0, 0, "runs trained at once on each device (default: 1 on a GPU, the cpu's as --jobs)")
+}
+
 // plugins are the backends this program knows; their warnings go to out.
 func (b *backendFlags) plugins(out *console.Printer) host.Plugins {
 	return host.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
-		Spec: plugin.Spec{StartTimeout: b.startTimeout, Logger: hclog.New(&hclog.LoggerOptions{
+		Spec: plugin.Spec{StartTimeout: b.startTimeout, Env: host.Allocated(os.LookupEnv), Logger: hclog.New(&hclog.LoggerOptions{
 			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
 		})},
 	}

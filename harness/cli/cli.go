@@ -119,7 +119,7 @@ interrupted.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
-		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), benchCommand(), crosscheckCommand(),
+		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
 		verifyCommand(), versionCommand(), serveBackendCommand(),
 	)
 	root.InitDefaultCompletionCmd()

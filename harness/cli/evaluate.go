@@ -13,6 +13,7 @@ func evaluateCommand() *cobra.Command {
 	var g segmenting
 	var labels []string
 	var dir, kind string
+	var void int
 	cmd := &cobra.Command{
 		Use:   "evaluate MODEL IMAGE... --labels LABELS",
 		Short: "Score a model on labelled images",
@@ -23,7 +24,9 @@ of their diameters, with 95 % intervals over the images, for every image, for ev
 folder if there are several, and for all together.
 
 IMAGE and LABELS are files, folders or patterns, which come in the same order.
-Labels with two values are masks; others need --label-kind.`,
+Labels are pixels, of which those with two values are masks and others need
+--label-kind; regions of ImageJ (.roi, .zip), one file for a file of images; or one
+file of annotations in COCO's format (.json), which names its images.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usagef(cmd, "evaluate takes a model and at least one image")
@@ -41,7 +44,11 @@ Labels with two values are masks; others need --label-kind.`,
 			}
 			defer done()
 			g.options.Progress = out
-			e, err := m.Evaluate(cmd.Context(), args[1:], labels, dir, run, predict.EvaluateOptions{Options: g.options, Kind: kind})
+			o := predict.EvaluateOptions{Options: g.options, Kind: kind}
+			if cmd.Flags().Changed("void") {
+				o.Void = &void
+			}
+			e, err := m.Evaluate(cmd.Context(), args[1:], labels, dir, run, o)
 			if err != nil {
 				return err
 			}
@@ -69,6 +76,7 @@ Labels with two values are masks; others need --label-kind.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&labels, "labels", nil, "`LABELS` of the images, in the same order; may be repeated")
 	f.StringVarP(&dir, "output", "o", "", "`DIR` to write evaluation.csv, .json and .html into")
+	intFlag(cmd, &void, "void", 0, 0, "value of the labels' pixels that are left out (default: none)")
 	choiceFlag(cmd, &kind, "label-kind", "", "what the labels' values are (default: mask)", predict.MaskLabels, predict.ClassLabels, predict.InstanceLabels)
 	return cmd
 }

@@ -18,6 +18,7 @@ func reproduceCommand() *cobra.Command {
 	var c common
 	var b backendFlags
 	var jobs, threads, restarts int
+	var on deviceFlags
 	var dropWaves bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
@@ -33,6 +34,9 @@ a miniature of some minutes, long what two hours give, and paper the study as
 published, which takes a cluster; 'refocus plan' says more.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if jobs > 0 && on.perDevice > 0 {
+				return usagef(cmd, "--jobs is of all devices, --jobs-per-device of each: give one of them")
+			}
 			ctx := cmd.Context()
 			out := c.printer()
 			r, err := c.resolve(ctx, args[0], &b, store.Open, out)
@@ -44,10 +48,14 @@ published, which takes a cluster; 'refocus plan' says more.`,
 			}
 			s, desc := r.Plan.Study, r.Backend
 			out.Printf("%s, profile %s: %s", s.Name, s.ProfileName(), s.Title)
-			jobs, threads = reproduce.Share(jobs, threads, runtime.NumCPU(), r.Plan.Width())
-			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each", desc.Name, desc.Version, desc.Numerics, jobs, threads)
+			devices, err := reproduce.Devices(desc, on.devices)
+			if err != nil {
+				return err
+			}
+			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
+			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, reproduce.DeviceNames(devices))
 
-			images, err := r.Generate(ctx, dataset.Options{Workers: jobs * threads, DropWaves: dropWaves, Progress: out})
+			images, err := r.Generate(ctx, dataset.Options{Workers: len(slots) * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
 			}
@@ -67,7 +75,7 @@ published, which takes a cluster; 'refocus plan' says more.`,
 			}
 			failures, err := r.Train(ctx, reproduce.TrainOptions{
 				Launch: b.process(out), SHA256: executable, Harness: version(),
-				Jobs: jobs, Threads: threads, Restarts: restarts,
+				Slots: slots, Threads: threads, Restarts: restarts,
 				Images: images, Progress: out,
 			})
 			if err != nil {
@@ -86,6 +94,7 @@ published, which takes a cluster; 'refocus plan' says more.`,
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
 	b.register(cmd)
+	on.register(cmd)
 	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
 	dropWavesFlag(cmd, &dropWaves)

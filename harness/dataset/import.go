@@ -404,9 +404,7 @@ func (im *importer) image(i int) (dst []float32, flat bool, d micrograph.Defects
 	if d, err = micrograph.Repair(m); err != nil {
 		return nil, false, d, where(err)
 	}
-	if p.resampled() {
-		m = m.Resampled(p.h, p.w)
-	}
+	m = m.AtSize(p.h, p.w, d)
 	if im.opt.Flatten {
 		micrograph.Illuminate(m, micrograph.FlatSigma).Flatten(m)
 	}

@@ -183,3 +183,18 @@ func lockDamaged(ctx context.Context, root string) (*files.Lock, error) {
 func setAside(disk files.Disk, root, digest string) (string, error) {
 	return disk.SetAside(filepath.Join(dataDir(root), digest), filepath.Join(dataDir(root), ".damaged"))
 }
+
+// Simulation is how a set's images were simulated. Its JSON form is in the metadata
+// of exported models.
+type Simulation struct {
+	Config     hrtem.Config     `json:"config"`
+	Conditions hrtem.Conditions `json:"conditions"`
+}
+
+// Simulation is how the set's images were simulated, nil for a user's own.
+func (m *Manifest) Simulation() *Simulation {
+	if m.Config == nil || m.Conditions == nil {
+		return nil
+	}
+	return &Simulation{*m.Config, *m.Conditions}
+}

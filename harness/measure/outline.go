@@ -4,7 +4,6 @@ import (
 	"archive/zip"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"io"
 	"math"
 )
@@ -53,7 +52,8 @@ type Named struct {
 }
 
 // WriteROI writes outlines as a ZIP file of ImageJ's regions of interest, for its
-// ROI manager. Coordinates there have 16 bits.
+// ROI manager. Coordinates there have 16 bits; outlines that reach further have
+// floating-point ones beside them, which ImageJ takes instead.
 //
 // Format: ij.io.RoiDecoder of ImageJ 1.
 func WriteROI(w io.Writer, outlines []Named) error {
@@ -64,16 +64,18 @@ func WriteROI(w io.Writer, outlines []Named) error {
 			top, bottom = min(top, p.Y), max(bottom, p.Y)
 			left, right = min(left, p.X), max(right, p.X)
 		}
-		if bottom > math.MaxInt16 || right > math.MaxInt16 {
-			return fmt.Errorf("the outline of particle %s reaches to (%g, %g), further than a region of ImageJ can", o.Name, bottom, right)
-		}
-		const traced = 8
-		b := make([]byte, 64, 64+4*len(o.Outline))
+		const traced, version, subPixel = 8, 4, 50 // places of the last two
+		b := make([]byte, 64, 64+12*len(o.Outline))
 		copy(b, "Iout")
-		binary.BigEndian.PutUint16(b[4:], 217)
+		binary.BigEndian.PutUint16(b[version:], 217)
 		b[6] = traced
+		far := bottom > math.MaxInt16 || right > math.MaxInt16
+		if far {
+			binary.BigEndian.PutUint16(b[version:], 222)
+			binary.BigEndian.PutUint16(b[subPixel:], 128)
+		}
 		for i, v := range []float64{top, left, bottom, right} {
-			binary.BigEndian.PutUint16(b[8+2*i:], uint16(v))
+			binary.BigEndian.PutUint16(b[8+2*i:], uint16(min(v, math.MaxInt16)))
 		}
 		if n := len(o.Outline); n <= math.MaxUint16 {
 			binary.BigEndian.PutUint16(b[16:], uint16(n))
@@ -85,6 +87,14 @@ func WriteROI(w io.Writer, outlines []Named) error {
 		}
 		for _, p := range o.Outline {
 			b = binary.BigEndian.AppendUint16(b, uint16(p.Y-top))
+		}
+		if far {
+			for _, p := range o.Outline {
+				b = binary.BigEndian.AppendUint32(b, math.Float32bits(float32(p.X)))
+			}
+			for _, p := range o.Outline {
+				b = binary.BigEndian.AppendUint32(b, math.Float32bits(float32(p.Y)))
+			}
 		}
 		f, err := z.Create(o.Name + ".roi")
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"io"
+	"math"
 	"slices"
 	"testing"
 
@@ -82,8 +83,24 @@ func TestOutline(t *testing.T) {
 			}
 		}
 	}
-	if err := WriteROI(io.Discard, []Named{{Outline: []Point{{0, 0}, {0, 40000}}}}); err == nil {
-		t.Error("wrote a coordinate of 40000 in 16 bits")
+	// Further than 16 bits reach, ImageJ takes the floating-point coordinates of
+	// version 222 on.
+	far := []Point{{39990, 5}, {39990, 40000}, {40001, 40000}, {40001, 5}}
+	b.Reset()
+	if err := WriteROI(&b, []Named{{Name: "far", Outline: far}}); err != nil {
+		t.Fatal(err)
+	}
+	data := unzipped(t, b.Bytes())
+	at := func(o int) int { return int(binary.BigEndian.Uint16(data[o:])) }
+	if at(4) < 222 || at(50)&128 == 0 || at(16) != 4 || len(data) != 64+12*4 || at(12) > math.MaxInt16 {
+		t.Errorf("a far region is % x", data)
+	}
+	for k, p := range far {
+		x := math.Float32frombits(binary.BigEndian.Uint32(data[64+16+4*k:]))
+		y := math.Float32frombits(binary.BigEndian.Uint32(data[64+32+4*k:]))
+		if float64(x) != p.X || float64(y) != p.Y {
+			t.Errorf("corner %d of a far region is at (%v, %v), want %+v", k, y, x, p)
+		}
 	}
 	// More corners than 16 bits count: as ImageJ, and the reader of labels, have it.
 	comb := []Point{{0, 0}}
@@ -96,18 +113,7 @@ func TestOutline(t *testing.T) {
 	if err := WriteROI(&b, []Named{{Name: "comb", Outline: comb}}); err != nil {
 		t.Fatal(err)
 	}
-	z, err = zip.NewReader(bytes.NewReader(b.Bytes()), int64(b.Len()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := z.File[0].Open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	data = unzipped(t, b.Bytes())
 	if few, many := binary.BigEndian.Uint16(data[16:]), binary.BigEndian.Uint32(data[18:]); few != 0 || int(many) != len(comb) || len(data) != 64+4*len(comb) {
 		t.Errorf("%d corners are counted as %d and %d in %d bytes", len(comb), few, many, len(data))
 	}
@@ -137,4 +143,22 @@ func TestOutline(t *testing.T) {
 			t.Errorf("feature %d: %+v", i, f)
 		}
 	}
+}
+
+// unzipped is the first file of an archive.
+func unzipped(t *testing.T, b []byte) []byte {
+	t.Helper()
+	z, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := z.File[0].Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }

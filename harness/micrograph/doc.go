@@ -14,4 +14,4 @@ package micrograph
 
 // Version is raised when the bits of a repaired image change: it enters the digests
 // of data sets with such images.
-const Version = 1
+const Version = 2

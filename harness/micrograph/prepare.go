@@ -3,6 +3,7 @@ package micrograph
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
 )
@@ -73,7 +74,7 @@ func Prepare(im *Image, o Options) (*Prepared, error) {
 			break
 		}
 	}
-	p.Image = *im.Resampled(h, w)
+	p.Image = *im.AtSize(h, w, p.Defects)
 	l := Illuminate(&p.Image, FlatSigma)
 	if o.Flatten {
 		l.Flatten(&p.Image)
@@ -95,21 +96,65 @@ func scaled(n int, factor float64) (int, error) {
 	return int(v), nil
 }
 
-// Resampled is a copy of the image with other pixels, bad where most of one is.
-func (im *Image) Resampled(h, w int) *Image {
+// AtSize is a copy of a repaired image with other pixels, bad where most of one is.
+// Blind areas, which Repair filled smoothly, have noise of the usual deviation, for a
+// network takes what is smoother than any image for an object.
+func (im *Image) AtSize(h, w int, d Defects) *Image {
 	out := &Image{H: h, W: w, Pixels: Resample(im.Pixels, im.H, im.W, h, w)}
 	if im.Bad == nil {
 		return out
 	}
-	weight := make([]float32, len(im.Bad))
-	for i, b := range im.Bad {
+	out.Bad = resampleMask(im.Bad, im.H, im.W, h, w)
+	if d.Blind == nil {
+		return out
+	}
+	side := min(flatWindow, h, w)
+	var all []float32
+	for y := 0; y+side <= h; y += side {
+		for x, v := range localDeviation(out, out.Bad, y, side) {
+			if x%side == 0 && v == v {
+				all = append(all, float32(v))
+			}
+		}
+	}
+	slices.Sort(all)
+	deviation := quantile(all, 0.5)
+	if !(deviation > 0) {
+		return out
+	}
+	for i, b := range resampleMask(d.Blind, im.H, im.W, h, w) {
+		if b {
+			out.Pixels[i] += float32(deviation * noise(uint64(i)))
+		}
+	}
+	return out
+}
+
+func resampleMask(mask []bool, fromH, fromW, h, w int) []bool {
+	weight := make([]float32, len(mask))
+	for i, b := range mask {
 		if b {
 			weight[i] = 1
 		}
 	}
-	out.Bad = make([]bool, h*w)
-	for i, v := range ResampleProbability(weight, im.H, im.W, h, w) {
-		out.Bad[i] = v > 0.5
+	out := make([]bool, h*w)
+	for i, v := range ResampleProbability(weight, fromH, fromW, h, w) {
+		out[i] = v > 0.5
 	}
 	return out
+}
+
+// noise is a number of an almost normal distribution of mean 0 and variance 1, the
+// same for an index on every machine: the sum of twelve uniform ones of 16 bits
+// (Irwin and Hall), hashed by SplitMix64.
+func noise(index uint64) float64 {
+	var sum uint64
+	for k := range uint64(3) {
+		z := (3*index + k + 1) * 0x9e3779b97f4a7c15
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		z ^= z >> 31
+		sum += z&0xffff + z>>16&0xffff + z>>32&0xffff + z>>48
+	}
+	return (float64(sum) - 6*0xffff) / 0x10000
 }

@@ -405,6 +405,7 @@ func deadAreas(im *Image, bad []bool) (marked int) {
 	}
 	// the border of an aperture is not sharp
 	dead = dilate(h, w, dead, 2)
+	dead = dilate(h, w, dead, penumbra(im, bad, dead, usual))
 	for i, v := range dead {
 		if v && !bad[i] {
 			bad[i] = true
@@ -412,6 +413,65 @@ func deadAreas(im *Image, bad []bool) (marked int) {
 		}
 	}
 	return marked
+}
+
+// penumbra is by how many pixels dead areas have to grow until the mean of the pixels
+// beside them no longer changes outwards: the border of an aperture that is out of
+// focus. usual is the deviation of pixels in a window.
+func penumbra(im *Image, bad, dead []bool, usual float64) int {
+	const most, ahead = 32, 8
+	h, w := im.H, im.W
+	far := make([]int32, h*w) // steps to a dead pixel, 0 for not yet reached
+	var front []int
+	for i, d := range dead {
+		if d {
+			far[i] = -1
+			front = append(front, i)
+		}
+	}
+	var mean [most + ahead + 1]float64
+	var count [most + ahead + 1]float64
+	for step := 1; step <= most+ahead; step++ {
+		var next []int
+		for _, at := range front {
+			y, x := at/w, at%w
+			for v := max(0, y-1); v <= min(h-1, y+1); v++ {
+				for u := max(0, x-1); u <= min(w-1, x+1); u++ {
+					i := v*w + u
+					if far[i] != 0 {
+						continue
+					}
+					far[i] = int32(step)
+					next = append(next, i)
+					if !bad[i] {
+						mean[step] += float64(im.Pixels[i])
+						count[step]++
+					}
+				}
+			}
+		}
+		front = next
+	}
+	for step := range mean {
+		mean[step] /= count[step]
+	}
+	var dark, n float64
+	for i, d := range dead {
+		if d && !bad[i] {
+			dark, n = dark+float64(im.Pixels[i]), n+1
+		}
+	}
+	dark /= n
+	grow := 0
+	for ; grow < most; grow++ {
+		here, there := grow+1, grow+1+ahead
+		chance := 3 * usual * math.Sqrt(1/count[here]+1/count[there])
+		change := math.Abs(mean[there] - mean[here])
+		if !(change > max(0.05*math.Abs(mean[there]-dark), chance)) { // NaN at the image's end
+			break
+		}
+	}
+	return grow
 }
 
 // edge is the mean of the good pixels a few pixels away from a region: there a dead

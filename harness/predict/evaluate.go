@@ -95,6 +95,8 @@ type counts struct {
 type EvaluateOptions struct {
 	Options
 	Kind string // of labels; "": mask, where there are two values
+	// Void is the value of labels' pixels that are left out; nil for none.
+	Void *int
 }
 
 // paired refuses an image that comes with the labels of another, where names tell:
@@ -114,8 +116,9 @@ func paired(images, labels []Input) error {
 }
 
 // Evaluate segments images and compares them with labels of the same sizes, which
-// come in the same order: files, folders or patterns, as of Inputs. It writes
-// evaluation.csv, evaluation.json and evaluation.html to dir.
+// come in the same order: files, folders or patterns, as of Inputs, of pixels or of
+// regions of ImageJ; or with one file of COCO's annotations, which names its images.
+// It writes evaluation.csv, evaluation.json and evaluation.html to dir.
 func (m *Segmenter) Evaluate(ctx context.Context, images, labels []string, dir string, run Run, o EvaluateOptions) (*Evaluation, error) {
 	x, err := Inputs(images)
 	if err != nil {
@@ -128,10 +131,14 @@ func (m *Segmenter) Evaluate(ctx context.Context, images, labels []string, dir s
 	e := &Evaluation{}
 	open := func(in []Input) (kept []Input) {
 		for _, i := range in {
-			st, err := imagefile.Open(i.Path)
-			if err == nil {
-				st.Close()
-			} else if i.Found {
+			var err error
+			if !isOutlines(i.Path) {
+				var st *imagefile.Stack
+				if st, err = imagefile.Open(i.Path); err == nil {
+					st.Close()
+				}
+			}
+			if err != nil && i.Found {
 				e.Notes = append(e.Notes, fmt.Sprintf("left out %s: %v", i.Path, err))
 				continue
 			}
@@ -139,16 +146,27 @@ func (m *Segmenter) Evaluate(ctx context.Context, images, labels []string, dir s
 		}
 		return kept
 	}
-	if x, y = open(x), open(y); len(x) != len(y) {
+	x, y = open(x), open(y)
+	label := func(i int) (truth, error) { return openTruth(y[i].Path, o) }
+	if coco, err := openCOCO(y, o); err != nil {
+		return nil, err
+	} else if coco != nil {
+		label = func(i int) (truth, error) { return coco.of(x[i].Path) }
+		y = slices.Repeat(y, len(x))
+	} else if len(x) != len(y) {
 		return nil, fmt.Errorf("%d files of images and %d of labels: want as many", len(x), len(y))
-	}
-	if err := paired(x, y); err != nil {
+	} else if err := paired(x, y); err != nil {
 		return nil, err
 	}
 	var all []counts
 	var names, groups []string
 	for i := range x {
-		c, n, err := m.evaluate(ctx, x[i], y[i], run, o, &e.Notes)
+		t, err := label(i)
+		if err != nil {
+			return nil, err
+		}
+		c, n, err := m.evaluate(ctx, x[i], t, run, o, &e.Notes)
+		t.Close()
 		if err != nil {
 			return nil, fmt.Errorf("%s with %s: %w", x[i].Path, y[i].Path, err)
 		}
@@ -204,21 +222,17 @@ var evaluationHTML string
 var evaluationPage = template.Must(template.New("evaluation").Parse(evaluationHTML))
 
 // evaluate counts in the images of one file.
-func (m *Segmenter) evaluate(ctx context.Context, x, y Input, run Run, o EvaluateOptions, notes *[]string) (all []counts, names []string, err error) {
+func (m *Segmenter) evaluate(ctx context.Context, x Input, labels truth, run Run, o EvaluateOptions, notes *[]string) (all []counts, names []string, err error) {
 	images, err := imagefile.Open(x.Path)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer images.Close()
-	labels, err := imagefile.Open(y.Path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer labels.Close()
-	if images.N != labels.N || images.H != labels.H || images.W != labels.W {
-		return nil, nil, fmt.Errorf("%d images of %s pixels and %d labels of %s: want the same", images.N, format.Size(images.H, images.W), labels.N, format.Size(labels.H, labels.W))
-	}
 	for i := range images.N {
+		truth, void, err := labels.at(i, images.N, images.H, images.W)
+		if err != nil {
+			return nil, nil, err
+		}
 		record, err := images.Record(i)
 		if err != nil {
 			return nil, nil, err
@@ -233,13 +247,14 @@ func (m *Segmenter) evaluate(ctx context.Context, x, y Input, run Run, o Evaluat
 		if err != nil {
 			return nil, nil, err
 		}
-		values := make([]float32, images.H*images.W)
-		if err := labels.At(i, values); err != nil {
-			return nil, nil, err
-		}
-		truth, err := truthOf(s.H, s.W, values, o.Kind)
-		if err != nil {
-			return nil, nil, err
+		for i, v := range void {
+			if v && blind == nil {
+				blind = void
+				break
+			}
+			if v {
+				blind[i] = true
+			}
 		}
 		p := o.ParticleOptions
 		p.Height, p.Width, p.Blind = r.PixelHeight, r.PixelWidth, blind
@@ -273,50 +288,9 @@ func covered(labels []int32) float64 {
 	return float64(n) / float64(len(labels))
 }
 
-// truthOf numbers the particles of a label image.
-func truthOf(h, w int, values []float32, kind string) ([]int32, error) {
-	low, high := values[0], values[0]
-	two := true
-	for i, v := range values {
-		if v-v != 0 {
-			return nil, fmt.Errorf("the label's pixel (%d, %d) is %g", i/w, i%w, v)
-		}
-		low, high = min(low, v), max(high, v)
-	}
-	for _, v := range values {
-		two = two && (v == low || v == high)
-	}
-	switch {
-	case kind == InstanceLabels:
-		out := make([]int32, len(values))
-		for i, v := range values {
-			if v < 0 || v >= 1<<24 || v != float32(int32(v)) {
-				return nil, fmt.Errorf("the label's pixel (%d, %d) is %g: numbered particles are whole numbers below 2²⁴", i/w, i%w, v)
-			}
-			out[i] = int32(v)
-		}
-		measure.Renumber(out)
-		return out, nil
-	case kind == "" && !two:
-		return nil, fmt.Errorf("the labels have more than two values, from %g to %g: say whether they are %s or %s", low, high, InstanceLabels, ClassLabels)
-	case kind == MaskLabels && !two:
-		return nil, fmt.Errorf("the labels have more than two values, from %g to %g, and are no mask", low, high)
-	}
-	mask := make([]bool, len(values))
-	for i, v := range values {
-		// a label without a particle is all 0
-		mask[i] = v != 0 && (kind == ClassLabels || v > low || low == high)
-	}
-	out, _ := measure.Components(h, w, mask)
-	return out, nil
-}
-
 // dropSmall leaves out labelled particles that would be left out were they found.
 func dropSmall(labels []int32, o ParticleOptions) {
-	least := float64(o.MinArea)
-	if o.Height > 0 && o.Width > 0 {
-		least = max(least, math.Pi/4*o.MinDiameter*o.MinDiameter/(o.Height*o.Width))
-	}
+	least := o.leastArea()
 	area := map[int32]int{}
 	for _, l := range labels {
 		area[l]++

@@ -2,6 +2,7 @@ package predict
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/measure"
 )
 
 func TestCompare(t *testing.T) {
@@ -80,7 +82,7 @@ func TestTruth(t *testing.T) {
 		{[]float32{0, 7, 3, 0}, InstanceLabels, "[0 1 2 0]"},
 		{[]float32{0, 0.5, 3, 0}, InstanceLabels, "whole numbers"},
 	} {
-		got, err := truthOf(1, 4, c.values, c.kind)
+		got, err := numbered(1, 4, c.values, c.kind)
 		text := fmt.Sprint(got)
 		if err != nil {
 			text = err.Error()
@@ -135,6 +137,118 @@ func TestEvaluate(t *testing.T) {
 	if _, err := m.Evaluate(context.Background(), []string{filepath.Join(dir, "a")}, []string{filepath.Join(dir, "labels")}, "", run, EvaluateOptions{}); err == nil || !strings.Contains(err.Error(), "want as many") {
 		t.Errorf("two images and three labels: %v", err)
 	}
+}
+
+// Regions of ImageJ and COCO's annotations give the scores of the masks that they
+// outline; void pixels, and crowds, count on neither side.
+func TestEvaluateOutlines(t *testing.T) {
+	m, run := trained(t)
+	dir := t.TempDir()
+	const w = 130
+	var images, masks, voids, rois []string
+	coco := map[string]any{"categories": []any{map[string]any{"id": 7, "name": "disc"}}}
+	var cocoImages, shapes, crowds []any
+	for i := range 2 {
+		im, truth := discs(90+16*i, w)
+		file := func(name string) string { return filepath.Join(dir, fmt.Sprintf("%d%s", i, name)) }
+		labels, n := measure.Components(im.H, w, func() []bool {
+			mask := make([]bool, len(truth))
+			for k, v := range truth {
+				mask[k] = v > 0
+			}
+			return mask
+		}())
+		var outlines []measure.Named
+		regions := measure.Regions(im.H, w, labels, n)
+		for k := range regions {
+			l := int32(k + 1)
+			outlines = append(outlines, measure.Named{Name: fmt.Sprint(l), Outline: measure.Outline(im.H, w, labels, l, &regions[k])})
+			shapes = append(shapes, map[string]any{"image_id": i, "category_id": 7, "segmentation": map[string]any{"size": []int{im.H, w}, "counts": runs(im.H, w, func(p int) bool { return labels[p] == l })}})
+		}
+		left := func(p int) bool { return p%w < 60 }
+		crowds = append(crowds, map[string]any{"image_id": i, "category_id": 7, "iscrowd": 1, "segmentation": map[string]any{"size": []int{im.H, w}, "counts": runs(im.H, w, left)}})
+		mask, void := make([]float32, len(truth)), make([]float32, len(truth))
+		for p, v := range truth {
+			mask[p], void[p] = 255*float32(v), 255*float32(v)
+			if left(p) && v == 0 { // a crowd lies below what is outlined
+				void[p] = 9
+			}
+		}
+		write(t, file(".tif"), func(out io.Writer) error { return imagefile.WriteTIFF(out, im.H, w, 0.2, im.Pixels) })
+		write(t, file("-mask.tif"), func(out io.Writer) error { return imagefile.WriteTIFF(out, im.H, w, 0, mask) })
+		write(t, file("-void.tif"), func(out io.Writer) error { return imagefile.WriteTIFF(out, im.H, w, 0, void) })
+		write(t, file("-rois.zip"), func(out io.Writer) error { return measure.WriteROI(out, outlines) })
+		images, masks, voids, rois = append(images, file(".tif")), append(masks, file("-mask.tif")), append(voids, file("-void.tif")), append(rois, file("-rois.zip"))
+		cocoImages = append(cocoImages, map[string]any{"id": i, "file_name": fmt.Sprintf("folder/%d.png", i)})
+	}
+	annotated := func(name string, shapes []any) []string {
+		coco["images"], coco["annotations"] = cocoImages, shapes
+		path := filepath.Join(dir, name)
+		write(t, path, func(out io.Writer) error { return json.NewEncoder(out).Encode(coco) })
+		return []string{path}
+	}
+	o := EvaluateOptions{Options: Options{ParticleOptions: ParticleOptions{MinArea: 12}}}
+	evaluate := func(labels []string, o EvaluateOptions) Score {
+		t.Helper()
+		e, err := m.Evaluate(t.Context(), images, labels, "", run, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.All
+	}
+	same := func(name string, got, want Score) {
+		t.Helper()
+		if got.Labelled != want.Labelled || got.Found != want.Found || got.Matched != want.Matched || *got.Dice.Value != *want.Dice.Value || *got.BoundaryPX.Value != *want.BoundaryPX.Value {
+			t.Errorf("%s: %+v, masks %+v", name, got, want)
+		}
+	}
+	of := evaluate(masks, o)
+	same("regions of ImageJ", evaluate(rois, o), of)
+	same("COCO", evaluate(annotated("coco.json", shapes), o), of)
+	nine := 9
+	void := o
+	void.Void = &nine
+	without := evaluate(voids, void)
+	if *without.Dice.Value == *of.Dice.Value || without.Found > of.Found {
+		t.Errorf("with void pixels %+v, without %+v", without, of)
+	}
+	same("COCO's crowds", evaluate(annotated("crowds.json", append(shapes, crowds...)), o), without)
+	for _, c := range []struct {
+		labels []string
+		o      EvaluateOptions
+		want   string
+	}{
+		{voids, o, "which value is void"},
+		{rois[:1], o, "want as many"},
+		{rois, void, "no void value"},
+		{rois, EvaluateOptions{Kind: MaskLabels}, "are pixels"},
+		{append(annotated("coco.json", shapes), masks[0]), o, "one file of COCO"},
+		{[]string{rois[0], filepath.Join(dir, "nothing.zip")}, o, "nothing.zip"},
+	} {
+		if _, err := m.Evaluate(t.Context(), images, c.labels, "", run, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: error %v, want %q", c.labels, err, c.want)
+		}
+	}
+	cocoImages = cocoImages[:1]
+	if _, err := m.Evaluate(t.Context(), images, annotated("one.json", shapes[:1]), "", run, o); err == nil || !strings.Contains(err.Error(), "no image of the name 1.tif") {
+		t.Errorf("an image without annotations: %v", err)
+	}
+}
+
+// runs are COCO's lengths of pixels outside and inside by turns, down the columns.
+func runs(h, w int, inside func(p int) bool) []int {
+	all := []int{0}
+	now := false
+	for x := range w {
+		for y := range h {
+			if inside(y*w+x) != now {
+				now = !now
+				all = append(all, 0)
+			}
+			all[len(all)-1]++
+		}
+	}
+	return all
 }
 
 // Images and labels that names tell apart are not compared with each other's.

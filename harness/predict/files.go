@@ -16,7 +16,6 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
-	"github.com/refocus-em/refocus/harness/measure"
 	"github.com/refocus-em/refocus/harness/micrograph"
 	"github.com/refocus-em/refocus/harness/progress"
 )
@@ -133,6 +132,11 @@ type unreadable struct{ error }
 
 func (u *unreadable) Unwrap() error { return u.error }
 
+// unusable is an image in which nothing can be found, which the next one may not be.
+type unusable struct{ error }
+
+func (u *unusable) Unwrap() error { return u.error }
+
 // how identifies the model and the options.
 func (m *Segmenter) how(o Options) (string, error) {
 	h := sha256.New()
@@ -165,7 +169,11 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 		return nil, err
 	}
 	var results []Result
+	var errs []error // an image that cannot be segmented does not keep the others from it
 	for i := range st.N {
+		if ctx.Err() != nil {
+			break
+		}
 		r := Result{Name: in.Name, Source: in.Path, Page: i, H: st.H, W: st.W}
 		if st.N > 1 {
 			r.Name = pageName(in.Name, i, st.N)
@@ -179,19 +187,27 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 			}
 			continue
 		}
-		record, err := st.Record(i)
-		if err != nil {
-			return results, err
+		seg, err := m.record(ctx, st, i, r, run, o)
+		var found *Measured
+		if err == nil {
+			found, err = seg.Measure(o.ParticleOptions)
 		}
-		im := &micrograph.Image{H: record.H, W: record.W, Pixels: record.Pixels, Bad: record.Bad}
-		r.Notes, r.Detector = record.Notes, record.Detector
-		r.Dose, r.DoseFrom = record.Dose, record.DoseOrigin
-		r.calibrate(o, record.Pixel)
-		if err := m.image(ctx, &r, im, dir, run, o); err != nil {
+		if err != nil {
 			if st.N > 1 {
 				err = fmt.Errorf("image %d: %w", i, err)
 			}
-			return results, err
+			if bad := (*unusable)(nil); !errors.As(err, &bad) {
+				return results, errors.Join(append(errs, err)...)
+			}
+			errs = append(errs, err)
+			continue
+		}
+		r = found.Result
+		for _, f := range found.Outputs() {
+			if _, err := files.Create(filepath.Join(dir, r.Name+f.Suffix), f.Write); err != nil {
+				return results, err
+			}
+			r.Files = append(r.Files, r.Name+f.Suffix)
 		}
 		// written last: it says that the others are there
 		if _, err := files.Create(done, func(w io.Writer) error { return writeJSON(w, r) }); err != nil {
@@ -202,7 +218,7 @@ func (m *Segmenter) file(ctx context.Context, in Input, dir, how string, run Run
 			o.Done(r)
 		}
 	}
-	return results, nil
+	return results, errors.Join(errs...)
 }
 
 // kept returns an earlier result of the same key whose files are there.
@@ -289,7 +305,7 @@ func (m *Segmenter) prepare(r *Result, im *micrograph.Image, o Options) (*microg
 func (m *Segmenter) segment(ctx context.Context, r *Result, im *micrograph.Image, run Run, o Options) (*Segmentation, []bool, error) {
 	ready, err := m.prepare(r, im, o)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, &unusable{err}
 	}
 	meter := progress.Or(o.Progress)
 	defer meter.End()
@@ -332,56 +348,4 @@ func (s *Segmentation) resampled(h, w int) *Segmentation {
 		}
 	}
 	return out
-}
-
-func (m *Segmenter) image(ctx context.Context, r *Result, im *micrograph.Image, dir string, run Run, o Options) error {
-	s, blind, err := m.segment(ctx, r, im, run, o)
-	if err != nil {
-		return err
-	}
-	p := o.ParticleOptions
-	p.Height, p.Width, p.Blind, p.Image = r.PixelHeight, r.PixelWidth, blind, im.Pixels
-	labels, particles, small := Particles(s, p)
-	if len(particles) > maxLabels {
-		return fmt.Errorf("%d particles are more than a label image can number: this is noise, or a minimal size is needed", len(particles))
-	}
-	if small > 0 && r.PixelHeight > 0 && p.MinDiameter > 0 {
-		r.Notes = append(r.Notes, fmt.Sprintf("%d regions smaller than %s nm left out", small, format.Digits(p.MinDiameter, 3)))
-	}
-	r.Particles = []Row{}
-	outlines := make([]measure.Named, len(particles))
-	for i := range particles {
-		p := &particles[i]
-		row := r.row(p, m.Classes)
-		r.Particles = append(r.Particles, row)
-		values := map[string]float64{"area px": float64(row.Area), "mean probability": row.Probability}
-		if row.DiameterNM != nil {
-			values["equivalent diameter nm"] = *row.DiameterNM
-		}
-		outlines[i] = measure.Named{Name: fmt.Sprintf("%05d", p.Label), Class: row.Class, Values: values,
-			Outline: measure.Outline(s.H, s.W, labels, int32(p.Label), &p.Region)}
-	}
-	for _, f := range []struct {
-		suffix string
-		write  func(w io.Writer) error
-	}{
-		{".probability.tif", func(w io.Writer) error {
-			side := 0.0 // a TIFF of ours has square pixels
-			if r.PixelHeight == r.PixelWidth {
-				side = 10 * r.PixelHeight
-			}
-			return imagefile.WriteTIFF(w, s.H, s.W, side, s.Probability)
-		}},
-		{".mask.png", func(w io.Writer) error { return WriteMask(w, s.H, s.W, labels) }},
-		{".labels.png", func(w io.Writer) error { return WriteLabels(w, s.H, s.W, labels) }},
-		{".overlay.png", func(w io.Writer) error { return WriteOverlay(w, Image{im.H, im.W, im.Pixels}, labels) }},
-		{".rois.zip", func(w io.Writer) error { return measure.WriteROI(w, outlines) }},
-		{".geojson", func(w io.Writer) error { return measure.WriteGeoJSON(w, outlines) }},
-	} {
-		if _, err := files.Create(filepath.Join(dir, r.Name+f.suffix), f.write); err != nil {
-			return err
-		}
-		r.Files = append(r.Files, r.Name+f.suffix)
-	}
-	return nil
 }

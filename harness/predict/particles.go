@@ -40,6 +40,15 @@ type ParticleOptions struct {
 	Image []float32 `json:"-"`
 }
 
+// leastArea is how many pixels a particle has at least.
+func (o ParticleOptions) leastArea() float64 {
+	least := float64(o.MinArea)
+	if o.Height > 0 && o.Width > 0 {
+		least = max(least, math.Pi/4*o.MinDiameter*o.MinDiameter/(o.Height*o.Width))
+	}
+	return least
+}
+
 // Particles numbers the particles of the segmentation in the order of their first
 // pixels and measures them. Pixels that touch at a corner are connected. The label
 // image has the size of the segmentation, 0 is background. small is how many were
@@ -62,10 +71,7 @@ func Particles(s *Segmentation, o ParticleOptions) (labels []int32, particles []
 	} else {
 		labels, n = measure.Components(s.H, s.W, mask)
 	}
-	least := float64(o.MinArea)
-	if o.Height > 0 && o.Width > 0 {
-		least = max(least, math.Pi/4*o.MinDiameter*o.MinDiameter/(o.Height*o.Width))
-	}
+	least := o.leastArea()
 	area, cut := make([]int, n+1), make([]bool, n+1)
 	for i, l := range labels {
 		if l == 0 {

@@ -562,11 +562,23 @@ func TestInputs(t *testing.T) {
 // agrees with the truth in what can be seen, and the particles.
 func found(t *testing.T, m *Segmenter, run Run, h, w int, px []float32, truth []uint8, size float64) (iou float64, particles int) {
 	t.Helper()
+	s, blind := segmented(t, m, run, h, w, px, size)
+	_, list, _ := Particles(s, ParticleOptions{MinDiameter: 0.04, Height: size / 10, Width: size / 10, Blind: blind})
+	return agreement(s, truth, blind), len(list)
+}
+
+func segmented(t *testing.T, m *Segmenter, run Run, h, w int, px []float32, size float64) (*Segmentation, []bool) {
+	t.Helper()
 	r := &Result{PixelHeight: size / 10, PixelWidth: size / 10}
 	s, blind, err := m.segment(context.Background(), r, &micrograph.Image{H: h, W: w, Pixels: slices.Clone(px)}, run, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, blind
+}
+
+// agreement is the intersection over union with the truth outside blind areas.
+func agreement(s *Segmentation, truth []uint8, blind []bool) float64 {
 	both, either := 0, 0
 	for i, p := range s.Probability {
 		if blind != nil && blind[i] {
@@ -579,8 +591,7 @@ func found(t *testing.T, m *Segmenter, run Run, h, w int, px []float32, truth []
 			either++
 		}
 	}
-	_, list, _ := Particles(s, ParticleOptions{MinDiameter: 0.04, Height: size / 10, Width: size / 10, Blind: blind})
-	return float64(both) / float64(either), len(list)
+	return float64(both) / float64(either)
 }
 
 // What spoils an image does not spoil its segmentation.
@@ -591,6 +602,20 @@ func TestDefectsDoNotMatter(t *testing.T) {
 	clean, n := found(t, m, run, h, w, im.Pixels, truth, 0.2)
 	if clean < 0.75 {
 		t.Fatalf("intersection over union of the clean image %.3f", clean)
+	}
+	ofClean, _ := segmented(t, m, run, h, w, im.Pixels, 0.2)
+	aperture := func(radius, softness float64, outside func() float32) func(x []float32) {
+		return func(x []float32) {
+			for i := range x {
+				d := math.Hypot(float64(i/w-h/2), float64(i%w-w/2)) - radius
+				switch {
+				case softness > 0:
+					x[i] = float32(math.Round(float64(x[i]) / (1 + math.Exp(d/softness))))
+				case d > 0:
+					x[i] = outside()
+				}
+			}
+		}
 	}
 	r := random.Stream(3, "defects")
 	for _, c := range []struct {
@@ -612,18 +637,16 @@ func TestDefectsDoNotMatter(t *testing.T) {
 				}
 			}
 		}},
-		{"a round aperture", 0.05, func(x []float32) {
-			for i := range x {
-				if math.Hypot(float64(i/w-h/2), float64(i%w-w/2)) > 110 {
-					x[i] = float32(r.IntN(3))
-				}
-			}
-		}},
+		{"a round aperture", 0.05, aperture(110, 0, func() float32 { return float32(r.IntN(3)) })},
+		{"a round aperture, all dark", 0.05, aperture(90, 0, func() float32 { return 0 })},
+		{"a round aperture out of focus", 0.05, aperture(100, 3, nil)},
 	} {
 		x := slices.Clone(im.Pixels)
 		c.spoil(x)
-		if iou, _ := found(t, m, run, h, w, x, truth, 0.2); math.Abs(iou-clean) > c.upTo {
-			t.Errorf("%s: intersection over union %.3f, of the clean image %.3f", c.name, iou, clean)
+		s, blind := segmented(t, m, run, h, w, x, 0.2)
+		// where both see
+		if iou, want := agreement(s, truth, blind), agreement(ofClean, truth, blind); math.Abs(iou-want) > c.upTo {
+			t.Errorf("%s: intersection over union %.3f, of the clean image %.3f", c.name, iou, want)
 		}
 	}
 
@@ -639,6 +662,20 @@ func TestDefectsDoNotMatter(t *testing.T) {
 		if math.Abs(float64(k-n)) > 0.1*float64(n) || math.Abs(iou-clean) > 0.02 {
 			t.Errorf("at a %dth of the pixel size: %d particles and %.3f, want %d and %.3f", f, k, iou, n, clean)
 		}
+	}
+}
+
+// A blank image of a stack does not keep those after it from their results.
+func TestBlankImage(t *testing.T) {
+	m, run := trained(t)
+	dir := t.TempDir()
+	im, _ := discs(48, 64)
+	pixels := slices.Concat(im.Pixels, slices.Repeat([]float32{7}, len(im.Pixels)), im.Pixels)
+	path := filepath.Join(dir, "stack.npy")
+	write(t, path, func(w io.Writer) error { return imagefile.WriteNPY(w, []int{3, im.H, im.W}, pixels) })
+	results, err := m.Files(t.Context(), []string{path}, filepath.Join(dir, "out"), run, Options{})
+	if err == nil || !strings.Contains(err.Error(), "image 1") || len(results) != 2 || results[1].Page != 2 {
+		t.Errorf("%d results, error %v", len(results), err)
 	}
 }
 

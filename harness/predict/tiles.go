@@ -216,8 +216,9 @@ func (m *Segmenter) plan(h, w, tile int) (rows, columns []span, err error) {
 		}
 		return []span{{0, h, 0, h}}, []span{{0, w, 0, w}}, nil
 	}
+	asked := tile
 	if tile -= (tile - m.grid.rest) % period; (h > tile || w > tile) && tile < 2*m.margin+period {
-		return nil, nil, fmt.Errorf("tiles of %d pixels are too small: they overlap by %d on every side, so they need at least %d", tile, m.margin, 2*m.margin+period)
+		return nil, nil, fmt.Errorf("tiles of %d×%d pixels are too small: they overlap by %d pixels on every side, so they need at least %d (--tile)", asked, asked, m.margin, 2*m.margin+period+m.grid.rest)
 	}
 	if m.grid.rest != 0 {
 		return equalSpans(h, min(h, tile), period, m.margin), equalSpans(w, min(w, tile), period, m.margin), nil

@@ -28,8 +28,11 @@ type TrainOptions struct {
 	// Launch starts a backend process; every job has its own.
 	Launch func(ctx context.Context) (Process, error)
 	// SHA256 of the backend's executable, recorded in manifests.
-	SHA256  string
-	Jobs    int // runs trained at once
+	SHA256 string
+	Jobs   int // runs trained at once
+	// Slots are the devices of the runs trained at once, in place of Jobs on the
+	// backend's first; see the function Slots.
+	Slots   []backend.Device
 	Threads int // per run
 	// Restarts is how often a run whose backend crashed, hung or answered
 	// nonsense is resumed from its last checkpoint before it counts as failed.
@@ -84,13 +87,17 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 	// Whatever ends the context must wake the workers that wait for work.
 	defer context.AfterFunc(ctx, q.wake)()
 	var wg sync.WaitGroup
-	for range max(1, o.Jobs) {
+	if o.Slots == nil {
+		o.Slots = make([]backend.Device, max(1, o.Jobs))
+	}
+	pool, slots := newPool(o.Slots, meter, cancel)
+	for _, slot := range slots {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel}
+			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel, pool: pool, slot: slot}
 			defer w.stop()
-			for {
+			for !slot.out() {
 				n := q.next(ctx)
 				if n == nil {
 					return
@@ -222,8 +229,12 @@ type worker struct {
 	meter  progress.Meter
 	before map[*Node]bool          // in the store when Train began
 	giveUp context.CancelCauseFunc // ends all workers
+	pool   *pool
+	slot   *device
 	proc   Process
 	desc   backend.Description
+	device backend.Device // of proc
+	seen   int            // incidents of the slot's device before proc
 }
 
 func (w *worker) stop() {
@@ -237,6 +248,7 @@ func (w *worker) start(ctx context.Context) error {
 	if w.proc != nil {
 		return nil
 	}
+	w.seen = w.slot.seen()
 	p, err := w.o.Launch(ctx)
 	if err != nil {
 		return fmt.Errorf("starting the backend: %w", err)
@@ -246,7 +258,12 @@ func (w *worker) start(ctx context.Context) error {
 		p.Close()
 		return fmt.Errorf("asking the backend to describe itself: %w", err)
 	}
-	w.proc, w.desc = p, d
+	v, err := w.slot.in(d)
+	if err != nil {
+		p.Close()
+		return err
+	}
+	w.proc, w.desc, w.device = p, d, v
 	return nil
 }
 
@@ -285,7 +302,7 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		w.meter.Printf("%s: warning: %v: making the run again; what was there is kept as %s", n.Run.ID, why, path)
 	}
 	started := time.Now()
-	meter := &once{Meter: w.meter}
+	meter := &once{Meter: w.meter, told: w.pool.told(n)}
 	for restarts := 0; ; restarts++ {
 		meter.done = 0
 		res, err := w.attempt(ctx, n, claim, meter)
@@ -293,6 +310,9 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 			return w.commit(claim, n, res, started, restarts)
 		}
 		w.stop() // after any failure the process is not to be trusted
+		if ctx.Err() == nil && deviceLost(err) {
+			return w.slot.loss(ctx, n, err, w.seen, w.o.Restarts, meter.told)
+		}
 		if ctx.Err() != nil || !backendFailed(err) || restarts >= w.o.Restarts {
 			return err
 		}
@@ -308,14 +328,14 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 		return nil, fmt.Errorf("the backend is now %s with numerics %s; this study began with %s, %s (was it replaced meanwhile?)",
 			w.desc.Name, w.desc.Numerics, n.Spec.Backend.Name, n.Spec.Backend.Numerics)
 	}
-	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Work: filepath.Dir(claim.CheckpointPath())}
+	job := train.Job{Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Device: w.device.Name, Work: filepath.Dir(claim.CheckpointPath())}
 	if n.Parent != nil {
 		var err error
 		if job.Parent, err = w.st.Weights(n.Parent.Digest); err != nil {
 			return nil, err
 		}
 	}
-	return train.Run(ctx, w.proc, job, keeper{claim, n, meter}, meter)
+	return train.Run(ctx, w.proc, job, keeper{claim, n, meter, w.slot}, meter)
 }
 
 // once passes a run's work on to a meter, but not again what an attempt repeats of
@@ -351,17 +371,15 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		Spec: spec,
 		Backend: store.Backend{
 			Name: w.desc.Name, Version: w.desc.Version, Numerics: w.desc.Numerics, Determinism: w.desc.Determinism,
+			Device: w.device.Name + ": " + w.device.Info, Driver: w.device.Driver,
 			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256,
 		},
 		Harness: w.o.Harness,
 		Host:    host(),
 		Started: started.UTC(), Finished: time.Now().UTC(),
 		TrainSeconds: r.Seconds.Train, EvaluateSeconds: r.Seconds.Evaluate,
-		Restarts: restarts,
+		Restarts: restarts + w.pool.losses(n),
 		Notes:    n.Notes,
-	}
-	if len(w.desc.Devices) > 0 {
-		m.Backend.Device = w.desc.Devices[0].Name + ": " + w.desc.Devices[0].Info
 	}
 	contents := map[string][]byte{
 		store.HistoryFile: append(history, '\n'),
@@ -391,12 +409,14 @@ type keeper struct {
 	*store.Claim
 	node  *Node
 	meter progress.Meter
+	on    *device
 }
 
 func (k keeper) SetCheckpoint(b []byte) error {
 	if err := k.Claim.SetCheckpoint(b); err != nil {
 		return &storeError{err}
 	}
+	k.on.works()
 	return nil
 }
 

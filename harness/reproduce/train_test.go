@@ -25,6 +25,12 @@ import (
 	"github.com/refocus-em/refocus/harness/train"
 )
 
+// TestMain lets tests start this program as a plugin with devices that it loses.
+func TestMain(m *testing.M) {
+	fakebackend.Serve()
+	os.Exit(m.Run())
+}
+
 const sha = "0000000000000000000000000000000000000000000000000000000000000000"
 
 // small is two pretrainings with two transfers each, on blank images.

@@ -46,6 +46,7 @@ type Backend struct {
 	Numerics    string `json:"numerics"`
 	Determinism string `json:"determinism"`
 	Device      string `json:"device"`
+	Driver      string `json:"driver,omitempty"` // of a GPU
 	Precision   string `json:"precision"`
 	Threads     int    `json:"threads"`
 	SHA256      string `json:"sha256,omitempty"` // of the executable

@@ -28,6 +28,7 @@ type Job struct {
 	Parent  []byte            // weights of the parent run, as stored
 	Images  map[string]Images // by domain name
 	Threads int
+	Device  string // "": the backend's first
 	// Work is a folder for the patches of an epoch, which are gone when Run returns.
 	Work string
 }
@@ -70,7 +71,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
-	sess, err := b.Open(ctx, g, s.options(job.Threads))
+	sess, err := b.Open(ctx, g, s.options(job))
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}

@@ -140,11 +140,12 @@ func (s Spec) Check() error {
 }
 
 // options are those of the session the run needs.
-func (s Spec) options(threads int) backend.Options {
+func (s Spec) options(job Job) backend.Options {
 	return backend.Options{
 		Precision: s.Backend.Precision,
 		Loss:      s.Loss,
-		Threads:   threads,
+		Device:    job.Device,
+		Threads:   job.Threads,
 		Adam:      s.Adam,
 	}
 }

@@ -3,6 +3,7 @@ package trained
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -61,6 +62,10 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 	return export.Write(ctx, path, e, o.Options)
 }
 
+// SimulationKey is the metadata of exported models that says how their training
+// images were simulated, as JSON of a dataset.Simulation.
+const SimulationKey = "refocus.simulation"
+
 // holdout is how many validation images a model is certified with.
 const holdout = 8
 
@@ -116,6 +121,13 @@ func (m *Model) Describe() (export.Model, error) {
 		Version:  m.Manifest.Harness,
 		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %s above its minimum and the Dice coefficient %.4f.",
 			target.Images, format.Loss(m.Loss()), m.Score().Dice),
+	}
+	if sim := set.Simulation(); sim != nil {
+		text, err := json.Marshal(sim)
+		if err != nil {
+			return export.Model{}, err
+		}
+		e.Metadata = map[string]string{SimulationKey: string(text)}
 	}
 	for _, f := range m.Manifest.Files {
 		if f.Name == store.WeightsFile {

@@ -3,6 +3,7 @@
 package torch
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/backendtest"
 	"github.com/refocus-em/refocus/harness/backend/plugin"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
 
@@ -53,6 +55,36 @@ func TestConformance(t *testing.T) {
 		t.Errorf("precisions %s, want %s", got, want)
 	}
 	backendtest.Test(t, c, backendtest.Options{Device: "cpu"})
+}
+
+// A session tells what it takes before it is opened, and refuses as Open does.
+func TestMemory(t *testing.T) {
+	c := launch(t)
+	g, err := nn.UNet(nn.UNetOptions{Width: 64, Classes: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Initialize(1, 0)
+	need := func(o backend.Options, r backend.MemoryRequest) int64 {
+		t.Helper()
+		n, err := c.Memory(t.Context(), g, o, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	step := backend.MemoryRequest{Batch: 16, Height: 512, Width: 512, Training: true}
+	pass := step
+	pass.Training = false
+	o := backend.Options{Device: "cpu"}
+	a, b := need(o, step), need(o, pass)
+	// The published network: 57 MB of weights, with gradients and moments four times.
+	if weights := int64(4 * 4 * 14_147_650); b < weights || a < 4*b || a > 64<<30 {
+		t.Errorf("a step takes %d bytes, a pass %d", a, b)
+	}
+	if _, err := c.Memory(t.Context(), g, backend.Options{Device: "abacus"}, step); !errors.Is(err, backend.ErrUnsupported) {
+		t.Errorf("an unknown device: %v", err)
+	}
 }
 
 // The package's own tests.

@@ -176,7 +176,7 @@ func (c *check) must(err error, doing string, a ...any) {
 func lost(err error) bool {
 	var crash *backend.CrashError
 	var hang *backend.HangError
-	return errors.As(err, &crash) || errors.As(err, &hang)
+	return errors.As(err, &crash) || errors.As(err, &hang) || errors.Is(err, backend.ErrDeviceLost)
 }
 
 // refused fails the check unless err is set.

@@ -78,7 +78,14 @@ func PrintInfo(w io.Writer, f Found, trust Trust, d backend.Description) error {
 		if i == 0 {
 			role = ", default"
 		}
-		fmt.Fprintf(t, "device\t%s (%s%s): %s\n", v.Name, v.Kind, role, v.Info)
+		fmt.Fprintf(t, "device\t%s (%s%s): %s", v.Name, v.Kind, role, v.Info)
+		if v.Driver != "" {
+			fmt.Fprintf(t, ", driver %s", v.Driver)
+		}
+		if v.ID != "" {
+			fmt.Fprintf(t, ", %s", v.ID)
+		}
+		fmt.Fprintln(t)
 	}
 	fmt.Fprintf(t, "precisions\t%s\nlosses\t%s\n", strings.Join(d.Precisions, ", "), strings.Join(d.Losses, ", "))
 	for _, o := range d.Operators {

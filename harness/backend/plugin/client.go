@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -131,9 +132,9 @@ func (c *Client) call(ctx context.Context, during string, f func(ctx context.Con
 		}
 		c.process.Kill(ctx)
 		<-c.process.drained
-		return c.giveUp(&backend.CrashError{Plugin: c.spec.Name, During: during, Exit: "the connection broke: " + s.Message(), LastWords: c.words.Lines()})
+		return c.giveUp(c.ended(during, "the connection broke: "+s.Message()))
 	}
-	return c.giveUp(&backend.CrashError{Plugin: c.spec.Name, During: during, Exit: c.process.exit(), LastWords: c.words.Lines()})
+	return c.giveUp(c.ended(during, c.process.exit()))
 }
 
 // Describe implements backend.Backend.
@@ -153,19 +154,13 @@ func (c *Client) Describe(ctx context.Context) (backend.Description, error) {
 // Open implements backend.Backend.
 func (c *Client) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
 	o = o.WithDefaults()
-	if o.Threads < 0 {
-		return nil, fmt.Errorf("%d threads", o.Threads)
-	}
-	model, err := onnx.Marshal(g, onnx.MarshalOptions{})
+	r, err := openRequest(g, o)
 	if err != nil {
 		return nil, err
 	}
 	s := &session{client: c, sizes: map[string]int{}}
 	err = c.call(ctx, "Open", func(ctx context.Context, _ func()) error {
-		w, err := c.rpc.Open(ctx, &pb.OpenRequest{
-			Model: model, Precision: o.Precision, Loss: o.Loss, Device: o.Device, Threads: uint32(o.Threads),
-			Adam: &pb.Adam{Beta1: o.Adam.Beta1, Beta2: o.Adam.Beta2, Epsilon: o.Adam.Epsilon},
-		})
+		w, err := c.rpc.Open(ctx, r)
 		s.id = w.GetSession()
 		return err
 	})
@@ -173,6 +168,55 @@ func (c *Client) Open(ctx context.Context, g *nn.Graph, o backend.Options) (back
 		return nil, err
 	}
 	return Checked(s, c.spec.Name, g, o), nil
+}
+
+func openRequest(g *nn.Graph, o backend.Options) (*pb.OpenRequest, error) {
+	if o.Threads < 0 {
+		return nil, fmt.Errorf("%d threads", o.Threads)
+	}
+	model, err := onnx.Marshal(g, onnx.MarshalOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.OpenRequest{
+		Model: model, Precision: o.Precision, Loss: o.Loss, Device: o.Device, Threads: uint32(o.Threads),
+		Adam: &pb.Adam{Beta1: o.Adam.Beta1, Beta2: o.Adam.Beta2, Epsilon: o.Adam.Epsilon},
+	}, nil
+}
+
+// Memory implements backend.Sizer. A plugin that does not tell answers
+// backend.ErrUnsupported.
+func (c *Client) Memory(ctx context.Context, g *nn.Graph, o backend.Options, q backend.MemoryRequest) (int64, error) {
+	session, err := openRequest(g, o.WithDefaults())
+	if err != nil {
+		return 0, err
+	}
+	for _, n := range []int{q.Batch, q.Height, q.Width} {
+		if n < 1 || n > math.MaxInt32 {
+			return 0, fmt.Errorf("the memory of a batch of %d images of %d×%d", q.Batch, q.Height, q.Width)
+		}
+	}
+	var bytes uint64
+	err = c.call(ctx, "Memory", func(ctx context.Context, _ func()) error {
+		w, err := c.rpc.Memory(ctx, &pb.MemoryRequest{
+			Session: session, Batch: uint32(q.Batch), Height: uint32(q.Height), Width: uint32(q.Width), Training: q.Training,
+		})
+		bytes = w.GetBytes()
+		return err
+	})
+	if err == nil && (bytes == 0 || bytes > 1<<50) {
+		err = &backend.NonsenseError{Plugin: c.spec.Name, Method: "Memory", What: fmt.Sprintf("a session needs %d bytes", bytes)}
+	}
+	return int64(bytes), err
+}
+
+// ended is the error of a method that was waiting when the process ended. A
+// connection that broke, or none, is told by exit.
+func (c *Client) ended(during, exit string) error {
+	if c.process.exitCode() == backend.ExitDeviceLost {
+		return &backend.DeviceLostError{Plugin: c.spec.Name, During: during, LastWords: c.words.Lines()}
+	}
+	return &backend.CrashError{Plugin: c.spec.Name, During: during, Exit: exit, LastWords: c.words.Lines()}
 }
 
 // Done is closed when the plugin's process has ended.

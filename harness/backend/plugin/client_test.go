@@ -198,6 +198,40 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// The end of a process whose device is lost is no crash, whichever language it is
+// written in.
+func TestDeviceLost(t *testing.T) {
+	s := open(t, launch(t, "loses its device"), 4)
+	err := s.Train(t.Context(), backend.TrainRequest{Batches: slices.Repeat([]backend.Batch{{{Dataset: "a"}}}, 9)}, keep)
+	var lost *backend.DeviceLostError
+	if !errors.As(err, &lost) || !errors.Is(err, backend.ErrDeviceLost) || lost.During != "Train" {
+		t.Fatalf("got %v", err)
+	}
+	if !strings.Contains(err.Error(), "kernel 7") {
+		t.Errorf("the error does not say why: %v", err)
+	}
+	if _, err := s.State(t.Context()); !errors.Is(err, backend.ErrDeviceLost) {
+		t.Errorf("afterwards: %v", err)
+	}
+	if _, err := launchContext(t.Context(), t, "loses its device at once"); !errors.As(err, &lost) || lost.During != "start" {
+		t.Errorf("at the start: %v", err)
+	}
+}
+
+// What a device says about itself arrives, and a backend that cannot tell the memory
+// of a session says so.
+func TestDevices(t *testing.T) {
+	c := launch(t, "well")
+	got, err := c.Describe(t.Context())
+	want, _ := (&fake{}).Describe(t.Context())
+	if err != nil || !slices.Equal(got.Devices, want.Devices) {
+		t.Errorf("%+v, %v; want %+v", got.Devices, err, want.Devices)
+	}
+	if n, err := c.Memory(t.Context(), network(), backend.Options{}, backend.MemoryRequest{Batch: 1, Height: 16, Width: 16}); !errors.Is(err, backend.ErrUnsupported) {
+		t.Errorf("a session takes %d bytes, %v", n, err)
+	}
+}
+
 // A plugin's log lines keep level, message and fields; what it prints is kept
 // for its last words.
 func TestLog(t *testing.T) {

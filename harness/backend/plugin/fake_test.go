@@ -39,6 +39,9 @@ func TestMain(m *testing.M) {
 	case "dies at once":
 		fmt.Fprintln(os.Stderr, "libnothing.so.1: cannot open shared object file")
 		os.Exit(127)
+	case "loses its device at once":
+		fmt.Fprintln(os.Stderr, "the driver does not answer")
+		os.Exit(backend.ExitDeviceLost)
 	case "no TLS":
 		os.Unsetenv(clientCertVariable)
 		Serve(&fake{})
@@ -58,7 +61,7 @@ type fake struct{ behaviour string }
 func (f *fake) Describe(context.Context) (backend.Description, error) {
 	d := backend.Description{
 		Name: "fake", Version: "1.2.3", Numerics: "fake-1", Determinism: backend.DeterminismMachine,
-		Devices:    []backend.Device{{Name: "cpu", Kind: "cpu", Info: "imaginary"}},
+		Devices:    []backend.Device{{Name: "cpu", Kind: "cpu", Info: "imaginary", ID: "abacus", Driver: "hand 1.0", Memory: 5 << 30}},
 		Precisions: []string{backend.Float32}, Losses: []string{backend.LossOnProbabilities},
 		Operators: []backend.Operator{{Type: "Conv", Device: "cpu", Note: "any"}}, Notes: []string{"answers are made up"},
 	}
@@ -116,6 +119,8 @@ func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progres
 			case "crashes":
 				hclog.Default().Error("out of imaginary memory", "wanted", 12)
 				panic("this is the end")
+			case "loses its device":
+				return fmt.Errorf("kernel 7: %w: illegal memory access", backend.ErrDeviceLost)
 			case "exits":
 				log.Print("[WARN] I have had enough")
 				os.Exit(3)

@@ -124,6 +124,17 @@ func (p *process) exit() string {
 	}
 }
 
+// exitCode is the process's exit status, or -1 while it runs, and where a signal
+// ended it.
+func (p *process) exitCode() int {
+	select {
+	case <-p.done:
+		return p.state.ExitCode()
+	default:
+		return -1
+	}
+}
+
 func (p *process) closePipes() {
 	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
 		if f != nil {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -60,6 +62,9 @@ func toStatus(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	if errors.Is(err, backend.ErrDeviceLost) {
+		deviceLost(err)
+	}
 	code := codes.InvalidArgument
 	var unread *onnx.NodeError
 	switch {
@@ -73,6 +78,14 @@ func toStatus(ctx context.Context, err error) error {
 		text = text[:8<<10] + " …"
 	}
 	return status.Error(code, strings.ToValidUTF8(text, "\uFFFD"))
+}
+
+// deviceLost ends the process: what the device held is gone, and an error of the
+// request would lose the run.
+func deviceLost(err error) {
+	hclog.Default().Error("the device is lost", "error", err)
+	removeSockets()
+	os.Exit(backend.ExitDeviceLost)
 }
 
 func (s *server) closeAll() {
@@ -101,12 +114,7 @@ func (s *server) Open(ctx context.Context, r *pb.OpenRequest) (*pb.OpenResponse,
 	if err != nil {
 		return nil, toStatus(ctx, fmt.Errorf("decoding the model: %w", err))
 	}
-	a := r.GetAdam()
-	o := backend.Options{
-		Precision: r.GetPrecision(), Loss: r.GetLoss(), Device: r.GetDevice(), Threads: int(r.GetThreads()),
-		Adam: backend.Adam{Beta1: a.GetBeta1(), Beta2: a.GetBeta2(), Epsilon: a.GetEpsilon()},
-	}
-	v, err := s.backend.Open(ctx, g, o.WithDefaults())
+	v, err := s.backend.Open(ctx, g, optionsFromWire(r))
 	if err != nil {
 		return nil, toStatus(ctx, err)
 	}
@@ -115,6 +123,33 @@ func (s *server) Open(ctx context.Context, r *pb.OpenRequest) (*pb.OpenResponse,
 	s.last++
 	s.sessions[s.last] = &served{turn: make(chan struct{}, 1), session: v}
 	return &pb.OpenResponse{Session: s.last}, nil
+}
+
+// optionsFromWire are a session's options, with defaults.
+func optionsFromWire(r *pb.OpenRequest) backend.Options {
+	a := r.GetAdam()
+	return backend.Options{
+		Precision: r.GetPrecision(), Loss: r.GetLoss(), Device: r.GetDevice(), Threads: int(r.GetThreads()),
+		Adam: backend.Adam{Beta1: a.GetBeta1(), Beta2: a.GetBeta2(), Epsilon: a.GetEpsilon()},
+	}.WithDefaults()
+}
+
+func (s *server) Memory(ctx context.Context, r *pb.MemoryRequest) (*pb.MemoryResponse, error) {
+	b, ok := s.backend.(backend.Sizer)
+	if !ok {
+		return nil, status.Error(codes.Unimplemented, "this backend does not tell how much memory a session takes")
+	}
+	g, err := onnx.Unmarshal(r.GetSession().GetModel())
+	if err != nil {
+		return nil, toStatus(ctx, fmt.Errorf("decoding the model: %w", err))
+	}
+	n, err := b.Memory(ctx, g, optionsFromWire(r.GetSession()), backend.MemoryRequest{
+		Batch: int(r.GetBatch()), Height: int(r.GetHeight()), Width: int(r.GetWidth()), Training: r.GetTraining(),
+	})
+	if err != nil {
+		return nil, toStatus(ctx, err)
+	}
+	return &pb.MemoryResponse{Bytes: uint64(max(0, n))}, nil
 }
 
 func (s *server) LoadDataset(ctx context.Context, r *pb.LoadDatasetRequest) (*pb.LoadDatasetResponse, error) {

@@ -190,7 +190,7 @@ func (c *Client) startError(given, limited context.Context, err error) error {
 	case <-time.After(2 * time.Second): // it lives; what it said was wrong
 		return fmt.Errorf("starting backend %s: %w%s", c.spec.Name, err, c.words.Lines())
 	}
-	return &backend.CrashError{Plugin: c.spec.Name, During: "start", Exit: c.process.exit(), LastWords: c.words.Lines()}
+	return c.ended("start", c.process.exit())
 }
 
 // socketFolder is where sockets go. Their paths must be shorter than about a

@@ -213,7 +213,7 @@ func descriptionToWire(d backend.Description) *pb.DescribeResponse {
 		Precisions: d.Precisions, Losses: d.Losses, Notes: d.Notes,
 	}
 	for _, v := range d.Devices {
-		w.Devices = append(w.Devices, &pb.Device{Name: v.Name, Kind: v.Kind, Info: v.Info})
+		w.Devices = append(w.Devices, &pb.Device{Name: v.Name, Kind: v.Kind, Info: v.Info, Id: v.ID, Driver: v.Driver, Memory: uint64(max(0, v.Memory))})
 	}
 	for _, o := range d.Operators {
 		w.Operators = append(w.Operators, &pb.Operator{Type: o.Type, Device: o.Device, Note: o.Note})
@@ -227,7 +227,10 @@ func descriptionFromWire(w *pb.DescribeResponse) backend.Description {
 		Precisions: w.GetPrecisions(), Losses: w.GetLosses(), Notes: w.GetNotes(),
 	}
 	for _, v := range w.GetDevices() {
-		d.Devices = append(d.Devices, backend.Device{Name: v.GetName(), Kind: v.GetKind(), Info: v.GetInfo()})
+		d.Devices = append(d.Devices, backend.Device{
+			Name: v.GetName(), Kind: v.GetKind(), Info: v.GetInfo(),
+			ID: v.GetId(), Driver: v.GetDriver(), Memory: int64(min(v.GetMemory(), math.MaxInt64)),
+		})
 	}
 	for _, o := range w.GetOperators() {
 		d.Operators = append(d.Operators, backend.Operator{Type: o.GetType(), Device: o.GetDevice(), Note: o.GetNote()})

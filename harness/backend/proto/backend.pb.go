@@ -13,7 +13,12 @@
 //   CANCELLED      the caller gave up
 //   NOT_FOUND      the session is unknown or closed
 // Every other code is an error of the request. Crashes are seen by the harness
-// as the end of the process, not as a status.
+// as the end of the process, not as a status. The exit status 69 says that the
+// session's device was lost, whatever the cause: the harness goes on from the
+// last checkpoint, on another device where there is one.
+//
+// Fields and methods are added to this version without a new number: what an
+// older plugin leaves out is unknown, a method that it lacks UNIMPLEMENTED.
 //
 // A message may be up to 1 GiB.
 
@@ -26,12 +31,11 @@
 package backendpb
 
 import (
+	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
+	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
-
-	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
-	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 )
 
 const (
@@ -239,6 +243,9 @@ type Device struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	Info          string                 `protobuf:"bytes,3,opt,name=info,proto3" json:"info,omitempty"`
+	Id            string                 `protobuf:"bytes,4,opt,name=id,proto3" json:"id,omitempty"`          // the same in every process, whatever else is visible: a GPU's UUID
+	Driver        string                 `protobuf:"bytes,5,opt,name=driver,proto3" json:"driver,omitempty"`  // of a GPU, with its version
+	Memory        uint64                 `protobuf:"varint,6,opt,name=memory,proto3" json:"memory,omitempty"` // bytes of its own that it has in all; 0: unknown, or the machine's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -292,6 +299,27 @@ func (x *Device) GetInfo() string {
 		return x.Info
 	}
 	return ""
+}
+
+func (x *Device) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Device) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *Device) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
 }
 
 type Operator struct {
@@ -1598,6 +1626,126 @@ func (*SetStateResponse) Descriptor() ([]byte, []int) {
 	return file_backend_proto_rawDescGZIP(), []int{25}
 }
 
+type MemoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Session       *OpenRequest           `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	Batch         uint32                 `protobuf:"varint,2,opt,name=batch,proto3" json:"batch,omitempty"` // images of a training step or, without training, of a prediction
+	Height        uint32                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`
+	Width         uint32                 `protobuf:"varint,4,opt,name=width,proto3" json:"width,omitempty"`
+	Training      bool                   `protobuf:"varint,5,opt,name=training,proto3" json:"training,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoryRequest) Reset() {
+	*x = MemoryRequest{}
+	mi := &file_backend_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryRequest) ProtoMessage() {}
+
+func (x *MemoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_backend_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryRequest.ProtoReflect.Descriptor instead.
+func (*MemoryRequest) Descriptor() ([]byte, []int) {
+	return file_backend_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *MemoryRequest) GetSession() *OpenRequest {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *MemoryRequest) GetBatch() uint32 {
+	if x != nil {
+		return x.Batch
+	}
+	return 0
+}
+
+func (x *MemoryRequest) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *MemoryRequest) GetWidth() uint32 {
+	if x != nil {
+		return x.Width
+	}
+	return 0
+}
+
+func (x *MemoryRequest) GetTraining() bool {
+	if x != nil {
+		return x.Training
+	}
+	return false
+}
+
+type MemoryResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"` // on the session's device, beside its data sets and what every process takes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemoryResponse) Reset() {
+	*x = MemoryResponse{}
+	mi := &file_backend_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemoryResponse) ProtoMessage() {}
+
+func (x *MemoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_backend_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemoryResponse.ProtoReflect.Descriptor instead.
+func (*MemoryResponse) Descriptor() ([]byte, []int) {
+	return file_backend_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *MemoryResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type CloseRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       uint64                 `protobuf:"varint,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -1607,7 +1755,7 @@ type CloseRequest struct {
 
 func (x *CloseRequest) Reset() {
 	*x = CloseRequest{}
-	mi := &file_backend_proto_msgTypes[26]
+	mi := &file_backend_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1767,7 @@ func (x *CloseRequest) String() string {
 func (*CloseRequest) ProtoMessage() {}
 
 func (x *CloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[26]
+	mi := &file_backend_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1780,7 @@ func (x *CloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseRequest.ProtoReflect.Descriptor instead.
 func (*CloseRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{26}
+	return file_backend_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CloseRequest) GetSession() uint64 {
@@ -1650,7 +1798,7 @@ type CloseResponse struct {
 
 func (x *CloseResponse) Reset() {
 	*x = CloseResponse{}
-	mi := &file_backend_proto_msgTypes[27]
+	mi := &file_backend_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1810,7 @@ func (x *CloseResponse) String() string {
 func (*CloseResponse) ProtoMessage() {}
 
 func (x *CloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[27]
+	mi := &file_backend_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1823,7 @@ func (x *CloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseResponse.ProtoReflect.Descriptor instead.
 func (*CloseResponse) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{27}
+	return file_backend_proto_rawDescGZIP(), []int{29}
 }
 
 var File_backend_proto protoreflect.FileDescriptor
@@ -1695,11 +1843,14 @@ const file_backend_proto_rawDesc = "" +
 	"precisions\x12\x16\n" +
 	"\x06losses\x18\a \x03(\tR\x06losses\x12:\n" +
 	"\toperators\x18\b \x03(\v2\x1c.refocus.backend.v1.OperatorR\toperators\x12\x14\n" +
-	"\x05notes\x18\t \x03(\tR\x05notes\"D\n" +
+	"\x05notes\x18\t \x03(\tR\x05notes\"\x84\x01\n" +
 	"\x06Device\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04info\x18\x03 \x01(\tR\x04info\"J\n" +
+	"\x04info\x18\x03 \x01(\tR\x04info\x12\x0e\n" +
+	"\x02id\x18\x04 \x01(\tR\x02id\x12\x16\n" +
+	"\x06driver\x18\x05 \x01(\tR\x06driver\x12\x16\n" +
+	"\x06memory\x18\x06 \x01(\x04R\x06memory\"J\n" +
 	"\bOperator\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\tR\x06device\x12\x12\n" +
@@ -1784,14 +1935,22 @@ const file_backend_proto_rawDesc = "" +
 	"\x0fSetStateRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\fR\x05state\"\x12\n" +
-	"\x10SetStateResponse\"(\n" +
+	"\x10SetStateResponse\"\xaa\x01\n" +
+	"\rMemoryRequest\x129\n" +
+	"\asession\x18\x01 \x01(\v2\x1f.refocus.backend.v1.OpenRequestR\asession\x12\x14\n" +
+	"\x05batch\x18\x02 \x01(\rR\x05batch\x12\x16\n" +
+	"\x06height\x18\x03 \x01(\rR\x06height\x12\x14\n" +
+	"\x05width\x18\x04 \x01(\rR\x05width\x12\x1a\n" +
+	"\btraining\x18\x05 \x01(\bR\btraining\"&\n" +
+	"\x0eMemoryResponse\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"(\n" +
 	"\fCloseRequest\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\"\x0f\n" +
 	"\rCloseResponse*D\n" +
 	"\x05DType\x12\x15\n" +
 	"\x11DTYPE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rDTYPE_FLOAT32\x10\x01\x12\x11\n" +
-	"\rDTYPE_FLOAT64\x10\x022\xaa\a\n" +
+	"\rDTYPE_FLOAT64\x10\x022\xfb\a\n" +
 	"\aBackend\x12U\n" +
 	"\bDescribe\x12#.refocus.backend.v1.DescribeRequest\x1a$.refocus.backend.v1.DescribeResponse\x12I\n" +
 	"\x04Open\x12\x1f.refocus.backend.v1.OpenRequest\x1a .refocus.backend.v1.OpenResponse\x12^\n" +
@@ -1803,7 +1962,8 @@ const file_backend_proto_rawDesc = "" +
 	"\vActivations\x12&.refocus.backend.v1.ActivationsRequest\x1a'.refocus.backend.v1.ActivationsResponse\x12L\n" +
 	"\x05State\x12 .refocus.backend.v1.StateRequest\x1a!.refocus.backend.v1.StateResponse\x12U\n" +
 	"\bSetState\x12#.refocus.backend.v1.SetStateRequest\x1a$.refocus.backend.v1.SetStateResponse\x12L\n" +
-	"\x05Close\x12 .refocus.backend.v1.CloseRequest\x1a!.refocus.backend.v1.CloseResponseB?Z=github.com/refocus-em/refocus/harness/backend/proto;backendpbb\x06proto3"
+	"\x05Close\x12 .refocus.backend.v1.CloseRequest\x1a!.refocus.backend.v1.CloseResponse\x12O\n" +
+	"\x06Memory\x12!.refocus.backend.v1.MemoryRequest\x1a\".refocus.backend.v1.MemoryResponseB?Z=github.com/refocus-em/refocus/harness/backend/proto;backendpbb\x06proto3"
 
 var (
 	file_backend_proto_rawDescOnce sync.Once
@@ -1818,7 +1978,7 @@ func file_backend_proto_rawDescGZIP() []byte {
 }
 
 var file_backend_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_backend_proto_goTypes = []any{
 	(DType)(0),                  // 0: refocus.backend.v1.DType
 	(*DescribeRequest)(nil),     // 1: refocus.backend.v1.DescribeRequest
@@ -1847,8 +2007,10 @@ var file_backend_proto_goTypes = []any{
 	(*StateResponse)(nil),       // 24: refocus.backend.v1.StateResponse
 	(*SetStateRequest)(nil),     // 25: refocus.backend.v1.SetStateRequest
 	(*SetStateResponse)(nil),    // 26: refocus.backend.v1.SetStateResponse
-	(*CloseRequest)(nil),        // 27: refocus.backend.v1.CloseRequest
-	(*CloseResponse)(nil),       // 28: refocus.backend.v1.CloseResponse
+	(*MemoryRequest)(nil),       // 27: refocus.backend.v1.MemoryRequest
+	(*MemoryResponse)(nil),      // 28: refocus.backend.v1.MemoryResponse
+	(*CloseRequest)(nil),        // 29: refocus.backend.v1.CloseRequest
+	(*CloseResponse)(nil),       // 30: refocus.backend.v1.CloseResponse
 }
 var file_backend_proto_depIdxs = []int32{
 	3,  // 0: refocus.backend.v1.DescribeResponse.devices:type_name -> refocus.backend.v1.Device
@@ -1863,33 +2025,36 @@ var file_backend_proto_depIdxs = []int32{
 	16, // 9: refocus.backend.v1.GradientsResponse.gradients:type_name -> refocus.backend.v1.NamedTensor
 	10, // 10: refocus.backend.v1.ActivationsRequest.batch:type_name -> refocus.backend.v1.Samples
 	16, // 11: refocus.backend.v1.ActivationsResponse.activations:type_name -> refocus.backend.v1.NamedTensor
-	1,  // 12: refocus.backend.v1.Backend.Describe:input_type -> refocus.backend.v1.DescribeRequest
-	5,  // 13: refocus.backend.v1.Backend.Open:input_type -> refocus.backend.v1.OpenRequest
-	8,  // 14: refocus.backend.v1.Backend.LoadDataset:input_type -> refocus.backend.v1.LoadDatasetRequest
-	11, // 15: refocus.backend.v1.Backend.Train:input_type -> refocus.backend.v1.TrainRequest
-	13, // 16: refocus.backend.v1.Backend.Evaluate:input_type -> refocus.backend.v1.EvaluateRequest
-	17, // 17: refocus.backend.v1.Backend.Predict:input_type -> refocus.backend.v1.PredictRequest
-	19, // 18: refocus.backend.v1.Backend.Gradients:input_type -> refocus.backend.v1.GradientsRequest
-	21, // 19: refocus.backend.v1.Backend.Activations:input_type -> refocus.backend.v1.ActivationsRequest
-	23, // 20: refocus.backend.v1.Backend.State:input_type -> refocus.backend.v1.StateRequest
-	25, // 21: refocus.backend.v1.Backend.SetState:input_type -> refocus.backend.v1.SetStateRequest
-	27, // 22: refocus.backend.v1.Backend.Close:input_type -> refocus.backend.v1.CloseRequest
-	2,  // 23: refocus.backend.v1.Backend.Describe:output_type -> refocus.backend.v1.DescribeResponse
-	7,  // 24: refocus.backend.v1.Backend.Open:output_type -> refocus.backend.v1.OpenResponse
-	9,  // 25: refocus.backend.v1.Backend.LoadDataset:output_type -> refocus.backend.v1.LoadDatasetResponse
-	12, // 26: refocus.backend.v1.Backend.Train:output_type -> refocus.backend.v1.Step
-	14, // 27: refocus.backend.v1.Backend.Evaluate:output_type -> refocus.backend.v1.EvaluateResponse
-	18, // 28: refocus.backend.v1.Backend.Predict:output_type -> refocus.backend.v1.PredictResponse
-	20, // 29: refocus.backend.v1.Backend.Gradients:output_type -> refocus.backend.v1.GradientsResponse
-	22, // 30: refocus.backend.v1.Backend.Activations:output_type -> refocus.backend.v1.ActivationsResponse
-	24, // 31: refocus.backend.v1.Backend.State:output_type -> refocus.backend.v1.StateResponse
-	26, // 32: refocus.backend.v1.Backend.SetState:output_type -> refocus.backend.v1.SetStateResponse
-	28, // 33: refocus.backend.v1.Backend.Close:output_type -> refocus.backend.v1.CloseResponse
-	23, // [23:34] is the sub-list for method output_type
-	12, // [12:23] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	5,  // 12: refocus.backend.v1.MemoryRequest.session:type_name -> refocus.backend.v1.OpenRequest
+	1,  // 13: refocus.backend.v1.Backend.Describe:input_type -> refocus.backend.v1.DescribeRequest
+	5,  // 14: refocus.backend.v1.Backend.Open:input_type -> refocus.backend.v1.OpenRequest
+	8,  // 15: refocus.backend.v1.Backend.LoadDataset:input_type -> refocus.backend.v1.LoadDatasetRequest
+	11, // 16: refocus.backend.v1.Backend.Train:input_type -> refocus.backend.v1.TrainRequest
+	13, // 17: refocus.backend.v1.Backend.Evaluate:input_type -> refocus.backend.v1.EvaluateRequest
+	17, // 18: refocus.backend.v1.Backend.Predict:input_type -> refocus.backend.v1.PredictRequest
+	19, // 19: refocus.backend.v1.Backend.Gradients:input_type -> refocus.backend.v1.GradientsRequest
+	21, // 20: refocus.backend.v1.Backend.Activations:input_type -> refocus.backend.v1.ActivationsRequest
+	23, // 21: refocus.backend.v1.Backend.State:input_type -> refocus.backend.v1.StateRequest
+	25, // 22: refocus.backend.v1.Backend.SetState:input_type -> refocus.backend.v1.SetStateRequest
+	29, // 23: refocus.backend.v1.Backend.Close:input_type -> refocus.backend.v1.CloseRequest
+	27, // 24: refocus.backend.v1.Backend.Memory:input_type -> refocus.backend.v1.MemoryRequest
+	2,  // 25: refocus.backend.v1.Backend.Describe:output_type -> refocus.backend.v1.DescribeResponse
+	7,  // 26: refocus.backend.v1.Backend.Open:output_type -> refocus.backend.v1.OpenResponse
+	9,  // 27: refocus.backend.v1.Backend.LoadDataset:output_type -> refocus.backend.v1.LoadDatasetResponse
+	12, // 28: refocus.backend.v1.Backend.Train:output_type -> refocus.backend.v1.Step
+	14, // 29: refocus.backend.v1.Backend.Evaluate:output_type -> refocus.backend.v1.EvaluateResponse
+	18, // 30: refocus.backend.v1.Backend.Predict:output_type -> refocus.backend.v1.PredictResponse
+	20, // 31: refocus.backend.v1.Backend.Gradients:output_type -> refocus.backend.v1.GradientsResponse
+	22, // 32: refocus.backend.v1.Backend.Activations:output_type -> refocus.backend.v1.ActivationsResponse
+	24, // 33: refocus.backend.v1.Backend.State:output_type -> refocus.backend.v1.StateResponse
+	26, // 34: refocus.backend.v1.Backend.SetState:output_type -> refocus.backend.v1.SetStateResponse
+	30, // 35: refocus.backend.v1.Backend.Close:output_type -> refocus.backend.v1.CloseResponse
+	28, // 36: refocus.backend.v1.Backend.Memory:output_type -> refocus.backend.v1.MemoryResponse
+	25, // [25:37] is the sub-list for method output_type
+	13, // [13:25] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_backend_proto_init() }
@@ -1903,7 +2068,7 @@ func file_backend_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_backend_proto_rawDesc), len(file_backend_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

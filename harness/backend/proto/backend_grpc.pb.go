@@ -13,7 +13,12 @@
 //   CANCELLED      the caller gave up
 //   NOT_FOUND      the session is unknown or closed
 // Every other code is an error of the request. Crashes are seen by the harness
-// as the end of the process, not as a status.
+// as the end of the process, not as a status. The exit status 69 says that the
+// session's device was lost, whatever the cause: the harness goes on from the
+// last checkpoint, on another device where there is one.
+//
+// Fields and methods are added to this version without a new number: what an
+// older plugin leaves out is unknown, a method that it lacks UNIMPLEMENTED.
 //
 // A message may be up to 1 GiB.
 
@@ -27,7 +32,6 @@ package backendpb
 
 import (
 	context "context"
-
 	grpc "google.golang.org/grpc"
 	codes "google.golang.org/grpc/codes"
 	status "google.golang.org/grpc/status"
@@ -50,6 +54,7 @@ const (
 	Backend_State_FullMethodName       = "/refocus.backend.v1.Backend/State"
 	Backend_SetState_FullMethodName    = "/refocus.backend.v1.Backend/SetState"
 	Backend_Close_FullMethodName       = "/refocus.backend.v1.Backend/Close"
+	Backend_Memory_FullMethodName      = "/refocus.backend.v1.Backend/Memory"
 )
 
 // BackendClient is the client API for Backend service.
@@ -72,6 +77,8 @@ type BackendClient interface {
 	State(ctx context.Context, in *StateRequest, opts ...grpc.CallOption) (*StateResponse, error)
 	SetState(ctx context.Context, in *SetStateRequest, opts ...grpc.CallOption) (*SetStateResponse, error)
 	Close(ctx context.Context, in *CloseRequest, opts ...grpc.CallOption) (*CloseResponse, error)
+	// The memory that a session would need. UNIMPLEMENTED where that is unknown.
+	Memory(ctx context.Context, in *MemoryRequest, opts ...grpc.CallOption) (*MemoryResponse, error)
 }
 
 type backendClient struct {
@@ -201,6 +208,16 @@ func (c *backendClient) Close(ctx context.Context, in *CloseRequest, opts ...grp
 	return out, nil
 }
 
+func (c *backendClient) Memory(ctx context.Context, in *MemoryRequest, opts ...grpc.CallOption) (*MemoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MemoryResponse)
+	err := c.cc.Invoke(ctx, Backend_Memory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BackendServer is the server API for Backend service.
 // All implementations must embed UnimplementedBackendServer
 // for forward compatibility.
@@ -221,6 +238,8 @@ type BackendServer interface {
 	State(context.Context, *StateRequest) (*StateResponse, error)
 	SetState(context.Context, *SetStateRequest) (*SetStateResponse, error)
 	Close(context.Context, *CloseRequest) (*CloseResponse, error)
+	// The memory that a session would need. UNIMPLEMENTED where that is unknown.
+	Memory(context.Context, *MemoryRequest) (*MemoryResponse, error)
 	mustEmbedUnimplementedBackendServer()
 }
 
@@ -263,6 +282,9 @@ func (UnimplementedBackendServer) SetState(context.Context, *SetStateRequest) (*
 }
 func (UnimplementedBackendServer) Close(context.Context, *CloseRequest) (*CloseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Close not implemented")
+}
+func (UnimplementedBackendServer) Memory(context.Context, *MemoryRequest) (*MemoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Memory not implemented")
 }
 func (UnimplementedBackendServer) mustEmbedUnimplementedBackendServer() {}
 func (UnimplementedBackendServer) testEmbeddedByValue()                 {}
@@ -476,6 +498,24 @@ func _Backend_Close_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Backend_Memory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MemoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BackendServer).Memory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Backend_Memory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BackendServer).Memory(ctx, req.(*MemoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Backend_ServiceDesc is the grpc.ServiceDesc for Backend service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -522,6 +562,10 @@ var Backend_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Close",
 			Handler:    _Backend_Close_Handler,
+		},
+		{
+			MethodName: "Memory",
+			Handler:    _Backend_Memory_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

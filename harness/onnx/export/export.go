@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -42,6 +43,8 @@ type Model struct {
 	Cite           []Citation
 	Finished       time.Time // of the training
 	Version        string    // of refocus
+	// Metadata are further entries of the file's.
+	Metadata map[string]string
 	// Validation says in a sentence or two how well the network does on images
 	// that it was not trained on.
 	Validation string
@@ -273,6 +276,7 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 		"license":                     m.License,
 		"citation":                    strings.Join(cite, "; "),
 	}
+	maps.Copy(md, m.Metadata)
 	for k, v := range md {
 		if v == "" {
 			delete(md, k)

@@ -69,6 +69,11 @@ class BackendStub(object):
                 request_serializer=refocus__torch_dot_backend__pb2.CloseRequest.SerializeToString,
                 response_deserializer=refocus__torch_dot_backend__pb2.CloseResponse.FromString,
                 )
+        self.Memory = channel.unary_unary(
+                '/refocus.backend.v1.Backend/Memory',
+                request_serializer=refocus__torch_dot_backend__pb2.MemoryRequest.SerializeToString,
+                response_deserializer=refocus__torch_dot_backend__pb2.MemoryResponse.FromString,
+                )
 
 
 class BackendServicer(object):
@@ -145,6 +150,13 @@ class BackendServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Memory(self, request, context):
+        """The memory that a session would need. UNIMPLEMENTED where that is unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BackendServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -202,6 +214,11 @@ def add_BackendServicer_to_server(servicer, server):
                     servicer.Close,
                     request_deserializer=refocus__torch_dot_backend__pb2.CloseRequest.FromString,
                     response_serializer=refocus__torch_dot_backend__pb2.CloseResponse.SerializeToString,
+            ),
+            'Memory': grpc.unary_unary_rpc_method_handler(
+                    servicer.Memory,
+                    request_deserializer=refocus__torch_dot_backend__pb2.MemoryRequest.FromString,
+                    response_serializer=refocus__torch_dot_backend__pb2.MemoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -397,5 +414,22 @@ class Backend(object):
         return grpc.experimental.unary_unary(request, target, '/refocus.backend.v1.Backend/Close',
             refocus__torch_dot_backend__pb2.CloseRequest.SerializeToString,
             refocus__torch_dot_backend__pb2.CloseResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Memory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/refocus.backend.v1.Backend/Memory',
+            refocus__torch_dot_backend__pb2.MemoryRequest.SerializeToString,
+            refocus__torch_dot_backend__pb2.MemoryResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -4,6 +4,8 @@ import gc
 import logging
 import os
 import platform
+import re
+import typing
 
 import torch
 
@@ -15,17 +17,42 @@ LOST = 69
 log = logging.getLogger("device")
 
 
+class Device(typing.NamedTuple):
+    """What Describe says of one."""
+
+    name: str
+    kind: str
+    info: str
+    id: str = ""  # a GPU's UUID
+    driver: str = ""
+    memory: int = 0  # bytes
+
+
 def devices():
-    """(name, kind, info) of each device; the first is the default."""
+    """The devices; the first is the default."""
     found = []
     for i in range(torch.cuda.device_count()):  # AMD's GPUs, too, have this name
         p = torch.cuda.get_device_properties(i)
         runtime = f"HIP {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
-        found.append((f"cuda:{i}", "cuda", f"{p.name}, {p.total_memory / 2**30:.0f} GiB, {runtime}"))
+        uuid = str(getattr(p, "uuid", ""))  # PyTorch 2.4 and later
+        found.append(Device(f"cuda:{i}", "cuda", f"{p.name}, {p.total_memory / 2**30:.0f} GiB, {runtime}",
+                            uuid and "GPU-" + uuid, driver(), p.total_memory))
     if torch.backends.mps.is_available():
-        found.append(("mps", "mps", f"{platform.processor() or platform.machine()}, Metal"))
-    found.append(("cpu", "cpu", f"{cores()} processors, {capability()}"))
+        found.append(Device("mps", "mps", f"{platform.processor() or platform.machine()}, Metal"))
+    found.append(Device("cpu", "cpu", f"{cores()} processors, {capability()}"))
     return found
+
+
+def driver():
+    """The version of the GPUs' driver, or "" where Linux does not tell."""
+    amd = "/sys/module/amdgpu/version"
+    path, pattern = (amd, r"(\S+)") if torch.version.hip else ("/proc/driver/nvidia/version", r"Kernel Module\b.*?\s(\d[\d.]+)")
+    try:
+        with open(path) as f:
+            found = re.search(pattern, f.read())
+    except OSError:
+        return ""
+    return found.group(1) if found else ""
 
 
 def cores():

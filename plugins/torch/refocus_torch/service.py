@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from . import NUMERICS, backend_pb2 as pb, backend_pb2_grpc
-from .device import cores, devices
+from .device import cores, devices, end_if_lost
 from .errors import Cancelled, Closed, Invalid, Unsupported
-from .graph import NOTES, OPERATORS
-from .precision import LACKING, PRECISIONS
-from .session import Session
+from .graph import NOTES, OPERATORS, Graph
+from .precision import LACKING, PRECISIONS, Arithmetic
+from .session import Session, needed
 
 LOSSES = ["cross-entropy-on-probabilities", "cross-entropy"]
 MOST_THREADS = 1024
@@ -54,7 +54,8 @@ class Worker:
     the server's, one at a time is what it can do, and the number of threads that
     PyTorch computes with is its calling thread's."""
 
-    def __init__(self, threads):
+    def __init__(self, threads, device):
+        self.device = torch.device(device)
         self.pool = concurrent.futures.ThreadPoolExecutor(1, "session", torch.set_num_threads, (threads,))
         self.session = None
 
@@ -70,7 +71,13 @@ class Worker:
 
         def call():
             tick()
-            return f(*args, tick)
+            try:
+                return f(*args, tick)
+            except (Unsupported, Invalid, Cancelled, Closed):
+                raise
+            except Exception as e:
+                end_if_lost(self.device, e)
+                raise
 
         try:
             return self.pool.submit(call)
@@ -113,7 +120,7 @@ class Backend(backend_pb2_grpc.BackendServicer):
         self.description = self.describe()
 
     def describe(self):
-        kinds = list(dict.fromkeys(kind for _, kind, _ in self.devices))
+        kinds = list(dict.fromkeys(d.kind for d in self.devices))
         notes = ["on the cpu, tf32, bfloat16 and mixed round the operands of convolutions: the numbers of a GPU, not its speed"]
         return pb.DescribeResponse(
             name="torch",
@@ -121,7 +128,7 @@ class Backend(backend_pb2_grpc.BackendServicer):
             numerics=f"{NUMERICS}-{torch.__version__}",
             # What the conformance suite has confirmed: on a GPU nothing has.
             determinism="run" if kinds == ["cpu"] else "none",
-            devices=[pb.Device(name=n, kind=k, info=i) for n, k, i in self.devices],
+            devices=[pb.Device(**d._asdict()) for d in self.devices],
             precisions=PRECISIONS,
             losses=LOSSES,
             operators=[pb.Operator(type=o, device=k, note=NOTES.get(o, "")) for k in kinds for o in OPERATORS],
@@ -142,21 +149,34 @@ class Backend(backend_pb2_grpc.BackendServicer):
     def Describe(self, request, context):
         return self.description
 
-    @answered
-    def Open(self, r, context):
-        names = {name: kind for name, kind, _ in self.devices}
-        device = r.device or self.devices[0][0]
+    def checked(self, r):
+        """The device that a session is to have, once its options are what there is."""
+        names = {d.name: d.kind for d in self.devices}
+        device = r.device or self.devices[0].name
         for what, asked, offered in (("precision", r.precision, PRECISIONS), ("loss", r.loss, LOSSES), ("device", device, list(names))):
             if asked not in offered:
                 raise Unsupported(f'{what} "{asked}": not supported by this backend; it has {", ".join(offered)}')
         if r.precision in LACKING.get(names[device], ()):
             raise Unsupported(f'precision "{r.precision}": not supported by this backend on {device}')
+        return device
+
+    @answered
+    def Memory(self, r, context):
+        device = self.checked(r.session)
+        if not (r.batch and r.height and r.width):
+            raise Invalid(f"a batch of {r.batch} images of {r.height}×{r.width}")
+        graph, math = Graph(r.session.model), Arithmetic(r.session.precision, torch.device(device))
+        return pb.MemoryResponse(bytes=needed(graph, math, r.batch, r.height, r.width, r.training))
+
+    @answered
+    def Open(self, r, context):
+        device = self.checked(r)
         if r.threads > MOST_THREADS:
             raise Invalid(f"{r.threads} threads: must be from 1 to {MOST_THREADS}, or 0 for one per processor")
         adam = r.adam.beta1, r.adam.beta2, r.adam.epsilon
         if not (0 <= adam[0] < 1 and 0 <= adam[1] < 1 and 0 < adam[2] < 1):
             raise Invalid(f"constants {adam} of Adam: β must be in [0, 1), ε in (0, 1)")
-        w = Worker(r.threads or cores())
+        w = Worker(r.threads or cores(), device)
         try:
             w.session = w.start(context, lambda tick: Session(r.model, r.precision, r.loss, device, adam)).result()
         except BaseException:

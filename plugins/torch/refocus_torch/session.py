@@ -30,6 +30,16 @@ MOST = 256
 turn = threading.RLock()
 
 
+def needed(graph, arithmetic, count, height, width, training):
+    """The bytes of a pass: of its values, in training twice (a gradient is as large as
+    what it is of), and of weights, gradients and moments."""
+    shapes = graph.shapes(count, graph.channels, height, width)
+    size = torch.finfo(arithmetic.dtype).bits // 8
+    values = [math.prod(shapes[n.outputs[0]]) * (2 if arithmetic.autocast else size) for n in graph.nodes]
+    held = 4 * size * sum(math.prod(graph.tensors[name].shape) for name in graph.values)
+    return held + (2 * sum(values) if training else 2 * max(values))
+
+
 class Session:
     """Methods are called by one thread, one at a time."""
 
@@ -68,15 +78,6 @@ class Session:
             t = t.float()
         return t.cpu().contiguous().numpy()
 
-    def bytes(self, count, height, width, training):
-        """The memory of a pass: of its values, in training twice (a gradient is as
-        large as what it is of), and of weights, gradients and moments."""
-        shapes = self.graph.shapes(count, self.graph.channels, height, width)
-        item = 2 if self.math.autocast else torch.finfo(self.math.dtype).bits // 8
-        values = [math.prod(shapes[n.outputs[0]]) * item for n in self.graph.nodes]
-        held = 4 * sum(t.numel() * t.element_size() for t in self.weights.values())
-        return held + (2 * sum(values) if training else 2 * max(values))
-
     def guarded(self, what, count, height, width, training, f):
         """Calls f, whose failures of the device become errors that say more."""
         try:
@@ -89,8 +90,8 @@ class Session:
                 end_if_lost(self.device, e)
                 raise
         # Out of the handler, whose traceback holds the tensors.
-        needed = self.bytes(count, height, width, training)
-        raise memory_error(self.device, f"{what} of {count} images of {height}×{width} in {self.precision}", needed)
+        raise memory_error(self.device, f"{what} of {count} images of {height}×{width} in {self.precision}",
+                           needed(self.graph, self.math, count, height, width, training))
 
     def load(self, name, path, digest, tick):
         try:

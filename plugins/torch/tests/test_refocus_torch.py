@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from refocus_torch import device, log, precision, safetensors, service
 from refocus_torch.dataset import Dataset, Plan
 from refocus_torch.errors import Cancelled, Invalid, Unsupported
-from refocus_torch.session import Session
+from refocus_torch.session import Session, needed
 
 
 def network(batch=0, attributes=None, softmax=True):
@@ -208,7 +208,7 @@ class Sessions(unittest.TestCase):
             with self.assertRaisesRegex(Invalid, r"a training step of 2 images of 16×16 in float32 needs at least \d+\.\d\d GiB.*smaller batches"):
                 s.train([batch], 1e-3, [], go_on, lambda *a: None)
         # Two classes of two images, three values each as large: twice, for gradients.
-        self.assertGreaterEqual(s.bytes(2, 16, 16, True), 2 * 3 * 2 * 2 * 16 * 16 * 4)
+        self.assertGreaterEqual(needed(s.graph, s.math, 2, 16, 16, True), 2 * 3 * 2 * 2 * 16 * 16 * 4)
         s.train([batch], 1e-3, [], go_on, lambda *a: None)  # it goes on
 
     def test_state_of_another_precision(self):
@@ -230,6 +230,34 @@ class Device(unittest.TestCase):
         with mock.patch.object(device, "alive", return_value=True), mock.patch.object(os, "_exit") as ended:
             device.end_if_lost(lost, RuntimeError("a shape"))
         ended.assert_not_called()
+
+    def test_lost_anywhere(self):
+        """Whatever a session was asked for when its device went, the process ends."""
+        worker = service.Worker(1, "cuda:0")
+        ended, gone = RuntimeError("it ended"), RuntimeError("CUDA error: unspecified launch failure")
+        context = mock.Mock(add_callback=lambda f: True)
+
+        def state(tick):
+            raise gone
+
+        with mock.patch.object(service, "end_if_lost", side_effect=ended) as end:
+            with self.assertRaises(RuntimeError) as caught:
+                worker.start(context, state).result()
+            self.assertIs(caught.exception, ended)
+            end.assert_called_once_with(torch.device("cuda:0"), gone)
+            with self.assertRaises(Invalid):
+                worker.start(context, mock.Mock(side_effect=Invalid("a shape"))).result()
+            end.assert_called_once()
+
+    def test_driver(self):
+        nvidia = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version: 12.2"
+        opened = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build\n"
+        with mock.patch.object(torch.version, "hip", None):
+            for text, want in ((nvidia, "550.54.15"), (opened, "570.86.10"), ("something else", "")):
+                with mock.patch("builtins.open", mock.mock_open(read_data=text)):
+                    self.assertEqual(device.driver(), want)
+        with mock.patch("builtins.open", side_effect=OSError):
+            self.assertEqual(device.driver(), "")
 
     def test_statuses(self):
         for error, code in ((Unsupported("x"), "UNIMPLEMENTED"), (Cancelled(), "CANCELLED"), (Invalid("x"), "INVALID_ARGUMENT")):
