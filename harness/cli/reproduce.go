@@ -56,6 +56,7 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			b.device = devices[0].Name // for the report's predictions, too
 			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, told(devices))
 
@@ -85,14 +86,16 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			remaining := devices
 			failures, err := r.Train(ctx, reproduce.TrainOptions{
 				Launch: b.process(out), SHA256: executable, Harness: version(),
-				Slots: slots, Threads: threads, Restarts: restarts,
+				Slots: slots, LeftOut: func(left []backend.Device) { remaining = left }, Threads: threads, Restarts: restarts,
 				Images: images, Progress: out,
 			})
 			if err != nil {
 				return err
 			}
+			b.device = remaining[0].Name
 			if err := writeReport(ctx, r, &b, report.Options{Failures: failures}, out); err != nil {
 				return err
 			}
