@@ -55,7 +55,7 @@ func devices(t *testing.T, root string) []string {
 }
 
 // A study on two devices, one of which is lost again and again, ends with the bits of
-// a study on one.
+// a study on two that hold.
 func TestReproduceOnDevices(t *testing.T) {
 	var want string
 	for _, c := range []struct {
@@ -64,9 +64,8 @@ func TestReproduceOnDevices(t *testing.T) {
 		says          string
 		on            []string // the devices that trained
 	}{
-		{"cuda:0", "", nil, "on cuda:0", []string{"cuda:0: "}},
+		{"cuda:0,cuda:1,cuda:2", "cuda:0@0", []string{"--devices", "cuda:2,cuda:1", "--jobs-per-device", "2"}, "4 runs at once", []string{"cuda:1: ", "cuda:2: "}},
 		{"cuda:0,cuda:1", "cuda:1@2", []string{"--devices", "all"}, "2 runs at once", []string{"cuda:0: "}},
-		{"cuda:0,cuda:1,cuda:2", "cuda:0@1", []string{"--devices", "cuda:2,cuda:1", "--jobs-per-device", "2"}, "4 runs at once", []string{"cuda:1: ", "cuda:2: "}},
 	} {
 		path := fakePlugin(t, fakebackend.DevicesVariable+"="+c.devices, fakebackend.LoseVariable+"="+c.lose)
 		out := t.TempDir()
@@ -80,7 +79,7 @@ func TestReproduceOnDevices(t *testing.T) {
 			want = got
 		}
 		if got != want {
-			t.Errorf("%v: other results than on one device", c.args)
+			t.Errorf("%v: other results than on devices that hold", c.args)
 		}
 		for _, on := range devices(t, out) {
 			var known bool
@@ -100,5 +99,27 @@ func TestReproduceWithoutDevices(t *testing.T) {
 	_, said, code := output(t, "reproduce", "testdata/tiny.toml", "--backend", path, "--allow-unlocked", "--out", t.TempDir())
 	if code != 1 || !strings.Contains(said, "no device is left to train on: cuda:0 was lost 3 times in a row") || !strings.Contains(said, "step 1 on cuda:0") {
 		t.Errorf("exit %d\n%s", code, said)
+	}
+}
+
+// What does not fit a device is refused with the figures before anything is simulated.
+func TestReproduceTooLargeForDevices(t *testing.T) {
+	for _, c := range []struct {
+		memory string
+		args   []string
+		says   string
+	}{
+		{"100000", nil, "device cuda:0: a step of 8 images of 32×32 takes"},
+		{"8000000", []string{"--jobs-per-device", "400"}, "400 of them at once"},
+	} {
+		path := fakePlugin(t, fakebackend.DevicesVariable+"=cuda:0", fakebackend.MemoryVariable+"="+c.memory)
+		out := t.TempDir()
+		_, said, code := output(t, append([]string{"reproduce", "testdata/tiny.toml", "--backend", path, "--allow-unlocked", "--out", out}, c.args...)...)
+		if code != 1 || !strings.Contains(said, c.says) {
+			t.Errorf("exit %d\n%s", code, said)
+		}
+		if made, err := filepath.Glob(filepath.Join(out, "data", "*", "images.safetensors")); err != nil || len(made) > 0 {
+			t.Errorf("made %v, %v", made, err)
+		}
 	}
 }

@@ -29,8 +29,8 @@ type cluster struct {
 
 // startCluster starts slurmctld and slurmd as the current user, who need not be
 // root, without munge, systemd or control groups. The test's end stops them and
-// all jobs.
-func startCluster(t *testing.T) *cluster {
+// all jobs. gpus are how many the node pretends to have, as files.
+func startCluster(t *testing.T, gpus int) *cluster {
 	t.Helper()
 	const hint = "Debian: slurm-wlm"
 	for _, p := range []string{"slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue"} {
@@ -50,6 +50,19 @@ func startCluster(t *testing.T) *cluster {
 	bin := filepath.Join(dir, "bin")
 	for _, d := range []string{c.dir, bin, filepath.Join(dir, "state"), filepath.Join(dir, "spool")} {
 		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gres := ""
+	for i := range gpus {
+		if err := os.Symlink("/dev/null", filepath.Join(dir, fmt.Sprintf("gpu%d", i))); err != nil { // it insists on devices
+			t.Fatal(err)
+		}
+	}
+	if gpus > 0 {
+		gres = fmt.Sprintf(" Gres=gpu:%d", gpus)
+		list := fmt.Sprintf("Name=gpu File=%s/gpu[0-%d]\n", dir, gpus-1)
+		if err := os.WriteFile(filepath.Join(dir, "gres.conf"), []byte(list), 0o666); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,9 +90,10 @@ ReturnToService=2
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-NodeName=%[1]s NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
+NodeName=%[1]s NodeAddr=127.0.0.1 CPUs=4%[6]s State=UNKNOWN
+GresTypes=gpu
 PartitionName=main Nodes=%[1]s Default=YES MaxTime=INFINITE State=UP
-`, host, me.Username, freePort(t), freePort(t), dir)
+`, host, me.Username, freePort(t), freePort(t), dir, gres)
 	if err := os.WriteFile(c.conf, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +229,7 @@ func (c *cluster) task(array string, task int) string {
 // that is told to stop, as Slurm does before its time limit, stops at a
 // checkpoint and is queued again; a cancelled one is missed by nobody.
 func TestSlurmArray(t *testing.T) {
-	c := startCluster(t)
+	c := startCluster(t, 0)
 	script, err := filepath.Abs("testdata/refocus.sbatch")
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/random"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/testkit/testnet"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -34,7 +35,12 @@ func simulation() hrtem.Config {
 // micrographs writes counted electrons, times a gain, and their labels as stacks.
 func micrographs(t *testing.T, dir string, n int, c hrtem.Conditions, gain float32) (images, labels string) {
 	t.Helper()
-	config := simulation()
+	return simulated(t, dir, n, simulation(), []hrtem.Conditions{c}, gain)
+}
+
+// simulated is micrographs of any specimen, under one of the conditions after another.
+func simulated(t *testing.T, dir string, n int, config hrtem.Config, c []hrtem.Conditions, gain float32) (images, labels string) {
+	t.Helper()
 	sim, err := hrtem.NewSimulator(config)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +53,7 @@ func micrographs(t *testing.T, dir string, n int, c hrtem.Conditions, gain float
 			t.Fatal(err)
 		}
 		one := x[i*size*size : (i+1)*size*size]
-		if _, err := sim.Counts(context.Background(), sp, c, random.Stream(99, "hidden", uint64(i)), one); err != nil {
+		if _, err := sim.Counts(context.Background(), sp, c[i%len(c)], random.Stream(99, "hidden", uint64(i)), one); err != nil {
 			t.Fatal(err)
 		}
 		for k := range one {
@@ -141,6 +147,84 @@ func TestEstimate(t *testing.T) {
 	}
 }
 
+// Other specimens: particles without a support give no defocus; of another metal, the
+// right one, also with hot pixels and a gradient of the illumination, which are found; and
+// images of two defoci are not taken for one session.
+func TestSpecimens(t *testing.T) {
+	ctx := context.Background()
+	at := func(defocus ...float64) (c []hrtem.Conditions) {
+		for _, d := range defocus {
+			c = append(c, hrtem.Conditions{Defocus: d, DefocusStd: 15, Dose: 400})
+		}
+		return c
+	}
+	bare := simulation()
+	bare.Carbon = [2]float64{}
+	silver := simulation().Of("fcc_Ag", nil)
+	for name, x := range map[string]struct {
+		config     hrtem.Config
+		conditions []hrtem.Conditions
+		spoil      bool
+		defocus    float64 // 0: cannot be told
+		warning    string
+	}{
+		"no support": {bare, at(-100), false, 0, ""},
+		"silver":     {silver, at(150), true, 150, ""},
+		"two defoci": {simulation(), at(-150, -60), false, -110, "different defoci"},
+		"both sides": {simulation(), at(-100, 150), false, 150, "different defoci"},
+	} {
+		dir := t.TempDir()
+		images, _ := simulated(t, dir, 10, x.config, x.conditions, 1)
+		if x.spoil {
+			st, err := imagefile.Open(images)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all := make([]float32, 0, st.N*st.H*st.W)
+			for i := range st.N {
+				one := make([]float32, st.H*st.W)
+				if err := st.At(i, one); err != nil {
+					t.Fatal(err)
+				}
+				for k := range one {
+					one[k] *= 0.9 + 0.2*float32(k%st.W)/float32(st.W)
+				}
+				one[700+i], one[2000-i] = 65535, 60000
+				all = append(all, one...)
+			}
+			shape := []int{st.N, st.H, st.W}
+			st.Close()
+			var b bytes.Buffer
+			if err := imagefile.WriteNPY(&b, shape, all); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(images, b.Bytes(), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m, err := Open(model(t, dir, testnet.Random(t, 2), nil), dir, predict.LoadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := m.Estimate(ctx, []string{images}, Given{PixelSize: pixel}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(e.Lines(), "\n")
+		if (e.Defocus != nil) != (x.defocus != 0) {
+			t.Errorf("%s: %s", name, text)
+		} else if e.Defocus != nil && x.warning == "" && (math.Abs(e.Defocus.Value-x.defocus) > 30 || e.OtherSide != nil) {
+			t.Errorf("%s: %s", name, text)
+		}
+		if got := strings.Join(e.Warnings, "; "); x.warning == "" && got != "" || !strings.Contains(got, x.warning) {
+			t.Errorf("%s: warnings %q, want %q", name, got, x.warning)
+		}
+		if x.spoil && !strings.Contains(text, "2 outlying pixels") {
+			t.Errorf("%s: no word of the hot pixels: %s", name, text)
+		}
+	}
+}
+
 // What is not known stays unknown, and is said; what the user gives replaces it.
 func TestUnknown(t *testing.T) {
 	dir := t.TempDir()
@@ -181,5 +265,122 @@ func TestUnknown(t *testing.T) {
 				t.Errorf("%+v: lacks %q:\n%s", x.given, w, text)
 			}
 		}
+	}
+}
+
+// The spec of an adaptation is one that studies are read from, at the pixel sizes that
+// can be simulated, for networks whose outputs are background and particle and for
+// others; and what it lacks is asked for by the flag.
+func TestSpec(t *testing.T) {
+	three, err := nn.UNet(nn.UNetOptions{Width: 2, Classes: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	three.Initialize(1, 1)
+	defocus := -80.0
+	for _, x := range []struct {
+		network *nn.Graph
+		trained *hrtem.Conditions
+		given   Given
+		want    []string // in the spec
+		err     string
+	}{
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 123.4, Defocus: &defocus}, []string{`weights = "kept"`, `loss            = "cross-entropy"`, "output = 128", "defocus           = [-90, -70]", "dose              = [123]"}, ""},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.1, Dose: 100, Defocus: &defocus}, []string{"output = 128", "cell = 51.2"}, ""}, // resampled to the model's
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.47, Dose: 100, Defocus: &defocus}, []string{"output = 128", "cell = 60.16"}, ""},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.6, Dose: 100, Defocus: &defocus}, nil, "above 0.5 Å the lattice is lost"},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 100, Defocus: &defocus, Crystal: "dc_C", Energy: 200e3}, []string{`"dc_C"`, "dc_C = 1", "beam_energy = 200000", "max_faults = 0"}, ""},
+		{three, nil, Given{PixelSize: 0.4, Dose: 100, Defocus: &defocus}, []string{`weights = "new-head"`, `classes = ["background", "nanoparticle"]`}, ""},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Dose: 100}, nil, "--defocus"},
+		{testnet.Random(t, 2), nil, Given{PixelSize: 0.4, Defocus: &defocus}, nil, "--dose"},
+		{testnet.Random(t, 2), nil, Given{Dose: 100, Defocus: &defocus}, nil, "--pixel-size"},
+	} {
+		dir := t.TempDir()
+		m, err := Open(model(t, dir, x.network, x.trained), dir, predict.LoadOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &Estimate{DefocusSign: -1, Energy: Value{Value: 300e3}}
+		if p := x.given.PixelSize; p > 0 {
+			e.PixelSize = &Value{Value: p}
+		}
+		if d := x.given.Dose; d > 0 {
+			e.Dose = &Value{Value: d}
+		}
+		if d := x.given.Defocus; d != nil {
+			e.Defocus = &Value{Value: *d}
+		}
+		spec, err := m.Spec(e, x.given, Training{}, studyName("my session \"1\"\n"), "a\"b\\c\n.onnx")
+		if x.err != "" {
+			if err == nil || !strings.Contains(err.Error(), x.err) {
+				t.Errorf("%+v: want %q, got %v", x.given, x.err, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := study.Parse("adapt.toml", []byte(spec))
+		if err != nil {
+			t.Errorf("%v in\n%s", err, spec)
+			continue
+		}
+		s, err := f.Study("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Name != "adapt-my-session--1" || s.Network.ONNX != "a\"b\\c\n.onnx" {
+			t.Errorf("name %q, network %q", s.Name, s.Network.ONNX)
+		}
+		for _, w := range x.want {
+			if !strings.Contains(spec, w) {
+				t.Errorf("%+v: lacks %q:\n%s", x.given, w, spec)
+			}
+		}
+	}
+}
+
+// Both sides of focus are simulated where the side is not known, the estimate's error
+// around it where it is.
+func TestDefoci(t *testing.T) {
+	for _, x := range []struct {
+		e    Estimate
+		want [2]float64
+	}{
+		{Estimate{Defocus: &Value{Value: -101.4, Error: 3}}, [2]float64{-111, -91}},
+		{Estimate{Defocus: &Value{Value: 150, Error: 18}}, [2]float64{132, 168}},
+		{Estimate{Defocus: &Value{Value: 150, Error: 12}, OtherSide: &Value{Value: -98.6}}, [2]float64{150, -99}},
+		{Estimate{Defocus: &Value{Value: 22, Error: 12}, OtherSide: &Value{Value: 25}}, [2]float64{10, 34}},
+	} {
+		if got := x.e.defoci(); got != x.want {
+			t.Errorf("%v, want %v", got, x.want)
+		}
+	}
+}
+
+// What is given and impossible is refused by its flag before anything is read.
+func TestGiven(t *testing.T) {
+	dir := t.TempDir()
+	m, err := Open(model(t, dir, testnet.Random(t, 2), nil), dir, predict.LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := 1e9
+	for want, g := range map[string]Given{
+		"--crystal":     {Crystal: "unobtainium"},
+		"--beam-energy": {Energy: 5},
+		"--pixel-size":  {PixelSize: 1e-9},
+		"--dose":        {Dose: 1e9},
+		"--defocus":     {Defocus: &far},
+	} {
+		if _, err := m.Estimate(context.Background(), []string{"nothing.tif"}, g, nil); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", want, err)
+		}
+	}
+	if _, err := m.Estimate(context.Background(), []string{"nothing.tif"}, Given{}, nil); err == nil || !strings.Contains(err.Error(), "nothing.tif") {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := Open("nothing.onnx", dir, predict.LoadOptions{}); err == nil || !strings.Contains(err.Error(), "nothing.onnx is no file") {
+		t.Errorf("a model that is not there: %v", err)
 	}
 }

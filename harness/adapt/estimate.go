@@ -28,6 +28,27 @@ type Given struct {
 	Energy    float64  // of the beam in eV, 0: as the model was trained
 }
 
+// check refuses conditions that no simulation takes.
+func (g Given) check() error {
+	if p := g.PixelSize; p != 0 && !(p >= leastPixel && p <= mostPixel) {
+		return fmt.Errorf("--pixel-size: no electron micrograph has pixels of %g Å", p)
+	}
+	c := hrtem.Conditions{Dose: 1}
+	if g.Dose != 0 {
+		c.Dose = g.Dose
+	}
+	if g.Defocus != nil {
+		c.Defocus = *g.Defocus
+	}
+	for _, p := range c.Check() {
+		return fmt.Errorf("--%s %s", p.Key, p.Message)
+	}
+	return nil
+}
+
+// leastPixel and mostPixel are what can be the side of a micrograph's pixel in Å.
+const leastPixel, mostPixel = 1e-3, 1e6
+
 // Value is an estimate with its standard error and where it comes from.
 type Value struct {
 	Value float64 `json:"value"`
@@ -88,12 +109,17 @@ const sameSize = 0.02
 
 // Estimate looks at the images that the user names (predict.Inputs).
 func (m *Model) Estimate(ctx context.Context, args []string, g Given, meter progress.Meter) (*Estimate, error) {
-	c, notes := m.simulation(g.Crystal)
-	e := &Estimate{DefocusSign: c.DefocusSign, Notes: notes, Energy: Value{Value: c.BeamEnergy, From: "assumed, as in the series"}}
+	c, specimen, err := m.simulation(g)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.check(); err != nil {
+		return nil, err
+	}
+	e := &Estimate{DefocusSign: c.DefocusSign, Energy: Value{Value: c.BeamEnergy, From: "assumed, as in the series"}, Notes: []string{specimen}, Warnings: []string{}}
 	switch {
 	case g.Energy > 0:
-		c.BeamEnergy = g.Energy
-		e.Energy = Value{Value: g.Energy, From: "--beam-energy"}
+		e.Energy.From = "--beam-energy"
 	case m.Trained != nil:
 		e.Energy.From = "as the model's training images"
 	}
@@ -207,6 +233,11 @@ func (m *Micrograph) look(r *imagefile.Record, g Given, c hrtem.Config) error {
 		thon.Optics{Energy: c.BeamEnergy, FocalSpread: c.FocalSpread, Displacement: c.Displacement})
 	if err != nil {
 		m.Notes = append(m.Notes, err.Error())
+		return nil
+	}
+	if !m.view.Best.Explained() {
+		m.Notes = append(m.Notes, fmt.Sprintf("its spectrum is not that of carbon under a lens without aberrations (residuals of %s errors): nothing is taken from it", format.Digits(math.Sqrt(m.view.Best.Misfit), 2)))
+		m.view = nil
 		return nil
 	}
 	m.Support, m.Thickness = m.view.Best.Defocus, m.view.Best.Thickness
@@ -349,15 +380,42 @@ func (e *Estimate) defocus(g Given, c hrtem.Config) {
 		if !f.Told() && len(f.Candidates) > 1 {
 			e.OtherSide = e.value(f.Candidates[1])
 		}
+		if f.Spread > farApart || e.bothSides() {
+			e.Warnings = append(e.Warnings, "the images were taken at different defoci: adapt to them apart")
+		}
 	}
 }
+
+// bothSides reports whether several images are clearly skewed to either side, and
+// not just a few of many.
+func (e *Estimate) bothSides() bool {
+	const clear = 2 // standard errors
+	var under, over int
+	for _, m := range e.Images {
+		switch {
+		case m.Skewness > clear:
+			under++
+		case m.Skewness < -clear:
+			over++
+		}
+	}
+	n := min(under, over)
+	return n > 1 && 5*n > under+over
+}
+
+// farApart in Å is a spread of defocus that no session at one focus has.
+const farApart = 30
 
 // compare warns where the model was trained elsewhere.
 func (m *Model) compare(e *Estimate, c hrtem.Config, g Given) {
 	warn := func(format string, args ...any) { e.Warnings = append(e.Warnings, fmt.Sprintf(format, args...)) }
 	if p := m.Segmenter.PixelSize; p > 0 && e.PixelSize != nil {
 		if r := e.PixelSize.Value / p; r > 1.5 || r < 1/1.5 {
-			warn("pixels are %s, the model was trained on %s: images are resampled", format.PixelSize(e.PixelSize.Value), format.PixelSize(p))
+			what := "images are resampled"
+			if r > 1 {
+				what = "the adapted one is for theirs"
+			}
+			warn("pixels are %s, the model was trained on %s: %s", format.PixelSize(e.PixelSize.Value), format.PixelSize(p), what)
 		}
 	}
 	if m.Trained == nil {
@@ -366,7 +424,7 @@ func (m *Model) compare(e *Estimate, c hrtem.Config, g Given) {
 	t := m.Trained
 	if e.Dose != nil && t.Conditions.Dose > 0 {
 		if r := e.Dose.Value / t.Conditions.Dose; r > 1.5 || r < 1/1.5 {
-			warn("the dose is %s, the model was trained at %s", format.Dose(math.Round(e.Dose.Value)), format.Dose(t.Conditions.Dose))
+			warn("the dose is %s, the model was trained at %s", format.Dose(e.doseRounded()), format.Dose(t.Conditions.Dose))
 		}
 	}
 	if e.Defocus != nil {
@@ -385,6 +443,35 @@ func (m *Model) compare(e *Estimate, c hrtem.Config, g Given) {
 	if t.Config.BeamEnergy != c.BeamEnergy {
 		warn("the beam has %g keV, the model was trained at %g keV", c.BeamEnergy/1e3, t.Config.BeamEnergy/1e3)
 	}
+}
+
+// imageNotes are the notes of the images, each once.
+func (e *Estimate) imageNotes() []string {
+	const most = 12 // lines
+	count := map[string]int{}
+	var first []string // that say it, and what
+	var texts []string
+	for _, m := range e.Images {
+		for _, n := range m.Notes {
+			if count[n]++; count[n] == 1 {
+				texts = append(texts, n)
+				first = append(first, fmt.Sprintf("%s, image %d", m.File, m.Page))
+			}
+		}
+	}
+	var lines []string
+	for i, n := range texts {
+		who := first[i]
+		if count[n] > 1 {
+			who += fmt.Sprintf(" and %d more", count[n]-1)
+		}
+		if i == most {
+			lines = append(lines, fmt.Sprintf("%d more notes on single images", len(texts)-most))
+			break
+		}
+		lines = append(lines, who+": "+n)
+	}
+	return lines
 }
 
 // text writes a defocus with its error: "−12.3 ± 1.1 nm".
@@ -426,22 +513,22 @@ func (e *Estimate) Lines() []string {
 	case e.Dose == nil:
 		add("dose: cannot be told")
 	case e.Dose.Error > 0:
-		add("dose: %s ± %s e⁻/Å² (%s)", format.Digits(e.Dose.Value, 3), format.Digits(e.Dose.Error, 2), e.Dose.From)
+		add("dose: %s ± %s e⁻/Å² (%s)", format.Number(e.doseRounded()), format.Digits(e.Dose.Error, 2), e.Dose.From)
 	default:
-		add("dose: %s e⁻/Å² (%s)", format.Digits(e.Dose.Value, 3), e.Dose.From)
+		add("dose: %s (%s)", format.Dose(e.doseRounded()), e.Dose.From)
 	}
 	switch {
 	case e.Defocus == nil:
 		add("defocus: cannot be told")
 	case e.OtherSide != nil:
-		add("defocus: %s or %s, whose side of focus cannot be told (the first has a probability of %s)", e.Defocus.text(), e.OtherSide.text(), format.Percent(e.Probability))
+		add("defocus: %s or %s, whose side of focus cannot be told (the first is right with a probability of %s)", e.Defocus.text(), e.OtherSide.text(), format.Percent(e.Probability))
 	default:
 		add("defocus: %s, %s (%s, at %g keV, %s)", e.Defocus.text(), e.side(e.Defocus), e.Defocus.From, e.Energy.Value/1e3, e.Energy.From)
 	}
 	if e.Spread > 0 {
 		add("defocus varies by about %s nm between the images", format.Digits(e.Spread/10, 2))
 	}
-	for _, n := range e.Notes {
+	for _, n := range append(e.Notes, e.imageNotes()...) {
 		add("%s", n)
 	}
 	for _, w := range e.Warnings {

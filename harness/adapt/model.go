@@ -7,11 +7,14 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/hrtem"
+	"github.com/refocus-em/refocus/harness/hrtem/crystal"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/predict"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
 
@@ -21,6 +24,9 @@ type Model struct {
 	Name string
 	// Segmenter predicts with the network as it is.
 	*predict.Segmenter
+	// Loss is what it was trained with and goes on with; cross entropy where that is
+	// unknown.
+	Loss string
 	// Trained is how its training images were simulated; nil where that is unknown.
 	Trained *dataset.Simulation
 }
@@ -33,7 +39,12 @@ func Open(name, root string, o predict.LoadOptions) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		m := &Model{Name: name, Segmenter: s}
+		m := &Model{Name: name, Segmenter: s, Loss: backend.LossOnLogits}
+		if l := s.Metadata[trained.LossKey]; l != "" {
+			m.Loss = l
+		} else if s.Metadata["refocus.run_digest"] != "" { // of a refocus that did not write it
+			m.Loss = backend.LossOnProbabilities
+		}
 		if text := s.Metadata[trained.SimulationKey]; text != "" {
 			m.Trained = &dataset.Simulation{}
 			if err := json.Unmarshal([]byte(text), m.Trained); err != nil {
@@ -57,7 +68,7 @@ func Open(name, root string, o predict.LoadOptions) (*Model, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run %.12s: %w", run.Digest, err)
 	}
-	m := &Model{Name: run.Manifest.ID, Segmenter: s}
+	m := &Model{Name: run.Manifest.ID, Segmenter: s, Loss: run.Spec.Loss}
 	set, err := dataset.ReadManifest(root, run.Target().Digest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -71,30 +82,51 @@ func Open(name, root string, o predict.LoadOptions) (*Model, error) {
 }
 
 // simulation is how images for the model are simulated, and why so: as those that it
-// was trained on, with the crystal that the user names.
-func (m *Model) simulation(crystal string) (hrtem.Config, []string) {
-	var notes []string
+// was trained on, but for what the user gives.
+func (m *Model) simulation(g Given) (hrtem.Config, string, error) {
 	c := hrtem.Reduced("w_CdSe")
+	why := "as in the series' quick profiles, since the model does not say what it was trained on"
+	if m.Trained != nil {
+		c, why = m.Trained.Config, "as in the model's training"
+	}
 	switch {
-	case m.Trained != nil:
-		c = m.Trained.Config
-		notes = append(notes, "the specimen is simulated as the model's training images were: "+describe(c))
+	case g.Crystal != "":
+		if _, err := crystal.Lookup(g.Crystal); err != nil {
+			return c, "", fmt.Errorf("--crystal: %w", err)
+		}
+		if g.Crystal != c.Crystal {
+			_, blurs := hrtem.PaperDefaults()
+			c = c.Of(g.Crystal, blurs)
+			why += " but for the crystal"
+		}
 	default:
-		notes = append(notes, "the model does not say what it was trained on: the specimen is simulated as in the series' quick profiles, "+describe(c))
+		why += "; --crystal names another material"
 	}
-	if crystal != "" && crystal != c.Crystal {
-		_, blurs := hrtem.PaperDefaults()
-		c = c.Of(crystal, blurs)
-		notes = append(notes, "but for the crystal, "+crystal+", as asked for")
-	} else if crystal == "" {
-		notes = append(notes, "--crystal names another one")
+	if g.Energy > 0 {
+		c.BeamEnergy = g.Energy
+		for _, p := range c.CheckFields() {
+			return c, "", fmt.Errorf("--beam-energy: %s %s", p.Key, p.Message)
+		}
 	}
-	return c, notes
+	return c, fmt.Sprintf("the specimen is taken for %s: %s", describe(c), why), nil
 }
 
 func describe(c hrtem.Config) string {
 	return fmt.Sprintf("%s particles of radius %g to %g Å on %g to %g Å of amorphous carbon", c.Crystal, c.Radius[0], c.Radius[1], c.Carbon[0], c.Carbon[1])
 }
 
-// graph is the network whose weights training starts from.
-func (m *Model) graph() *nn.Graph { return m.Segmenter.Graph }
+// start says how training starts from the network, as of study.Network: with its
+// weights and classes, or with a new head where its outputs are not background and
+// particle, which is what simulated images are labelled with.
+func (m *Model) start() (weights string, classes [2]string, err error) {
+	err = m.Segmenter.Graph.Clone().Retarget(study.Classes, false)
+	switch {
+	case errors.Is(err, nn.ErrHead):
+		return study.WeightsNewHead, [2]string{"background", "nanoparticle"}, nil
+	case err != nil:
+		return "", classes, fmt.Errorf("%s cannot be trained: %w", m.Name, err)
+	case len(m.Segmenter.Classes) == study.Classes:
+		return study.WeightsKept, [2]string(m.Segmenter.Classes), nil
+	}
+	return study.WeightsKept, [2]string{"background", "nanoparticle"}, nil
+}

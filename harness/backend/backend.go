@@ -16,6 +16,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/refocus-em/refocus/harness/nn"
 )
@@ -50,12 +51,34 @@ const (
 // ln(1+e⁻¹).
 const LeastOnProbabilities = 0.31326168751822286
 
-// LeastLoss is what a loss cannot go below for two classes.
-func LeastLoss(loss string) float64 {
-	if loss == LossOnProbabilities {
-		return LeastOnProbabilities
+// LeastLoss is what a loss cannot go below for a number of classes: that of certainty,
+// −log(e/(e+classes−1)) on probabilities.
+func LeastLoss(loss string, classes int) float64 {
+	switch {
+	case loss != LossOnProbabilities:
+		return 0
+	case classes > 2:
+		return math.Log1p(float64(classes-1) / math.E)
 	}
-	return 0
+	return LeastOnProbabilities
+}
+
+// CheckLoss returns an error if a mean loss over pixels cannot be one: it is not a
+// number, or it is below LeastLoss by more than rounding explains. That is 10⁻⁵ where
+// losses are formed in float32 or better, and half a unit in the last place of a
+// bfloat16 near 1, 2⁻⁸, in lower precisions. The error continues "the loss is".
+func CheckLoss(v float64, loss string, classes int, precision string) error {
+	slack := 1e-5
+	if precision != Float32 && precision != Float64 && precision != TF32 {
+		slack = 1. / 256
+	}
+	switch least := LeastLoss(loss, classes); {
+	case math.IsNaN(v) || math.IsInf(v, 0):
+		return fmt.Errorf("%v", v)
+	case v < least-slack || v < 0:
+		return fmt.Errorf("%v, below %.6g, the least of %s with %d classes", v, least, loss, classes)
+	}
+	return nil
 }
 
 // Frozen groups are named by a prefix of parameter names: nn.Group.

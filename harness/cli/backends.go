@@ -16,6 +16,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend/host"
 	"github.com/refocus-em/refocus/harness/backend/plugin"
 	"github.com/refocus-em/refocus/harness/cli/internal/console"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/reproduce"
 )
 
@@ -24,6 +25,7 @@ type backendFlags struct {
 	name          string
 	allowUnlocked bool
 	startTimeout  time.Duration
+	device        string // of sessions, where a command has been told
 }
 
 func (b *backendFlags) register(cmd *cobra.Command) {
@@ -53,7 +55,7 @@ func (b *backendFlags) plugins(out *console.Printer) host.Plugins {
 	return host.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
-		Spec: plugin.Spec{StartTimeout: b.startTimeout, Env: host.Allocated(os.LookupEnv), Logger: hclog.New(&hclog.LoggerOptions{
+		Spec: plugin.Spec{StartTimeout: b.startTimeout, Device: b.device, Env: host.Allocated(os.LookupEnv), Logger: hclog.New(&hclog.LoggerOptions{
 			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
 		})},
 	}
@@ -114,8 +116,9 @@ func backendsCommand() *cobra.Command {
 		Long: `A backend plugin is an executable called refocus-backend-NAME. It is looked for
 beside this program, in plugins/bin, in $REFOCUS_PLUGIN_PATH, in the user's data
 folder and in $PATH. An executable other than the built-in cpu backend is started only
-if ` + host.LockName + ` pins it ('refocus backends lock NAME'), or with
---allow-unlocked. The lock file is the nearest one upwards from the current
+if ` + host.LockName + ` pins it ('refocus backends pin NAME'), or with
+--allow-unlocked. Of a script a pin covers the interpreter and every file of code in
+the folders that it imports from. The lock file is the nearest one upwards from the current
 directory, in a directory itself or in its plugins, else the one beside this program,
 or what $REFOCUS_LOCK names.`,
 	})
@@ -179,15 +182,36 @@ or what $REFOCUS_LOCK names.`,
 	b.registerStart(verify)
 	verify.Flags().StringVar(&suite.Device, "device", "", "the device to verify (default: the backend's first)")
 	verify.Flags().StringVar(&suite.Only, "only", "", `run only the checks whose names begin so, such as "network/tf32"`)
-	lock, b := sub("lock NAME", "Pin a backend's executable as it is now", name,
+	pinned := func(w io.Writer, pin host.Pin) {
+		runs := ""
+		if pin.Runs > 0 {
+			runs = fmt.Sprintf(", with the %s files of code that it can run", format.Count(int64(pin.Runs)))
+		}
+		fmt.Fprintf(w, "pinned %s %s (numerics %s)%s in %s\n", pin.Name, pin.Version, pin.Numerics, runs, host.LockPath())
+	}
+	pin, b := sub("pin NAME", "Pin a backend's executable as it is now, and of a script what it runs", name,
 		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
 			pin, err := b.plugins(out).Lock(ctx, b.name)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(w, "pinned %s %s (numerics %s) in %s\n", pin.Name, pin.Version, pin.Numerics, host.LockPath())
+			pinned(w, pin)
 			return nil
 		})
-	b.registerStart(lock)
+	pin.Aliases = []string{"lock"}
+	b.registerStart(pin)
+	add, b := sub("add NAME|PATH", "Link a backend from $PATH or a path into the user's plugins, and pin it", exactly(1, "the name or the path of a backend"),
+		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
+			pin, linked, err := b.plugins(out).Add(ctx, b.name)
+			if linked != "" {
+				fmt.Fprintf(w, "linked as %s\n", linked)
+			}
+			if err != nil {
+				return err
+			}
+			pinned(w, pin)
+			return nil
+		})
+	b.registerStart(add)
 	return cmd
 }

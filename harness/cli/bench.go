@@ -32,7 +32,7 @@ func benchMode(mode, short, long string) *cobra.Command {
 	m := bench.Measurement{Mode: mode}
 	var seconds float64
 	var layers bool
-	var save string
+	var save, rates string
 	cmd := &cobra.Command{
 		Use:   mode,
 		Short: short,
@@ -78,6 +78,11 @@ operations each) and the fused multiply-add peak of the same cores in the same r
 					return err
 				}
 			}
+			if rates != "" {
+				if err := m.SaveRate(rates); err != nil {
+					return err
+				}
+			}
 			if c.json {
 				return json.NewEncoder(cmd.OutOrStdout()).Encode(m)
 			}
@@ -91,10 +96,12 @@ operations each) and the fused multiply-add peak of the same cores in the same r
 	intFlag(cmd, &m.Size, "size", 16, 64, "height and width of the images, a multiple of 16")
 	intFlag(cmd, &m.Batch, "batch", 1, 16, "images per step")
 	intFlag(cmd, &m.Threads, "threads", 0, 0, "threads (default: all cores)")
+	f.StringVar(&m.Device, "device", "", "the device to measure (default: the backend's first)")
 	f.StringVar(&m.Precision, "precision", backend.Float32, strings.Join(backend.Precisions, ", ")+": as far as the backend has it")
 	floatFlag(cmd, &seconds, "seconds", 0, 5, "how long to measure")
 	if mode == bench.Train {
 		choiceFlag(cmd, &m.Freeze, "freeze", "", `"encoder" or "decoder": a part that is not trained`, nn.Encoder, nn.Decoder)
+		f.StringVar(&rates, "rates", "", "also write the rate into this file, for plan --rates")
 		f.BoolVar(&layers, "layers", false, "then time every pass over every layer, in this process, as long again")
 	} else {
 		f.StringVar(&save, "save", "", "also write the network, untrained, to this ONNX file, for a comparison")

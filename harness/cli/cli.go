@@ -120,7 +120,7 @@ interrupted.`,
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
-		verifyCommand(), versionCommand(), serveBackendCommand(),
+		verifyCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

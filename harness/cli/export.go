@@ -18,6 +18,7 @@ func exportCommand() *cobra.Command {
 	var b backendFlags
 	var series, output, target string
 	var consumers bool
+	var cite []string
 	var o trained.ExportOptions
 	cmd := &cobra.Command{
 		Use:   "export RUN|best -o FILE",
@@ -50,6 +51,13 @@ active environment, python3 on the path and /usr/bin/python3.`,
 			}
 			if output == "" {
 				return usagef(cmd, "say with -o which file to write")
+			}
+			for _, text := range cite {
+				k, err := export.ParseCitation(text)
+				if err != nil {
+					return usagef(cmd, "--cite: %v", err)
+				}
+				o.Cite = append(o.Cite, k)
 			}
 			if len(o.Authors)+len(o.Maintainers) > 0 && o.Format != export.BioImageIO {
 				return usagef(cmd, "--author and --maintainer are for --format %s", export.BioImageIO)
@@ -87,6 +95,8 @@ active environment, python3 on the path and /usr/bin/python3.`,
 	choiceFlag(cmd, &o.Precision, "precision", export.Float32, `of the stored weights: "float32" or "float16"`, export.Float32, export.Float16)
 	f.StringArrayVar(&o.Authors, "author", nil, "`NAME` of an author of the BioImage Model Zoo package; may be repeated")
 	f.StringArrayVar(&o.Maintainers, "maintainer", nil, "`NAME` on GitHub of a maintainer of the package, whom the zoo asks for; may be repeated")
+	f.StringVar(&o.License, "license", "", "`SPDX` identifier of the licence (default CC-BY-4.0); a package of a network from elsewhere needs it and --author")
+	f.StringArrayVar(&cite, "cite", nil, "`TEXT` of a publication to cite, which ends in its DOI or address (default the published study); may be repeated")
 	f.StringVar(&target, "target", "", "the `DOMAIN` whose best model is meant, instead of the best of all")
 	f.BoolVar(&o.Bare, "bare", false, "leave out the model that takes images as they were recorded")
 	f.BoolVar(&consumers, "consumers", false, "list the programs that certify exports, and how to get those that are missing")

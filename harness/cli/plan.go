@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/cli/internal/bench"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
@@ -18,11 +19,15 @@ import (
 func planCommand() *cobra.Command {
 	var c common
 	var count, model bool
+	var rate []string
+	var ratesFile string
 	cmd := &cobra.Command{
 		Use:   "plan SERIES|FILE",
 		Short: "Say what a study would train, on what, and what that costs",
 		Long: `Expands a spec without running anything: what varies, how many networks are
-trained and in how many steps, and estimates of the time and the space.`,
+trained and in how many steps, and estimates of the time and the space: at the rates
+of --rate and --rates or, without these, of two CPU cores and a workstation's GPU. Where
+the time is long it says what would make the study affordable.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if count && model {
@@ -31,6 +36,21 @@ trained and in how many steps, and estimates of the time and the space.`,
 			p, err := c.plan(args[0])
 			if err != nil {
 				return err
+			}
+			var o study.PlanOptions
+			for _, text := range rate {
+				r, err := study.ParseRate(text)
+				if err != nil {
+					return usagef(cmd, "invalid argument %q for \"--rate\" flag: %v", text, err)
+				}
+				o.Rates = append(o.Rates, r)
+			}
+			if ratesFile != "" {
+				measured, err := bench.Rates(ratesFile, p.Width())
+				if err != nil {
+					return err
+				}
+				o.Rates = append(o.Rates, measured...)
 			}
 			w := cmd.OutOrStdout()
 			unread := reproduce.ReadSizes(p)
@@ -43,7 +63,7 @@ trained and in how many steps, and estimates of the time and the space.`,
 			case c.json:
 				return study.WriteRuns(w, p)
 			}
-			if err := study.WritePlan(w, p, study.PlanOptions{}); err != nil {
+			if err := study.WritePlan(w, p, o); err != nil {
 				return err
 			}
 			for _, err := range unread {
@@ -54,6 +74,8 @@ trained and in how many steps, and estimates of the time and the space.`,
 	}
 	c.profileFlag(cmd)
 	c.jsonFlag(cmd)
+	cmd.Flags().StringArrayVar(&rate, "rate", nil, "training rate in FLOP/s of a device to tell the time for, such as 30T or H100=60T (may be given several times)")
+	cmd.Flags().StringVar(&ratesFile, "rates", "", "file of rates that bench train --rates has measured")
 	cmd.Flags().BoolVar(&count, "count", false, "print only the number of trained models")
 	cmd.Flags().BoolVar(&model, "model", false, "print the network's layers with shapes and parameters")
 	return cmd

@@ -141,7 +141,7 @@ func (g *segmenting) register(cmd *cobra.Command) {
 	f := cmd.Flags()
 	intFlag(cmd, &o.Tile, "tile", 1, predict.DefaultTile, "side of a tile in pixels, overlap included")
 	intFlag(cmd, &o.MinArea, "min-area", 0, 0, "leave out particles of fewer pixels")
-	floatFlag(cmd, &o.MinDiameter, "min-diameter", 0, 0.7, "leave out particles of a smaller equivalent diameter in nm, where the pixel size is known (0 for models that do not say theirs)")
+	floatFlag(cmd, &o.MinDiameter, "min-diameter", 0, predict.DefaultMinDiameter, "leave out particles of a smaller equivalent diameter in nm, where the pixel size is known (0 for models that do not say theirs)")
 	probabilityFlag(cmd, &o.Threshold, "threshold", 0.5, "above which a pixel is one of a particle")
 	f.BoolVar(&o.FillHoles, "fill-holes", false, "count what a particle encloses as part of it")
 	f.BoolVar(&o.Split, "split", false, "part touching particles by a watershed (over-splits those that are not convex)")

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/report"
@@ -14,7 +15,6 @@ import (
 func reportCommand() *cobra.Command {
 	var c common
 	var b backendFlags
-	var browser bool
 	var dir string
 	cmd := &cobra.Command{
 		Use:   "report SERIES|FILE",
@@ -22,7 +22,9 @@ func reportCommand() *cobra.Command {
 		Long: `Writes the report that 'refocus reproduce' ends with, of as much of the study as is
 finished: index.html, which needs no network, the figures, results.csv and
 results.pkl with the columns of the published tables, models.csv with the losses of
-the weights that are kept, and the best model so far as best.onnx.`,
+the weights that are kept, and the best model so far as best.onnx. The store is not
+written to with --output (or --to) DIR. A second study of the same name gets a
+folder of its own.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out := c.printer()
@@ -30,7 +32,7 @@ the weights that are kept, and the best model so far as best.onnx.`,
 			if err != nil {
 				return err
 			}
-			return writeReport(cmd.Context(), r, &b, report.Options{Browser: browser, Dir: dir}, out)
+			return writeReport(cmd.Context(), r, &b, report.Options{Dir: dir}, out)
 		},
 	}
 	c.profileFlag(cmd)
@@ -38,7 +40,12 @@ the weights that are kept, and the best model so far as best.onnx.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the report (default: in the store's reports)")
-	cmd.Flags().BoolVar(&browser, "browser", false, "also write try.html, a page that runs the best model on images dropped into it (needs npm's onnxruntime-web, see $REFOCUS_NODE_MODULES)")
+	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+		if name == "to" {
+			name = "output"
+		}
+		return pflag.NormalizedName(name)
+	})
 	return cmd
 }
 

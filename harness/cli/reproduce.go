@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/cli/internal/powercap"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
@@ -19,7 +23,7 @@ func reproduceCommand() *cobra.Command {
 	var b backendFlags
 	var jobs, threads, restarts int
 	var on deviceFlags
-	var dropWaves bool
+	var dropWaves, yes bool
 	cmd := &cobra.Command{
 		Use:   "reproduce SERIES|FILE",
 		Short: "Simulate, train, report and export a study",
@@ -52,9 +56,18 @@ published, which takes a cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			b.device = devices[0].Name // for the report's predictions, too
 			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
-			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, reproduce.DeviceNames(devices))
+			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, told(devices))
 
+			if err := consent(cmd, r, devices, runtime.NumCPU(), yes); err != nil {
+				return err
+			}
+			if devices[0].Memory > 0 {
+				if err := checkMemory(ctx, r, &b, slots, out); err != nil {
+					return err
+				}
+			}
 			images, err := r.Generate(ctx, dataset.Options{Workers: len(slots) * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err
@@ -73,14 +86,16 @@ published, which takes a cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			remaining := devices
 			failures, err := r.Train(ctx, reproduce.TrainOptions{
 				Launch: b.process(out), SHA256: executable, Harness: version(),
-				Slots: slots, Threads: threads, Restarts: restarts,
+				Slots: slots, LeftOut: func(left []backend.Device) { remaining = left }, Threads: threads, Restarts: restarts,
 				Images: images, Progress: out,
 			})
 			if err != nil {
 				return err
 			}
+			b.device = remaining[0].Name
 			if err := writeReport(ctx, r, &b, report.Options{Failures: failures}, out); err != nil {
 				return err
 			}
@@ -95,9 +110,32 @@ published, which takes a cluster; 'refocus plan' says more.`,
 	c.jsonFlag(cmd)
 	b.register(cmd)
 	on.register(cmd)
+	cmd.Flags().BoolVar(&yes, "yes", false, "begin what would take this machine more than 7 days without asking")
 	intFlag(cmd, &jobs, "jobs", 0, 0, "runs trained at once (default: from the cores and the network's size; results do not depend on it)")
 	intFlag(cmd, &threads, "threads", 0, 0, "threads per run (default likewise)")
 	dropWavesFlag(cmd, &dropWaves)
 	intFlag(cmd, &restarts, "restarts", 0, 3, "how often a run is resumed after its backend failed")
 	return cmd
+}
+
+// told are devices with what the backend says of them.
+func told(devices []backend.Device) string {
+	var all []string
+	for _, d := range devices {
+		if d.Info != "" {
+			d.Name += " (" + d.Info + ")"
+		}
+		all = append(all, d.Name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// checkMemory asks a process of the backend's whether the runs fit.
+func checkMemory(ctx context.Context, r *reproduce.Resolved, b *backendFlags, slots []backend.Device, out *console.Printer) error {
+	c, err := b.launch(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return r.CheckMemory(ctx, c, slots)
 }

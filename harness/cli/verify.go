@@ -17,9 +17,11 @@ func verifyCommand() *cobra.Command {
 		Use:   "verify",
 		Short: "Re-hash everything in the store and name what is damaged",
 		Long: `Compares the SHA-256 of every file of every data set and run with what was recorded
-when it was made, and lists on standard output what is damaged. With --repair it is
-set aside too, and the next 'refocus reproduce' makes it again. A run or a set that
-lacks a file 'refocus reproduce' finds and makes again by itself.`,
+when it was made, manifests included, and histories with what their training can
+give, and lists on standard output what is damaged, half there or of no use. Links are
+followed. With --repair it is taken out of the way: sets and runs are set aside, exit
+waves that are damaged are removed, and the next 'refocus reproduce' makes them again.
+A run or a set that lacks a file 'refocus reproduce' finds and makes again by itself.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := store.Existing(c.out)
@@ -40,17 +42,17 @@ lacks a file 'refocus reproduce' finds and makes again by itself.`,
 			}
 			n := len(v.Damaged)
 			if n > 0 && !repair {
-				return fmt.Errorf("%d damaged; verify --repair sets what is damaged aside, then run the same reproduce command again", n)
+				return fmt.Errorf("%d damaged; verify --repair takes what is damaged out of the way, then run the same reproduce command again", n)
 			}
 			if n > 0 {
-				aside, err := v.SetAside(cmd.Context(), st)
-				for _, path := range aside {
-					out.Printf("set aside as %s", path)
+				did, err := v.Repair(cmd.Context(), st)
+				for _, text := range did {
+					out.Printf("%s", text)
 				}
 				if err != nil {
 					return err
 				}
-				out.Printf("%d damaged and set aside; run the same reproduce command again", n)
+				out.Printf("%d damaged, and out of the way now; run the same reproduce command again", n)
 				return nil
 			}
 			out.Printf("%d data sets and %d runs are whole", v.Sets, v.Runs)
@@ -59,6 +61,6 @@ lacks a file 'refocus reproduce' finds and makes again by itself.`,
 	}
 	c.outFlag(cmd)
 	c.jsonFlag(cmd)
-	cmd.Flags().BoolVar(&repair, "repair", false, "set aside what is damaged, to be made again")
+	cmd.Flags().BoolVar(&repair, "repair", false, "take what is damaged out of the way, to be made again")
 	return cmd
 }

@@ -39,7 +39,7 @@ func generating(t *testing.T) func() crashfs.Work {
 				for _, s := range b.sources {
 					_, err := Find(root, s.Digest())
 					if err == nil {
-						err = Verify(root, s.Digest())
+						err = damageOf(root, s.Digest())
 					}
 					if missing := errors.Is(err, os.ErrNotExist); err != nil && !missing || missing && len(finished) > 0 {
 						return err

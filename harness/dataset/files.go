@@ -35,19 +35,23 @@ func setDir(root, digest string) (string, error) {
 	return filepath.Join(dataDir(root), digest), nil
 }
 
-// writeJSON writes v indented, for people.
+// writeJSON writes v indented, for people, and sealed (files.SealJSON).
 func writeJSON(disk files.Disk, path string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
+	b, err := files.SealJSON(v)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	return disk.Write(path, append(b, '\n'))
+	return disk.Write(path, b)
 }
 
-// readJSON reads what writeJSON wrote, strictly.
+// readJSON reads what writeJSON wrote, strictly. What earlier versions of refocus wrote
+// has no seal and is read without.
 func readJSON(path string, v any) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
+		return err
+	}
+	if b, _, err = files.Unseal(path, b); err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))

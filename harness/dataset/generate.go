@@ -6,13 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -402,38 +399,4 @@ func writeSet(disk files.Disk, dir string, m *Manifest, pixels []float32, labels
 	}
 	m.Files[imagesFile] = contentOf(f)
 	return writeJSON(disk, filepath.Join(dir, manifestFile), m)
-}
-
-// Verify re-hashes every file of the named set and returns an error that names
-// each damaged or missing one.
-func Verify(root, digest string) error {
-	m, err := ReadManifest(root, digest)
-	if err != nil {
-		return err
-	}
-	dir, err := setDir(root, digest)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
-		errs = append(errs, m.Files[name].file(name).Check(filepath.Join(dir, filepath.Base(name))))
-	}
-	if m.Kind == Waves {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return err
-		}
-		for _, f := range entries {
-			if name, ok := strings.CutSuffix(f.Name(), ".json"); ok && f.Name() != manifestFile {
-				var e specimenEntry
-				err := readJSON(filepath.Join(dir, f.Name()), &e)
-				if err == nil {
-					err = e.Waves.file(name).Check(filepath.Join(dir, name+".safetensors"))
-				}
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
 }

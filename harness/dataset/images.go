@@ -13,9 +13,12 @@ type Images struct {
 	f *safetensors.File
 }
 
-// Open opens a set. It checks the shapes against the manifest, but not the
-// digest of the file: Verify does.
+// Open opens a set whose file is what its manifest says, which it reads as a whole to
+// know.
 func (r Ready) Open() (*Images, error) {
+	if err := r.check(r.Path, r.SHA256); err != nil {
+		return nil, err
+	}
 	f, err := safetensors.Open(r.Path)
 	if err != nil {
 		return nil, err

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
@@ -68,6 +70,8 @@ type Ready struct {
 	Count, Height, Width, Classes int
 	// PixelSize in Å, 0 where unknown.
 	PixelSize float64
+
+	whole string // digest of the images as a whole, see Patches
 }
 
 const (
@@ -104,6 +108,7 @@ func (m *Manifest) ready(dir string) (Ready, error) {
 	return Ready{
 		Digest: m.Digest, Path: filepath.Join(dir, imagesFile), SHA256: f.SHA256,
 		Count: m.Count, Height: m.Height, Width: m.Width, Classes: m.Classes, PixelSize: m.PixelSize,
+		whole: m.Files[wholeFile].SHA256,
 	}, nil
 }
 
@@ -122,7 +127,21 @@ func Find(root, digest string) (Ready, error) {
 	if err != nil {
 		return Ready{}, err
 	}
-	return r, m.Files[imagesFile].file(imagesFile).CheckSize(r.Path)
+	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
+		if err := m.Files[name].file(name).CheckSize(filepath.Join(dir, filepath.Base(name))); err != nil {
+			return Ready{}, err
+		}
+	}
+	return r, nil
+}
+
+// check compares the digest of a file of the set with what its manifest says.
+func (r Ready) check(path, digest string) error {
+	got, err := files.Describe(path)
+	if err == nil && got.SHA256 != digest {
+		err = &files.Damage{Path: path, Problem: fmt.Sprintf("its SHA-256 is %s, its manifest says %s ('refocus verify --repair' sets it aside, to be made again)", got.SHA256, digest)}
+	}
+	return err
 }
 
 // findOrClear is Find for those who make what is missing: a set that is damaged is
@@ -163,17 +182,6 @@ func findOrClear(ctx context.Context, disk files.Disk, root, digest string, warn
 		warn("warning: %v: making the data set again; what was there is kept as %s", damage, path)
 	}
 	return Ready{}, fmt.Errorf("data set %s: %w", digest, fs.ErrNotExist)
-}
-
-// SetAside takes a set of images or of exit waves, which is damaged, out of the
-// way, to be made again, and returns where it is now.
-func SetAside(ctx context.Context, root, digest string) (string, error) {
-	lock, err := lockDamaged(ctx, root)
-	if err != nil {
-		return "", err
-	}
-	defer lock.Release()
-	return setAside(files.Disk{}, root, digest)
 }
 
 func lockDamaged(ctx context.Context, root string) (*files.Lock, error) {

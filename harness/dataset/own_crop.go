@@ -61,6 +61,9 @@ type Patches struct {
 // Patches opens the whole images of a set whose patches are cut anew every epoch.
 func (r Ready) Patches() (*Patches, error) {
 	path := filepath.Join(filepath.Dir(r.Path), wholeFile)
+	if err := r.check(path, r.whole); err != nil {
+		return nil, err
+	}
 	f, err := safetensors.Open(path)
 	if err != nil {
 		return nil, err

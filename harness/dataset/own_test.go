@@ -256,7 +256,7 @@ func TestImportCrops(t *testing.T) {
 		if err != nil || again.SHA256 != first.SHA256 {
 			t.Fatalf("epoch %d: written again, %v, %v", epoch, again, err)
 		}
-		set, err := Ready{Path: path, Count: 4, Height: 32, Width: 32}.Open()
+		set, err := Ready{Path: path, SHA256: first.SHA256, Count: 4, Height: 32, Width: 32}.Open()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +300,7 @@ func TestImportCrops(t *testing.T) {
 	if len(places) < 16 { // of 8·3 + 1 that may coincide
 		t.Errorf("patches lie at %d places only", len(places))
 	}
-	if err := Verify(root, r.Train.Digest); err != nil {
+	if err := damageOf(root, r.Train.Digest); err != nil {
 		t.Error(err)
 	}
 	for _, tt := range []struct {

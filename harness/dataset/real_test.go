@@ -81,7 +81,7 @@ func TestRealSimulation(t *testing.T) {
 		t.Errorf("manifest says %+v", m.Images[2])
 	}
 	for _, r := range ready {
-		if err := Verify(a, r.Digest); err != nil {
+		if err := damageOf(a, r.Digest); err != nil {
 			t.Error(err)
 		}
 		im, err := r.Open()

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,9 +40,12 @@ func StatusOf(root string, s Source) (Status, error) {
 	return st, err
 }
 
-// diskUse adds the sizes of the files below a folder; what cannot be read counts
-// as nothing.
+// diskUse adds the sizes of the files below a folder, also one that a link leads to;
+// what cannot be read counts as nothing.
 func diskUse(dir string) int64 {
+	if target, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = target
+	}
 	var n int64
 	filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
@@ -160,27 +162,4 @@ func ContactSheet(root string, r Ready, title string, n int) (*image.RGBA, error
 		tiles = append(tiles, t)
 	}
 	return sheet.Draw(tiles, sheet.Options{Title: title, PixelSize: r.PixelSize})
-}
-
-// Sets lists the digests of all finished sets below the artifacts folder, for
-// verification.
-func Sets(root string) ([]string, error) {
-	entries, err := os.ReadDir(dataDir(root))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var digests []string
-	for _, e := range entries {
-		dir, err := setDir(root, e.Name())
-		if err != nil {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(dir, manifestFile)); err == nil {
-			digests = append(digests, e.Name())
-		}
-	}
-	return digests, nil
 }

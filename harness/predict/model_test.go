@@ -4,7 +4,9 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -366,5 +368,49 @@ weights:
 		if _, err := Load(pack(c.files), LoadOptions{}); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v does not say %q", name, err, c.want)
 		}
+	}
+}
+
+// A package of a few bytes does not fill the memory.
+func TestInflation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "package.zip")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zip.NewWriter(f)
+	for name, write := range map[string]func(w io.Writer) error{
+		"rdf.yaml": func(w io.Writer) error {
+			_, err := io.WriteString(w, "inputs: [{axes: bcyx}]\noutputs: [{axes: bcyx}]\nweights: {onnx: {source: weights.onnx}}\n")
+			return err
+		},
+		"weights.onnx": func(w io.Writer) error {
+			zeros := make([]byte, 1<<20)
+			for range 65 {
+				if _, err := w.Write(zeros); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		w, err := z.Create(name)
+		if err == nil {
+			err = write(w)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d, err := describe(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	if _, _, err := d.read(path, onnx.ReadOptions{}); err == nil || !strings.Contains(err.Error(), "weights.onnx inflates from") {
+		t.Errorf("error %v", err)
 	}
 }

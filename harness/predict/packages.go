@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 )
@@ -39,6 +40,11 @@ type description struct {
 const (
 	maxDescription = 1 << 20
 	maxModel       = 2 << 30 // ONNX allows no more
+	// maxInflation bounds how much larger than in the zip a file of more than freeSize
+	// bytes may be. Weights hardly shrink; deflated zeros, a thousandfold, would fill the
+	// memory.
+	maxInflation = 100
+	freeSize     = 64 << 20
 )
 
 // describe finds out what path is, and reads its description.
@@ -100,11 +106,18 @@ func readAll(files fs.FS, name string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("%s has more than %d bytes", name, most)
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
 	}
-	return b, err
+	size := st.Size()
+	if size > most {
+		return nil, fmt.Errorf("%s has %s, more than %s", name, format.Bytes(size), format.Bytes(most))
+	}
+	if z, ok := st.Sys().(*zip.FileHeader); ok && size > freeSize && z.UncompressedSize64/maxInflation > z.CompressedSize64 {
+		return nil, fmt.Errorf("%s inflates from %s to %s, more than weights do", name, format.Bytes(int64(z.CompressedSize64)), format.Bytes(size))
+	}
+	return io.ReadAll(io.LimitReader(f, size)) // a zip's file has no other size, or is an error
 }
 
 // process is a step of pre- or postprocessing; format 0.4 calls it name, 0.5 id.

@@ -13,6 +13,10 @@ import (
 // repeat less work and need more memory.
 const DefaultTile = 1024
 
+// DefaultMinDiameter in nm is what smaller regions are left out by, where a model
+// says the pixel size it was trained on.
+const DefaultMinDiameter = 0.7
+
 // Image is a grey image of H rows and W columns.
 type Image struct {
 	H, W   int

@@ -72,7 +72,7 @@ func publishedInput(t *testing.T, name string) Input {
 		if r.Kind != study.TransferRun {
 			continue
 		}
-		c := configOf(r)
+		c := ConfigOf(r)
 		if len(left[c]) == 0 {
 			if name == "structure" { // its table has 2457 of the plan's 2754 models
 				continue

@@ -214,7 +214,7 @@ func (e Estimate) bare() string {
 // series: by the table's metric what stands beside it, by the weights that are
 // kept what is said about models.
 func Compare(in Input) (*Comparison, error) {
-	s, kept := in.series(series.AsPublished), in.series(series.Kept)
+	s, kept := in.Series(series.AsPublished), in.Series(series.Kept)
 	c := &Comparison{Study: in.Plan.Study.Name, Profile: in.Plan.Study.ProfileName()}
 	if len(in.reduced()) > 0 {
 		c.Note = "The profile is smaller than the published study: compare orderings and ratios, not losses."

@@ -75,7 +75,7 @@ func fromPublished(name, caption string, drawing *plot.Drawing) figure {
 
 // sections are all figures of the input.
 func (in *Input) sections(c *Comparison) ([]section, error) {
-	s, kept := in.series(series.AsPublished), in.series(series.Kept)
+	s, kept := in.Series(series.AsPublished), in.Series(series.Kept)
 	published, err := series.PublishedOf(s.Axis, series.AsPublished)
 	if err != nil {
 		return nil, err
@@ -317,7 +317,7 @@ func spreads(s, published *series.Series) section {
 func (in *Input) against(s *series.Series) (*section, error) {
 	ours := claims.Evidence{Transfers: s, Singles: s}
 	if in.Companion != nil {
-		if other := in.Companion.series(s.Metric); len(other.Singles) > 0 {
+		if other := in.Companion.Series(s.Metric); len(other.Singles) > 0 {
 			ours.Singles = other
 		} else if len(other.Transfers) > 0 {
 			ours.Transfers = other
@@ -455,7 +455,7 @@ func (in *Input) histories(s *series.Series) (section, error) {
 				p.Pretraining = len(h.Epochs)
 			}
 			for _, e := range h.Epochs {
-				p.Validation = append(p.Validation, in.loss(e, m.Run.Target.Key))
+				p.Validation = append(p.Validation, in.Loss(e, m.Run.Target.Key))
 				p.Training = append(p.Training, e.TrainLoss-in.offset())
 			}
 		}

@@ -34,9 +34,6 @@ type Input struct {
 	Exported []Exported
 	Multiple int
 	Dice     string
-	// Browser is a page that runs the exported model on dropped images, relative
-	// to the report; "" where there is none.
-	Browser string
 }
 
 // Fact is a named line of text.
@@ -59,12 +56,12 @@ type Picture struct {
 
 // offset is what the study's loss cannot go below.
 func (in *Input) offset() float64 {
-	return backend.LeastLoss(in.Plan.Study.Training.Loss)
+	return backend.LeastLoss(in.Plan.Study.Training.Loss, in.Plan.Study.Network.ClassCount())
 }
 
-// loss is an epoch's validation loss on a domain, without the offset; NaN where
+// Loss is an epoch's validation loss on a domain, without the offset; NaN where
 // it was not measured.
-func (in *Input) loss(e store.Epoch, domain string) float64 {
+func (in *Input) Loss(e store.Epoch, domain string) float64 {
 	s, ok := e.Validation[domain]
 	if !ok {
 		return math.NaN()
@@ -82,7 +79,7 @@ func (in *Input) at(h *store.History, domain string, by series.Metric) float64 {
 		if h.Best < 1 || h.Best > len(h.Epochs) {
 			return math.NaN()
 		}
-		return in.loss(h.Epochs[h.Best-1], domain)
+		return in.Loss(h.Epochs[h.Best-1], domain)
 	}
 	l, ok := h.BestLoss(domain)
 	if !ok {
@@ -91,8 +88,8 @@ func (in *Input) at(h *store.History, domain string, by series.Metric) float64 {
 	return l - in.offset()
 }
 
-// series is the input's models in the common form, by a metric.
-func (in *Input) series(by series.Metric) *series.Series {
+// Series is the input's models in the common form, by a metric.
+func (in *Input) Series(by series.Metric) *series.Series {
 	s := &series.Series{
 		Axis: series.AxisOf(in.Plan.Study), Metric: by,
 		Shared: in.Plan.Study.Training.PretrainSharing == study.ShareSeed,
@@ -114,7 +111,7 @@ func (in *Input) series(by series.Metric) *series.Series {
 		case study.TransferRun:
 			s.Images, s.Epochs = r.Parent.Images, r.Parent.Epochs
 			o := series.Transfer{
-				Config: configOf(r), Init: r.Parent.Seed,
+				Config: ConfigOf(r), Init: r.Parent.Seed,
 				Before: losses(m.Pretrain), After: losses(m.Final),
 			}
 			if r.Epochs > 0 {
@@ -133,8 +130,8 @@ func (in *Input) series(by series.Metric) *series.Series {
 	return s
 }
 
-// configOf is a transfer's configuration.
-func configOf(r *study.Run) series.Config {
+// ConfigOf is a transfer's configuration.
+func ConfigOf(r *study.Run) series.Config {
 	return series.Config{
 		Source: r.Source.Key, Target: r.Target.Key,
 		PretrainRate: r.Parent.LearningRate, Rate: r.LearningRate,
@@ -150,7 +147,7 @@ func (in *Input) evidence(by series.Metric) claims.Evidence {
 		if i == nil {
 			continue
 		}
-		if s := i.series(by); len(s.Transfers) > 0 {
+		if s := i.Series(by); len(s.Transfers) > 0 {
 			ours.Transfers = s
 		} else if len(s.Singles) > 0 {
 			ours.Singles = s

@@ -32,7 +32,7 @@ func TestMetrics(t *testing.T) {
 		m.Pretrain = &store.History{Stage: "pretrain", Target: m.Run.Source.Key, Best: 2, Epochs: []store.Epoch{epoch(0.2, 0.1), epoch(0.05, 0.4)}}
 		m.Final = &store.History{Stage: "transfer", Target: m.Run.Target.Key, Best: 1, Epochs: []store.Epoch{epoch(0.2, 0.2)}}
 	}
-	kept, least := in.series(series.Kept), in.series(series.AsPublished)
+	kept, least := in.Series(series.Kept), in.Series(series.AsPublished)
 	o, p := &kept.Transfers[0], &least.Transfers[0]
 	if b, l := kept.Initial(o), least.Initial(p); math.Abs(b-0.4) > 1e-12 || math.Abs(l-0.1) > 1e-12 {
 		t.Errorf("before transfer %g by the kept weights and %g at least, want 0.4 and 0.1", b, l)

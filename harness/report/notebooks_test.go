@@ -96,7 +96,7 @@ func TestNotebooks(t *testing.T) {
 			[]string{"best_pretrain_performance_validation_%s", "best_transfer_performance_validation_%s"}, map[string]any{}, backend.LeastOnProbabilities - 0.3133},
 	} {
 		in := publishedInput(t, c.name)
-		s := in.series(series.AsPublished)
+		s := in.Series(series.AsPublished)
 		before, after := s.Medians()
 		c.options["rows"], c.options["columns"] = before.Rows, before.Columns
 		got := notebook(t, c.name, in, c.options)
@@ -122,7 +122,7 @@ func TestNotebooksOfQuick(t *testing.T) {
 	peers.Python(t, "pandas")
 	in := synthetic(t, "defocus", "quick")
 	s := in.Plan.Study
-	before, after := in.series(series.AsPublished).Medians()
+	before, after := in.Series(series.AsPublished).Medians()
 	got := notebook(t, "defocus", in, map[string]any{
 		"images": s.Transfer.Images, "pretrain_lr": s.Pretrain.LearningRates, "transfer_lr": s.Transfer.LearningRates,
 		"rows": before.Rows, "columns": before.Columns,
@@ -152,7 +152,7 @@ func TestNotebooksOfQuick(t *testing.T) {
 
 	// The notebook takes losses of both stages at the pretraining's best epoch.
 	in = synthetic(t, "noise", "paper")
-	s2 := in.series(series.Kept)
+	s2 := in.Series(series.Kept)
 	before, _ = s2.Medians()
 	got = notebook(t, "noise", in, map[string]any{"rows": before.Rows, "columns": before.Columns})
 	if got.Shown != 180 {
@@ -163,6 +163,6 @@ func TestNotebooksOfQuick(t *testing.T) {
 		own := raw(h, in.Models[i].Run.Source.Key)
 		h.Best = slices.Index(own, slices.Min(own)) + 1
 	}
-	before, _ = in.series(series.Kept).Medians()
+	before, _ = in.Series(series.Kept).Medians()
 	same(t, "noise before", got.Before, before, backend.LeastOnProbabilities)
 }

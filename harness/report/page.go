@@ -43,7 +43,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Title": s.Title, "Name": s.Name, "Profile": s.ProfileName(),
 		"Done": len(in.Models), "Models": in.Plan.Models(),
 		"Summary": sum.Lines, "Comparison": c, "Sections": sections, "Sheets": sheets,
-		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Multiple": in.Multiple, "Dice": in.Dice, "Recipes": recipes, "Browser": in.Browser,
+		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Multiple": in.Multiple, "Dice": in.Dice, "Recipes": recipes,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
 		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Kind == study.Transfer && s.Training.Initialisations == 1, "First": first,
 		"Draws": stats.Draws, "Notebook": in.notebook(),

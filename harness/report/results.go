@@ -373,9 +373,9 @@ func (in *Input) mediansCSV() ([]byte, error) {
 			}
 		}
 	}
-	s := in.series(series.AsPublished)
+	s := in.Series(series.AsPublished)
 	add("ours", s)
-	add("ours", in.series(series.Kept))
+	add("ours", in.Series(series.Kept))
 	published, err := series.PublishedOf(s.Axis, series.AsPublished)
 	if err != nil {
 		return nil, err

@@ -19,8 +19,6 @@ type Options struct {
 	Dir string
 	// Failures are the runs that could not be trained.
 	Failures []reproduce.Failure
-	// Browser asks for a page that runs the best model, too.
-	Browser bool
 	// Launch starts the backend, which predicts with the trained models.
 	Launch func(context.Context) (reproduce.Process, error)
 }
@@ -41,7 +39,12 @@ func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, err
 	if err != nil {
 		return nil, err
 	}
-	if err := files.Mkdir(dir); err != nil {
+	if o.Dir == "" {
+		dir, err = r.ClaimReportDir()
+	} else {
+		err = files.Mkdir(dir)
+	}
+	if err != nil {
 		return nil, err
 	}
 	m, err := trained.Best(r.Store, r.Nodes, "")
@@ -82,7 +85,7 @@ func (in *Input) show(ctx context.Context, r *reproduce.Resolved, m *trained.Mod
 		return nil, fmt.Errorf("drawing predictions: %w", err)
 	}
 	in.Sheets = append(in.Sheets, picture)
-	const model, page = "best.onnx", "try.html"
+	const model = "best.onnx"
 	written, err := m.Export(ctx, b, filepath.Join(dir, model), trained.ExportOptions{})
 	if err != nil {
 		exportErr = fmt.Errorf("exporting the best model: %w", err)
@@ -93,12 +96,6 @@ func (in *Input) show(ctx context.Context, r *reproduce.Resolved, m *trained.Mod
 		in.Exported = append(in.Exported, Exported{Name: filepath.Base(w.Path), Standardizes: w.Certificate.Standardizes, Certificate: w.Certificate.Summary()})
 	}
 	in.Multiple, in.Dice = written[0].Certificate.Multiple, m.Dice()
-	if o.Browser {
-		in.Browser = page
-		if err := m.BrowserPage(filepath.Join(dir, model), filepath.Join(dir, page)); err != nil {
-			return nil, fmt.Errorf("writing the page that runs the model: %w", err)
-		}
-	}
 	return nil, nil
 }
 

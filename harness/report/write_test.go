@@ -51,6 +51,20 @@ func TestWrite(t *testing.T) {
 	if len(in.Models) != 4 || in.Companion != nil || in.Particles != nil || notes != 1 {
 		t.Errorf("gathered %d models, companion %v, particles %v, the note %d times", len(in.Models), in.Companion, in.Particles, notes)
 	}
+	// Another study of the name does not replace the report, nor this one its.
+	mine := r.ReportDir()
+	if _, err := r.ClaimReportDir(); err != nil {
+		t.Fatal(err)
+	}
+	other := *r
+	other.Nodes = r.Nodes[1:]
+	if dir, err := other.ClaimReportDir(); err != nil || dir == mine || !strings.HasPrefix(dir, mine+"-") {
+		t.Errorf("the other study's report goes to %s, %v", dir, err)
+	}
+	if dir, err := r.ClaimReportDir(); err != nil || dir != mine {
+		t.Errorf("the report goes to %s, %v, not to %s", dir, err, mine)
+	}
+
 	// Where only the export fails there is a report, and it says so.
 	blocked := filepath.Join(r.ReportDir(), "best.onnx")
 	if err := os.MkdirAll(filepath.Join(blocked, "something"), 0o755); err != nil {

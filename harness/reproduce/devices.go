@@ -79,8 +79,9 @@ const mostLosses = 3
 
 // pool knows how the devices do on which runs are trained.
 type pool struct {
-	meter  progress.Meter
-	giveUp context.CancelCauseFunc // when no device is left
+	meter   progress.Meter
+	giveUp  context.CancelCauseFunc // when no device is left
+	leftOut func([]backend.Device)
 
 	mu      sync.Mutex
 	devices []*device
@@ -97,14 +98,16 @@ type loss struct {
 type device struct {
 	backend.Device // the zero one stands for whatever the backend has first
 	pool           *pool
-	// incidents are the losses so far; row those since something last came of the
-	// device. What ends several processes at once is one of them.
+	// incidents are the losses and crashes so far; row those since something last came
+	// of the device. What ends several processes at once is one of them, and so are
+	// crashes of the run that crashed last, which may be its fault.
 	incidents, row int
+	last           *Node
 }
 
-func newPool(slots []backend.Device, meter progress.Meter, giveUp context.CancelCauseFunc) (p *pool, bySlot []*device) {
-	p = &pool{meter: meter, giveUp: giveUp, runs: map[*Node]loss{}}
-	for _, s := range slots {
+func newPool(o *TrainOptions, meter progress.Meter, giveUp context.CancelCauseFunc) (p *pool, bySlot []*device) {
+	p = &pool{meter: meter, giveUp: giveUp, leftOut: o.LeftOut, runs: map[*Node]loss{}}
+	for _, s := range o.Slots {
 		i := slices.IndexFunc(p.devices, func(d *device) bool { return d.Name == s.Name })
 		if i < 0 {
 			i = len(p.devices)
@@ -134,7 +137,7 @@ func (d *device) seen() int {
 func (d *device) works() {
 	d.pool.mu.Lock()
 	defer d.pool.mu.Unlock()
-	d.row = 0
+	d.row, d.last = 0, nil
 }
 
 // in is the device among those that a process has. Where devices have an identity
@@ -150,7 +153,14 @@ func (d *device) in(description backend.Description) (backend.Device, error) {
 		d.Device.Name, description.Name, DeviceNames(description.Devices), backend.ErrDeviceLost)
 }
 
-// loss notes that a run lost the device by an error, in a process that had seen so many
+// blamed reports whether a run that failed by an error had better go on on another
+// device: always where this one was lost, and where the backend failed if there is
+// another one.
+func (d *device) blamed(err error) bool {
+	return deviceLost(err) || backendFailed(err) && len(d.pool.devices) > 1
+}
+
+// loss notes that a run lost the device, or the backend on it, by an error, in a process that had seen so many
 // incidents, after it had told so much of its work. The result says how the run goes on: an error that is store.ErrBusy puts
 // it back for whichever device is free, and any other is final.
 func (d *device) loss(ctx context.Context, n *Node, err error, seen, restarts int, told float64) error {
@@ -158,7 +168,10 @@ func (d *device) loss(ctx context.Context, n *Node, err error, seen, restarts in
 	p.mu.Lock()
 	if seen == d.incidents {
 		d.incidents++
-		d.row++
+		if deviceLost(err) || d.last != n {
+			d.row++
+		}
+		d.last = n
 	}
 	lost := p.runs[n].times + 1
 	p.runs[n] = loss{lost, told}
@@ -169,23 +182,30 @@ func (d *device) loss(ctx context.Context, n *Node, err error, seen, restarts in
 			left = append(left, o.Device)
 		}
 	}
+	if row == mostLosses && len(left) > 0 && p.leftOut != nil {
+		p.leftOut(left)
+	}
 	p.mu.Unlock()
 
 	name := d.Name
 	if name == "" {
 		name = "the backend's device"
 	}
+	often := fmt.Sprintf("was lost %d times in a row", row)
+	if !deviceLost(err) {
+		often = fmt.Sprintf("failed %d runs in a row", row)
+	}
 	id := n.Run.ID
-	p.meter.Event("device", map[string]any{"device": d.Name, "id": id, "lost_in_a_row": row, "left_out": row >= mostLosses})
+	p.meter.Event("device", map[string]any{"device": d.Name, "id": id, "in_a_row": row, "left_out": row >= mostLosses})
 	switch {
 	case len(left) == 0:
-		err = fmt.Errorf("%s: no device is left to train on: %s was lost %d times in a row, lastly by this: %w", id, name, row, err)
+		err = fmt.Errorf("%s: no device is left to train on: %s %s, lastly by this: %w", id, name, often, err)
 		p.giveUp(err)
 		return err
 	case row == mostLosses:
-		p.meter.Printf("%s: %v\n%s was lost %d times in a row and is left out; training goes on on %s", id, err, name, row, DeviceNames(left))
+		p.meter.Printf("%s: %v\n%s %s and is left out; training goes on on %s", id, err, name, often, DeviceNames(left))
 	case lost > restarts:
-		return fmt.Errorf("it lost its device %d times, lastly %s: %w", lost, name, err)
+		return fmt.Errorf("it failed on devices %d times, lastly on %s: %w", lost, name, err)
 	default:
 		p.meter.Printf("%s: %v\n%s: going on from the last checkpoint on a device that is free", id, err, id)
 	}

@@ -100,7 +100,7 @@ func (l lossy) train(t *testing.T) ([]*Node, []Failure, error, *progresstest.Rec
 		}
 	}
 	var launches atomic.Int64
-	o := TrainOptions{Threads: 1, Restarts: 3, Progress: told}
+	o := TrainOptions{Threads: 1, Restarts: 20, Progress: told}
 	o.Launch = func(ctx context.Context) (Process, error) {
 		lose := l.lose
 		if n := launches.Add(1); l.launched != nil {
@@ -164,6 +164,8 @@ func TestLostDevices(t *testing.T) {
 			"backend fake lost its device during Train", false},
 		"for good": {lossy{devices: "cuda:0,cuda:1", lose: "cuda:1@2", until: out},
 			"cuda:1 was lost 3 times in a row and is left out; training goes on on cuda:0", true},
+		"crashes": {lossy{devices: "cuda:0,cuda:1", lose: "cuda:1@c2", until: every},
+			"going on from the last checkpoint on a device that is free", false},
 		"off the bus": {lossy{devices: "cuda:0,cuda:1", until: out, launched: func(n int) string {
 			if n == 1 { // for its description
 				return ""
@@ -213,7 +215,9 @@ func TestNoDeviceLeft(t *testing.T) {
 func TestIncidents(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(nil) // so that nobody waits
-	p, slots := newPool([]backend.Device{{Name: "a"}, {Name: "b"}, {Name: "a"}, {Name: "a"}}, new(progresstest.Recorder), cancel)
+	remain := ""
+	leftOut := func(left []backend.Device) { remain = DeviceNames(left) }
+	p, slots := newPool(&TrainOptions{Slots: []backend.Device{{Name: "a"}, {Name: "b"}, {Name: "a"}, {Name: "a"}}, LeftOut: leftOut}, new(progresstest.Recorder), cancel)
 	a := slots[0]
 	if a != slots[2] || a == slots[1] {
 		t.Fatal("slots of one device do not share it")
@@ -239,8 +243,17 @@ func TestIncidents(t *testing.T) {
 		t.Error("left out after two losses")
 	}
 	lose(n[4], a.seen())
-	if !a.out() || slots[1].out() {
-		t.Error("not left out after three losses, or with another device")
+	if !a.out() || slots[1].out() || remain != "b" {
+		t.Errorf("not left out after three losses, or with another device; %q remain", remain)
+	}
+	// Crashes of one run are one incident, crashes of three runs three.
+	a.works()
+	crash := &backend.CrashError{Plugin: "x"}
+	for i := range 6 {
+		a.loss(ctx, n[5+i/2], crash, a.seen(), 9, 0)
+		if a.out() != (i/2 == 2) {
+			t.Errorf("crash %d: left out %v", i, a.out())
+		}
 	}
 	// A run that loses one device after the other is at fault itself.
 	if p.losses(n[3]) != 2 {

@@ -141,15 +141,6 @@ func (r *Resolved) String() string {
 	return fmt.Sprintf("%s, profile %s, backend %s", r.Plan.Study.Name, r.Plan.Study.ProfileName(), r.Backend.Name)
 }
 
-// ReportDir is the folder of the study's report.
-func (r *Resolved) ReportDir() string {
-	name := r.Plan.Study.Name + "-" + r.Plan.Study.ProfileName()
-	if r.Backend.Name != "cpu" {
-		name += "-" + r.Backend.Name
-	}
-	return r.Store.Report(name)
-}
-
 // Generate makes the simulated data sets that are missing and returns where every
 // domain's images are.
 func (r *Resolved) Generate(ctx context.Context, o dataset.Options) (map[string]train.Images, error) {

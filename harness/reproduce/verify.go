@@ -2,12 +2,16 @@ package reproduce
 
 import (
 	"context"
+	"encoding/json"
 	"path/filepath"
+	"runtime"
+	"sync"
 
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/train"
 )
 
 // Verification says how many data sets and runs were looked at, and what of them
@@ -16,32 +20,37 @@ type Verification struct {
 	Sets, Runs int
 	Damaged    []files.Damage
 
-	sets, runs []string // digests of what is damaged
+	sets, runs []finding
 }
 
-// SetAside takes what is damaged out of the way, to be made again, and returns
-// where it is now.
-func (v *Verification) SetAside(ctx context.Context, st *store.Store) ([]string, error) {
-	var aside []string
-	for _, digest := range v.sets {
-		path, err := dataset.SetAside(ctx, st.Root(), digest)
-		if err != nil {
-			return aside, err
-		}
-		aside = append(aside, path)
-	}
-	for _, digest := range v.runs {
-		path, err := st.SetAside(digest)
-		if err != nil {
-			return aside, err
-		}
-		aside = append(aside, path)
-	}
-	return aside, nil
+// finding is what is wrong with one set or run.
+type finding struct {
+	digest string
+	damage []files.Damage
 }
 
-// Verify re-hashes everything in the store. Its error is that of ctx or of a
-// folder that cannot be listed.
+// Repair takes what is damaged out of the way, to be made again, and says of each
+// what it did.
+func (v *Verification) Repair(ctx context.Context, st *store.Store) (did []string, err error) {
+	for _, f := range v.sets {
+		more, err := dataset.Repair(ctx, st.Root(), f.digest, f.damage)
+		did = append(did, more...)
+		if err != nil {
+			return did, err
+		}
+	}
+	for _, f := range v.runs {
+		path, err := st.SetAside(f.digest)
+		if err != nil {
+			return did, err
+		}
+		did = append(did, "set aside as "+path+", to be made again")
+	}
+	return did, nil
+}
+
+// Verify re-hashes everything in the store, as many files at once as there are cores.
+// Its error is that of ctx or of a folder that cannot be listed.
 func Verify(ctx context.Context, st *store.Store, meter progress.Meter) (*Verification, error) {
 	meter = progress.Or(meter)
 	defer meter.End()
@@ -54,27 +63,75 @@ func Verify(ctx context.Context, st *store.Store, meter progress.Meter) (*Verifi
 		return nil, err
 	}
 	v := &Verification{Sets: len(sets), Runs: len(runs)}
-	meter.Begin("data", "sets", float64(len(sets)))
+	const unit = 1e6 // bytes
+	total := 0.0
 	for _, digest := range sets {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := dataset.Verify(st.Root(), digest); err != nil {
-			v.Damaged = append(v.Damaged, files.Damage{Path: filepath.Join(st.Data(), digest), Problem: err.Error()})
-			v.sets = append(v.sets, digest)
-		}
-		meter.Add(1)
+		total += float64(dataset.Bytes(st.Root(), digest)) / unit
 	}
+	meter.Begin("data", "MB", total)
+	v.sets = each(ctx, sets, func(digest string) []files.Damage {
+		return dataset.Verify(ctx, st.Root(), digest, func(n int64) { meter.Add(float64(n) / unit) })
+	})
 	meter.Begin("runs", "runs", float64(len(runs)))
-	for _, digest := range runs {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if bad := st.Verify(digest); len(bad) > 0 {
-			v.Damaged = append(v.Damaged, bad...)
-			v.runs = append(v.runs, digest)
-		}
-		meter.Add(1)
+	v.runs = each(ctx, runs, func(digest string) []files.Damage {
+		defer meter.Add(1)
+		return verifyRun(st, digest)
+	})
+	for _, f := range append(append([]finding(nil), v.sets...), v.runs...) {
+		v.Damaged = append(v.Damaged, f.damage...)
 	}
-	return v, nil
+	return v, ctx.Err()
+}
+
+// each looks at all of the digests and returns, in their order, what is wrong.
+func each(ctx context.Context, digests []string, look func(digest string) []files.Damage) []finding {
+	damage := make([][]files.Damage, len(digests))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := range next {
+				damage[i] = look(digests[i])
+			}
+		})
+	}
+	for i := range digests {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	var found []finding
+	for i, d := range damage {
+		if len(d) > 0 {
+			found = append(found, finding{digests[i], d})
+		}
+	}
+	return found
+}
+
+// verifyRun looks at a run's files and at whether its history is one that its spec can
+// have.
+func verifyRun(st *store.Store, digest string) []files.Damage {
+	bad := st.Verify(digest)
+	if len(bad) > 0 {
+		return bad
+	}
+	at := func(name string, err error) []files.Damage {
+		return []files.Damage{{Path: filepath.Join(st.RunDir(digest), name), Problem: err.Error()}}
+	}
+	m, err := st.Manifest(digest)
+	if err != nil {
+		return at(store.ManifestFile, err)
+	}
+	var spec train.Spec
+	if err := json.Unmarshal(m.Spec, &spec); err != nil {
+		return at(store.ManifestFile, err)
+	}
+	if _, err := spec.ReadHistory(st, digest); err != nil {
+		return at(store.HistoryFile, err)
+	}
+	return nil
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -163,11 +162,11 @@ func (c *Claim) write(dir string, m *Manifest, contents map[string][]byte) error
 		}
 		m.Files = append(m.Files, files.Of(name, contents[name]))
 	}
-	b, err := json.MarshalIndent(m, "", "  ")
+	b, err := files.SealJSON(m)
 	if err != nil {
 		return err
 	}
-	return c.s.disk.Write(filepath.Join(dir, ManifestFile), append(b, '\n'))
+	return c.s.disk.Write(filepath.Join(dir, ManifestFile), b)
 }
 
 // Release ends the claim and keeps the checkpoint.

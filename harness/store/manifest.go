@@ -7,8 +7,9 @@ import (
 	"github.com/refocus-em/refocus/harness/files"
 )
 
-// ManifestFormat is the version of the manifest's layout.
-const ManifestFormat = 1
+// ManifestFormat is the version of the manifest's layout. Format 1 had no seal
+// (files.SealJSON); its manifests are read as they are.
+const ManifestFormat = 2
 
 // Manifest says what a run is, what produced it and what its files are.
 type Manifest struct {

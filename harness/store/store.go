@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -136,29 +137,58 @@ func (s *Store) Runs() ([]string, error) {
 	}
 	var out []string
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		// A link may lead to a run that is kept elsewhere, or nowhere.
-		if e.IsDir() || e.Type()&fs.ModeSymlink != 0 {
+		// A link may lead to a run that is kept elsewhere, or nowhere; what is no
+		// folder stands in the way of a run.
+		if !strings.HasPrefix(e.Name(), ".") {
 			out = append(out, e.Name())
 		}
 	}
 	return out, nil
 }
 
-// Manifest reads a finished run's manifest.
+// Manifest reads a finished run's manifest, and makes sure that it is what was
+// written and that its spec is the one that the run's digest addresses.
 func (s *Store) Manifest(digest string) (*Manifest, error) {
-	b, err := os.ReadFile(filepath.Join(s.RunDir(digest), ManifestFile))
+	dir := s.RunDir(digest)
+	path := filepath.Join(dir, ManifestFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := readManifest(path, b)
+	switch {
+	case err != nil:
+		return nil, s.damaged(digest, err)
+	case m.Digest != digest:
+		return nil, &files.Damage{Path: dir, Problem: fmt.Sprintf("its manifest is of run %.12s", m.Digest)}
+	}
+	if d, err := Digest("run", m.Spec); err != nil || d != digest {
+		return nil, s.damaged(digest, &files.Damage{Path: path, Problem: "its spec does not hash to the run's digest"})
+	}
+	return m, nil
+}
+
+func readManifest(path string, b []byte) (*Manifest, error) {
+	b, sealed, err := files.Unseal(path, b)
 	if err != nil {
 		return nil, err
 	}
 	m := new(Manifest)
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, s.damaged(digest, &files.Damage{Path: filepath.Join(s.RunDir(digest), ManifestFile), Problem: err.Error()})
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(m); err != nil {
+		return nil, &files.Damage{Path: path, Problem: err.Error()}
 	}
-	if m.Digest != digest {
-		return nil, &files.Damage{Path: s.RunDir(digest), Problem: fmt.Sprintf("its manifest is of run %.12s", m.Digest)}
+	switch {
+	case m.Format < 1 || m.Format > ManifestFormat:
+		return nil, fmt.Errorf("%s has format %d, this program reads formats up to %d: a newer refocus has written it, or it is damaged", path, m.Format, ManifestFormat)
+	case m.Format > 1 && !sealed:
+		return nil, &files.Damage{Path: path, Problem: "it has lost its seal"}
+	}
+	for _, f := range m.Files {
+		if !filepath.IsLocal(f.Name) || filepath.Base(f.Name) != f.Name {
+			return nil, &files.Damage{Path: path, Problem: fmt.Sprintf("it lists a file %q", f.Name)}
+		}
 	}
 	return m, nil
 }
@@ -170,11 +200,12 @@ func (s *Store) History(digest string) (*History, error) {
 		return nil, err
 	}
 	var h History
+	path := filepath.Join(s.RunDir(digest), HistoryFile)
 	if err := json.Unmarshal(b, &h); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", filepath.Join(s.RunDir(digest), HistoryFile), err)
+		return nil, s.damaged(digest, &files.Damage{Path: path, Problem: err.Error()})
 	}
 	if len(h.Epochs) == 0 || h.Best < 1 || h.Best > len(h.Epochs) {
-		return nil, fmt.Errorf("%s: best epoch %d of %d", filepath.Join(s.RunDir(digest), HistoryFile), h.Best, len(h.Epochs))
+		return nil, s.damaged(digest, &files.Damage{Path: path, Problem: fmt.Sprintf("its best epoch is %d of %d", h.Best, len(h.Epochs))})
 	}
 	return &h, nil
 }
@@ -218,7 +249,10 @@ func (s *Store) damaged(digest string, err error) error {
 func (s *Store) Verify(digest string) []files.Damage {
 	dir := s.RunDir(digest)
 	m, err := s.Manifest(digest)
-	if err != nil {
+	var damage *files.Damage
+	if errors.As(err, &damage) {
+		return []files.Damage{*damage}
+	} else if err != nil {
 		return []files.Damage{{Path: filepath.Join(dir, ManifestFile), Problem: err.Error()}}
 	}
 	var bad []files.Damage
@@ -228,7 +262,6 @@ func (s *Store) Verify(digest string) []files.Damage {
 	listed := map[string]bool{ManifestFile: true}
 	for _, f := range m.Files {
 		listed[f.Name] = true
-		var damage *files.Damage
 		if err := f.Check(filepath.Join(dir, f.Name)); errors.As(err, &damage) {
 			add(f.Name, damage.Problem)
 		} else if err != nil {
@@ -239,9 +272,6 @@ func (s *Store) Verify(digest string) []files.Damage {
 		if !listed[name] {
 			add(name, "the manifest does not list it")
 		}
-	}
-	if d, err := Digest("run", m.Spec); err != nil || d != digest {
-		add(ManifestFile, "its spec does not hash to the run's digest")
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {

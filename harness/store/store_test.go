@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/refocus-em/refocus/harness/files"
 )
 
 type spec struct {
@@ -76,8 +78,12 @@ func TestVerifyNamesDamage(t *testing.T) {
 				return err
 			}
 			return os.WriteFile(p, []byte(strings.Replace(string(b), `"width": 8`, `"width": 9`, 1)), 0o644)
-		}, "does not hash"},
-		"broken manifest": {func(d string) error { return os.Truncate(filepath.Join(d, ManifestFile), 40) }, "damaged"},
+		}, "its seal says"},
+		"sealed again":    {func(d string) error { return rewrite(d, `"width": 8`, `"width": 9`, true) }, "does not hash"},
+		"seal removed":    {func(d string) error { return rewrite(d, "", "", false) }, "lost its seal"},
+		"another path":    {func(d string) error { return rewrite(d, `"name": "history.json"`, `"name": "../history.json"`, true) }, "lists a file"},
+		"another format":  {func(d string) error { return rewrite(d, `"format": 2`, `"format": 3`, true) }, "newer refocus"},
+		"broken manifest": {func(d string) error { return os.Truncate(filepath.Join(d, ManifestFile), 40) }, "unexpected EOF"},
 	} {
 		s, digest := commit(t)
 		if err := c.harm(s.RunDir(digest)); err != nil {
@@ -87,6 +93,36 @@ func TestVerifyNamesDamage(t *testing.T) {
 		if len(bad) != 1 || !strings.Contains(bad[0].Path+" "+bad[0].Problem, c.want) {
 			t.Errorf("%s: found %v, want one thing about %q", name, bad, c.want)
 		}
+	}
+}
+
+// rewrite replaces a part of the manifest in a run's folder.
+func rewrite(dir, from, to string, seal bool) error {
+	path := filepath.Join(dir, ManifestFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if b, _, err = files.Unseal(path, b); err != nil {
+		return err
+	}
+	b = []byte(strings.Replace(string(b), from, to, 1))
+	if seal {
+		if b, err = files.SealJSON(json.RawMessage(b)); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(path, b, 0o644)
+}
+
+// Runs of the first version of the manifest, which had no seal, are read as before.
+func TestFormat1(t *testing.T) {
+	s, digest := commit(t)
+	if err := rewrite(s.RunDir(digest), `"format": 2`, `"format": 1`, false); err != nil {
+		t.Fatal(err)
+	}
+	if bad := s.Verify(digest); len(bad) > 0 || !s.HasRun(digest) {
+		t.Errorf("damage %v", bad)
 	}
 }
 

@@ -31,6 +31,9 @@ type Estimate struct {
 	// convolutions only and as if all were computed directly.
 	FLOPs float64 `json:"flops"`
 
+	// ModelBytes are those of the weights that all runs leave.
+	ModelBytes int64 `json:"model_bytes"`
+
 	// AssumedSize is the side in pixels that stands for own data whose spec has
 	// no size, 0 where there is none of that.
 	AssumedSize int `json:"assumed_size,omitempty"`
@@ -99,6 +102,7 @@ func (p *Plan) Estimate() Estimate {
 		e.FLOPs += forward * float64(epochs)
 	}
 	e.PretrainingsShared = len(sources)
+	e.ModelBytes = p.modelBytes() * int64(len(p.Runs))
 	return e
 }
 

@@ -2,8 +2,12 @@ package study
 
 import (
 	"math"
+	"reflect"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -55,5 +59,81 @@ func TestEstimateCounts(t *testing.T) {
 	}
 	if e := expand(t, "noise", "paper").Estimate(); e.Structures != 640 {
 		t.Errorf("noise series simulates %d structures, want 640", e.Structures)
+	}
+}
+
+func TestParseRate(t *testing.T) {
+	for text, want := range map[string]Rate{
+		"30T":       {"a device", 30e12, "stated"},
+		"H100=60T":  {"H100", 60e12, "stated"},
+		"290G":      {"a device", 290e9, "stated"},
+		"a =2.5e13": {"a", 2.5e13, "stated"},
+		"node=0.5P": {"node", 0.5e15, "stated"},
+		"":          {},
+		"T":         {},
+		"-3T":       {},
+		"nan":       {},
+		"inf":       {},
+		"0":         {},
+		"=3T":       {},
+		"30 apples": {},
+		"1e30":      {},
+	} {
+		if got, err := ParseRate(text); got != want || (err == nil) != (want != Rate{}) {
+			t.Errorf("%q: %+v, %v; want %+v", text, got, err, want)
+		}
+	}
+}
+
+// What a plan says of its cost: time by rates, weights, and what would make a large one
+// affordable.
+func TestPlanCost(t *testing.T) {
+	paper := expand(t, "defocus", "paper")
+	var b strings.Builder
+	if err := WritePlan(&b, paper, PlanOptions{Rates: []Rate{{"a slow one", 1e9, "stated"}, {"H100", 60e12, "stated"}}}); err != nil {
+		t.Fatal(err)
+	}
+	e := paper.Estimate()
+	// 14,147,650 parameters, and the means and variances of the normalisations.
+	if per := e.ModelBytes / int64(len(paper.Runs)); per < 4*14_147_650 || per > 4*14_200_000 {
+		t.Errorf("%d bytes a model", per)
+	}
+	for _, want := range []string{
+		"at 60 TFLOP/s, stated for H100",
+		"more than 292 years to train at 1 GFLOP/s, stated for a slow one",
+		`pretrain_sharing = "seed" leaves ` + format.Count(int64(e.PretrainingsShared)) + " pretrainings of 7,200",
+		"a week takes ",
+		"the profile workstation",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, &b)
+		}
+	}
+	if advice := expand(t, "defocus", "quick").afford(expand(t, "defocus", "quick").Estimate(), DefaultRates(8)); advice != nil {
+		t.Errorf("advice for a quick run: %q", advice)
+	}
+}
+
+// A workstation's profile is the study's own images, network and protocol, and a day of
+// one GPU at the stated rate.
+func TestWorkstationIsADay(t *testing.T) {
+	for series, models := range map[string]int{"defocus": 576, "baseline": 108, "noise": 180, "structure": 396} {
+		p, paper := expand(t, series, "workstation"), expand(t, series, "paper").Study
+		if n := p.Models(); n != models {
+			t.Errorf("%s: %d models, want %d", series, n, models)
+		}
+		if took := p.Estimate().TrainingTime(StatedGPURate); took > 24*time.Hour {
+			t.Errorf("%s takes %v", series, took)
+		}
+		s := *p.Study
+		// What may differ: which part of the design, and how much of it.
+		s.Profile, s.Grid, s.Source = paper.Profile, paper.Grid, paper.Source
+		s.Transfer.Images, s.Training.Initialisations, s.Training.PretrainSharing = paper.Transfer.Images, paper.Training.Initialisations, paper.Training.PretrainSharing
+		if !reflect.DeepEqual(s, *paper) {
+			t.Errorf("%s differs from the study in more than its design:\n%+v\n%+v", series, s, *paper)
+		}
+		if g := p.Study.Grid; g.TrainImages != paper.Grid.TrainImages || g.ValidationImages != paper.Grid.ValidationImages {
+			t.Errorf("%s has fewer images of a domain", series)
+		}
 	}
 }

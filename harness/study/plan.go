@@ -12,9 +12,8 @@ import (
 
 // PlanOptions say what an estimate of time assumes.
 type PlanOptions struct {
-	// Rate is the sustained training rate in FLOP/s; 0 for the rate that two
-	// cores reach at the network's width, AssumedRate.
-	Rate float64
+	// Rates are sustained training rates; none for DefaultRates.
+	Rates []Rate
 	// Cores that simulate; 0 for 2.
 	Cores int
 }
@@ -42,10 +41,8 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 	if o.Cores == 0 {
 		o.Cores = 2
 	}
-	assumed := ""
-	if o.Rate == 0 {
-		o.Rate = AssumedRate(p.Width())
-		assumed = ", assumed for two CPU cores"
+	if o.Rates == nil {
+		o.Rates = DefaultRates(p.Width())
 	}
 
 	b := bufio.NewWriter(w)
@@ -77,9 +74,20 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 	row("models", "%s = %s", format.Count(int64(e.Models)), s.product(len(s.pairs(p.Domains))))
 	row("training", "%s image-steps, %s validation images", format.Count(e.ImageSteps), format.Count(e.ValidationImages))
 	row("work", "%s FLOP", format.Digits(e.FLOPs, 2))
-	row("time", "about %s to train at %s GFLOP/s%s", format.Duration(e.TrainingTime(o.Rate)), format.Digits(o.Rate/1e9, 3), assumed)
+	name := "time"
+	for _, r := range o.Rates {
+		row(name, "%s to train at %s, %s for %s", about(e.TrainingTime(r.FLOPs)), r, r.From, r.Name)
+		name = ""
+	}
 	if e.Structures > 0 {
 		row("", "and %s to simulate on %d cores", format.Duration(e.SimulationTime(o.Cores)), o.Cores)
+	}
+	row("space", "%s of weights, %s a run; while it is trained its checkpoint takes four times as much",
+		format.Bytes(e.ModelBytes), format.Bytes(p.modelBytes()))
+	name = "affordable"
+	for _, advice := range p.afford(e, o.Rates) {
+		row(name, "%s", advice)
+		name = ""
 	}
 	if e.AssumedSize > 0 {
 		row("note", "own images count as %s pixels; give their size in the spec for a better estimate", format.Size(e.AssumedSize, e.AssumedSize))

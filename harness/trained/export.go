@@ -1,21 +1,15 @@
 package trained
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"strings"
-
-	"github.com/refocus-em/refocus/harness/predict"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
-	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/harness/onnx/browser"
 	"github.com/refocus-em/refocus/harness/onnx/export"
 	"github.com/refocus-em/refocus/harness/store"
 )
@@ -23,9 +17,13 @@ import (
 // ExportOptions say what to write. Predict is the model's own.
 type ExportOptions struct {
 	export.Options
-	// Authors of a BioImage Model Zoo package, "The refocus developers" where there
-	// are none, and its Maintainers, by their names on GitHub.
+	// Authors of a BioImage Model Zoo package, and its Maintainers, by their names on
+	// GitHub; its License, an SPDX identifier; and publications to cite. Where they are
+	// empty those of refocus stand, but not for a network from elsewhere, whose package
+	// needs authors and a licence.
 	Authors, Maintainers []string
+	License              string
+	Cite                 []export.Citation
 }
 
 // Export writes the model to path, certified with images of its target's
@@ -40,6 +38,12 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 		e.Authors = o.Authors
 	}
 	e.Maintainers = o.Maintainers
+	if o.License != "" {
+		e.License = o.License
+	}
+	if len(o.Cite) > 0 {
+		e.Cite = o.Cite
+	}
 	o.Predict = func(ctx context.Context, g *nn.Graph, x export.Tensor) (export.Tensor, error) {
 		s, err := m.session(ctx, b, g)
 		if err != nil {
@@ -62,9 +66,11 @@ func (m *Model) Export(ctx context.Context, b backend.Backend, path string, o Ex
 	return export.Write(ctx, path, e, o.Options)
 }
 
-// SimulationKey is the metadata of exported models that says how their training
-// images were simulated, as JSON of a dataset.Simulation.
-const SimulationKey = "refocus.simulation"
+// Metadata of exported models, for those who train them on.
+const (
+	SimulationKey = "refocus.simulation" // how their images were simulated, as JSON of a dataset.Simulation
+	LossKey       = "refocus.loss"       // that they were trained with
+)
 
 // holdout is how many validation images a model is certified with.
 const holdout = 8
@@ -111,23 +117,26 @@ func (m *Model) Describe() (export.Model, error) {
 		PixelSize:      ready.PixelSize,
 		ValidationLoss: m.Loss(),
 		ClassNames:     m.classNames(),
-		License:        "CC-BY-4.0",
-		Authors:        []string{"The refocus developers"},
-		Cite: []export.Citation{{
-			Text: "L. Rangel DaCosta, H. Oill, M. C. Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks. Elemental Microscopy (2025)",
-			DOI:  "10.69761/kjte5358",
-		}},
-		Finished: m.Manifest.Finished,
-		Version:  m.Manifest.Harness,
+		Finished:       m.Manifest.Finished,
+		Version:        m.Manifest.Harness,
 		Validation: fmt.Sprintf("On %d validation images of structures that it was not trained on, the loss is %s above its minimum and the Dice coefficient %.4f.",
 			target.Images, format.Loss(m.Loss()), m.Score().Dice),
 	}
+	e.Metadata = map[string]string{LossKey: m.Spec.Loss}
 	if sim := set.Simulation(); sim != nil {
 		text, err := json.Marshal(sim)
 		if err != nil {
 			return export.Model{}, err
 		}
-		e.Metadata = map[string]string{SimulationKey: string(text)}
+		e.Metadata[SimulationKey] = string(text)
+	}
+	if !e.Imported { // of a network from elsewhere we do not know
+		e.License = "CC-BY-4.0"
+		e.Authors = []string{"The refocus developers"}
+		e.Cite = []export.Citation{{
+			Text: "L. Rangel DaCosta, H. Oill, M. C. Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks. Elemental Microscopy (2025)",
+			DOI:  "10.69761/kjte5358",
+		}}
 	}
 	for _, f := range m.Manifest.Files {
 		if f.Name == store.WeightsFile {
@@ -160,27 +169,4 @@ func (m *Model) network() string {
 		return fmt.Sprintf("Network imported from ONNX (%q)", m.Graph.Name)
 	}
 	return fmt.Sprintf("U-Net of width %d with a ResNet encoder", m.Spec.Network.Width)
-}
-
-// BrowserPage writes to path a page that runs the exported model, at onnxPath, on
-// images dropped into it.
-func (m *Model) BrowserPage(onnxPath, path string) error {
-	runtime, err := browser.FindRuntime()
-	if err != nil {
-		return err
-	}
-	e, err := m.Describe()
-	if err != nil {
-		return err
-	}
-	p := &browser.Page{Title: e.Title, Description: e.Description, PixelSize: e.PixelSize, Classes: e.ClassNames,
-		Example: &predict.Image{H: e.Example.Shape[2], W: e.Example.Shape[3], Pixels: e.Example.Data}}
-	if p.Model, err = os.ReadFile(onnxPath); err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	if err := p.Write(&b, runtime); err != nil {
-		return err
-	}
-	return files.Write(path, b.Bytes())
 }

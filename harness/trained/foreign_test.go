@@ -180,6 +180,9 @@ frozen = [%q]
 		if err != nil || !strings.Contains(d.Description, "imported") {
 			t.Errorf("%s: described as %q, %v", c.weights, d.Description, err)
 		}
+		if d.License != "" || d.Authors != nil || d.Cite != nil {
+			t.Errorf("%s: claims %q, %q, %v for somebody else's network", c.weights, d.License, d.Authors, d.Cite)
+		}
 	}
 	// the network has learnt to find such discs; the other two have had a dozen steps
 	if !(dice[study.WeightsKept] > 0.9 && dice[study.WeightsRandom] < 0.9) {

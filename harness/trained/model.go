@@ -38,7 +38,7 @@ func Open(st *store.Store, digest string) (*Model, error) {
 	if err := json.Unmarshal(m.Manifest.Spec, &m.Spec); err != nil {
 		return nil, fmt.Errorf("run %.12s: its manifest's spec is damaged: %w", digest, err)
 	}
-	if m.History, err = st.History(digest); err != nil {
+	if m.History, err = m.Spec.ReadHistory(st, digest); err != nil {
 		return nil, err
 	}
 	w, err := st.Weights(digest)
@@ -91,7 +91,7 @@ func Best(st *store.Store, nodes []*reproduce.Node, target string) (*Model, erro
 		if n.Spec.Stage == study.PretrainRun || target != "" && n.Spec.Target != target || !st.HasRun(n.Digest) {
 			continue
 		}
-		h, err := st.History(n.Digest)
+		h, err := n.Spec.ReadHistory(st, n.Digest)
 		if err != nil {
 			return nil, err
 		}
@@ -132,7 +132,7 @@ func (m *Model) Dice() string {
 // Loss is the lowest validation loss on the target, above the minimum of the
 // study's loss.
 func (m *Model) Loss() float64 {
-	return m.Score().Loss - backend.LeastLoss(m.Spec.Loss)
+	return m.Score().Loss - backend.LeastLoss(m.Spec.Loss, m.Spec.Network.Classes)
 }
 
 // String names the run and its loss, for people.

@@ -95,26 +95,45 @@ func (m *Model) Tiles(ctx context.Context, b backend.Backend, ready dataset.Read
 	chosen = append(chosen, others...)
 	var tiles []sheet.Tile
 	for _, i := range chosen[:min(n, len(chosen))] {
-		t := sheet.Tile{H: ready.Height, W: ready.Width, Pixels: make([]float32, size), Label: make([]uint8, size), Prediction: make([]uint8, size)}
-		if err := images.Image(i, t.Pixels); err != nil {
-			return nil, err
-		}
-		if err := images.Label(i, t.Label); err != nil {
-			return nil, err
-		}
-		p, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, ready.Height, ready.Width}, F32: t.Pixels})
+		t, err := m.tile(ctx, s, images, i)
 		if err != nil {
 			return nil, err
-		}
-		v := p.Float64s()
-		for k := range t.Prediction {
-			for c := 1; c < m.Spec.Network.Classes; c++ {
-				if v[c*size+k] > v[int(t.Prediction[k])*size+k] {
-					t.Prediction[k] = uint8(c)
-				}
-			}
 		}
 		tiles = append(tiles, t)
 	}
 	return tiles, nil
+}
+
+// Tile is one image of a set with its label and what the model predicts.
+func (m *Model) Tile(ctx context.Context, b backend.Backend, images *dataset.Images, i int) (sheet.Tile, error) {
+	s, err := m.session(ctx, b, m.Graph)
+	if err != nil {
+		return sheet.Tile{}, err
+	}
+	defer s.Close()
+	return m.tile(ctx, s, images, i)
+}
+
+func (m *Model) tile(ctx context.Context, s backend.Session, images *dataset.Images, i int) (sheet.Tile, error) {
+	size := images.Height * images.Width
+	t := sheet.Tile{H: images.Height, W: images.Width, Pixels: make([]float32, size), Label: make([]uint8, size), Prediction: make([]uint8, size)}
+	if err := images.Image(i, t.Pixels); err != nil {
+		return t, err
+	}
+	if err := images.Label(i, t.Label); err != nil {
+		return t, err
+	}
+	p, err := s.Predict(ctx, backend.Tensor{Shape: []int{1, 1, t.H, t.W}, F32: t.Pixels})
+	if err != nil {
+		return t, err
+	}
+	v := p.Float64s()
+	for k := range t.Prediction {
+		for c := 1; c < m.Spec.Network.Classes; c++ {
+			if v[c*size+k] > v[int(t.Prediction[k])*size+k] {
+				t.Prediction[k] = uint8(c)
+			}
+		}
+	}
+	return t, nil
 }

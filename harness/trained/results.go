@@ -22,13 +22,13 @@ type Result struct {
 // Results reads those of the finished models among the nodes, in their order.
 func Results(st *store.Store, nodes []*reproduce.Node) ([]Result, error) {
 	histories := map[string]*store.History{}
-	history := func(digest string) (*store.History, error) {
-		if h, ok := histories[digest]; ok {
+	history := func(n *reproduce.Node) (*store.History, error) {
+		if h, ok := histories[n.Digest]; ok {
 			return h, nil
 		}
-		h, err := st.History(digest)
+		h, err := n.Spec.ReadHistory(st, n.Digest)
 		if err == nil {
-			histories[digest] = h
+			histories[n.Digest] = h
 		}
 		return h, err
 	}
@@ -42,11 +42,11 @@ func Results(st *store.Store, nodes []*reproduce.Node) ([]Result, error) {
 			return nil, fmt.Errorf("run %s: %w", n.Run.ID, err)
 		}
 		r := Result{Run: n.Run, Digest: n.Digest, TrainSeconds: man.TrainSeconds}
-		if r.Final, err = history(n.Digest); err != nil {
+		if r.Final, err = history(n); err != nil {
 			return nil, fmt.Errorf("run %s: %w", n.Run.ID, err)
 		}
-		if n.Spec.Parent != "" {
-			if r.Pretrain, err = history(n.Spec.Parent); err != nil {
+		if n.Parent != nil {
+			if r.Pretrain, err = history(n.Parent); err != nil {
 				return nil, fmt.Errorf("the pretraining of %s: %w", n.Run.ID, err)
 			}
 		}

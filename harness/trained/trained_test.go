@@ -135,7 +135,7 @@ func testOpenDamaged(t *testing.T, r *reproduce.Resolved) {
 	dir := r.Store.RunDir(digest)
 	for _, c := range []struct{ name, old, new, says string }{
 		{store.HistoryFile, `"best": `, `"best": 9`, "is damaged"},
-		{store.ManifestFile, `"network"`, `"network": 5, "was"`, "spec is damaged"},
+		{store.ManifestFile, `"network"`, `"network": 5, "was"`, "its seal says"},
 		{store.WeightsFile, "head", "haed", "is damaged"},
 		{store.WeightsFile, "", "", "weights.safetensors"},
 	} {

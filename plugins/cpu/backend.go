@@ -16,7 +16,7 @@ const numerics = "cpu-2"
 
 // New returns the CPU backend of the given software version.
 func New(version string) backend.Backend {
-	return engine.NewBackend(func() (backend.Description, error) { return describe(version) }, compile)
+	return engine.WithMemory(engine.NewBackend(func() (backend.Description, error) { return describe(version) }, compile), memory)
 }
 
 func describe(version string) (backend.Description, error) {

@@ -51,3 +51,17 @@ func compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 	}
 	return plain.Compile[float32](g, o)
 }
+
+// memory is what an engine of the network takes, as far as it is planned before it runs.
+func memory(g *nn.Graph, o engine.Options, r backend.MemoryRequest) (int64, error) {
+	e, err := compile(g, o)
+	if err != nil {
+		return 0, err
+	}
+	defer e.Close()
+	f, ok := e.(*fast.Engine)
+	if !ok {
+		return 0, fmt.Errorf("the memory of networks and precisions that run on plain loops: %w", backend.ErrUnsupported)
+	}
+	return f.Memory(r.Batch, r.Height, r.Width, r.Training)
+}

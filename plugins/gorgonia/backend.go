@@ -14,7 +14,7 @@ const numerics = "gorgonia-1"
 
 // New returns the backend. version is the software's version, for people.
 func New(version string) backend.Backend {
-	return engine.NewBackend(func() (backend.Description, error) { return description(version), nil }, compile)
+	return engine.WithMemory(engine.NewBackend(func() (backend.Description, error) { return description(version), nil }, compile), memory)
 }
 
 func description(version string) backend.Description {

@@ -87,6 +87,9 @@ func (e *network) plan(r request) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := e.fits(p); err != nil {
+		return nil, errors.Join(err, p.machine.Close())
+	}
 	e.plans = slices.Insert(e.plans, 0, &cached{key, p})
 	if len(e.plans) > maxPlans {
 		err = e.plans[maxPlans].plan.machine.Close()

@@ -25,6 +25,8 @@ type plan struct {
 	output     []int
 	values     map[string]*G.Node
 	machine    G.VM
+	// lent and others are how many numbers a run holds, by whoever allocates them.
+	lent, others int64
 }
 
 // request says what a plan computes.
@@ -35,10 +37,6 @@ type request struct {
 	frozen   []string // groups without a gradient
 	targets  []string // values to keep
 }
-
-// maxFloats bounds the memory of a plan's values to 32 GiB, so that a shape
-// from outside cannot ask for everything.
-const maxFloats = 1 << 33
 
 // building guards Gorgonia's package-level state (pooled types and nodes,
 // shared constants), which building a graph touches and running one does not.
@@ -56,19 +54,12 @@ func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, r 
 	if err != nil {
 		return nil, err
 	}
-	floats := 0.0
-	for _, s := range shapes {
-		n := 1.0
-		for _, d := range s {
-			n *= float64(d)
-		}
-		floats += n
+	images := 4.0
+	for _, d := range r.shape {
+		images *= float64(d)
 	}
-	if r.scored != "" {
-		floats *= 2 // gradients
-	}
-	if floats > maxFloats {
-		return nil, fmt.Errorf("input shape %v needs %.0f GiB, more than %d: use smaller images or batches", r.shape, floats/(1<<28), maxFloats>>28)
+	if err := within(r.shape, int64(min(images, 1<<62))); err != nil {
+		return nil, err
 	}
 	building.Lock()
 	defer building.Unlock()
@@ -122,6 +113,9 @@ func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, 
 		} else {
 			seen[h] = true
 		}
+	}
+	if p.lent, p.others, err = b.floats(); err != nil {
+		return nil, false, err
 	}
 	if exec.device != nil {
 		p.machine, err = exec.device.machine(b, p)

@@ -21,6 +21,37 @@ func NewBackend(describe func() (backend.Description, error), compile func(*nn.G
 	return engines{describe, compile}
 }
 
+// WithMemory adds to a backend that NewBackend has made what makes it a backend.Sizer:
+// memory returns the bytes that an engine of the network would take. Options and network
+// are such as compile gets.
+func WithMemory(b backend.Backend, memory func(*nn.Graph, Options, backend.MemoryRequest) (int64, error)) backend.Backend {
+	return sized{b.(engines), memory}
+}
+
+type sized struct {
+	engines
+	memory func(*nn.Graph, Options, backend.MemoryRequest) (int64, error)
+}
+
+// Memory implements backend.Sizer.
+func (s sized) Memory(_ context.Context, g *nn.Graph, o backend.Options, r backend.MemoryRequest) (int64, error) {
+	o, err := s.resolve(g, o)
+	if err != nil {
+		return 0, err
+	}
+	if r.Batch < 1 || r.Height < 1 || r.Width < 1 {
+		return 0, fmt.Errorf("memory of a batch of %d images of %d×%d", r.Batch, r.Height, r.Width)
+	}
+	if _, err := g.Shapes([]int{r.Batch, g.Input.Shape[1], r.Height, r.Width}); err != nil {
+		return 0, fmt.Errorf("network %q: %w", g.Name, err)
+	}
+	n, err := s.memory(g.Clone(), Options{Options: o}, r)
+	if err != nil {
+		return 0, fmt.Errorf("network %q: %w", g.Name, err)
+	}
+	return n, nil
+}
+
 // engines implements backend.Backend.
 type engines struct {
 	describe func() (backend.Description, error)
@@ -32,27 +63,36 @@ func (e engines) Describe(context.Context) (backend.Description, error) { return
 
 // Open implements backend.Backend.
 func (e engines) Open(_ context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
-	d, err := e.describe()
+	o, err := e.resolve(g, o)
 	if err != nil {
 		return nil, err
-	}
-	if o, err = resolve(d, o); err != nil {
-		return nil, err
-	}
-	if err := g.Check(); err != nil {
-		return nil, fmt.Errorf("network %q: %w", g.Name, err)
-	}
-	if len(g.Input.Shape) != 4 || g.Input.Shape[1] < 1 {
-		return nil, fmt.Errorf("network %q: input of shape %v, not images [N,C,H,W] with a fixed number of channels", g.Name, g.Input.Shape)
-	}
-	if len(g.Nodes) == 0 {
-		return nil, fmt.Errorf("network %q computes nothing: it has no nodes", g.Name)
 	}
 	s := newSession(g.Clone(), o)
 	if s.engine, err = e.compile(s.graph, Options{Options: o, Stop: &s.stop}); err != nil {
 		return nil, fmt.Errorf("network %q: %w", g.Name, err)
 	}
 	return s, nil
+}
+
+// resolve refuses networks and options that no engine takes, and fills in defaults.
+func (e engines) resolve(g *nn.Graph, o backend.Options) (backend.Options, error) {
+	d, err := e.describe()
+	if err != nil {
+		return o, err
+	}
+	if o, err = resolve(d, o); err != nil {
+		return o, err
+	}
+	if err := g.Check(); err != nil {
+		return o, fmt.Errorf("network %q: %w", g.Name, err)
+	}
+	if len(g.Input.Shape) != 4 || g.Input.Shape[1] < 1 {
+		return o, fmt.Errorf("network %q: input of shape %v, not images [N,C,H,W] with a fixed number of channels", g.Name, g.Input.Shape)
+	}
+	if len(g.Nodes) == 0 {
+		return o, fmt.Errorf("network %q computes nothing: it has no nodes", g.Name)
+	}
+	return o, nil
 }
 
 // resolve fills in defaults and refuses what a description does not list.

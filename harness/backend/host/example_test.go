@@ -32,5 +32,5 @@ func ExamplePlugins() {
 	fmt.Println(strings.ReplaceAll(filepath.ToSlash(err.Error()), filepath.ToSlash(folder), "…"))
 	// Output:
 	// mine from an example
-	// backend mine: …/refocus-backend-mine is not pinned, since there is no lock file yet (…/refocus.lock.toml); if you trust it, pin it with `refocus backends lock mine`, or use --allow-unlocked this once
+	// backend mine: …/refocus-backend-mine is not pinned, since there is no lock file yet (…/refocus.lock.toml); if you trust it, pin it with `refocus backends pin mine`, or use --allow-unlocked this once
 }

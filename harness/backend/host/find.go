@@ -23,6 +23,12 @@ type Found struct {
 	Hidden  bool     // one of the same name comes first
 }
 
+// What two of the places are.
+const (
+	userData = "user data"
+	onPath   = "$PATH"
+)
+
 // Place is a folder in which plugins are looked for.
 type Place struct{ Folder, What string }
 
@@ -52,10 +58,10 @@ func Places() []Place {
 		add(folder, "$REFOCUS_PLUGIN_PATH")
 	}
 	if data := dataFolder(); data != "" {
-		add(filepath.Join(data, "refocus", "plugins"), "user data")
+		add(filepath.Join(data, "refocus", "plugins"), userData)
 	}
 	for _, folder := range filepath.SplitList(os.Getenv("PATH")) {
-		add(folder, "$PATH")
+		add(folder, onPath)
 	}
 	return ps
 }

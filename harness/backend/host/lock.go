@@ -68,6 +68,16 @@ type Pin struct {
 	Protocol int               `toml:"protocol"`
 	Numerics string            `toml:"numerics"`
 	SHA256   map[string]string `toml:"sha256"` // by platform, as in "linux/amd64"
+	// Environment is the SHA-256 of the file that lists what a script runs, beside the
+	// lock file; by platform.
+	Environment map[string]string `toml:"environment"`
+	// Runs is how many files of code a script was pinned with just now.
+	Runs int `toml:"-"`
+}
+
+// environmentPath is where that file is.
+func environmentPath(lock, name string) string {
+	return filepath.Join(strings.TrimSuffix(lock, ".toml")+".d", name+"-"+strings.ReplaceAll(platform, "/", "-")+".sha256")
 }
 
 // platform names the machine code of an executable for this computer.
@@ -103,6 +113,11 @@ func ReadLock(path string) (l Lock, exists bool, err error) {
 				return l, true, fmt.Errorf("%s: backend %s: %q is not the SHA-256 of an executable for %s", path, p.Name, digest, platform)
 			}
 		}
+		for platform, digest := range p.Environment {
+			if !hexDigest.MatchString(digest) {
+				return l, true, fmt.Errorf("%s: backend %s: %q is not the SHA-256 of what a script runs on %s", path, p.Name, digest, platform)
+			}
+		}
 	}
 	return l, true, nil
 }
@@ -123,12 +138,38 @@ func (l Lock) write(path string) error { return files.Write(path, l.Bytes()) }
 func (l Lock) Bytes() []byte {
 	slices.SortFunc(l.Backends, func(a, b Pin) int { return strings.Compare(a.Name, b.Name) })
 	var b bytes.Buffer
-	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends lock`.\n")
+	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends pin`.\n")
 	for _, p := range l.Backends {
-		fmt.Fprintf(&b, "\n[[backend]]\nname = %q\nversion = %q\nprotocol = %d\nnumerics = %q\n[backend.sha256]\n", p.Name, p.Version, p.Protocol, p.Numerics)
+		fmt.Fprintf(&b, "\n[[backend]]\nname = %s\nversion = %s\nprotocol = %d\nnumerics = %s\n[backend.sha256]\n", quoted(p.Name), quoted(p.Version), p.Protocol, quoted(p.Numerics))
 		for _, platform := range slices.Sorted(maps.Keys(p.SHA256)) {
-			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
+			fmt.Fprintf(&b, "%s = %s\n", quoted(platform), quoted(p.SHA256[platform]))
+		}
+		if len(p.Environment) > 0 {
+			b.WriteString("[backend.environment]\n")
+		}
+		for _, platform := range slices.Sorted(maps.Keys(p.Environment)) {
+			fmt.Fprintf(&b, "%s = %s\n", quoted(platform), quoted(p.Environment[platform]))
 		}
 	}
 	return b.Bytes()
+}
+
+// quoted is a TOML string. Its escapes are not all of Go's: control characters are
+// written as \uXXXX, and what is no UTF-8 as the sign for that.
+func quoted(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(c)
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, c)
+		default:
+			b.WriteRune(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }

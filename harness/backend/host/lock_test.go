@@ -26,7 +26,7 @@ func TestLock(t *testing.T) {
 			c.Close()
 		}
 		var u *UnlockedError
-		if !errors.As(err, &u) || u.Trust != want || !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "refocus backends lock fake") {
+		if !errors.As(err, &u) || u.Trust != want || !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "refocus backends pin fake") {
 			t.Errorf("got %v, want a refusal that says %q", err, words)
 		}
 	}
@@ -126,5 +126,23 @@ func TestReadLockErrors(t *testing.T) {
 		if _, _, err := ReadLock(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
+	}
+}
+
+// What a plugin says about itself, whatever its characters, is read from a lock as it
+// was written.
+func TestLockQuotes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), LockName)
+	said := "1.0 \a\v\x00\x7f\u0085\u200b\U0001f52c \"quoted\" \\ a\nline\t'"
+	want := Pin{Name: "fake", Version: said, Protocol: 1, Numerics: said, SHA256: map[string]string{platform: strings.Repeat("a", 64)}}
+	if err := (Lock{Backends: []Pin{want}}).write(path); err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := ReadLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := l.Find("fake"); got.Version != said || got.Numerics != said {
+		t.Errorf("version %q and numerics %q were read, want %q", got.Version, got.Numerics, said)
 	}
 }

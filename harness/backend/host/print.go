@@ -50,7 +50,7 @@ func (p Plugins) PrintList(w io.Writer) error {
 	if exists {
 		_, err = fmt.Fprintf(w, "\nLock file: %s\n", p.lockFile())
 	} else {
-		_, err = fmt.Fprintf(w, "\nNo lock file yet; `refocus backends lock NAME` writes %s.\n", p.lockFile())
+		_, err = fmt.Fprintf(w, "\nNo lock file yet; `refocus backends pin NAME` writes %s.\n", p.lockFile())
 	}
 	return err
 }

@@ -3,7 +3,6 @@ package plugin
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 
@@ -70,8 +69,9 @@ func (s *checked) Train(ctx context.Context, r backend.TrainRequest, progress fu
 			return s.wrong("Train", "reported batch %d after %d of %d batches", p.Batch, n, len(r.Batches))
 		case p.Skipped && s.options.Precision != backend.Mixed:
 			return s.wrong("Train", "skipped the step of batch %d in precision %s", p.Batch, s.options.Precision)
-		case !p.Skipped && !isLoss(p.Loss): // a skipped step may have overflowed
-			return s.wrong("Train", "the loss of batch %d is %v", p.Batch, p.Loss)
+		}
+		if err := s.loss(p.Loss); err != nil && !p.Skipped { // a skipped step may have overflowed
+			return s.wrong("Train", "the loss of batch %d is %v", p.Batch, err)
 		}
 		n++
 		return progress(p)
@@ -82,8 +82,10 @@ func (s *checked) Train(ctx context.Context, r backend.TrainRequest, progress fu
 	return err
 }
 
-// isLoss reports whether v can be a mean cross entropy.
-func isLoss(v float64) bool { return v >= 0 && v <= math.MaxFloat64 }
+// loss returns an error if v cannot be a mean loss of the session.
+func (s *checked) loss(v float64) error {
+	return backend.CheckLoss(v, s.options.Loss, s.graph.Output.Shape[1], s.options.Precision)
+}
 
 func (s *checked) Evaluate(ctx context.Context, r backend.EvaluateRequest) (backend.Evaluation, error) {
 	e, err := s.Session.Evaluate(ctx, r)
@@ -105,8 +107,8 @@ func (s *checked) Evaluate(ctx context.Context, r backend.EvaluateRequest) (back
 		return e, s.wrong("Evaluate", "%d classes, the network has %d", e.Classes, classes)
 	}
 	for i := range n {
-		if !isLoss(e.Loss[i]) {
-			return e, s.wrong("Evaluate", "the loss of sample %d is %v", i, e.Loss[i])
+		if err := s.loss(e.Loss[i]); err != nil {
+			return e, s.wrong("Evaluate", "the loss of sample %d is %v", i, err)
 		}
 		sum := int64(0)
 		for _, c := range e.Confusion[i] {
@@ -204,8 +206,8 @@ func (s *checked) Gradients(ctx context.Context, b backend.Batch, frozen []strin
 	if err != nil {
 		return loss, ts, err
 	}
-	if !isLoss(loss) && s.options.Precision != backend.Mixed {
-		return loss, ts, s.wrong("Gradients", "the loss is %v", loss)
+	if err := s.loss(loss); err != nil && s.options.Precision != backend.Mixed {
+		return loss, ts, s.wrong("Gradients", "the loss is %v", err)
 	}
 	var names []string
 	for _, p := range s.graph.Parameters() {

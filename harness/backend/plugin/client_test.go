@@ -35,16 +35,16 @@ func TestRoundTrip(t *testing.T) {
 		losses = append(losses, p.Loss)
 		return nil
 	})
-	if want := []float64{51400, 0.5, 12351}; err != nil || !slices.Equal(losses, want) {
+	if want := []float64{51401, 1.5, 12352}; err != nil || !slices.Equal(losses, want) {
 		t.Errorf("losses %v, %v, want %v", losses, err, want)
 	}
 
 	e, err := s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "a"})
-	if err != nil || len(e.Loss) != 100 || e.Loss[77] != 77 || e.Confusion[99][1] != 99 || e.Classes != 2 {
+	if err != nil || len(e.Loss) != 100 || e.Loss[77] != 78 || e.Confusion[99][1] != 99 || e.Classes != 2 {
 		t.Errorf("evaluation of everything: %d losses, %v", len(e.Loss), err)
 	}
 	e, err = s.Evaluate(ctx, backend.EvaluateRequest{Dataset: "a", Indices: []int{5, 2}})
-	if err != nil || !slices.Equal(e.Loss, []float64{5, 2}) {
+	if err != nil || !slices.Equal(e.Loss, []float64{6, 3}) {
 		t.Errorf("evaluation of two: %v, %v", e.Loss, err)
 	}
 
@@ -301,6 +301,8 @@ func TestNonsense(t *testing.T) {
 		where string
 	}{
 		"NaN loss":            {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "loss of batch 2 is NaN"},
+		"low loss":            {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "loss of batch 2 is 0.3, below 0.313262"},
+		"low evaluation":      {evaluate, "loss of sample 1 is 0.3, below 0.313262"},
 		"skips a batch":       {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "batch 3 after 2 of 5"},
 		"stops early":         {func(s backend.Session) error { return s.Train(ctx, backend.TrainRequest{Batches: batches}, keep) }, "2 of 5 batches"},
 		"loses pixels":        {evaluate, "sample 1 has 4 entries and counts 511 pixels"},

@@ -113,7 +113,7 @@ func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progres
 			}
 			loss += float64(x.Index)*1000 + float64(x.Dihedral)*100
 		}
-		step := backend.Step{Batch: i, Loss: loss * r.LearningRate}
+		step := backend.Step{Batch: i, Loss: 1 + loss*r.LearningRate}
 		if i == 2 {
 			switch s.f.behaviour {
 			case "crashes":
@@ -135,6 +135,8 @@ func (s *fakeSession) Train(ctx context.Context, r backend.TrainRequest, progres
 				time.Sleep(time.Hour)
 			case "NaN loss":
 				step.Loss = math.NaN()
+			case "low loss":
+				step.Loss = 0.3
 			case "skips a batch":
 				continue
 			case "stops early":
@@ -164,12 +166,15 @@ func (s *fakeSession) Evaluate(_ context.Context, r backend.EvaluateRequest) (ba
 	}
 	e := backend.Evaluation{Classes: 2}
 	for _, i := range r.Indices {
-		e.Loss = append(e.Loss, float64(i))
+		e.Loss = append(e.Loss, float64(1+i))
 		c := []int64{int64(shape[2]*shape[3] - i), int64(i), 0, 0}
 		if s.is("loses pixels") {
 			c[1] = 0
 		}
 		e.Confusion = append(e.Confusion, c)
+	}
+	if s.is("low evaluation") {
+		e.Loss[1] = 0.3
 	}
 	if s.is("short evaluation") {
 		e.Loss, e.Confusion = e.Loss[1:], e.Confusion[1:]

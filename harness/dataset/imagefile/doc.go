@@ -13,13 +13,14 @@
 //	         floats, palettes, RGB whose channels are equal; strips and tiles;
 //	         uncompressed, LZW, Deflate, PackBits, JPEG, Zstandard, predictors
 //	HDF5,    one dataset of the shapes above, or Velox's (H,W,N); the files of
-//	EMD,     Velox, NCEM, HyperSpy, NeXus and MATLAB (-v7.3); contiguous, compact or
-//	HSPY,    chunked; deflate, LZF, shuffle and Fletcher-32 filters
-//	NXS, MAT
+//	EMD,     Velox, NCEM, HyperSpy, NeXus and MATLAB (-v7.3, H×W×N); contiguous,
+//	HSPY,    compact or chunked, resizable or not; deflate, LZF, shuffle and
+//	NXS      Fletcher-32 filters; groups and attributes of any version
+//	MAT      one array of H×W or H×W×N of version 5 (MATLAB 5 to 7, SciPy)
 //	PNG      grey or palettes, 1 to 16 bits
 //	JPEG     grey
-//	MRC      modes 0, 1, 2, 6 and 12 (MRC2014), with IMOD's flags and FEI's
-//	         extended header
+//	MRC      modes 0, 1, 2, 6 and 12 (MRC2014), with IMOD's flags and the extended
+//	         headers of FEI and SerialEM
 //
 // Stack.Record is an image with what its file says of it: pixels that are not
 // numbers, the size of a pixel along x and y with where that was found, the

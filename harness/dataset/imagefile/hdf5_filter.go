@@ -17,6 +17,9 @@ const (
 	filterLZF      = 32000
 )
 
+// otherFilters are those that are not read, as people know them.
+var otherFilters = map[int]string{4: "SZIP", 5: "N-bit", 6: "scale-offset", 307: "bzip2", 32001: "Blosc", 32004: "LZ4", 32008: "Bitshuffle", 32013: "ZFP", 32015: "Zstandard", 32026: "Blosc2"}
+
 // maxLZF is the best ratio of LZF: 264 bytes for three.
 const maxLZF = 88
 
@@ -50,7 +53,11 @@ func filters(b []byte) (ids []int, ratio int64, err error) {
 			ratio = maxLZF
 		case id == filterShuffle, id == filterFletcher:
 		default:
-			return nil, 0, fmt.Errorf("filter %d is not read, only one of deflate and LZF, with shuffle and Fletcher-32", id)
+			what := fmt.Sprintf("filter %d", id)
+			if n := otherFilters[id]; n != "" {
+				what = "the filter " + n
+			}
+			return nil, 0, fmt.Errorf("%s is not read, only one of deflate and LZF, with shuffle and Fletcher-32: save it with compression=\"gzip\"", what)
 		}
 		ids = append(ids, id)
 	}

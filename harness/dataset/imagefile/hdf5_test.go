@@ -23,6 +23,8 @@ write("dm5.dm5", **{"ImageList/[0]/ImageData/Data": np.ones((4, 5), "f4"), "Docu
 write("complex.h5", x=np.ones((4, 5), "c8"))
 write("4d.h5", scan=np.ones((3, 4, 5, 6)), line=np.ones(7))
 write("colours.h5", rgb=np.ones((40, 50, 3), "u1"))
+with h5py.File(sys.argv[1] + "/filter.h5", "w") as f:
+    f.create_dataset("x", data=np.ones((4, 5), "u2"), scaleoffset=0, chunks=(4, 5))
 with h5py.File(sys.argv[1] + "/texts.h5", "w") as f:
     f["x"] = np.array([["a", "b"]], dtype=h5py.string_dtype())
 with h5py.File(sys.argv[1] + "/virtual.h5", "w") as f:
@@ -36,6 +38,7 @@ with h5py.File(sys.argv[1] + "/virtual.h5", "w") as f:
 	for name, want := range map[string]string{
 		"dm5.dm5": "a DM5 file of DigitalMicrograph is not read: save the image as DM4", "complex.h5": "complex numbers",
 		"4d.h5": "/scan of shape [3 4 5 6]", "colours.h5": "counts channels", "texts.h5": "texts", "virtual.h5": "virtual",
+		"filter.h5": "the filter scale-offset",
 	} {
 		s, err := Open(filepath.Join(dir, name))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -86,7 +86,7 @@ func TestCorpus(t *testing.T) {
 }
 
 func TestAgainstTheirLibraries(t *testing.T) {
-	python := peers.Python(t, "numpy", "tifffile", "h5py", "cv2")
+	python := peers.Python(t, "numpy", "scipy", "tifffile", "h5py", "cv2")
 	dir := t.TempDir()
 	if out, err := exec.Command(python, "testdata/make.py", dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

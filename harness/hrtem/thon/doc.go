@@ -2,9 +2,8 @@
 // spectra: amorphous carbon shows rings, after F. Thon, wherever the lens transfers no
 // phase.
 //
-//	Image ─► Measure ─► Spectrum ─► Fit ─► Surface ─┐
-//	  │                                       │     ├─► View ─► Locate ─► Focus
-//	  └───────────────────────────────────────┴ Side┘
+//	Image ─► Measure ─► Spectrum.Fit ─► Surface ─► Side ─► View ─┐
+//	Image ─► Measure ─► Spectrum.Fit ─► Surface ─► Side ─► View ─┴─► Locate ─► Focus
 //
 // Look makes the View of an image; Locate combines those of a session.
 //

@@ -61,10 +61,16 @@ type Best struct {
 	Misfit float64
 }
 
+// Explained reports whether the spectrum is one of carbon under a lens without
+// aberrations: the misfit of simulated micrographs is 0.2 to 0.8, that of a lens with a
+// spherical aberration of a millimetre about 5.
+func (b Best) Explained() bool { return b.Misfit <= 2 }
+
 const (
 	stepDefocus   = 4 // Å
 	stepThickness = 10
 	mostThickness = 150
+	mostDefocus   = 3000
 	// coarse steps are tried first, and what lies around those whose ln of the
 	// likelihood is no further than worthwhile from the best.
 	coarse, worthwhile = 3, 25
@@ -115,6 +121,9 @@ func structure(k float64) float64 {
 	const d = carbon.Distance
 	eta := math.Pi / 6 * carbon.Density * d * d * d
 	x := 2 * math.Pi * k * d
+	if x < 0.2 { // the limit, to 2 %; the terms below cancel
+		return math.Pow(1-eta, 4) / ((1 + 2*eta) * (1 + 2*eta))
+	}
 	a := (1 + 2*eta) * (1 + 2*eta) / math.Pow(1-eta, 4)
 	b := -6 * eta * (1 + eta/2) * (1 + eta/2) / math.Pow(1-eta, 4)
 	c := eta * a / 2
@@ -264,7 +273,7 @@ func (s *Spectrum) Fit(o Optics) *Surface {
 		f.Thickness = append(f.Thickness, t)
 	}
 	// at 0.5 1/Å a ring is at least four samples wide
-	most := s.Side / (8 * m.lambda * 0.5)
+	most := min(s.Side/(8*m.lambda*0.5), mostDefocus)
 	for d := 0.0; d <= most; d += stepDefocus {
 		f.Defocus = append(f.Defocus, d)
 	}

@@ -38,8 +38,8 @@ type Candidate struct {
 
 // Focus is the focus of micrographs of one session.
 type Focus struct {
-	// Rings is how much better, in ln of the likelihood, spectra with rings explain
-	// the images than spectra without.
+	// Rings is how much better, in ln of the likelihood, spectra with rings of the best
+	// common defocus explain the images than spectra without.
 	Rings float64
 	// Score is the pooled skewness in standard errors.
 	Score float64
@@ -53,27 +53,31 @@ type Focus struct {
 
 // Told reports whether the side of focus is known.
 func (f *Focus) Told() bool {
-	return len(f.Candidates) > 0 && f.Candidates[0].Probability >= toldFrom && math.Abs(f.Score) >= toldScore
+	return len(f.Candidates) > 0 && f.Candidates[0].Probability >= toldFrom
 }
 
 const (
 	// MostError in Å: beyond it the defocus counts as unknown.
 	MostError = 40.0
-	// leastRings is ln of the likelihood ratio that rings need: two parameters are
-	// searched over a hundred values.
-	leastRings = 10.0
-	toldFrom   = 0.95
-	toldScore  = 3.0
+	// leastRings is ln of the likelihood ratio that rings need, since two parameters are
+	// searched over hundreds of values, and leastPerImage what they need more for every
+	// image, whose own thickness and defocus are free within bounds.
+	leastRings, leastPerImage = 10.0, 1.5
+	// toldFrom is the probability of a side from which on it counts as known.
+	toldFrom = 0.995
 	// Systematic error in Å of a film's defocus, by the model of its spectrum: see
 	// README.md.
 	systematic = 10.0
-	// skewnessCap bounds what one image says of the side, in standard errors.
-	skewnessCap = 3.0
+	// scoreCap bounds what all images say of the side, in standard errors.
+	scoreCap = 4.0
 	// outliers is the share of images about which the model may be wrong.
 	outliers   = 0.05
-	stepSearch = 2.0  // Å
-	sideWindow = 60.0 // Å around the best of a side
+	stepSearch = 2.0 // Å
 )
+
+// commonSpread is the standard deviation in Å of the defocus between images that count
+// as evidence for one common defocus: the study's.
+const commonSpread = 15.0
 
 // spreads are the standard deviations in Å of the defocus between images that are
 // tried; of two images or one, only the first.
@@ -87,20 +91,26 @@ func Locate(views []View, g Geometry) *Focus {
 		return f
 	}
 	most := math.Inf(1)
-	value, weight := 0.0, 0.0
+	value, weight, scores := 0.0, 0.0, 0.0
 	for _, v := range views {
-		f.Rings += max(0, v.Surface.Rings)
 		most = min(most, v.Defocus[len(v.Defocus)-1])
 		if e := v.Skewness.Error; e > 0 {
 			value += v.Skewness.Value / (e * e)
 			weight += 1 / (e * e)
+			scores += v.Skewness.Score()
 		}
 	}
+	// What is known of the side before is nothing, also of how skewed the images should
+	// be: the pooled score is that of a normal distribution, and every image has its
+	// share in it.
+	share := 0.0
 	if weight > 0 {
 		f.Score = value / math.Sqrt(weight)
-	}
-	if f.Rings < leastRings {
-		return f
+		z := min(scoreCap, math.Abs(f.Score)) / math.Sqrt2
+		odds := math.Log(math.Erfc(-z) / math.Erfc(z))
+		if sum := math.Abs(scores); sum > 0 && scores*f.Score > 0 {
+			share = odds / (2 * sum)
+		}
 	}
 	radius := (g.Radius[0] + g.Radius[1]) / 2
 	radiusVariance := (g.Radius[1] - g.Radius[0]) * (g.Radius[1] - g.Radius[0]) / 12
@@ -113,14 +123,25 @@ func Locate(views []View, g Geometry) *Focus {
 	for u := -most - radius - mostThickness/2; u <= most; u += stepSearch {
 		grid = append(grid, u)
 	}
-	total := make([]float64, len(grid)) // ln of the posterior, over spreads
+	f.Rings = math.Inf(-1)
+	for _, u := range grid {
+		sum := 0.0
+		for _, v := range views {
+			sum += v.profile(u, radius, 2*math.Sqrt(commonSpread*commonSpread+radiusVariance))
+		}
+		f.Rings = max(f.Rings, sum)
+	}
+	if f.Rings < leastRings+leastPerImage*float64(len(views)) {
+		return f
+	}
+	total := make([]float64, len(grid)) // the posterior, over spreads
 	best, bySpread := math.Inf(-1), make([]float64, len(spreads))
 	all := make([][]float64, len(spreads))
 	for i, s := range spreads {
 		all[i] = make([]float64, len(grid))
 		sigma := math.Sqrt(s*s + radiusVariance + stepDefocus*stepDefocus/12.)
 		for _, v := range views {
-			v.add(all[i], grid, radius, sigma)
+			v.add(all[i], grid, radius, sigma, share)
 		}
 		best = max(best, slices.Max(all[i]))
 	}
@@ -172,9 +193,10 @@ func Locate(views []View, g Geometry) *Focus {
 	return f
 }
 
-// add adds ln of the probability of a view to the particles' underfoci.
-func (v *View) add(to, grid []float64, radius, sigma float64) {
-	score := max(-skewnessCap, min(skewnessCap, v.Skewness.Score()))
+// add adds ln of the probability of a view to the particles' underfoci. share is what a
+// standard error of its skewness says of the side.
+func (v *View) add(to, grid []float64, radius, sigma, share float64) {
+	score := share * v.Skewness.Score()
 	last := v.Defocus[len(v.Defocus)-1]
 	norm := 0.0
 	for _, row := range v.Log {
@@ -201,35 +223,45 @@ func (v *View) add(to, grid []float64, radius, sigma float64) {
 			sum += part * math.Exp(score*side)
 		}
 		p := sum / norm / (sigma * math.Sqrt(2*math.Pi))
-		to[i] += math.Log((1-outliers)*p + outliers*math.Exp(-skewnessCap)/(2*last))
+		to[i] += math.Log((1-outliers)*p + outliers*math.Exp(-math.Abs(score))/(2*last))
 	}
 }
 
-// candidate is the mean and the standard error around the most probable of some underfoci,
-// with all of their probability.
-func candidate(grid, p []float64) (Candidate, bool) {
-	top, all := -1, 0.0
-	for i, v := range p {
-		all += v
-		if v > 0 && (top < 0 || v > p[top]) {
-			top = i
+// profile is ln of how much better a view is explained by rings, the particles'
+// underfocus being u up to a distance, than without.
+func (v *View) profile(u, radius, distance float64) float64 {
+	best := math.Inf(-1)
+	for k, row := range v.Log {
+		film := math.Abs(u + radius + v.Thickness[k]/2)
+		from := max(0, int(math.Ceil((film-distance)/stepDefocus)))
+		to := min(len(row)-1, int((film+distance)/stepDefocus))
+		for j := from; j <= to; j++ {
+			best = max(best, row[j])
 		}
 	}
-	if top < 0 {
+	return max(v.Surface.Rings+best, -leastRings) // one image does not outvote all others
+}
+
+// candidate is the median of some underfoci, half the range that holds the middle
+// 68 % of their probability with the systematic error, and all of their probability.
+func candidate(grid, p []float64) (Candidate, bool) {
+	all := 0.0
+	for _, v := range p {
+		all += v
+	}
+	if all == 0 {
 		return Candidate{}, false
 	}
-	var w, m, s float64
-	for i, v := range p {
-		if math.Abs(grid[i]-grid[top]) <= sideWindow {
-			w += v
-			m += v * grid[i]
+	at := func(share float64) float64 {
+		sum := 0.0
+		for i, v := range p {
+			if sum+v >= share*all {
+				return grid[i] + stepSearch*((share*all-sum)/v-0.5)
+			}
+			sum += v
 		}
+		return grid[len(grid)-1]
 	}
-	m /= w
-	for i, v := range p {
-		if math.Abs(grid[i]-grid[top]) <= sideWindow {
-			s += v * (grid[i] - m) * (grid[i] - m)
-		}
-	}
-	return Candidate{m, math.Sqrt(s/w + systematic*systematic), all}, true
+	half := (at(0.84) - at(0.16)) / 2
+	return Candidate{at(0.5), math.Sqrt(half*half + systematic*systematic), all}, true
 }

@@ -1,5 +1,6 @@
 // Package consumer runs ONNX models in the programs that people will run them
-// in: ONNX Runtime, OpenCV in two versions, and the reference checker.
+// in: ONNX Runtime, OpenCV in two versions, and the reference checker; and the PyTorch
+// weights of packages in PyTorch.
 //
 // Each is a separate process running one of the small scripts beside this
 // file. A consumer that is not installed is no error: it says what is missing,
@@ -51,6 +52,9 @@ var opencvScript string
 //go:embed checker.py
 var checkerScript string
 
+//go:embed pytorch.py
+var pytorchScript string
+
 // Consumer is an outside program that reads ONNX models.
 type Consumer struct {
 	Name     string
@@ -73,9 +77,12 @@ var (
 	OpenCV   = Consumer{"OpenCV DNN", "pip install opencv-python-headless", true, []way{{opencvScript, []string{"cv2", "numpy"}}}}
 	OpenCVJS = Consumer{"OpenCV DNN (JavaScript)", "npm i @opencvjs/web@4.13.0-release.1", true, []way{{opencvJSScript, []string{"@opencvjs/web"}}}}
 	Checker  = Consumer{"onnx checker", "pip install onnx", false, []way{{checkerScript, []string{"onnx"}}}}
+	// PyTorch runs no ONNX but the state dict of a package of the BioImage Model Zoo,
+	// beside its network.py.
+	PyTorch = Consumer{"PyTorch", "pip install torch", true, []way{{pytorchScript, []string{"torch", "numpy"}}}}
 )
 
-// All lists the consumers.
+// All lists the consumers of ONNX.
 func All() []Consumer { return []Consumer{ONNXRuntime, OpenCV, OpenCVJS, Checker} }
 
 // Run is one prediction to make.

@@ -32,15 +32,16 @@ const preprocessEpsilon = 1e-6
 const formatVersion04 = "0.4.10"
 
 // bioImage wraps the ONNX model in a BioImage Model Zoo package: a zip of the
-// description in both formats (bioimageio.yaml and rdf.yaml), the weights, a test input with its output, the same two as images
+// description in both formats (bioimageio.yaml and rdf.yaml), the weights, the same and
+// the network's source for PyTorch, a test input with its output, the same two as images
 // that people can open, a cover image and a README. Nothing is compressed, so that
 // the bytes do not depend on a compressor's version.
-func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, error) {
+func bioImage(ctx context.Context, m Model, o Options, model []byte, torch *torchFiles) ([]byte, error) {
 	field, err := m.Graph.Field()
 	if err != nil {
 		return nil, fmt.Errorf("a package states the receptive field: %w", err)
 	}
-	p := &bioPackage{model: m, step: field.Period, halo: roundUp(field.Radius, field.Period)}
+	p := &bioPackage{model: m, torch: torch != nil, step: field.Period, halo: roundUp(field.Radius, field.Period)}
 	// some of the output must be left after the halo is taken off
 	p.min = 2*p.halo + field.Period
 	for i := 2; i < 4; i++ {
@@ -58,6 +59,9 @@ func bioImage(ctx context.Context, m Model, o Options, model []byte) ([]byte, er
 		data []byte
 	}
 	entries := []file{{"weights.onnx", model}}
+	if torch != nil {
+		entries = append(entries, file{torchWeights, torch.weights}, file{torchSource, torch.source})
+	}
 	for _, x := range []struct {
 		name string
 		Tensor
@@ -106,12 +110,15 @@ func roundUp(n, step int) int { return (n + step - 1) / step * step }
 
 type bioPackage struct {
 	model           Model
+	torch           bool // has weights for PyTorch
 	step, halo, min int
 }
 
 // time is the model's; a zip holds times from 1980 on.
-func (p *bioPackage) time() time.Time {
-	t := p.model.Finished.UTC().Truncate(time.Second)
+func (p *bioPackage) time() time.Time { return packageTime(p.model.Finished) }
+
+func packageTime(t time.Time) time.Time {
+	t = t.UTC().Truncate(time.Second)
 	if t.Year() < 1980 {
 		t = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
 	}
@@ -200,6 +207,17 @@ func (p *bioPackage) description(sum map[string]string) string {
 	line("    source: weights.onnx")
 	line("    sha256: %s", sum["weights.onnx"])
 	line("    opset_version: %d", nn.Opset)
+	if p.torch {
+		line("  pytorch_state_dict:")
+		line("    source: %s", torchWeights)
+		line("    sha256: %s", sum[torchWeights])
+		line("    parent: onnx")
+		line("    pytorch_version: %s", torchVersion)
+		line("    architecture:")
+		line("      source: %s", torchSource)
+		line("      sha256: %s", sum[torchSource])
+		line("      callable: %s", torchClass)
+	}
 	p.config(line)
 	return b.String()
 }
@@ -237,6 +255,15 @@ func (p *bioPackage) description04(sum map[string]string) string {
 	line("    source: weights.onnx")
 	line("    sha256: %s", sum["weights.onnx"])
 	line("    opset_version: %d", nn.Opset)
+	if p.torch {
+		line("  pytorch_state_dict:")
+		line("    source: %s", torchWeights)
+		line("    sha256: %s", sum[torchWeights])
+		line("    parent: onnx")
+		line("    pytorch_version: %s", torchVersion)
+		line("    architecture: %s:%s", torchSource, torchClass)
+		line("    architecture_sha256: %s", sum[torchSource])
+	}
 	p.config(line)
 	return b.String()
 }
@@ -260,11 +287,15 @@ func (p *bioPackage) head(line func(format string, args ...any), version string)
 	for _, u := range m.Maintainers {
 		line("  - github_user: %s", strconv.Quote(u))
 	}
-	line("cite:")
+	if len(m.Cite) > 0 {
+		line("cite:")
+	}
 	for _, c := range m.Cite {
 		line("  - text: %s", strconv.Quote(c.Text))
 		if c.DOI != "" {
-			line("    doi: %s", c.DOI)
+			line("    doi: %s", strconv.Quote(c.DOI))
+		} else {
+			line("    url: %s", strconv.Quote(c.URL))
 		}
 	}
 	line("tags: [electron-microscopy, hrtem, nanoparticles, segmentation, semantic-segmentation, unet, onnx, 2d]")
@@ -343,7 +374,7 @@ func (p *bioPackage) readme() string {
 	line("hold the same two as TIFF, the output's classes one after the other.\n")
 	line("## Licence and citation\n\n%s.\n", m.License)
 	for _, c := range m.Cite {
-		line("- %s https://doi.org/%s", c.Text, c.DOI)
+		line("- %s %s", c.Text, c.Address())
 	}
 	return b.String()
 }

@@ -133,7 +133,8 @@ type certifier struct {
 	standardized bool
 	half         bool
 
-	cert Certificate
+	cert   Certificate
+	trials []trial // of the file
 }
 
 func (c *certifier) check(name string, err error, detail string, args ...any) {
@@ -395,7 +396,11 @@ func (c *certifier) predictions(ctx context.Context, path string) error {
 	if !c.half && !c.standardized {
 		c.reloaded(ctx, path, trials)
 	}
+	c.trials = slices.DeleteFunc(slices.Clone(trials), func(t trial) bool { return t.logits })
 	for _, k := range c.options.Consumers {
+		if k.Name == consumer.PyTorch.Name {
+			continue
+		}
 		r, err := c.consume(ctx, k, path, trials)
 		if err != nil {
 			return err
@@ -404,6 +409,40 @@ func (c *certifier) predictions(ctx context.Context, path string) error {
 	}
 	c.cert.Certified = c.cert.Err() == nil && slices.ContainsFunc(c.cert.Consumers, func(k Consumer) bool { return k.Predicts && k.Outcome == Passed })
 	return nil
+}
+
+// pyTorch states the network in PyTorch, writes its files to dir, and has PyTorch
+// predict with them. It is nil where the network has no counterpart there, which the
+// certificate then says.
+func (c *certifier) pyTorch(ctx context.Context, dir string) (*torchFiles, error) {
+	r := Consumer{Name: consumer.PyTorch.Name, Predicts: true, Outcome: Refused, Tolerance: Tolerance}
+	t, err := newTorchFiles(c.model, c.graph)
+	if err != nil {
+		r.Detail = err.Error() + "; the package has no PyTorch weights"
+		c.cert.Consumers = append(c.cert.Consumers, r)
+		return nil, nil
+	}
+	if !slices.ContainsFunc(c.options.Consumers, func(k consumer.Consumer) bool { return k.Name == consumer.PyTorch.Name }) {
+		return t, nil
+	}
+	path := filepath.Join(dir, torchWeights)
+	for name, data := range map[string][]byte{path: t.weights, filepath.Join(dir, torchSource): t.source} {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	trials := slices.Clone(c.trials)
+	for i := range trials {
+		trials[i].file = path
+	}
+	if r, err = c.consume(ctx, consumer.PyTorch, path, trials); err != nil {
+		return nil, err
+	}
+	if r.Outcome == Refused { // the source is ours, wherever the network is from
+		r.Outcome = Failed
+	}
+	c.cert.Consumers = append(c.cert.Consumers, r)
+	return t, nil
 }
 
 // reloaded runs the network that the file holds on the backend: the same bits
@@ -671,7 +710,7 @@ type Program struct {
 // Programs looks for the programs that certify exports.
 func Programs(ctx context.Context) []Program {
 	var all []Program
-	for _, k := range consumer.All() {
+	for _, k := range append(consumer.All(), consumer.PyTorch) {
 		p := Program{Name: k.Name, Install: k.Install}
 		p.Version, p.Place, p.Err = k.Version(ctx)
 		all = append(all, p)

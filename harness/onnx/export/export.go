@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -57,8 +59,38 @@ type Model struct {
 	Holdout []Labelled
 }
 
-// Citation is a publication to cite.
-type Citation struct{ Text, DOI string }
+// Citation is a publication to cite, with its DOI or, without one, its address.
+type Citation struct{ Text, DOI, URL string }
+
+// ParseCitation reads a text that ends in a DOI or an https address.
+func ParseCitation(s string) (Citation, error) {
+	s = strings.TrimSpace(s)
+	at := strings.LastIndexAny(s, " \t\n") + 1
+	text, last := strings.TrimSpace(s[:at]), s[at:]
+	doi := strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(last, "doi:"), "https://doi.org/"), "doi.org/")
+	switch u, err := url.Parse(last); {
+	case text == "":
+		return Citation{}, fmt.Errorf("citation %q: needs a text before its DOI or address", s)
+	case isDOI.MatchString(doi):
+		return Citation{Text: text, DOI: doi}, nil
+	case err == nil && u.Scheme == "https" && u.Host != "":
+		return Citation{Text: text, URL: last}, nil
+	}
+	return Citation{}, fmt.Errorf("citation %q: its last word is neither a DOI (10.1234/abc) nor an https address", s)
+}
+
+var (
+	isDOI     = regexp.MustCompile(`^10\.\d{4,9}/\S+$`)
+	isLicense = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+-]*$`)
+)
+
+// Address is where the publication is found.
+func (c Citation) Address() string {
+	if c.DOI != "" {
+		return "https://doi.org/" + c.DOI
+	}
+	return c.URL
+}
 
 // Tensor is a batch of images [N,C,H,W].
 type Tensor struct {
@@ -95,7 +127,7 @@ type Options struct {
 	Bare      bool   // leave out the second model, which standardises the image itself
 	Predict   Predict
 	// Consumers are asked for their predictions; nil means all. Those that are
-	// not installed are recorded as such.
+	// not installed are recorded as such. PyTorch is asked about packages only.
 	Consumers []consumer.Consumer
 }
 
@@ -124,7 +156,7 @@ func Write(ctx context.Context, path string, m Model, o Options) ([]Written, err
 		o.Precision = Float32
 	}
 	if o.Consumers == nil {
-		o.Consumers = consumer.All()
+		o.Consumers = append(consumer.All(), consumer.PyTorch)
 	}
 	err := m.check(o)
 	if err == nil {
@@ -166,6 +198,10 @@ func (m *Model) check(o Options) error {
 		return fmt.Errorf("%d class names for %d output channels", len(m.ClassNames), m.Graph.Output.Shape[1])
 	case !(m.PixelSize >= 0):
 		return fmt.Errorf("pixel size %g Å", m.PixelSize)
+	case m.License != "" && !isLicense.MatchString(m.License):
+		return fmt.Errorf("licence %q is no SPDX identifier, such as MIT or CC-BY-4.0", m.License)
+	case o.Format == BioImageIO && (m.License == "" || len(m.Authors) == 0):
+		return errors.New("a BioImage Model Zoo package states its licence and authors, which of a network from elsewhere only its user knows: give --license SPDX and --author NAME")
 	case m.PixelSize == 0 && o.Format == BioImageIO:
 		return errors.New("a BioImage Model Zoo package states the pixel size, which is unknown here (give pixel_size in the spec's [domain.NAME])")
 	}
@@ -215,7 +251,14 @@ func write(ctx context.Context, path string, m Model, o Options, standardized bo
 		return Written{}, err
 	}
 	if o.Format == BioImageIO {
-		if data, err = bioImage(ctx, m, o, data); err != nil {
+		torch, err := c.pyTorch(ctx, dir)
+		if err != nil {
+			return Written{}, err
+		}
+		if err := cert.Err(); err != nil {
+			return Written{}, err
+		}
+		if data, err = bioImage(ctx, m, o, data, torch); err != nil {
 			return Written{}, err
 		}
 	}
@@ -252,7 +295,7 @@ func (m *Model) marshalOptions(standardized bool) onnx.MarshalOptions {
 	}
 	cite := make([]string, len(m.Cite))
 	for i, c := range m.Cite {
-		cite[i] = c.Text + " https://doi.org/" + c.DOI
+		cite[i] = c.Text + " " + c.Address()
 	}
 	pixel, of := "", "" // unknown
 	if m.PixelSize > 0 {

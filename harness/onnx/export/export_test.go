@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/png"
-	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -40,7 +40,7 @@ func model(t testing.TB) Model {
 		License:        "CC-BY-4.0",
 		Authors:        []string{"The refocus developers"},
 		Maintainers:    []string{"somebody"},
-		Cite:           []Citation{{"Rangel DaCosta, Oill, Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks", "10.69761/kjte5358"}},
+		Cite:           []Citation{{"Rangel DaCosta, Oill, Scott: Strategies for effective transfer learning for HRTEM analysis with neural networks", "10.69761/kjte5358", ""}},
 		Finished:       time.Date(2026, 3, 4, 5, 6, 7, 8, time.UTC),
 		Version:        "test",
 	}
@@ -363,6 +363,25 @@ func TestNegativeControls(t *testing.T) {
 	}
 }
 
+// unzip returns the files of a package.
+func unzip(t *testing.T, path string) map[string]string {
+	t.Helper()
+	z, err := zip.OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	files := map[string]string{}
+	for _, f := range z.File {
+		b, err := fs.ReadFile(z, f.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[f.Name] = string(b)
+	}
+	return files
+}
+
 func TestBioImage(t *testing.T) {
 	ctx := context.Background()
 	m := model(t)
@@ -379,26 +398,17 @@ func TestBioImage(t *testing.T) {
 	if string(bytes[0]) != string(bytes[1]) {
 		t.Error("two exports differ")
 	}
+	files := unzip(t, path)
+	var names []string
 	z, err := zip.OpenReader(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer z.Close()
-	files := map[string]string{}
-	var names []string
 	for _, f := range z.File {
-		r, err := f.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[f.Name] = string(b)
 		names = append(names, f.Name)
 	}
-	if want := []string{"bioimageio.yaml", "weights.onnx", "test_input.npy", "sample_input.tif", "test_output.npy", "sample_output.tif", "cover.png", "README.md", "rdf.yaml"}; !slices.Equal(names, want) {
+	if want := []string{"bioimageio.yaml", "weights.onnx", "weights.pt", "network.py", "test_input.npy", "sample_input.tif", "test_output.npy", "sample_output.tif", "cover.png", "README.md", "rdf.yaml"}; !slices.Equal(names, want) {
 		t.Errorf("files %v, want %v", names, want)
 	}
 	yaml := files["bioimageio.yaml"]
@@ -407,7 +417,7 @@ func TestBioImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"type: model\n", "opset_version: 13\n", "license: CC-BY-4.0\n", "doi: 10.69761/kjte5358\n", "unit: nanometer\n", "scale: 0.02\n",
+		"type: model\n", "opset_version: 13\n", "license: CC-BY-4.0\n", "doi: \"10.69761/kjte5358\"\n", "unit: nanometer\n", "scale: 0.02\n",
 		"channel_names: [background, nanoparticle]\n",
 		fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["weights.onnx"]))),
 		fmt.Sprintf("sha256: %x\n", sha256.Sum256([]byte(files["test_input.npy"]))),
@@ -438,6 +448,51 @@ func TestBioImage(t *testing.T) {
 	cover, err := png.Decode(strings.NewReader(files["cover.png"]))
 	if err != nil || cover.Bounds().Dx() != 2*cover.Bounds().Dy() {
 		t.Errorf("cover %v, %v", cover.Bounds(), err)
+	}
+}
+
+// A package of a network from elsewhere claims no licence, author or publication that
+// its user has not named.
+func TestLicence(t *testing.T) {
+	for in, want := range map[string]Citation{
+		"A. Uthor: Nets (2024). 10.1234/ab.c":   {"A. Uthor: Nets (2024).", "10.1234/ab.c", ""},
+		"A. Uthor https://doi.org/10.1234/x(1)": {"A. Uthor", "10.1234/x(1)", ""},
+		" A. Uthor  https://example.org/paper ": {"A. Uthor", "", "https://example.org/paper"},
+		"10.1234/abc":                           {},
+		"A. Uthor: Nets (2024)":                 {},
+		"A. Uthor http://example.org":           {},
+		"":                                      {},
+	} {
+		got, err := ParseCitation(in)
+		if got != want || (err == nil) != (want != Citation{}) {
+			t.Errorf("%q is read as %+v, %v", in, got, err)
+		}
+	}
+	o := without
+	o.Format = BioImageIO
+	path := filepath.Join(t.TempDir(), "model.zip")
+	m := model(t)
+	m.Imported, m.License, m.Authors, m.Cite = true, "", nil, nil
+	for _, try := range []func(m *Model){
+		func(m *Model) {}, func(m *Model) { m.License = "MIT" }, func(m *Model) { m.Authors = []string{"A. Uthor"} },
+		func(m *Model) { m.License, m.Authors = "the MIT licence", []string{"A. Uthor"} },
+	} {
+		n := m
+		try(&n)
+		if _, err := Write(context.Background(), path, n, o); err == nil || !strings.Contains(err.Error(), "licence") {
+			t.Errorf("licence %q, authors %q: %v", n.License, n.Authors, err)
+		}
+	}
+	m.License, m.Authors, m.Cite = "MIT", []string{"A. Uthor"}, []Citation{{"A. Uthor: Nets", "", "https://example.org/paper"}}
+	if _, err := Write(context.Background(), path, m, o); err != nil {
+		t.Fatal(err)
+	}
+	files := unzip(t, path)
+	for _, name := range []string{"rdf.yaml", "bioimageio.yaml", "README.md"} {
+		if text := files[name]; !strings.Contains(text, "MIT") || !strings.Contains(text, "https://example.org/paper") ||
+			strings.Contains(text, "CC-BY") || strings.Contains(text, "kjte5358") || strings.Contains(text, "refocus developers") {
+			t.Errorf("%s claims otherwise:\n%s", name, text)
+		}
 	}
 }
 

@@ -42,6 +42,17 @@ func TestRecipes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	zipped := filepath.Join(dir, "model.zip")
+	if _, err := Write(ctx, zipped, model(t), Options{Format: BioImageIO, Predict: predict, Consumers: without.Consumers}); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range unzip(t, zipped) {
+		if name == torchWeights || name == torchSource {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	padded := Tensor{[]int{1, 1, 80, 112}, make([]float32, 80*112)}
 	for i := range padded.Data {
 		padded.Data[i] = x.Data[pixels.Mirror(i/112, h)*w+pixels.Mirror(i%112, w)]
@@ -73,27 +84,33 @@ func TestRecipes(t *testing.T) {
 		t.Fatal(err)
 	}
 	snippets := regexp.MustCompile("(?s)```python\n(.*?)```").FindAllSubmatch(readme, -1)
-	if len(snippets) != 3 {
+	if len(snippets) != 4 {
 		t.Fatalf("%d snippets", len(snippets))
 	}
 	for i, s := range snippets {
-		name := []string{"ONNX Runtime", "OpenCV", "function"}[i]
+		name := []string{"ONNX Runtime", "OpenCV", "function", "PyTorch"}[i]
 		t.Run(name, func(t *testing.T) {
-			code, want := string(s[1]), wants[i/2]
+			code, want := string(s[1]), wants[min(1, i/2)]
 			var modules []string
-			for _, m := range []string{"numpy", "onnxruntime", "tifffile", "cv2"} {
+			for _, m := range []string{"numpy", "onnxruntime", "tifffile", "cv2", "torch"} {
 				if strings.Contains(code, m) {
 					modules = append(modules, m)
 				}
 			}
 			end := "mask = probability > 0.5\n"
-			if i == 2 {
-				end = "image = np.frombuffer(open('raw', 'rb').read(), '<f4').reshape(70, 100)\nmask = particles(image)\n"
+			image := "image = np.frombuffer(open('raw', 'rb').read(), '<f4').reshape(70, 100)\n"
+			switch name {
+			case "function":
+				end = image + "mask = particles(image)\n"
+			case "PyTorch":
+				end = "import numpy as np\n" + image + "image = (image - image.mean()) / image.std()\n" +
+					"padded = np.pad(image, ((0, -70 % 16), (0, -100 % 16)), mode='reflect')\n" +
+					"with torch.no_grad():\n    mask = network(torch.from_numpy(padded[None, None]))[0, 1, :70, :100].numpy() > 0.5\n"
 				modules = append(modules, "numpy")
 			}
 			python := pythonWith(modules)
-			if name == "OpenCV" {
-				peers.Need(t, python != "", "no Python has cv2")
+			if name == "OpenCV" || name == "PyTorch" {
+				peers.Need(t, python != "", "no Python has "+strings.Join(modules, ", "))
 			} else if python == "" {
 				t.Skip("no Python has " + strings.Join(modules, ", ") + " (REFOCUS_PYTHON names one)")
 			}

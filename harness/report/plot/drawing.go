@@ -13,6 +13,8 @@ type Drawing struct {
 	b    strings.Builder
 	w, h float64
 	name string
+	// opens: parts of it are links, so that it is more than an image.
+	opens bool
 	// Table has the drawn values.
 	Table Table
 }
@@ -23,8 +25,12 @@ func newDrawing(w, h float64, description string) *Drawing {
 
 // head opens the drawing; style is for the outermost element.
 func (s *Drawing) head(style string) string {
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" width="%s" height="%s" role="img" aria-label="%s" font-family="system-ui, sans-serif" font-size="12" fill="currentColor"%s>`+"\n",
-		num(s.w), num(s.h), num(s.w), num(s.h), html.EscapeString(s.name), style)
+	role := "img"
+	if s.opens {
+		role = "group"
+	}
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" width="%s" height="%s" role="%s" aria-label="%s" font-family="system-ui, sans-serif" font-size="12" fill="currentColor"%s>`+"\n",
+		num(s.w), num(s.h), num(s.w), num(s.h), role, html.EscapeString(s.name), style)
 }
 
 // Inline is the drawing as part of a page.

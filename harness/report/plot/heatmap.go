@@ -2,6 +2,7 @@ package plot
 
 import (
 	"fmt"
+	"html"
 	"math"
 	"strconv"
 	"strings"
@@ -75,6 +76,12 @@ type Labels interface {
 	Name(key string) string  // with its unit
 	Unit() string            // what the axis shows
 	Preposition() string     // "at" or "on" a domain
+}
+
+// Linked is Labels whose cells open something.
+type Linked interface {
+	Labels
+	Link(row, column string) string // an address; "" for none
 }
 
 func longest(s Labels, keys []string) float64 {
@@ -165,8 +172,19 @@ func heatMap(s Labels, m *stats.Matrix, scale LogScale, colours [][3]float64, ti
 			if m.Intervals != nil && m.Intervals[i][j] != nil {
 				of += fmt.Sprintf(", 95 %% interval %s to %s", format.Loss(m.Intervals[i][j][0]), format.Loss(m.Intervals[i][j][1]))
 			}
+			link := ""
+			if l, ok := s.(Linked); ok {
+				link = l.Link(r, c)
+			}
+			if link != "" {
+				d.opens = true
+				fmt.Fprintf(&d.b, `<a href="%s" aria-label="%s">`, html.EscapeString(link), html.EscapeString(where+": "+format.Loss(v)))
+			}
 			d.rect(x, y, cell-1, height-1, fmt.Sprintf(`fill="%s"`, fill), where+": "+format.Loss(v)+of)
 			d.text(x+cell/2-0.5, y+height/2+4, "middle", fmt.Sprintf(`fill="%s" font-size="%s" pointer-events="none"`, ink, num(font)), write(v))
+			if link != "" {
+				d.b.WriteString("</a>\n")
+			}
 			if r == c {
 				d.rect(x+0.5, y+0.5, cell-2, height-2, `fill="none" stroke="currentColor" stroke-width="1.5"`, "")
 			}

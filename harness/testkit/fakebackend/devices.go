@@ -21,11 +21,15 @@ const (
 	// Visible.
 	DevicesVariable = "REFOCUS_TEST_DEVICES"
 	// LoseVariable holds, separated by commas, which are lost, and at which step of
-	// the process: "cuda:1@5". A step of -1 takes the device away before.
+	// the process: "cuda:1@5". A step of -1 takes the device away before; "cuda:1@c5"
+	// is a crash in place of a loss, and "cuda:1@0" the loss of a device that a session
+	// is opened on.
 	LoseVariable = "REFOCUS_TEST_LOSE"
 	// HoldVariable, where it is set, names a file without which no device takes a step
 	// but those that will be lost.
 	HoldVariable = "REFOCUS_TEST_HOLD"
+	// MemoryVariable is what each device has, in bytes.
+	MemoryVariable = "REFOCUS_TEST_MEMORY"
 	// Visible makes a device cuda:0, cuda:1, … of every entry of
 	// CUDA_VISIBLE_DEVICES, which is its identity, as CUDA does.
 	Visible = "visible"
@@ -37,6 +41,7 @@ type Devices struct {
 	backend.Backend
 	Devices []backend.Device
 	Lose    map[string]int64 // by name, at which step of this process
+	Crash   bool             // in place of losses
 	Hold    string           // see HoldVariable
 	steps   atomic.Int64
 }
@@ -52,6 +57,7 @@ func Serve() {
 	d := &Devices{Backend: cpu.New("1"), Lose: map[string]int64{}, Hold: os.Getenv(HoldVariable)}
 	for entry := range strings.SplitSeq(os.Getenv(LoseVariable), ",") {
 		if name, step, ok := strings.Cut(entry, "@"); ok {
+			step, d.Crash = strings.CutPrefix(step, "c")
 			var n int64
 			fmt.Sscan(step, &n)
 			d.Lose[name] = n
@@ -68,9 +74,11 @@ func Serve() {
 			}
 		}
 	}
+	memory := int64(1 << 30)
+	fmt.Sscan(os.Getenv(MemoryVariable), &memory)
 	for i := range d.Devices {
 		v := &d.Devices[i]
-		v.Kind, v.Info, v.Driver, v.Memory = "cuda", "an imagined GPU "+v.ID, "imagined 1.0", 1<<30
+		v.Kind, v.Info, v.Driver, v.Memory = "cuda", "an imagined GPU "+v.ID, "imagined 1.0", memory
 	}
 	plugin.Serve(d)
 	os.Exit(0)
@@ -92,9 +100,18 @@ func (d *Devices) Open(ctx context.Context, g *nn.Graph, o backend.Options) (bac
 	if !slices.ContainsFunc(d.Devices, func(v backend.Device) bool { return v.Name == name }) {
 		return nil, fmt.Errorf("device %q: %w", name, backend.ErrUnsupported)
 	}
+	if step, ok := d.Lose[name]; ok && step == 0 {
+		return nil, fmt.Errorf("opening %s: %w", name, backend.ErrDeviceLost)
+	}
 	o.Device = ""
 	s, err := d.Backend.Open(ctx, g, o)
 	return &onDevice{s, d, name}, err
+}
+
+// Memory implements backend.Sizer.
+func (d *Devices) Memory(ctx context.Context, g *nn.Graph, o backend.Options, r backend.MemoryRequest) (int64, error) {
+	o.Device = ""
+	return d.Backend.(backend.Sizer).Memory(ctx, g, o, r)
 }
 
 type onDevice struct {
@@ -116,6 +133,9 @@ func (s *onDevice) Train(ctx context.Context, r backend.TrainRequest, progress f
 	}
 	return s.Session.Train(ctx, r, func(p backend.Step) error {
 		if n := s.of.steps.Add(1); n == s.of.Lose[s.name] {
+			if s.of.Crash {
+				os.Exit(3)
+			}
 			return fmt.Errorf("step %d on %s: %w", n, s.name, backend.ErrDeviceLost)
 		}
 		return progress(p)

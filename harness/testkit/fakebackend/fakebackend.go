@@ -91,7 +91,7 @@ func (s *session) Train(ctx context.Context, r backend.TrainRequest, progress fu
 			}
 		}
 		s.fold(fmt.Sprint(b, r.LearningRate, r.Frozen))
-		if err := progress(backend.Step{Batch: i, Loss: s.unit()}); err != nil {
+		if err := progress(backend.Step{Batch: i, Loss: backend.LeastOnProbabilities + s.unit()}); err != nil {
 			return err
 		}
 	}
@@ -106,7 +106,7 @@ func (s *session) Evaluate(_ context.Context, r backend.EvaluateRequest) (backen
 	e := backend.Evaluation{Classes: 2}
 	h := sha256.Sum256(fmt.Appendf(nil, "%d %s", s.value, r.Dataset))
 	for range n {
-		e.Loss = append(e.Loss, float64(h[0])/256)
+		e.Loss = append(e.Loss, backend.LeastOnProbabilities+float64(h[0])/256)
 		e.Confusion = append(e.Confusion, []int64{1, 1, 1, 1})
 	}
 	return e, nil

@@ -13,6 +13,7 @@ import numpy as np
 from .errors import Invalid
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "U8": "u1", "I64": "<i8"}
+MAX_DIMENSIONS = 8
 NAMES = {np.dtype(v): k for k, v in DTYPES.items()}
 
 
@@ -49,9 +50,14 @@ def decode(data):
         if dtype not in DTYPES:
             raise Invalid(f'"{name}" is {dtype}, not one of {", ".join(DTYPES)}')
         kind = np.dtype(DTYPES[dtype])
+        if len(shape) > MAX_DIMENSIONS or max(shape, default=0) > len(data):
+            raise Invalid(f'"{name}" has {len(shape)} dimensions, the largest of {max(shape)}, in {len(data)} bytes')
         if min(shape, default=1) < 0 or begin < 0 or end - begin != math.prod(shape) * kind.itemsize:
             raise Invalid(f'"{name}" of shape {shape} does not fill its bytes from {begin} to {end}')
         if 8 + size + end > len(data):
             raise Invalid(f'"{name}" is truncated')
-        arrays[name] = np.frombuffer(data, kind, math.prod(shape), 8 + size + begin).reshape(shape)
+        try:
+            arrays[name] = np.frombuffer(data, kind, math.prod(shape), 8 + size + begin).reshape(shape)
+        except ValueError as e:
+            raise Invalid(f'"{name}" of shape {shape}: {e}') from None
     return arrays, metadata

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -109,6 +110,10 @@ class Files(unittest.TestCase):
         for end in range(len(data) - 1):  # the empty tensor takes no bytes
             with self.assertRaises(Invalid):
                 safetensors.decode(data[:end])
+        for shape in [[0, 1 << 70], [1 << 40], [1] * 1000, [1 << 32, 1 << 32, 0], [-1, -1]]:
+            text = json.dumps({"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}}).encode()
+            with self.assertRaises(Invalid, msg=str(shape)[:50]):
+                safetensors.decode(struct.pack("<Q", len(text)) + text)
 
 
 class Precision(unittest.TestCase):

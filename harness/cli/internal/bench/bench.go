@@ -35,6 +35,7 @@ const (
 // it was.
 type Measurement struct {
 	Backend    string  `json:"backend"`
+	Device     string  `json:"device"` // "": the backend's first
 	Mode       string  `json:"mode"`
 	Precision  string  `json:"precision"`
 	Width      int     `json:"width"`
@@ -102,7 +103,10 @@ func (m *Measurement) Measure(ctx context.Context, c Process, g *nn.Graph, lengt
 		return err
 	}
 	m.Backend = desc.Name
-	s, err := c.Open(ctx, g, backend.Options{Precision: m.Precision, Threads: m.Threads, Adam: backend.DefaultAdam})
+	if m.Device == "" {
+		m.Device = desc.Devices[0].Name
+	}
+	s, err := c.Open(ctx, g, backend.Options{Precision: m.Precision, Device: m.Device, Threads: m.Threads, Adam: backend.DefaultAdam})
 	if err != nil {
 		return err
 	}
@@ -157,8 +161,8 @@ func (m *Measurement) MeasureLayers(ctx context.Context, g *nn.Graph, length tim
 // passes together, the passes' shares of peak, and a line per pass over the whole
 // network.
 func (m *Measurement) Print(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "%s, %s, width %d, %s, batch %d, %d threads%s: %.1f ms/step (median of %d), %.1f images/s, %.1f of %.1f GFLOP/s peak (%s %%), %s\n",
-		m.Backend, m.Precision, m.Width, format.Size(m.Size, m.Size), m.Batch, m.Threads, frozenText(m.Freeze), m.StepMS, m.Steps, m.ImagesPerS,
+	_, err := fmt.Fprintf(out, "%s on %s, %s, width %d, %s, batch %d, %d threads%s: %.1f ms/step (median of %d), %.1f images/s, %.1f of %.1f GFLOP/s peak (%s %%), %s\n",
+		m.Backend, m.Device, m.Precision, m.Width, format.Size(m.Size, m.Size), m.Batch, m.Threads, frozenText(m.Freeze), m.StepMS, m.Steps, m.ImagesPerS,
 		m.GFLOPS, m.PeakGFLOPS, m.ofPeak(m.GFLOPS), format.Bytes(int64(m.PeakRSSMiB*(1<<20))))
 	if len(m.Layers) == 0 {
 		return err

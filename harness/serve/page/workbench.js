@@ -1,0 +1,195 @@
+// What the workbench's pages need a script for. Everything they show is made by the
+// server; the state of a view is its address.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+
+// What runs now, asked for again while somebody looks.
+const live = document.querySelector("[data-live]");
+if (live) {
+  setInterval(async () => {
+    if (document.hidden || live.contains(document.activeElement)) return;
+    try {
+      const page = new DOMParser().parseFromString(await (await fetch(live.dataset.live)).text(), "text/html");
+      const fresh = page.getElementById(live.id);
+      if (fresh && fresh.innerHTML !== live.innerHTML) live.innerHTML = fresh.innerHTML;
+    } catch {
+      // The server has gone; its last word stays.
+    }
+  }, 2000);
+}
+
+// Choices take effect at once. A slider changes its picture and the address only.
+for (const form of document.querySelectorAll("form[data-auto]")) {
+  const address = () => {
+    const q = new URLSearchParams(new FormData(form));
+    for (const [k, v] of [...q]) if (v === "") q.delete(k);
+    return new URL(`${form.getAttribute("action")}?${q}`, location.href);
+  };
+  form.addEventListener("submit", (e) => { e.preventDefault(); location.assign(address()); });
+  form.addEventListener("change", (e) => { if (!e.target.dataset.picture) location.assign(address()); });
+  form.addEventListener("input", (e) => {
+    const slider = e.target;
+    if (!slider.dataset.picture) return;
+    $(slider.dataset.output).value = slider.value;
+    const picture = $(slider.dataset.picture);
+    const src = new URL(picture.src);
+    src.searchParams.set(slider.name, slider.value);
+    picture.src = src;
+    picture.alt = picture.alt.replace(/[Ii]mage \d+/, (s) => s.replace(/\d+/, slider.value));
+    history.replaceState(null, "", address());
+  });
+}
+
+// Exports are certified before they come, which takes a moment.
+for (const button of document.querySelectorAll("[data-export]")) {
+  button.addEventListener("click", async () => {
+    const status = $("export-status");
+    button.disabled = true;
+    status.textContent = "exporting and certifying…";
+    try {
+      const r = await fetch(button.dataset.export, { method: "POST", headers: { "X-Refocus": "1" } });
+      if (!r.ok) throw new Error(await r.text());
+      const name = /filename="([^"]+)"/.exec(r.headers.get("Content-Disposition"))[1];
+      const a = document.createElement("a");
+      a.href = URL.createObjectURL(await r.blob());
+      a.download = name;
+      a.click();
+      URL.revokeObjectURL(a.href);
+      status.textContent = `saved ${name}`;
+    } catch (e) {
+      status.textContent = String(e.message ?? e);
+    }
+    button.disabled = false;
+  });
+}
+
+// Micrographs.
+const drop = $("drop");
+if (drop) {
+  const options = $("options");
+  let turn = 0; // of what was asked last: older answers come too late
+  const say = (text, bad) => { $("status").textContent = text; $("status").className = bad ? "bad" : ""; };
+  const query = () => {
+    const q = new URLSearchParams(new FormData(options));
+    for (const [k, v] of [...q]) if (v === "") q.delete(k);
+    return q;
+  };
+  const parameters = () => new URLSearchParams(location.search);
+  const columns = [
+    ["label", "#"], ["class", "class"], ["equivalent_diameter_nm", "diameter, nm"], ["equivalent_diameter_px", "diameter, px"], ["area_nm2", "area, nm²"],
+    ["circularity", "circularity"], ["feret_max_nm", "Feret max, nm"], ["feret_min_nm", "Feret min, nm"], ["solidity", "solidity"],
+    ["mean_probability", "probability"], ["centre_x_px", "x, px"], ["centre_y_px", "y, px"], ["touches_border", "cut"],
+  ];
+  const text = (v) => v === null || v === undefined ? "–" : typeof v === "number" ? String(+v.toPrecision(4)).replace("-", "−") : v === true ? "yes" : v === false ? "no" : v;
+  const table = (rows) => {
+    const t = $("particles");
+    t.replaceChildren();
+    const shown = columns.filter(([k]) => rows.some((r) => r[k] !== null));
+    const head = t.createTHead().insertRow();
+    for (const [, name] of shown) {
+      const th = document.createElement("th");
+      th.scope = "col";
+      th.textContent = name;
+      head.append(th);
+    }
+    const body = t.createTBody();
+    for (const r of rows.slice(0, 2000)) {
+      const tr = body.insertRow();
+      for (const [k] of shown) tr.insertCell().textContent = text(r[k]);
+    }
+  };
+  const view = () => {
+    const id = parameters().get("id");
+    if (id) $("view").src = `micrograph/${id}/${$("show").value}?${query()}`;
+  };
+  const measure = async () => {
+    const id = parameters().get("id"), mine = ++turn;
+    if (!id) return;
+    for (;;) {
+      const r = await fetch(`micrograph/${id}?${query()}`);
+      if (mine !== turn) return;
+      if (!r.ok) {
+        $("tiles").hidden = true;
+        say(await r.text(), true);
+        document.body.dataset.done = "failed";
+        return;
+      }
+      const m = await r.json();
+      if (mine !== turn) return;
+      if (!m.particles) {
+        $("tiles").hidden = false;
+        $("tiles").max = Math.max(1, m.total);
+        $("tiles").value = m.done;
+        say(`segmenting: ${m.done} of ${m.total} tiles`);
+        await new Promise((next) => setTimeout(next, 300));
+        continue;
+      }
+      $("tiles").hidden = true;
+      $("found").hidden = false;
+      const n = m.particles.length;
+      say(`${m.name}: ${n} particle${n === 1 ? "" : "s"}${m.median ? `, median diameter ${m.median}` : ""}`);
+      $("summary").textContent = `${m.size} pixels; size of a pixel: ${m.pixel}`;
+      if (options.min_diameter.value === "" && m.calibrated) options.min_diameter.value = m.min_diameter;
+      $("histogram").innerHTML = m.histogram;
+      $("notes").replaceChildren(...m.notes.map((x) => Object.assign(document.createElement("li"), { textContent: x })));
+      $("downloads").replaceChildren("Download: ", ...m.outputs.flatMap((o, i) => {
+        const a = document.createElement("a");
+        a.href = `micrograph/${id}/${o === ".particles.csv" ? "particles.csv" : "file" + o}?${query()}`;
+        a.textContent = o.replace(/^\./, "");
+        return i ? [", ", a] : [a];
+      }));
+      $("view").alt = `${m.name} with ${n} particles outlined`;
+      table(m.particles);
+      view();
+      document.body.dataset.done = m.name;
+      return;
+    }
+  };
+  const go = (id) => {
+    const q = parameters();
+    q.set("id", id);
+    for (const k of ["threshold", "min_diameter", "split", "fill_holes", "exclude_border"]) q.delete(k);
+    for (const [k, v] of query()) q.set(k, v);
+    history.replaceState(null, "", `micrograph?${q}`);
+    return measure();
+  };
+  const send = async (file) => {
+    const q = new URLSearchParams({ name: file.name, model: $("model").value, page: $("page").value });
+    if ($("pixel_size").value) q.set("pixel_size", $("pixel_size").value.replace(",", "."));
+    if ($("flatten").checked) q.set("flatten", "1");
+    $("found").hidden = true;
+    delete document.body.dataset.done;
+    say(`reading ${file.name}`);
+    const r = await fetch(`micrograph?${q}`, { method: "POST", body: file, headers: { "X-Refocus": "1" } });
+    if (!r.ok) return say(await r.text(), true);
+    await go((await r.json()).id);
+  };
+  const failed = (e) => say(`the workbench does not answer: ${e.message ?? e}`, true);
+  $("file").addEventListener("change", (e) => { if (e.target.files[0]) send(e.target.files[0]).catch(failed); });
+  document.addEventListener("dragover", (e) => { e.preventDefault(); drop.classList.add("over"); });
+  document.addEventListener("dragleave", () => drop.classList.remove("over"));
+  document.addEventListener("drop", (e) => {
+    e.preventDefault();
+    drop.classList.remove("over");
+    if (e.dataTransfer.files[0]) send(e.dataTransfer.files[0]).catch(failed);
+  });
+  drop.addEventListener("submit", (e) => e.preventDefault());
+  options.addEventListener("submit", (e) => e.preventDefault());
+  let wait = 0;
+  options.addEventListener("input", (e) => {
+    if (e.target.dataset.output) $(e.target.dataset.output).value = e.target.value;
+    if (e.target.id === "show") return view();
+    clearTimeout(wait);
+    wait = setTimeout(() => go(parameters().get("id")).catch(failed), 200);
+  });
+  // A view that was sent, or reloaded.
+  const sent = parameters();
+  for (const [k, v] of sent) {
+    const field = options.elements[k];
+    if (!field) continue;
+    if (field.type === "checkbox") field.checked = true; else field.value = v;
+    if (field.dataset.output) $(field.dataset.output).value = v;
+  }
+  if (sent.get("id")) measure().catch(failed);
+}
