@@ -64,7 +64,7 @@ func TestReproduceOnDevices(t *testing.T) {
 		says          string
 		on            []string // the devices that trained
 	}{
-		{"cuda:0,cuda:1,cuda:2", "cuda:0@1", []string{"--devices", "cuda:2,cuda:1", "--jobs-per-device", "2"}, "4 runs at once", []string{"cuda:1: ", "cuda:2: "}},
+		{"cuda:0,cuda:1,cuda:2", "cuda:0@0", []string{"--devices", "cuda:2,cuda:1", "--jobs-per-device", "2"}, "4 runs at once", []string{"cuda:1: ", "cuda:2: "}},
 		{"cuda:0,cuda:1", "cuda:1@2", []string{"--devices", "all"}, "2 runs at once", []string{"cuda:0: "}},
 	} {
 		path := fakePlugin(t, fakebackend.DevicesVariable+"="+c.devices, fakebackend.LoseVariable+"="+c.lose)

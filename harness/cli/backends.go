@@ -25,6 +25,7 @@ type backendFlags struct {
 	name          string
 	allowUnlocked bool
 	startTimeout  time.Duration
+	device        string // of sessions, where a command has been told
 }
 
 func (b *backendFlags) register(cmd *cobra.Command) {
@@ -54,7 +55,7 @@ func (b *backendFlags) plugins(out *console.Printer) host.Plugins {
 	return host.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
-		Spec: plugin.Spec{StartTimeout: b.startTimeout, Env: host.Allocated(os.LookupEnv), Logger: hclog.New(&hclog.LoggerOptions{
+		Spec: plugin.Spec{StartTimeout: b.startTimeout, Device: b.device, Env: host.Allocated(os.LookupEnv), Logger: hclog.New(&hclog.LoggerOptions{
 			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
 		})},
 	}

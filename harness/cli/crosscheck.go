@@ -24,8 +24,9 @@ func crosscheckCommand() *cobra.Command {
 		Short: "Certify how far two backends differ, and why that is acceptable",
 		Long: `Gives two backends the same weights and batches of a series, compares both with the
 cpu backend in float64, and judges backend A: every layer forward, running
-statistics, loss, every gradient, the optimiser, freezing, and losses over many
-steps. Writes a certificate (JSON and HTML) into the store. Exits with 1 where A
+statistics, loss, every gradient, the optimiser, every step of a longer run, freezing,
+and losses over many steps. What A may be off by follows from the rounding errors of
+each operator's own operands. Writes a certificate (JSON and HTML) into the store. Exits with 1 where A
 fails, and names the first place where the two part.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -104,7 +105,7 @@ fails, and names the first place where the two part.`,
 	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose network and images are used")
 	intFlag(cmd, &o.Batch, "batch", 0, 0, "images per step (default 4)")
 	intFlag(cmd, &o.Steps, "steps", 0, 0, "steps of the trajectory (default 20)")
-	f.StringVar(&o.Precision, "precision", "", "precision of the backend that is judged (default float32): tf32, bfloat16 or mixed")
-	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the yardstick's distance a distance may be (default 8)")
+	f.StringVar(&o.Precision, "precision", "", "precision of the backend that is judged (default float32): tf32, bfloat16, mixed or float64")
+	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the larger of the other backend's distance and of one rounding's the yardstick is, which decides where no bound can (default 8)")
 	return cmd
 }

@@ -34,8 +34,8 @@ stopped and ends with the same bits. Several processes, also on several machines
 that share the store's file system, may work on one study at once.
 
 The profile smoke is a first contact of about a minute, quick, which is the default,
-a miniature of some minutes, and paper the study as published, which takes a
-cluster; 'refocus plan' says more.`,
+a miniature of some minutes, long what two hours give, and paper the study as
+published, which takes a cluster; 'refocus plan' says more.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if jobs > 0 && on.perDevice > 0 {
@@ -56,6 +56,7 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			b.device = devices[0].Name // for the report's predictions, too
 			slots, threads := reproduce.Slots(devices, jobs, on.perDevice, threads, runtime.NumCPU(), r.Plan.Width())
 			out.Printf("backend %s %s, numerics %s; %d runs at once, %d threads each, on %s", desc.Name, desc.Version, desc.Numerics, len(slots), threads, told(devices))
 
@@ -85,14 +86,16 @@ cluster; 'refocus plan' says more.`,
 			if err != nil {
 				return err
 			}
+			remaining := devices
 			failures, err := r.Train(ctx, reproduce.TrainOptions{
 				Launch: b.process(out), SHA256: executable, Harness: version(),
-				Slots: slots, Threads: threads, Restarts: restarts,
+				Slots: slots, LeftOut: func(left []backend.Device) { remaining = left }, Threads: threads, Restarts: restarts,
 				Images: images, Progress: out,
 			})
 			if err != nil {
 				return err
 			}
+			b.device = remaining[0].Name
 			if err := writeReport(ctx, r, &b, report.Options{Failures: failures}, out); err != nil {
 				return err
 			}

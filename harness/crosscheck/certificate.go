@@ -3,6 +3,7 @@ package crosscheck
 import (
 	"fmt"
 	"io"
+	"math"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/internal/format"
@@ -16,12 +17,27 @@ const (
 	Loss       = "loss"
 	Gradients  = "gradients"
 	Optimiser  = "optimiser"
+	LongRun    = "every step of a longer run"
 	Freezing   = "freezing"
 	Trajectory = "trajectory"
 )
 
 // Stages lists the stages in order.
-var Stages = []string{Forward, Statistics, Inference, Loss, Gradients, Optimiser, Freezing, Trajectory}
+var Stages = []string{Forward, Statistics, Inference, Loss, Gradients, Optimiser, LongRun, Freezing, Trajectory}
+
+// What a check is judged by.
+const (
+	// ByBound is by the most that rounding errors can add up to, and by the length
+	// of the errors that is expected of them: Check.Bound and Check.Local.
+	ByBound = "bound"
+	// ByNoise is by what disturbing the reference at every operation does to a
+	// result, as roundings do: Check.Local by Check.Expected.
+	ByNoise = "rounding noise"
+	// ByYardstick is by a multiple of the yardstick's own distance.
+	ByYardstick = "yardstick"
+	// Exactly admits no difference.
+	Exactly = "exact"
+)
 
 // Check is one comparison.
 type Check struct {
@@ -33,9 +49,65 @@ type Check struct {
 	// Rounding is the oracle's own sensitivity: the relative distance that one
 	// float32 rounding of the weights makes.
 	Rounding float64 `json:"rounding,omitempty"`
-	Limit    float64 `json:"limit"` // on A's relative distance
+	// Yardstick is Options.Factor times the larger of B's distance and of Rounding,
+	// or the floor: what A's distance to the oracle has been found to stay below. It
+	// decides only where nothing else does.
+	Yardstick float64 `json:"yardstick,omitempty"`
+	// Bound is the largest error of a single value as a part of the most that the
+	// errors of its operations can add up to, in any order, given A's own operands.
+	Bound float64 `json:"bound,omitempty"`
+	// Local is the relative distance to what A should have computed of its own
+	// operands, a gradient of its own activations, Expected that which roundings are expected to make.
+	Local    float64 `json:"local,omitempty"`
+	Expected float64 `json:"expected,omitempty"`
+	Limit    float64 `json:"limit"` // on Local by bound or noise, else on A's relative distance
+	Judged   string  `json:"judged"`
 	Pass     bool    `json:"pass"`
 	Note     string  `json:"note,omitempty"`
+}
+
+// judged is the relative distance that Limit is on.
+func (c *Check) judged() float64 {
+	if c.Judged == ByBound || c.Judged == ByNoise {
+		return c.Local
+	}
+	return c.A.Relative
+}
+
+// Share is how much of what is allowed a check takes: above 1 it fails. NaN, too, is
+// too much.
+func (c *Check) Share() float64 {
+	part := func(v, limit float64) float64 {
+		switch {
+		case v == 0:
+			return 0
+		case math.IsNaN(v):
+			return math.Inf(1)
+		}
+		return v / limit
+	}
+	return max(part(c.Bound, 1), part(c.judged(), c.Limit))
+}
+
+// Said is the outcome in words.
+func (c *Check) Said() string {
+	d := func(v float64) string { return format.Digits(min(v, math.MaxFloat64), 2) }
+	switch {
+	case c.Judged == ByBound && c.Bound > math.MaxFloat64/2: // or as JSON has it
+		return "an error where none is possible"
+	case c.Judged == ByBound && c.Bound > 1 && c.Local > c.Limit:
+		return fmt.Sprintf("an error %s times its bound, %s in all where %s is the limit", d(c.Bound), d(c.Local), d(c.Limit))
+	case c.Judged == ByBound && c.Bound > 1:
+		return fmt.Sprintf("an error %s times its bound", d(c.Bound))
+	}
+	by := c.Judged
+	switch by {
+	case ByBound:
+		by = "the expected size of rounding errors"
+	case Exactly:
+		return fmt.Sprintf("off by %s, which must not be", d(c.judged()))
+	}
+	return fmt.Sprintf("relative distance %s, limit %s by %s", d(c.judged()), d(c.Limit), by)
 }
 
 // Identity of a backend.
@@ -65,6 +137,8 @@ type Certificate struct {
 	Weights string   `json:"weights"` // SHA-256 of the initial weights
 	Data    string   `json:"data"`    // SHA-256 of the training images
 	Options Options  `json:"options"`
+	// NoBounds says why nothing could be judged by bounds, where that is so.
+	NoBounds string `json:"no_bounds,omitempty"`
 
 	Checks     []Check `json:"checks"`
 	Trajectory []Curve `json:"trajectory"`
@@ -83,7 +157,7 @@ func (c *Certificate) Verdict() string {
 		return fmt.Sprintf("%s agrees with %s: all %d comparisons are within their limits.", a, b, len(c.Checks))
 	}
 	f := c.First
-	s := fmt.Sprintf("%s parts from %s at %s, %s: relative distance %s, limit %s", a, b, f.Stage, f.Place, format.Digits(f.A.Relative, 2), format.Digits(f.Limit, 2))
+	s := fmt.Sprintf("%s parts from %s at %s, %s: %s", a, b, f.Stage, f.Place, f.Said())
 	if f.Note != "" {
 		s += " (" + f.Note + ")"
 	}
@@ -105,7 +179,7 @@ func (c *Certificate) Print(w io.Writer) {
 			if !k.Pass {
 				failed++
 			}
-			if worst == nil || k.A.Relative/k.Limit > worst.A.Relative/worst.Limit {
+			if worst == nil || k.Share() > worst.Share() {
 				worst = k
 			}
 		}
@@ -116,7 +190,10 @@ func (c *Certificate) Print(w io.Writer) {
 		if failed > 0 {
 			mark = "FAIL"
 		}
-		fmt.Fprintf(w, "%s  %-24s %4d comparisons, closest to its limit: %s (%s of %s)\n", mark, stage, n, worst.Place, format.Digits(worst.A.Relative, 2), format.Digits(worst.Limit, 2))
+		fmt.Fprintf(w, "%s  %-24s %4d comparisons, closest to its limit: %s (%s of it, by %s)\n", mark, stage, n, worst.Place, format.Digits(min(worst.Share(), math.MaxFloat64), 2), worst.Judged)
+	}
+	if c.NoBounds != "" {
+		fmt.Fprintf(w, "no bounds: %s\n", c.NoBounds)
 	}
 	fmt.Fprintf(w, "steps: %s %s, %s %s\n", c.A.Description.Name, format.Milliseconds(c.A.StepSeconds), c.B.Description.Name, format.Milliseconds(c.B.StepSeconds))
 	fmt.Fprintln(w, c.Verdict())

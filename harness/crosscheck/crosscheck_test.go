@@ -1,7 +1,6 @@
 package crosscheck
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"os"
@@ -49,20 +48,21 @@ func images(t *testing.T, name string, n, size int) ImageSet {
 	return ImageSet{path, hex.EncodeToString(sum[:]), n}
 }
 
-// check compares a with b at width 4 on images of 32×32.
-func check(t *testing.T, a, b backend.Backend, o Options) *Certificate {
+// check compares a with b at width 4 on images of 32×32, to the end or to the stage
+// that fails first.
+func check(t *testing.T, a, b backend.Backend, o Options, first bool) *Certificate {
 	t.Helper()
 	g, err := nn.UNet(nn.UNetOptions{Width: 4, Classes: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.Initialize(3, 0)
-	c, err := Run(context.Background(), Input{
+	c, err := compare(t.Context(), Input{
 		A: Subject{Backend: a}, B: Subject{Backend: b}, Oracle: Subject{Backend: cpu.New("test")},
 		Graph: g, Train: images(t, "train", 6, 32), Validation: images(t, "validation", 3, 32),
 		Loss:    backend.LossOnProbabilities,
 		Options: o,
-	})
+	}, first)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,9 +78,12 @@ func TestHonestBackends(t *testing.T) {
 		{"cpu against gorgonia", cpu.New("test"), gorgonia.New("test")},
 		{"gorgonia against cpu", gorgonia.New("test"), cpu.New("test")},
 	} {
-		cert := check(t, c.a, c.b, Options{Steps: 8, Perturbations: 3, Threads: 2})
+		cert := check(t, c.a, c.b, Options{Steps: 8, Perturbations: 3, Threads: 2}, false)
 		var s strings.Builder
 		cert.Print(&s)
+		if cert.NoBounds != "" {
+			t.Errorf("%s: no bounds: %s", c.name, cert.NoBounds)
+		}
 		if !cert.Pass() {
 			t.Errorf("%s:\n%s", c.name, &s)
 			n := 0

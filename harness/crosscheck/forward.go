@@ -15,7 +15,7 @@ func (r *run) inference(ctx context.Context) error {
 	if err := r.reset(ctx, r.start); err != nil {
 		return err
 	}
-	moved, err := r.step(ctx, r.o, r.in.Options.LearningRate, nil)
+	moved, err := r.step(ctx, r.o, r.batch, r.in.Options.LearningRate, nil)
 	if err != nil {
 		return fmt.Errorf("a training step of the oracle: %w", err)
 	}
@@ -38,12 +38,19 @@ func (r *run) inference(ctx context.Context) error {
 func (r *run) compareActivations(ctx context.Context, stage string, training bool, now *state) error {
 	names := r.values()
 	var got [3]map[string][]float64
+	shapes := map[string][]int{}
 	for i, s := range r.sides() {
 		ts, err := s.s.Activations(ctx, r.batch, names, training)
 		if err != nil {
 			return fmt.Errorf("activations of %s: %w", s.name, err)
 		}
 		got[i] = byName(ts)
+		for _, t := range ts {
+			shapes[t.Name] = t.Shape
+		}
+	}
+	if training {
+		r.prepareBounds(got[2])
 	}
 	rounding, err := r.rounding(ctx, now, func() (map[string][]float64, error) {
 		ts, err := r.o.Activations(ctx, r.batch, names, training)
@@ -52,10 +59,17 @@ func (r *run) compareActivations(ctx context.Context, stage string, training boo
 	if err != nil {
 		return err
 	}
+	net := r.network(now)
 	for _, n := range r.g.Nodes {
 		v := n.Outputs[0]
 		o := got[2][v]
-		r.judge(stage, n.Name, n.Op, distance(got[0][v], o, 0), distance(got[1][v], o, 0), rounding[v], r.in.Options.ForwardFloor)
+		c := r.measured(stage, n.Name, n.Op, distance(got[0][v], o, 0), distance(got[1][v], o, 0), rounding[v], r.in.Options.ForwardFloor)
+		if r.bounds {
+			if err := r.within(&c, net, n, got[0], shapes, training); err != nil {
+				return err
+			}
+		}
+		r.add(c)
 	}
 	if training {
 		return r.compareLoss(ctx, got[0][r.g.Output.Name])

@@ -15,7 +15,7 @@ func (r *run) freezing(ctx context.Context) error {
 		if err := r.a.SetState(ctx, r.start); err != nil {
 			return fmt.Errorf("setting the state of A: %w", err)
 		}
-		after, err := r.step(ctx, r.a, r.in.Options.LearningRate, []string{frozen})
+		after, err := r.step(ctx, r.a, r.batch, r.in.Options.LearningRate, []string{frozen})
 		if err != nil {
 			return fmt.Errorf("a training step of A with %s frozen: %w", frozen, err)
 		}
@@ -26,7 +26,7 @@ func (r *run) freezing(ctx context.Context) error {
 			before, now := r.first.values[t.Name], after.values[t.Name]
 			moved := !slices.Equal(before, now)
 			should := t.Role == nn.Statistic || nn.Group(t.Name) != frozen
-			c := Check{Stage: Freezing, Place: t.Name}
+			c := Check{Stage: Freezing, Place: t.Name, Judged: Exactly}
 			if moved != should {
 				c.A.Relative = max(distance(now, before, 0).Relative, 1)
 				c.Note = fmt.Sprintf("with %s frozen it moved by %.2g, it should not", frozen, distance(now, before, 0).Relative)

@@ -36,29 +36,27 @@ type Options struct {
 	Batch        int     `json:"batch"` // default 4
 	Steps        int     `json:"steps"` // of the trajectory, default 20
 	LearningRate float64 `json:"learning_rate"`
-	// Factor is how many times the yardstick's distance a distance may be.
+	// Factor is how many times the larger distance the yardstick is.
 	Factor float64 `json:"factor"`
 	// Perturbations is the number of one-rounding changes of the weights.
 	Perturbations int `json:"perturbations"`
-	// Floors are relative distances that always pass: of values of the forward
-	// pass, of gradients, of what is computed from A's own numbers, and of
-	// losses. They lie well above float32 rounding (6e-8, amplified by the
+	// Floors are the least yardsticks: of values of the forward pass, of gradients
+	// and of losses. They lie well above float32 rounding (6e-8, amplified by the
 	// summation of a few thousand terms and by Winograd's transforms) and well
 	// below any of the planted faults of this package's tests.
 	ForwardFloor  float64 `json:"forward_floor"`
 	GradientFloor float64 `json:"gradient_floor"`
-	LocalFloor    float64 `json:"local_floor"`
 	LossFloor     float64 `json:"loss_floor"`
 	Threads       int     `json:"threads"`
-	// Precision is A's: backend.Float32, the default, or one that rounds the operands
-	// of convolutions further. B computes in float32 and the oracle in float64 all the
+	// Precision is A's: backend.Float32, the default, backend.Float64, or one that
+	// rounds the operands of convolutions further. B computes in float32 and the oracle in float64 all the
 	// same; one rounding of the weights is one to A's precision.
 	Precision string `json:"precision,omitempty"`
 }
 
 // bits of mantissa, after the point, to which a precision rounds the operands of
 // convolutions; 0 is float32's own 23.
-var bits = map[string]int{backend.Float32: 0, backend.TF32: 10, backend.BFloat16: 7, backend.Mixed: 10}
+var bits = map[string]int{backend.Float32: 0, backend.Float64: 0, backend.TF32: 10, backend.BFloat16: 7, backend.Mixed: 10}
 
 func (o Options) withDefaults() Options {
 	o.Precision = cmp.Or(o.Precision, backend.Float32)
@@ -70,8 +68,7 @@ func (o Options) withDefaults() Options {
 // rounding. In norms, which take the mean over all values, a convolution of rounded
 // operands is off by about u. Forward: 4 of these. Loss: a mean over all pixels,
 // whose errors have both signs, u/4. Gradients, where pixels are blocked or passed
-// otherwise, a fraction of the order of u per layer: 4 √u of their length. What is
-// computed from A's own numbers is computed in float32 and keeps its floor.
+// otherwise, a fraction of the order of u per layer: 4 √u of their length.
 func (o Options) withFloors(n int) Options {
 	forward, gradient, loss := 1e-5, 2e-4, 1e-6
 	if n > 0 {
@@ -96,7 +93,6 @@ func (o Options) withFloors(n int) Options {
 	set(&o.Factor, 8)
 	set(&o.ForwardFloor, forward)
 	set(&o.GradientFloor, gradient)
-	set(&o.LocalFloor, 3e-5)
 	set(&o.LossFloor, loss)
 	return o
 }

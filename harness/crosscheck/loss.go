@@ -17,7 +17,10 @@ func (r *run) compareLoss(ctx context.Context, output []float64) error {
 	classes := len(output) / len(r.labels)
 	want := loss(output, r.labels, classes, r.in.Options.Batch, r.in.Loss)
 	d := distance([]float64{reported}, []float64{want}, 0)
-	c := r.add(Check{Stage: Loss, Place: "loss of A's own output", A: d, Limit: r.in.Options.LocalFloor / 10})
+	check := Check{Stage: Loss, Place: "loss of A's own output", A: d}
+	bound, noise := r.arithmetic.loss(output, classes, r.in.Options.Batch, r.in.Loss)
+	check.bounded([]float64{reported}, []float64{want}, []float64{bound}, []float64{noise})
+	c := r.add(check)
 	if !c.Pass {
 		c.Note = fmt.Sprintf("A reports %.7g, its output has the loss %.7g", reported, want)
 		for _, other := range []string{backend.LossOnLogits, backend.LossOnProbabilities} {
@@ -27,6 +30,32 @@ func (r *run) compareLoss(ctx context.Context, output []float64) error {
 		}
 	}
 	return nil
+}
+
+// loss bounds the mean loss of class probabilities [N,K,…], and gives the expected
+// square of its error. A probability may have been rounded on its way out.
+func (a arithmetic) loss(p []float64, classes, n int, kind string) (bound, noise float64) {
+	count := len(p) / classes
+	pixels := count / n
+	var size float64
+	for i := range n {
+		for k := range pixels {
+			var s float64
+			for c := range classes {
+				v := p[(i*classes+c)*pixels+k]
+				if kind == backend.LossOnProbabilities {
+					s += math.Exp(v)
+				} else {
+					size -= math.Log(v) / float64(classes) // either class may be the label
+				}
+			}
+			if kind == backend.LossOnProbabilities {
+				size += math.Log(s) + 1
+			}
+		}
+	}
+	size = size/float64(count) + 1
+	return (a.gamma(count+10) + a.store) * size, (even(a.unit)*(float64(count)/3+10) + even(a.store)/float64(count)) * size * size
 }
 
 // loss of class probabilities [N,K,H,W] against labels [N,H,W].

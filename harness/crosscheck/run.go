@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
@@ -17,24 +18,31 @@ import (
 // Run compares A with B. An error means that the comparison could not be made;
 // a backend that is wrong gives a certificate that says so.
 func Run(ctx context.Context, in Input) (*Certificate, error) {
+	return compare(ctx, in, false)
+}
+
+// compare is Run, which can end with the stage that fails first.
+func compare(ctx context.Context, in Input, first bool) (*Certificate, error) {
 	if _, ok := bits[in.Options.Precision]; !ok && in.Options.Precision != "" {
 		return nil, fmt.Errorf("precision %q: a cross-check is in one of %v", in.Options.Precision, slices.Sorted(maps.Keys(bits)))
 	}
 	in.Options = in.Options.withDefaults()
-	r := &run{in: in, g: in.Graph, cert: &Certificate{
-		Format: 1, Network: in.Graph.Name, Options: in.Options, Data: in.Train.SHA256,
+	r := &run{in: in, g: in.Graph, arithmetic: arithmetics[in.Options.Precision], cert: &Certificate{
+		Format: 2, Network: in.Graph.Name, Options: in.Options, Data: in.Train.SHA256,
 		Machine: fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()),
 	}}
 	if err := r.open(ctx); err != nil {
 		return nil, err
 	}
 	defer r.close()
-	for _, stage := range []func(context.Context) error{r.forward, r.statistics, r.inference, r.gradients, r.optimiser, r.freezing, r.trajectory, r.time} {
+	for _, stage := range []func(context.Context) error{r.forward, r.statistics, r.inference, r.gradients, r.optimiser, r.longRun, r.freezing, r.trajectory, r.time} {
 		if err := stage(ctx); err != nil {
 			return nil, err
 		}
+		if r.verdict(); first && r.cert.First != nil {
+			break
+		}
 	}
-	r.verdict()
 	return r.cert, nil
 }
 
@@ -48,7 +56,11 @@ type run struct {
 	start   []byte // the initial weights as every backend is given them
 	first   *state
 	batch   backend.Batch
+	images  *reference.Array
 	labels  []uint8
+
+	arithmetic arithmetic
+	bounds     bool // the reference can run the network
 }
 
 // side is one of the three with its name for errors.
@@ -108,7 +120,7 @@ func (r *run) open(ctx context.Context) error {
 	sum := sha256.Sum256(r.start)
 	r.cert.Weights = hex.EncodeToString(sum[:])
 	r.batch = r.batches(1)[0]
-	if r.labels, err = r.readLabels(r.batch); err != nil {
+	if r.images, r.labels, err = r.readBatch(r.batch); err != nil {
 		return err
 	}
 	return r.reset(ctx, r.start)
@@ -147,32 +159,44 @@ func (r *run) batches(n int) []backend.Batch {
 	return out
 }
 
-// readLabels is the batch's labels as a backend sees them.
-func (r *run) readLabels(b backend.Batch) ([]uint8, error) {
+// readBatch is the batch as a backend sees it: images [N,C,H,W] and labels [N,H,W].
+func (r *run) readBatch(b backend.Batch) (*reference.Array, []uint8, error) {
 	f, err := safetensors.Open(r.in.Train.Path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	i, ok := f.Info("labels")
 	if !ok || len(i.Shape) != 3 || i.Shape[1] != i.Shape[2] {
-		return nil, fmt.Errorf("%s: no labels [N,H,H]", r.in.Train.Path)
+		return nil, nil, fmt.Errorf("%s: no labels [N,H,H]", r.in.Train.Path)
 	}
 	n := i.Shape[1]
-	var out []uint8
-	one := make([]uint8, n*n)
-	for _, s := range b {
+	i, ok = f.Info("images")
+	if !ok || len(i.Shape) != 4 || i.Shape[2] != n || i.Shape[3] != n {
+		return nil, nil, fmt.Errorf("%s: no images [N,C,%d,%d]", r.in.Train.Path, n, n)
+	}
+	channels := i.Shape[1]
+	images := reference.NewArray(len(b), channels, n, n)
+	labels := make([]uint8, len(b)*n*n)
+	pixels, one := make([]float32, channels*n*n), make([]uint8, n*n)
+	for k, s := range b {
+		if err := f.ReadFloat32("images", s.Index*len(pixels), pixels); err != nil {
+			return nil, nil, err
+		}
 		if err := f.ReadUint8("labels", s.Index*n*n, one); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for y := range n {
 			for x := range n {
 				v, u := backend.Dihedral(s.Dihedral, n, y, x)
-				out = append(out, one[v*n+u])
+				labels[(k*n+y)*n+x] = one[v*n+u]
+				for c := range channels {
+					*images.At(k, c, y, x) = float64(pixels[(c*n+v)*n+u])
+				}
 			}
 		}
 	}
-	return out, nil
+	return images, labels, nil
 }
 
 // groups of parameters, in the graph's order.
@@ -187,16 +211,16 @@ func (r *run) groups() []string {
 }
 
 // step trains one step and returns the state after it.
-func (r *run) step(ctx context.Context, s backend.Session, rate float64, frozen []string) (*state, error) {
-	err := s.Train(ctx, backend.TrainRequest{Batches: []backend.Batch{r.batch}, LearningRate: rate, Frozen: frozen}, func(backend.Step) error { return nil })
+func (r *run) step(ctx context.Context, s backend.Session, b backend.Batch, rate float64, frozen []string) (*state, error) {
+	err := s.Train(ctx, backend.TrainRequest{Batches: []backend.Batch{b}, LearningRate: rate, Frozen: frozen}, func(backend.Step) error { return nil })
 	if err != nil {
 		return nil, err
 	}
-	b, err := s.State(ctx)
+	now, err := s.State(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return decodeState(b)
+	return decodeState(now)
 }
 
 // rounding is, for every named result of the oracle, the largest relative
@@ -227,15 +251,19 @@ func (r *run) rounding(ctx context.Context, now *state, ask func() (map[string][
 	return most, r.o.SetState(ctx, b)
 }
 
-// judge adds a comparison with the yardstick rule.
-func (r *run) judge(stage, place, operator string, a, b Distance, rounding, floor float64) *Check {
+// measured is a check of A beside the yardstick, by which it is judged unless
+// something else is set.
+func (r *run) measured(stage, place, operator string, a, b Distance, rounding, floor float64) Check {
 	limit := max(r.in.Options.Factor*max(b.Relative, rounding), floor)
-	return r.add(Check{Stage: stage, Place: place, Operator: operator, A: a, B: b, Rounding: rounding, Limit: limit})
+	return Check{Stage: stage, Place: place, Operator: operator, A: a, B: b, Rounding: rounding, Yardstick: limit, Limit: limit, Judged: ByYardstick}
 }
 
 // add completes a check whose limit is set.
 func (r *run) add(c Check) *Check {
-	c.Pass = c.A.Relative <= c.Limit // false for NaN
+	c.Pass = c.Share() <= 1
+	if c.Pass && c.Judged != ByYardstick && c.Yardstick > 0 && c.A.Relative > c.Yardstick && c.Note == "" {
+		c.Note = "beyond the yardstick, and possible by rounding"
+	}
 	r.cert.Checks = append(r.cert.Checks, c)
 	return &r.cert.Checks[len(r.cert.Checks)-1]
 }
@@ -244,8 +272,8 @@ func (r *run) add(c Check) *Check {
 func (r *run) verdict() {
 	for _, stage := range Stages {
 		for i := range r.cert.Checks {
-			if c := &r.cert.Checks[i]; c.Stage == stage && !c.Pass {
-				r.cert.First = c
+			if c := r.cert.Checks[i]; c.Stage == stage && !c.Pass {
+				r.cert.First = &c
 				return
 			}
 		}

@@ -4,6 +4,11 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
+
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/reference"
+	"github.com/refocus-em/refocus/harness/nn"
 )
 
 // statistics judges the running statistics after one step by A's own
@@ -13,56 +18,79 @@ func (r *run) statistics(ctx context.Context) error {
 	if err := r.reset(ctx, r.start); err != nil {
 		return err
 	}
-	ts, err := r.a.Activations(ctx, r.batch, r.values(), true)
+	ts, err := r.a.Activations(ctx, r.batch, r.normalised(), true)
 	if err != nil {
 		return fmt.Errorf("activations of A: %w", err)
 	}
-	values := byName(ts)
-	shapes := map[string][]int{}
-	for _, t := range ts {
-		shapes[t.Name] = t.Shape
-	}
-	after, err := r.step(ctx, r.a, r.in.Options.LearningRate, nil)
+	after, err := r.step(ctx, r.a, r.batch, r.in.Options.LearningRate, nil)
 	if err != nil {
 		return fmt.Errorf("a training step of A: %w", err)
 	}
-	for _, n := range r.g.Nodes {
-		if n.Op != "BatchNormalization" {
-			continue
-		}
-		x, ok := values[n.Inputs[0]]
-		if !ok {
-			continue // normalises the image
-		}
-		mean, variance, count := channelStatistics(x, shapes[n.Inputs[0]])
-		m := float64(n.Attrs.Float("momentum", 0.9))
-		for k, want := range [][]float64{mean, variance} {
-			name := n.Inputs[3+k]
-			before, now := r.first.values[name], after.values[name]
-			got, expected := make([]float64, len(want)), make([]float64, len(want))
-			for c := range want {
-				got[c] = now[c]
-				expected[c] = m*before[c] + (1-m)*want[c]
-			}
-			// The floor applies to the batch's own statistic, which enters with
-			// the weight 1−m.
-			scale := (1 - m) * rms(want)
-			d := distance(got, expected, 0)
-			d.Relative *= rms(expected) / max(scale, 1e-30)
-			limit := r.in.Options.LocalFloor
-			if k == 0 {
-				// A mean may be the small difference of large values.
-				limit *= max(1, math.Sqrt(rms(variance))/max(rms(mean), 1e-30))
-			}
-			// Rounding of the stored value itself.
-			limit += 2e-7 * rms(expected) / max(scale, 1e-30)
-			c := r.add(Check{Stage: Statistics, Place: name, Operator: n.Op, A: d, Limit: limit})
-			if !c.Pass {
-				c.Note = explainStatistic(k, m, before, now, want, count)
-			}
-		}
+	for _, c := range r.movedStatistics(ts, r.first, after) {
+		r.add(c)
 	}
 	return nil
+}
+
+// normalised are the values that a normalisation reads, without the image.
+func (r *run) normalised() []string {
+	var names []string
+	for _, n := range r.g.Nodes {
+		if n.Op == "BatchNormalization" && r.producer(n.Inputs[0]) != "" && !slices.Contains(names, n.Inputs[0]) {
+			names = append(names, n.Inputs[0])
+		}
+	}
+	return names
+}
+
+// movedStatistics judges the running statistics after a step of a batch by the
+// activations before it.
+func (r *run) movedStatistics(ts []backend.NamedTensor, before, after *state) []Check {
+	values := map[string]backend.Tensor{}
+	for _, t := range ts {
+		values[t.Name] = t.Tensor
+	}
+	var checks []Check
+	for _, n := range r.g.Nodes {
+		x, ok := values[n.Inputs[0]]
+		if n.Op != "BatchNormalization" || !ok {
+			continue
+		}
+		of := r.arithmetic.moments(&reference.Array{Shape: x.Shape, Data: x.Float64s()})
+		m := float64(n.Attrs.Float("momentum", 0.9))
+		for k := range 2 {
+			checks = append(checks, r.statistic(n, of, k, m, before.values[n.Inputs[3+k]], after.values[n.Inputs[3+k]]))
+		}
+	}
+	return checks
+}
+
+// statistic bounds the running mean (k = 0) or variance (k = 1) after a step: of the
+// batch's channels the moments, kept with momentum m.
+func (r *run) statistic(n *nn.Node, of []moments, k int, m float64, before, now []float64) Check {
+	a := r.arithmetic
+	want, bound, noise := make([]float64, len(of)), make([]float64, len(of)), make([]float64, len(of))
+	for i, s := range of {
+		batch, off, square := s.mean, s.meanBound, s.meanNoise
+		if k == 1 {
+			f := float64(s.count) / float64(s.count-1)
+			batch, off, square = s.variance*f, s.varianceBound*f, s.varianceNoise*f*f
+		}
+		want[i] = m*before[i] + (1-m)*batch
+		size := math.Abs(m*before[i]) + math.Abs((1-m)*batch)
+		// 1−m may have been computed from m in the backend's precision.
+		bound[i] = (1-m)*off + a.gamma(5)*size + a.unit*math.Abs(batch)
+		noise[i] = (1-m)*(1-m)*square + 4*even(a.unit*size) + even(a.unit*batch)
+	}
+	c := Check{Stage: Statistics, Place: n.Inputs[3+k], Operator: n.Op, A: distance(now, want, 0)}
+	c.bounded(now, want, bound, noise)
+	if c.Share() > 1 {
+		for i := range want {
+			want[i] = (want[i] - m*before[i]) / (1 - m)
+		}
+		c.Note = explainStatistic(k, m, before, now, want, of[0].count)
+	}
+	return c
 }
 
 // explainStatistic tries the usual mistakes.
@@ -92,27 +120,4 @@ func explainStatistic(k int, m float64, before, now, want []float64, count int) 
 		return fmt.Sprintf("it moved as with momentum %.4g, the graph says %.4g", fit, m)
 	}
 	return ""
-}
-
-// channelStatistics are the mean and the unbiased variance over N, H and W.
-func channelStatistics(x []float64, shape []int) (mean, variance []float64, count int) {
-	n, channels, pixels := shape[0], shape[1], shape[2]*shape[3]
-	mean, variance = make([]float64, channels), make([]float64, channels)
-	count = n * pixels
-	for c := range channels {
-		var s, q float64
-		for i := range n {
-			for _, v := range x[(i*channels+c)*pixels : (i*channels+c+1)*pixels] {
-				s += v
-			}
-		}
-		mean[c] = s / float64(count)
-		for i := range n {
-			for _, v := range x[(i*channels+c)*pixels : (i*channels+c+1)*pixels] {
-				q += (v - mean[c]) * (v - mean[c])
-			}
-		}
-		variance[c] = q / float64(count-1)
-	}
-	return mean, variance, count
 }

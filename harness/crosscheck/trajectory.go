@@ -50,11 +50,11 @@ func (r *run) trajectory(ctx context.Context) error {
 		largest = max(largest, envelope[t])
 		distanceB = max(distanceB, math.Abs(curves[1][t]-curves[2][t]))
 		o := curves[2][t]
-		r.judge(Trajectory, fmt.Sprintf("loss of step %d", t+1), "", distance(curves[0][t:t+1], curves[2][t:t+1], 0),
-			Distance{Relative: distanceB / o}, largest/o, r.in.Options.LossFloor)
+		r.add(r.measured(Trajectory, fmt.Sprintf("loss of step %d", t+1), "", distance(curves[0][t:t+1], curves[2][t:t+1], 0),
+			Distance{Relative: distanceB / o}, largest/o, r.in.Options.LossFloor))
 	}
-	r.judge(Trajectory, "validation loss after the last step", "", distance(final[:1], final[2:], 0),
-		distance(final[1:2], final[2:], 0), max(finalEnvelope, largest)/final[2], r.in.Options.LossFloor)
+	r.add(r.measured(Trajectory, "validation loss after the last step", "", distance(final[:1], final[2:], 0),
+		distance(final[1:2], final[2:], 0), max(finalEnvelope, largest)/final[2], r.in.Options.LossFloor))
 	return nil
 }
 

@@ -46,7 +46,7 @@ func (c *Certificate) Write(dir string) error {
 // JSON lacks, by the largest number.
 func (c *Check) finite() {
 	for _, d := range []*Distance{&c.A, &c.B} {
-		for _, v := range []*float64{&d.Relative, &d.MaxULP, &d.MedianULP} {
+		for _, v := range []*float64{&d.Relative, &d.MaxULP, &d.MedianULP, &c.Bound, &c.Local, &c.Expected, &c.Limit} {
 			*v = min(*v, math.MaxFloat64)
 		}
 	}
@@ -110,7 +110,7 @@ func (c *Certificate) view() view {
 var pageSource string
 
 var pageTemplate = template.Must(template.New("certificate").Funcs(template.FuncMap{
-	"sci": func(v float64) string { return format.Digits(v, 2) },
+	"sci": func(v float64) string { return format.Digits(min(v, math.MaxFloat64), 2) },
 	"ulp": func(v float64) string { return format.Digits(v, 3) },
 	"ms":  format.Milliseconds,
 }).Parse(pageSource))

@@ -79,8 +79,9 @@ const mostLosses = 3
 
 // pool knows how the devices do on which runs are trained.
 type pool struct {
-	meter  progress.Meter
-	giveUp context.CancelCauseFunc // when no device is left
+	meter   progress.Meter
+	giveUp  context.CancelCauseFunc // when no device is left
+	leftOut func([]backend.Device)
 
 	mu      sync.Mutex
 	devices []*device
@@ -104,9 +105,9 @@ type device struct {
 	last           *Node
 }
 
-func newPool(slots []backend.Device, meter progress.Meter, giveUp context.CancelCauseFunc) (p *pool, bySlot []*device) {
-	p = &pool{meter: meter, giveUp: giveUp, runs: map[*Node]loss{}}
-	for _, s := range slots {
+func newPool(o *TrainOptions, meter progress.Meter, giveUp context.CancelCauseFunc) (p *pool, bySlot []*device) {
+	p = &pool{meter: meter, giveUp: giveUp, leftOut: o.LeftOut, runs: map[*Node]loss{}}
+	for _, s := range o.Slots {
 		i := slices.IndexFunc(p.devices, func(d *device) bool { return d.Name == s.Name })
 		if i < 0 {
 			i = len(p.devices)
@@ -180,6 +181,9 @@ func (d *device) loss(ctx context.Context, n *Node, err error, seen, restarts in
 		if o.row < mostLosses {
 			left = append(left, o.Device)
 		}
+	}
+	if row == mostLosses && len(left) > 0 && p.leftOut != nil {
+		p.leftOut(left)
 	}
 	p.mu.Unlock()
 

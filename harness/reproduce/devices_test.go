@@ -215,7 +215,9 @@ func TestNoDeviceLeft(t *testing.T) {
 func TestIncidents(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(nil) // so that nobody waits
-	p, slots := newPool([]backend.Device{{Name: "a"}, {Name: "b"}, {Name: "a"}, {Name: "a"}}, new(progresstest.Recorder), cancel)
+	remain := ""
+	leftOut := func(left []backend.Device) { remain = DeviceNames(left) }
+	p, slots := newPool(&TrainOptions{Slots: []backend.Device{{Name: "a"}, {Name: "b"}, {Name: "a"}, {Name: "a"}}, LeftOut: leftOut}, new(progresstest.Recorder), cancel)
 	a := slots[0]
 	if a != slots[2] || a == slots[1] {
 		t.Fatal("slots of one device do not share it")
@@ -241,8 +243,8 @@ func TestIncidents(t *testing.T) {
 		t.Error("left out after two losses")
 	}
 	lose(n[4], a.seen())
-	if !a.out() || slots[1].out() {
-		t.Error("not left out after three losses, or with another device")
+	if !a.out() || slots[1].out() || remain != "b" {
+		t.Errorf("not left out after three losses, or with another device; %q remain", remain)
 	}
 	// Crashes of one run are one incident, crashes of three runs three.
 	a.works()

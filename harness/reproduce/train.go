@@ -32,7 +32,10 @@ type TrainOptions struct {
 	Jobs   int // runs trained at once
 	// Slots are the devices of the runs trained at once, in place of Jobs on the
 	// backend's first; see the function Slots.
-	Slots   []backend.Device
+	Slots []backend.Device
+	// LeftOut, where it is set, is told of the devices that remain when one is left
+	// out, one call at a time.
+	LeftOut func(remaining []backend.Device)
 	Threads int // per run
 	// Restarts is how often a run whose backend crashed, hung or answered
 	// nonsense is resumed from its last checkpoint before it counts as failed.
@@ -90,7 +93,7 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 	if o.Slots == nil {
 		o.Slots = make([]backend.Device, max(1, o.Jobs))
 	}
-	pool, slots := newPool(o.Slots, meter, cancel)
+	pool, slots := newPool(&o, meter, cancel)
 	for _, slot := range slots {
 		wg.Add(1)
 		go func() {

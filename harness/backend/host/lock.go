@@ -140,16 +140,36 @@ func (l Lock) Bytes() []byte {
 	var b bytes.Buffer
 	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends pin`.\n")
 	for _, p := range l.Backends {
-		fmt.Fprintf(&b, "\n[[backend]]\nname = %q\nversion = %q\nprotocol = %d\nnumerics = %q\n[backend.sha256]\n", p.Name, p.Version, p.Protocol, p.Numerics)
+		fmt.Fprintf(&b, "\n[[backend]]\nname = %s\nversion = %s\nprotocol = %d\nnumerics = %s\n[backend.sha256]\n", quoted(p.Name), quoted(p.Version), p.Protocol, quoted(p.Numerics))
 		for _, platform := range slices.Sorted(maps.Keys(p.SHA256)) {
-			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
+			fmt.Fprintf(&b, "%s = %s\n", quoted(platform), quoted(p.SHA256[platform]))
 		}
 		if len(p.Environment) > 0 {
 			b.WriteString("[backend.environment]\n")
 		}
 		for _, platform := range slices.Sorted(maps.Keys(p.Environment)) {
-			fmt.Fprintf(&b, "%q = %q\n", platform, p.Environment[platform])
+			fmt.Fprintf(&b, "%s = %s\n", quoted(platform), quoted(p.Environment[platform]))
 		}
 	}
 	return b.Bytes()
+}
+
+// quoted is a TOML string. Its escapes are not all of Go's: control characters are
+// written as \uXXXX, and what is no UTF-8 as the sign for that.
+func quoted(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(c)
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, c)
+		default:
+			b.WriteRune(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }

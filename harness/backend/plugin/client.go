@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -155,6 +156,7 @@ func (c *Client) Describe(ctx context.Context) (backend.Description, error) {
 // Open implements backend.Backend.
 func (c *Client) Open(ctx context.Context, g *nn.Graph, o backend.Options) (backend.Session, error) {
 	o = o.WithDefaults()
+	o.Device = cmp.Or(o.Device, c.spec.Device)
 	r, err := openRequest(g, o)
 	if err != nil {
 		return nil, err
@@ -188,6 +190,7 @@ func openRequest(g *nn.Graph, o backend.Options) (*pb.OpenRequest, error) {
 // Memory implements backend.Sizer. A plugin that does not tell answers
 // backend.ErrUnsupported.
 func (c *Client) Memory(ctx context.Context, g *nn.Graph, o backend.Options, q backend.MemoryRequest) (int64, error) {
+	o.Device = cmp.Or(o.Device, c.spec.Device)
 	session, err := openRequest(g, o.WithDefaults())
 	if err != nil {
 		return 0, err

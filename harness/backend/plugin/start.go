@@ -29,6 +29,8 @@ type Spec struct {
 	Path string   // of the executable; "" is this program's own
 	Args []string // after the program's name
 	Env  []string // added to this process's environment
+	// Device is that of sessions which name none; "" is the backend's first.
+	Device string
 	// SHA256 is the executable's expected digest in lower-case hexadecimal;
 	// another file is not started. Empty: not checked.
 	SHA256 string

@@ -38,10 +38,9 @@ type Network struct {
 	Propagated func(n *nn.Node, gradient *Array)
 	// Operand rounds the operands of convolutions, forwards and backwards.
 	Operand func(float64) float64
-	// Otherwise says whether the gradient takes the other way where it jumps: at a
-	// Relu whose input is so far from 0, in a MaxPool's window whose two largest
-	// values are so far from each other.
-	Otherwise func(n *nn.Node, distance float64) bool
+	// Second says whether the gradient goes to the second of a MaxPool's window whose
+	// two largest values are equal, in place of the first.
+	Second func() bool
 }
 
 // operands are the arrays that a convolution multiplies.
@@ -95,58 +94,20 @@ func (r *Network) Forward(images *Array, training bool) (*Pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pass{map[string]*Array{}, map[string]*Array{}, map[string][]float64{}, map[string][]float64{}}
-	for name, a := range r.Values {
-		p.Values[name] = a
-	}
-	p.Values[r.Graph.Input.Name] = images
+	p := r.pass(images)
 	for _, n := range r.Graph.Nodes {
 		in := make([]*Array, len(n.Inputs))
 		for i, name := range n.Inputs {
 			in[i] = p.Values[name]
 		}
-		out := NewArray(shapes[n.Outputs[0]]...)
-		p.Values[n.Outputs[0]] = out
-		switch n.Op {
-		case "Conv":
-			o := r.operands(in[0], in[1])
-			EachConv(n, in[0], in[1], out, func(wi, xi, step, yi, n int) {
-				for i := range n {
-					out.Data[yi+i] += o[1].Data[wi] * o[0].Data[xi+i*step]
-				}
-			})
-			if len(in) > 2 {
-				EachPixel(out, func(k, c, i int) { out.Data[i] += in[2].Data[c] })
-			}
-		case "BatchNormalization":
-			mean, variance := in[3].Data, in[4].Data
-			if training {
-				mean, variance = Moments(in[0])
-				p.Mean[n.Name], p.Variance[n.Name] = mean, variance
-			}
-			eps := float64(n.Attrs.Float("epsilon", 1e-5))
-			EachPixel(out, func(_, c, i int) {
-				out.Data[i] = (in[0].Data[i]-mean[c])/math.Sqrt(variance[c]+eps)*in[1].Data[c] + in[2].Data[c]
-			})
-		case "Relu":
-			for i, v := range in[0].Data {
-				out.Data[i] = math.Max(v, 0)
-			}
-		case "MaxPool":
-			EachPool(n, in[0], out, func(best, _, y int) { out.Data[y] = in[0].Data[best] })
-		case "Resize":
-			eachResize(in[0], in[2].Data, out, func(x, y *float64) { *y = *x })
-		case "Concat":
-			eachConcat(in, out, func(x, y *float64, _ int) { *y = *x })
-		case "Add":
-			for i := range out.Data {
-				out.Data[i] = in[0].Data[i] + in[1].Data[i]
-			}
-		case "Softmax":
-			softmax(in[0], out)
-		default:
-			return nil, fmt.Errorf("node %q: the reference has no operator %s", n.Name, n.Op)
+		out, err := r.Apply(n, in, shapes[n.Outputs[0]], training)
+		if err != nil {
+			return nil, err
 		}
+		if n.Op == "BatchNormalization" && training {
+			p.Mean[n.Name], p.Variance[n.Name] = Moments(in[0])
+		}
+		p.Values[n.Outputs[0]] = out
 		if r.Computed != nil {
 			if err := r.Computed(n, out); err != nil {
 				return nil, err
@@ -154,6 +115,75 @@ func (r *Network) Forward(images *Array, training bool) (*Pass, error) {
 		}
 	}
 	return p, nil
+}
+
+func (r *Network) pass(images *Array) *Pass {
+	p := &Pass{map[string]*Array{}, map[string]*Array{}, map[string][]float64{}, map[string][]float64{}}
+	for name, a := range r.Values {
+		p.Values[name] = a
+	}
+	p.Values[r.Graph.Input.Name] = images
+	return p
+}
+
+// Given is a pass in training mode whose nodes' outputs somebody else has computed,
+// for LossOf to propagate gradients through.
+func (r *Network) Given(images *Array, outputs map[string]*Array) *Pass {
+	p := r.pass(images)
+	for name, a := range outputs {
+		p.Values[name] = a
+	}
+	for _, n := range r.Graph.Nodes {
+		if n.Op == "BatchNormalization" {
+			p.Mean[n.Name], p.Variance[n.Name] = Moments(p.Values[n.Inputs[0]])
+		}
+	}
+	return p
+}
+
+// Apply is a node's output, of the given shape, for these inputs.
+func (r *Network) Apply(n *nn.Node, in []*Array, shape []int, training bool) (*Array, error) {
+	out := NewArray(shape...)
+	switch n.Op {
+	case "Conv":
+		o := r.operands(in[0], in[1])
+		EachConv(n, in[0], in[1], out, func(wi, xi, step, yi, n int) {
+			for i := range n {
+				out.Data[yi+i] += o[1].Data[wi] * o[0].Data[xi+i*step]
+			}
+		})
+		if len(in) > 2 {
+			EachPixel(out, func(k, c, i int) { out.Data[i] += in[2].Data[c] })
+		}
+	case "BatchNormalization":
+		mean, variance := in[3].Data, in[4].Data
+		if training {
+			mean, variance = Moments(in[0])
+		}
+		eps := float64(n.Attrs.Float("epsilon", 1e-5))
+		EachPixel(out, func(_, c, i int) {
+			out.Data[i] = (in[0].Data[i]-mean[c])/math.Sqrt(variance[c]+eps)*in[1].Data[c] + in[2].Data[c]
+		})
+	case "Relu":
+		for i, v := range in[0].Data {
+			out.Data[i] = math.Max(v, 0)
+		}
+	case "MaxPool":
+		EachPool(n, in[0], out, func(best, _, y int) { out.Data[y] = in[0].Data[best] })
+	case "Resize":
+		eachResize(in[0], in[2].Data, out, func(x, y *float64) { *y = *x })
+	case "Concat":
+		eachConcat(in, out, func(x, y *float64, _ int) { *y = *x })
+	case "Add":
+		for i := range out.Data {
+			out.Data[i] = in[0].Data[i] + in[1].Data[i]
+		}
+	case "Softmax":
+		softmax(in[0], out)
+	default:
+		return nil, fmt.Errorf("node %q: the reference has no operator %s", n.Name, n.Op)
+	}
+	return out, nil
 }
 
 // LossOf is the mean loss over the labelled pixels of a finished pass, and one
@@ -254,17 +284,13 @@ func (r *Network) Backward(p *Pass) {
 			})
 		case "Relu":
 			for i, v := range in[0].Data {
-				passes := v > 0
-				if r.Otherwise != nil && r.Otherwise(n, math.Abs(v)) {
-					passes = !passes
-				}
-				if passes {
+				if v > 0 {
 					dx.Data[i] += dy.Data[i]
 				}
 			}
 		case "MaxPool":
 			EachPool(n, in[0], y, func(best, second, y int) {
-				if r.Otherwise != nil && second >= 0 && r.Otherwise(n, in[0].Data[best]-in[0].Data[second]) {
+				if r.Second != nil && second >= 0 && in[0].Data[best] == in[0].Data[second] && r.Second() {
 					best = second
 				}
 				dx.Data[best] += dy.Data[y]

@@ -22,7 +22,8 @@ const (
 	DevicesVariable = "REFOCUS_TEST_DEVICES"
 	// LoseVariable holds, separated by commas, which are lost, and at which step of
 	// the process: "cuda:1@5". A step of -1 takes the device away before; "cuda:1@c5"
-	// is a crash in place of a loss.
+	// is a crash in place of a loss, and "cuda:1@0" the loss of a device that a session
+	// is opened on.
 	LoseVariable = "REFOCUS_TEST_LOSE"
 	// HoldVariable, where it is set, names a file without which no device takes a step
 	// but those that will be lost.
@@ -98,6 +99,9 @@ func (d *Devices) Open(ctx context.Context, g *nn.Graph, o backend.Options) (bac
 	}
 	if !slices.ContainsFunc(d.Devices, func(v backend.Device) bool { return v.Name == name }) {
 		return nil, fmt.Errorf("device %q: %w", name, backend.ErrUnsupported)
+	}
+	if step, ok := d.Lose[name]; ok && step == 0 {
+		return nil, fmt.Errorf("opening %s: %w", name, backend.ErrDeviceLost)
 	}
 	o.Device = ""
 	s, err := d.Backend.Open(ctx, g, o)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/engine"
+	"github.com/refocus-em/refocus/plugins/cpu/internal/kernel"
 )
 
 // Activations implements engine.Engine. Values that the engine never holds
@@ -74,7 +75,7 @@ func (p *program) read(v *value, dst []float32) {
 						}
 						if v.norm != nil {
 							a := &p.norms[v.norm.position].params[pt.first+c/lanes]
-							z = float32(float32(z*a[0][c%lanes]) + a[1][c%lanes])
+							z = kernel.FMA(z, a[0][c%lanes], a[1][c%lanes])
 						}
 						if v.relu {
 							z = max(z, 0)

@@ -364,7 +364,7 @@ func TestFMA(t *testing.T) {
 		if r.IntN(3) == 0 { // a sum just beside a halfway point of z's last bit
 			z = float32(float64(x)*float64(y)) * (1 << 24)
 		}
-		got := fma(x, y, z)
+		got := FMA(x, y, z)
 		if z != z || math.IsInf(float64(z), 0) {
 			continue
 		}
@@ -373,7 +373,7 @@ func TestFMA(t *testing.T) {
 		p.Add(p, new(big.Float).SetFloat64(float64(z)))
 		want, _ := p.Float32()
 		if want != got {
-			t.Fatalf("fma(%x, %x, %x) = %x, want %x", x, y, z, got, want)
+			t.Fatalf("FMA(%x, %x, %x) = %x, want %x", x, y, z, got, want)
 		}
 	}
 }

@@ -36,7 +36,7 @@ var portable = Set{
 	},
 	Act: func(dst, g Block, rows, cols int, p *Params) {
 		each(rows, cols, nil, func(r, c, l int) float32 {
-			return max0(fma(g.at(r, c)[l], p[0][l], p[1][l]))
+			return max0(FMA(g.at(r, c)[l], p[0][l], p[1][l]))
 		}, dst, nil)
 	},
 	Stats: func(dst, g Block, rows, cols int, s *Sums) {
@@ -47,7 +47,7 @@ var portable = Set{
 	},
 	Mask: func(dst, g, x Block, rows, cols int, p *Params, s *Sums) {
 		each(rows, cols, s, func(r, c, l int) float32 {
-			if fma(x.at(r, c)[l], p[0][l], p[1][l]) > 0 {
+			if FMA(x.at(r, c)[l], p[0][l], p[1][l]) > 0 {
 				return g.at(r, c)[l]
 			}
 			return 0
@@ -55,12 +55,12 @@ var portable = Set{
 	},
 	Affine: func(dst, g, x Block, rows, cols int, p *Params) {
 		each(rows, cols, nil, func(r, c, l int) float32 {
-			return fma(g.at(r, c)[l], p[0][l], fma(x.at(r, c)[l], p[1][l], p[2][l]))
+			return FMA(g.at(r, c)[l], p[0][l], FMA(x.at(r, c)[l], p[1][l], p[2][l]))
 		}, dst, nil)
 	},
 	AffineAdd: func(dst, g, x, r Block, rows, cols int, p *Params) {
 		each(rows, cols, nil, func(i, c, l int) float32 {
-			return fma(g.at(i, c)[l], p[0][l], fma(x.at(i, c)[l], p[1][l], p[2][l])) + r.at(i, c)[l]
+			return FMA(g.at(i, c)[l], p[0][l], FMA(x.at(i, c)[l], p[1][l], p[2][l])) + r.at(i, c)[l]
 		}, dst, nil)
 	},
 	Pool: func(dst, src Block, rows, cols int, p *Params) {
@@ -99,21 +99,21 @@ var portable = Set{
 	Adam: func(w, m, v, g []float32, a *Adam) {
 		for i := range w {
 			d := float32(g[i] * a.InvScale)
-			m[i] = fma(d, a.OneMinusBeta1, float32(m[i]*a.Beta1))
+			m[i] = FMA(d, a.OneMinusBeta1, float32(m[i]*a.Beta1))
 			d = float32(d * d)
-			v[i] = fma(d, a.OneMinusBeta2, float32(v[i]*a.Beta2))
-			t := fma(float32(math.Sqrt(float64(v[i]))), a.InvRootCorrection, a.Epsilon)
-			w[i] = fma(float32(m[i]/t), a.Rate, w[i])
+			v[i] = FMA(d, a.OneMinusBeta2, float32(v[i]*a.Beta2))
+			t := FMA(float32(math.Sqrt(float64(v[i]))), a.InvRootCorrection, a.Epsilon)
+			w[i] = FMA(float32(m[i]/t), a.Rate, w[i])
 		}
 	},
 }
 
-// fma returns x·y + z rounded once. The product is exact in float64; the sum
+// FMA returns x·y + z rounded once. The product is exact in float64; the sum
 // is rounded to float64 and then to float32, which differs from one rounding
 // only if the first lands exactly between two float32 values (or below the
 // normal range): then the last bit is corrected with the sum's error, "rounding
 // to odd".
-func fma(x, y, z float32) float32 {
+func FMA(x, y, z float32) float32 {
 	p := float64(x) * float64(y)
 	s := p + float64(z)
 	b := math.Float64bits(s)
@@ -150,7 +150,7 @@ func max0(y float32) float32 {
 func largest(src Block, r, c, l int, p *Params) (m float32, at int) {
 	var y [4]float32
 	for i := range y {
-		y[i] = max0(fma(src.at(2*r+i/2, 2*c+i%2)[l], p[0][l], p[1][l]))
+		y[i] = max0(FMA(src.at(2*r+i/2, 2*c+i%2)[l], p[0][l], p[1][l]))
 		if i == 0 || y[i] > m {
 			m = y[i]
 		}
@@ -181,7 +181,7 @@ func each(rows, cols int, s *Sums, f func(r, c, l int) float32, dst Block, facto
 						w = factor(r, c, l)
 					}
 					p[0][l] += v
-					p[1][l] = fma(v, w, p[1][l])
+					p[1][l] = FMA(v, w, p[1][l])
 				}
 				d[l] = v
 			}
@@ -206,7 +206,7 @@ func portableGemm(columns int) Gemm {
 			for k := range depth {
 				x := a[i*ars+k*ads]
 				for j, y := range b[k*bds : k*bds+columns] {
-					out[j] = fma(x, y, out[j])
+					out[j] = FMA(x, y, out[j])
 				}
 			}
 		}
@@ -252,7 +252,7 @@ func (lanes) Mul(k float32, a vec) vec {
 func (lanes) FMA(k float32, a, b vec) vec {
 	var r [Lanes]float32
 	for i := range r {
-		r[i] = fma(k, a[i], b[i])
+		r[i] = FMA(k, a[i], b[i])
 	}
 	return &r
 }
