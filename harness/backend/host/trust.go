@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/refocus-em/refocus/harness/files"
@@ -67,6 +68,12 @@ func (p Plugins) trust(f Found) (trust Trust, digest string, variables []string,
 	lock, exists, err := ReadLock(path)
 	if err != nil {
 		return "", "", nil, fmt.Errorf("reading the lock file: %w", err)
+	}
+	if exists {
+		err = safe(path)
+	}
+	if err = errors.Join(err, safe(f.Path)); err != nil {
+		return "", "", nil, fmt.Errorf("backend %s: %w", f.Name, err)
 	}
 	program, err := files.Describe(f.Path)
 	if err != nil {
