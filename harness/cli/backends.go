@@ -120,7 +120,8 @@ if ` + host.LockName + ` pins it ('refocus backends pin NAME'), or with
 --allow-unlocked. Of a script a pin covers the interpreter and every file of code in
 the folders that it imports from. The lock file is the nearest one upwards from the current
 directory, in a directory itself or in its plugins, else the one beside this program,
-or what $REFOCUS_LOCK names.
+or what $REFOCUS_LOCK names; the user's own, in the folder for configurations, decides
+on what it does not name.
 
 What is started is a copy of what was compared. Executables, lock files and the folders
 that lead to them must belong to you or to root, and nobody else may write to them
@@ -191,7 +192,7 @@ that lead to them must belong to you or to root, and nobody else may write to th
 		if pin.Runs > 0 {
 			runs = fmt.Sprintf(", with the %s files of code that it can run", format.Count(int64(pin.Runs)))
 		}
-		fmt.Fprintf(w, "pinned %s %s (numerics %s)%s in %s\n", pin.Name, pin.Version, pin.Numerics, runs, host.LockPath())
+		fmt.Fprintf(w, "pinned %s %s (numerics %s)%s in %s\n", pin.Name, pin.Version, pin.Numerics, runs, (host.Plugins{}).LockFileOf(pin.Name))
 	}
 	pin, b := sub("pin NAME", "Pin a backend's executable as it is now, and of a script what it runs", name,
 		func(ctx context.Context, b *backendFlags, w io.Writer, out *console.Printer) error {
