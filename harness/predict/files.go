@@ -144,7 +144,7 @@ func (m *Segmenter) how(o Options) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	fmt.Fprintf(h, "1 %s %v %v %+v %+v\n", options, m.PixelSize, m.Classes, m.Preparation.String(), m.head)
+	fmt.Fprintf(h, "2 %s %v %v %+v %+v\n", options, m.PixelSize, m.Classes, m.Preparation.String(), m.head)
 	for _, n := range m.Graph.Nodes {
 		fmt.Fprintf(h, "%+v\n", *n)
 	}

@@ -23,7 +23,8 @@ const LockName = "refocus.lock.toml"
 // LockPath is the lock file that applies here: $REFOCUS_LOCK; else the nearest
 // one upwards from the working folder, in a folder itself or in its plugins/;
 // else the one beside the harness's executable, as releases have it; else where a
-// new one belongs, which is plugins/ of a checkout or the working folder.
+// new one belongs, which is plugins/ of a checkout or the user's own, in the folder for
+// configurations, which applies everywhere to what the nearest one does not name.
 func LockPath() string {
 	if path := os.Getenv("REFOCUS_LOCK"); path != "" {
 		return path
@@ -53,7 +54,35 @@ func LockPath() string {
 			return filepath.Join(root, "plugins", LockName)
 		}
 	}
+	if path := userLock(); path != "" {
+		return path
+	}
 	return filepath.Join(start, LockName)
+}
+
+// userLock is the user's own lock file, "" where there is no place for it.
+func userLock() string {
+	folder, err := os.UserConfigDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(folder, "refocus", LockName)
+}
+
+// LockFileOf is the lock file that decides on the backend: the one that applies here,
+// or the user's own where only that names it.
+func (p Plugins) LockFileOf(name string) string {
+	path, own := p.lockFile(), userLock()
+	if p.LockFile != "" || os.Getenv("REFOCUS_LOCK") != "" || own == "" {
+		return path
+	}
+	for _, at := range []string{path, own} {
+		l, _, err := ReadLock(at)
+		if _, ok := l.Find(name); ok || err != nil {
+			return at
+		}
+	}
+	return path
 }
 
 // Lock is the content of a lock file.
@@ -140,16 +169,36 @@ func (l Lock) Bytes() []byte {
 	var b bytes.Buffer
 	b.WriteString("# Backend plugins that may be started here. Written by `refocus backends pin`.\n")
 	for _, p := range l.Backends {
-		fmt.Fprintf(&b, "\n[[backend]]\nname = %q\nversion = %q\nprotocol = %d\nnumerics = %q\n[backend.sha256]\n", p.Name, p.Version, p.Protocol, p.Numerics)
+		fmt.Fprintf(&b, "\n[[backend]]\nname = %s\nversion = %s\nprotocol = %d\nnumerics = %s\n[backend.sha256]\n", quoted(p.Name), quoted(p.Version), p.Protocol, quoted(p.Numerics))
 		for _, platform := range slices.Sorted(maps.Keys(p.SHA256)) {
-			fmt.Fprintf(&b, "%q = %q\n", platform, p.SHA256[platform])
+			fmt.Fprintf(&b, "%s = %s\n", quoted(platform), quoted(p.SHA256[platform]))
 		}
 		if len(p.Environment) > 0 {
 			b.WriteString("[backend.environment]\n")
 		}
 		for _, platform := range slices.Sorted(maps.Keys(p.Environment)) {
-			fmt.Fprintf(&b, "%q = %q\n", platform, p.Environment[platform])
+			fmt.Fprintf(&b, "%s = %s\n", quoted(platform), quoted(p.Environment[platform]))
 		}
 	}
 	return b.Bytes()
+}
+
+// quoted is a TOML string. Its escapes are not all of Go's: control characters are
+// written as \uXXXX, and what is no UTF-8 as the sign for that.
+func quoted(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range s {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(c)
+		case c < ' ' || c == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, c)
+		default:
+			b.WriteRune(c)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }

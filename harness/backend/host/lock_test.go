@@ -128,3 +128,21 @@ func TestReadLockErrors(t *testing.T) {
 		}
 	}
 }
+
+// What a plugin says about itself, whatever its characters, is read from a lock as it
+// was written.
+func TestLockQuotes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), LockName)
+	said := "1.0 \a\v\x00\x7f\u0085\u200b\U0001f52c \"quoted\" \\ a\nline\t'"
+	want := Pin{Name: "fake", Version: said, Protocol: 1, Numerics: said, SHA256: map[string]string{platform: strings.Repeat("a", 64)}}
+	if err := (Lock{Backends: []Pin{want}}).write(path); err != nil {
+		t.Fatal(err)
+	}
+	l, _, err := ReadLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := l.Find("fake"); got.Version != said || got.Numerics != said {
+		t.Errorf("version %q and numerics %q were read, want %q", got.Version, got.Numerics, said)
+	}
+}
