@@ -163,7 +163,7 @@ func TestLostDevices(t *testing.T) {
 	}{
 		"now and then": {lossy{devices: "cuda:0,cuda:1", lose: "cuda:1@6", until: every},
 			"backend fake lost its device during Train", false},
-		"for good": {lossy{devices: "cuda:0,cuda:1", lose: "cuda:1@2", until: out},
+		"for good": {lossy{devices: "cuda:0,cuda:1", lose: "cuda:1@1", until: out},
 			"cuda:1 was lost 3 times in a row and is left out; training goes on on cuda:0", true},
 		"crashes": {lossy{devices: "cuda:0,cuda:1", lose: "cuda:1@c2", until: every},
 			"going on from the last checkpoint on a device that is free", false},
@@ -205,7 +205,7 @@ func TestLostDevices(t *testing.T) {
 
 // Where no device is left, the study ends with the reason.
 func TestNoDeviceLeft(t *testing.T) {
-	_, _, err, told, _ := lossy{devices: "cuda:0,cuda:1", lose: "cuda:0@2,cuda:1@2"}.train(t)
+	_, _, err, told, _ := lossy{devices: "cuda:0,cuda:1", lose: "cuda:0@1,cuda:1@1"}.train(t)
 	if err == nil || !strings.Contains(err.Error(), "no device is left to train on") || !strings.Contains(err.Error(), "lost 3 times in a row") {
 		t.Errorf("error %v, told %q", err, told.Messages)
 	}
