@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/nn"
@@ -203,6 +204,71 @@ func TestTimesFinding(t *testing.T) {
 		}
 		if j := findings[11].on(Evidence{s, nil}, series.AxisDefocus, ""); j.Outcome != c.want {
 			t.Errorf("%g s against %g s: %s, want %s: %+v", c.encoder, c.none, j.Outcome, c.want, j.Statements)
+		}
+	}
+}
+
+// TestArms judges findings 1 to 3 on a design that varies one thing at a time. What
+// is held together there by nothing but the design, easy arms at one level of a
+// factor, must not count: every level is set beside others between models that are
+// otherwise equal, or is not judged.
+func TestArms(t *testing.T) {
+	type arm struct {
+		pretrain, rate float64
+		images         int
+		frozen         string
+		loss           float64
+	}
+	arms := func(list ...arm) Evidence {
+		s := &series.Series{Axis: series.AxisDose, Domains: []string{"30", "75", "150"}, Shared: true}
+		r := random.Stream(1, "arms")
+		for _, from := range s.Domains {
+			for _, to := range s.Domains {
+				for init := range 4 {
+					for _, a := range list {
+						if from == to {
+							continue
+						}
+						v := a.loss * math.Exp(0.02*r.NormFloat64())
+						s.Transfers = append(s.Transfers, series.Transfer{
+							Config: series.Config{Source: from, Target: to, PretrainRate: a.pretrain, Rate: a.rate, Images: a.images, Frozen: a.frozen},
+							Init:   init, Before: []float64{2, 2, 2}, After: []float64{v, v, v}})
+					}
+				}
+			}
+		}
+		return Evidence{s, nil}
+	}
+	const none, decoder, encoder = study.FreezeNone, nn.Decoder, nn.Encoder
+	for _, c := range []struct {
+		name string
+		e    Evidence
+		want string // of findings 1, 2 and 3
+	}{
+		// The arms with frozen parts have 24 images and are worst of all: over all
+		// models 24 images look worse than 8.
+		{"star", arms(arm{1e-3, 1e-4, 24, none, 1}, arm{1e-3, 1e-4, 24, decoder, 1.01}, arm{1e-3, 1e-4, 24, encoder, 3}, arm{1e-3, 1e-4, 8, none, 1.5}, arm{1e-4, 1e-5, 24, none, 2}), "holds, holds, holds"},
+		{"star turned around", arms(arm{1e-3, 1e-4, 24, none, 1}, arm{1e-3, 1e-4, 24, decoder, 2}, arm{1e-3, 1e-4, 24, encoder, 0.3}, arm{1e-3, 1e-4, 8, none, 0.5}, arm{1e-4, 1e-5, 24, none, 0.8}), "does not hold, does not hold, does not hold"},
+		{"arms that never meet", arms(arm{1e-3, 1e-4, 24, none, 1}, arm{1e-4, 1e-5, 8, encoder, 2}), "cannot be judged, cannot be judged, cannot be judged"},
+	} {
+		var got []string
+		for k, f := range findings[:3] {
+			j := f.on(c.e, series.AxisDose, "")
+			got = append(got, j.Outcome)
+			for _, s := range j.Statements {
+				if k == 2 && !strings.Contains(s.Limits, "2 of the 4 pairs") && s.Outcome != Unjudged {
+					t.Errorf("%s: finding 3 does not say which pairs of rates there are: %+v", c.name, s)
+				}
+				if s.Outcome == Unjudged && !strings.Contains(s.Reason, "design: no configuration was trained with every") && !strings.Contains(s.Reason, "no two models differ in this alone") {
+					t.Errorf("%s: finding %d says %q", c.name, k+1, s.Reason)
+				}
+			}
+			if k == 0 && j.Outcome == Holds && math.Abs(j.Statements[0].Numbers[1].Value-1) > 0.1 {
+				t.Errorf("%s: the median with 24 images is %g: it is of other arms, too", c.name, j.Statements[0].Numbers[1].Value)
+			}
+		}
+		if g := strings.Join(got, ", "); g != c.want {
+			t.Errorf("%s: %s, want %s", c.name, g, c.want)
 		}
 	}
 }

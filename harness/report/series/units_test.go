@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/report/stats"
 	"github.com/refocus-em/refocus/harness/study"
@@ -76,6 +78,62 @@ func TestPairedShared(t *testing.T) {
 	own := shared(0).Against(func(Config) float64 { return 2 })
 	if len(own.Ratios) != 12 {
 		t.Errorf("%d comparisons with a reference", len(own.Ratios))
+	}
+}
+
+// TestBalanced leaves of a design that varies one thing at a time the arm of every
+// factor, of a full product all, and of arms that never meet nothing.
+func TestBalanced(t *testing.T) {
+	type arm struct {
+		rate   float64
+		images int
+		frozen string
+	}
+	none, decoder, encoder := study.FreezeNone, nn.Decoder, nn.Encoder
+	star := []arm{{1e-3, 24, none}, {1e-3, 24, decoder}, {1e-3, 24, encoder}, {1e-3, 8, none}, {1e-4, 24, none}}
+	full := []arm{{1e-3, 24, none}, {1e-3, 24, encoder}, {1e-3, 8, none}, {1e-3, 8, encoder}}
+	for _, c := range []struct {
+		name   string
+		arms   []arm
+		factor Factor
+		want   string
+	}{
+		{"star", star, ByFrozen, "none 1e-3 24, decoder 1e-3 24, encoder 1e-3 24"},
+		{"star", star, ByImages, "none 1e-3 8, none 1e-3 24"},
+		{"star", star, ByRates, "none 1e-4 24, none 1e-3 24"},
+		{"full", full, ByFrozen, "none 1e-3 24, none 1e-3 8, encoder 1e-3 24, encoder 1e-3 8"},
+		{"full", full, ByRates, "none 1e-3 24, encoder 1e-3 24, none 1e-3 8, encoder 1e-3 8"},
+		{"apart", []arm{{1e-3, 24, none}, {1e-3, 8, encoder}}, ByFrozen, ""},
+		{"apart", []arm{{1e-3, 24, none}, {1e-3, 8, encoder}}, ByImages, ""},
+		{"no model", nil, ByImages, ""},
+	} {
+		for _, inits := range []int{1, 2} {
+			s := &Series{Axis: AxisDefocus, Domains: []string{"0", "50"}, Shared: true}
+			for init := range inits {
+				for _, a := range c.arms {
+					s.Transfers = append(s.Transfers, Transfer{Init: init, Config: Config{
+						Source: "0", Target: "50", PretrainRate: a.rate, Rate: a.rate / 10, Images: a.images, Frozen: a.frozen}})
+				}
+			}
+			part := s.Balanced(c.factor)
+			var got []string
+			for _, g := range part.Groups(c.factor, func(*Transfer) float64 { return 0 }) {
+				for _, i := range g.At {
+					if o := part.Transfers[i]; o.Init == 0 {
+						got = append(got, fmt.Sprintf("%s %s %d", o.Frozen, format.Plain(o.PretrainRate), o.Images))
+					}
+				}
+			}
+			if g := strings.Join(got, ", "); g != c.want || len(part.Transfers) != inits*len(got) {
+				t.Errorf("%s, %s: %s (%d models), want %s", c.name, c.factor.Name, g, len(part.Transfers), c.want)
+			}
+			if (len(part.Transfers) == len(s.Transfers)) != (part == s) {
+				t.Errorf("%s, %s: a part that is all is not the series itself", c.name, c.factor.Name)
+			}
+			if p := part.Paired(c.factor, "none", "encoder", func(*Transfer) float64 { return 1 }); c.factor.Name == ByFrozen.Name && c.want != "" && len(p.Ratios) != inits*strings.Count(c.want, "encoder") {
+				t.Errorf("%s: %d comparisons", c.name, len(p.Ratios))
+			}
+		}
 	}
 }
 

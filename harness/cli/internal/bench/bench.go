@@ -50,6 +50,9 @@ type Measurement struct {
 	GFLOPS     float64 `json:"gflops"`      // as if every convolution were computed directly
 	PeakGFLOPS float64 `json:"peak_gflops"` // of fused multiply-adds on as many threads, measured in this run
 	PeakRSSMiB float64 `json:"peak_rss_mib"`
+	// SessionMiB is what the backend tells beforehand of the session's memory, 0 where
+	// it does not.
+	SessionMiB float64 `json:"session_mib,omitempty"`
 	// Layers are the passes of a step, by --layers.
 	Layers []Layer `json:"layers,omitempty"`
 }
@@ -106,7 +109,15 @@ func (m *Measurement) Measure(ctx context.Context, c Process, g *nn.Graph, lengt
 	if m.Device == "" {
 		m.Device = desc.Devices[0].Name
 	}
-	s, err := c.Open(ctx, g, backend.Options{Precision: m.Precision, Device: m.Device, Threads: m.Threads, Adam: backend.DefaultAdam})
+	o := backend.Options{Precision: m.Precision, Device: m.Device, Threads: m.Threads, Adam: backend.DefaultAdam}
+	if sizer, ok := c.(backend.Sizer); ok {
+		n, err := sizer.Memory(ctx, g, o, backend.MemoryRequest{Batch: m.Batch, Height: m.Size, Width: m.Size, Training: m.Mode == Train})
+		if err != nil && !errors.Is(err, backend.ErrUnsupported) {
+			return err
+		}
+		m.SessionMiB = float64(n) / (1 << 20)
+	}
+	s, err := c.Open(ctx, g, o)
 	if err != nil {
 		return err
 	}
@@ -161,9 +172,13 @@ func (m *Measurement) MeasureLayers(ctx context.Context, g *nn.Graph, length tim
 // passes together, the passes' shares of peak, and a line per pass over the whole
 // network.
 func (m *Measurement) Print(out io.Writer) error {
-	_, err := fmt.Fprintf(out, "%s on %s, %s, width %d, %s, batch %d, %d threads%s: %.1f ms/step (median of %d), %.1f images/s, %.1f of %.1f GFLOP/s peak (%s %%), %s\n",
+	told := ""
+	if m.SessionMiB > 0 {
+		told = ", of which a session " + format.Bytes(int64(m.SessionMiB*(1<<20)))
+	}
+	_, err := fmt.Fprintf(out, "%s on %s, %s, width %d, %s, batch %d, %d threads%s: %.1f ms/step (median of %d), %.1f images/s, %.1f of %.1f GFLOP/s peak (%s %%), %s%s\n",
 		m.Backend, m.Device, m.Precision, m.Width, format.Size(m.Size, m.Size), m.Batch, m.Threads, frozenText(m.Freeze), m.StepMS, m.Steps, m.ImagesPerS,
-		m.GFLOPS, m.PeakGFLOPS, m.ofPeak(m.GFLOPS), format.Bytes(int64(m.PeakRSSMiB*(1<<20))))
+		m.GFLOPS, m.PeakGFLOPS, m.ofPeak(m.GFLOPS), format.Bytes(int64(m.PeakRSSMiB*(1<<20))), told)
 	if len(m.Layers) == 0 {
 		return err
 	}
