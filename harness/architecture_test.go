@@ -47,7 +47,7 @@ harness/onnx/export         | random internal files nn dataset/imagefile onnx on
 harness/backend             | nn
 harness/backend/proto       |                                          | google.golang.org/grpc google.golang.org/protobuf
 harness/backend/engine      | safetensors nn backend
-harness/backend/plugin      | safetensors nn onnx backend backend/proto | github.com/hashicorp/go-hclog github.com/hashicorp/go-plugin golang.org/x/sys google.golang.org/grpc
+harness/backend/plugin      | safetensors internal nn onnx backend backend/proto | github.com/hashicorp/go-hclog github.com/hashicorp/go-plugin golang.org/x/sys google.golang.org/grpc
 harness/backend/host        | files backend backend/plugin             | github.com/BurntSushi/toml
 harness/backend/reference   | nn backend
 harness/backend/backendtest | random safetensors nn backend backend/reference

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/refocus-em/refocus/harness/cli/internal/console"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -41,6 +42,7 @@ func Run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
+	text := format.Visible(err.Error()) // some of it may be others'
 	var usage *usageError
 	var spec *study.Error
 	var name *study.NameError
@@ -50,18 +52,18 @@ func Run(ctx context.Context, args []string) int {
 		fmt.Fprintln(os.Stderr, "refocus: interrupted; the same command goes on from the last checkpoints")
 		return ExitInterrupted
 	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "refocus: %v\n%s\n", err, usage.hint)
+		fmt.Fprintf(os.Stderr, "refocus: %s\n%s\n", text, usage.hint)
 		return ExitUsage
 	case errors.As(err, &name):
-		fmt.Fprintf(os.Stderr, "refocus: %v\n", err)
+		fmt.Fprintf(os.Stderr, "refocus: %s\n", text)
 		return ExitUsage
 	case errors.As(err, &spec):
-		fmt.Fprintln(os.Stderr, err)
+		fmt.Fprintln(os.Stderr, text)
 		return ExitUsage
 	case errors.As(err, &fail) && fail.silent:
 		return ExitFailed
 	}
-	fmt.Fprintf(os.Stderr, "refocus: %v\n", err)
+	fmt.Fprintf(os.Stderr, "refocus: %s\n", text)
 	return ExitFailed
 }
 

@@ -44,7 +44,7 @@ func TestMetrics(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := c.Gain; g.Metric != series.Kept || *g.Models.Value != 1 || *g.Cells.Value != 1 || g.Transfers != 900 || g.Pretrained != 15 {
+	if g := c.Gain; g.Metric != series.Kept || *g.Models.Value != 1 || *g.Cells.Value != 1 || g.Transfers != 1200 || g.Pretrained != 30 {
 		t.Errorf("the gain is %+v", g)
 	}
 	f := c.Findings[12]
@@ -64,7 +64,7 @@ func TestMetrics(t *testing.T) {
 	if r, m := row(results), row(models); !strings.Contains(r, ",0.1,") || strings.Contains(r, ",0.4,") || !strings.Contains(m, ",0.4,") || strings.Contains(m, ",0.1,") {
 		t.Errorf("the first model's results.csv is\n%s\nand its models.csv\n%s", r, m)
 	}
-	if l := strings.Join(c.lines(), "\n"); !strings.Contains(l, "100 %") || !strings.Contains(l, "900 models from 15 pretrainings") || !strings.Contains(l, "99.9 %") {
+	if l := strings.Join(c.lines(), "\n"); !strings.Contains(l, "100 %") || !strings.Contains(l, "1200 models from 30 pretrainings") || !strings.Contains(l, "99.9 %") {
 		t.Errorf("the summary is\n%s", l)
 	}
 }

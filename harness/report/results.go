@@ -254,7 +254,9 @@ func (in *Input) notebook() []string {
 		levels := func(v []float64) string {
 			var t []string
 			for _, x := range v {
-				t = append(t, format.Plain(x))
+				if p := format.Plain(x); !slices.Contains(t, p) { // zipped lists may have a value twice
+					t = append(t, p)
+				}
 			}
 			return strings.Join(t, ", ")
 		}

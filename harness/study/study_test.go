@@ -74,7 +74,7 @@ func TestModels(t *testing.T) {
 // paper profile of the defocus series is what the simulator calls the paper's.
 func TestSimulator(t *testing.T) {
 	for _, series := range Series() {
-		for _, profile := range []string{"smoke", "quick", "paper"} {
+		for _, profile := range []string{"smoke", "quick", "long", "paper"} {
 			if series == "own-data" {
 				continue
 			}
@@ -279,7 +279,7 @@ func TestSharing(t *testing.T) {
 			parents[r.Parent]++
 		}
 	}
-	const want = 5 * 3 // a source and an initialisation
+	const want = 5 * 6 // a source and an initialisation
 	if len(parents) != want {
 		t.Errorf("%d pretrainings serve the quick profile, want %d", len(parents), want)
 	}

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -116,5 +117,36 @@ func TestPlaces(t *testing.T) {
 	os.WriteFile(near, nil, 0o666)
 	if got := LockPath(); got != near {
 		t.Errorf("the lock file is %s, want %s", got, near)
+	}
+}
+
+// What the user's own lock file pins is pinned wherever one works, unless the nearest
+// lock file names it too; a lock file that is new is the user's.
+func TestUserLock(t *testing.T) {
+	config, project := t.TempDir(), t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", config)
+	t.Setenv("HOME", config)
+	t.Setenv("REFOCUS_LOCK", "")
+	own := userLock()
+	var p Plugins
+	t.Chdir(project)
+	if got := p.LockFileOf("mine"); got != own {
+		t.Errorf("a new lock file is %s, want %s", got, own)
+	}
+	pin := func(name string) Lock { return Lock{Backends: []Pin{{Name: name, SHA256: map[string]string{}}}} }
+	near := filepath.Join(project, LockName)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(own), 0o755), pin("mine").write(own), pin("other").write(near)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"mine": own, "other": near, "third": near} {
+		if got := p.LockFileOf(name); got != want {
+			t.Errorf("%s decides on %s, want %s", got, name, want)
+		}
+	}
+	if err := pin("mine").write(near); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.LockFileOf("mine"); got != near {
+		t.Errorf("%s decides, want the nearest, %s", got, near)
 	}
 }

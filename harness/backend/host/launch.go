@@ -48,10 +48,10 @@ func (p Plugins) Launch(ctx context.Context, name string) (*plugin.Client, error
 	// The file is the pinned one; it should also call itself the same.
 	d, err := c.Describe(ctx)
 	if err == nil {
-		lock, _, _ := ReadLock(p.lockFile())
+		lock, _, _ := ReadLock(p.LockFileOf(f.Name))
 		if pin, _ := lock.Find(f.Name); d.Version != pin.Version || d.Numerics != pin.Numerics {
 			err = fmt.Errorf("backend %s says version %q and numerics %q, %s pins %q and %q: pin it again with `refocus backends pin %s`",
-				f.Name, d.Version, d.Numerics, p.lockFile(), pin.Version, pin.Numerics, f.Name)
+				f.Name, d.Version, d.Numerics, p.LockFileOf(f.Name), pin.Version, pin.Numerics, f.Name)
 		}
 	}
 	if err != nil {
@@ -135,7 +135,7 @@ func (p Plugins) Lock(ctx context.Context, name string) (Pin, error) {
 	if err != nil {
 		return Pin{}, err
 	}
-	path := p.lockFile()
+	path := p.LockFileOf(f.Name)
 	lock, _, err := ReadLock(path)
 	if err != nil {
 		return Pin{}, err
@@ -166,7 +166,7 @@ func (p Plugins) Lock(ctx context.Context, name string) (Pin, error) {
 		pin.Runs = len(e.Files)
 	}
 	lock.Backends = append(slices.DeleteFunc(lock.Backends, func(q Pin) bool { return q.Name == pin.Name }), pin)
-	if err := lock.write(path); err != nil {
+	if err := errors.Join(files.Mkdir(filepath.Dir(path)), lock.write(path)); err != nil {
 		return Pin{}, fmt.Errorf("writing the lock file: %w", err)
 	}
 	return pin, nil

@@ -23,7 +23,8 @@ const LockName = "refocus.lock.toml"
 // LockPath is the lock file that applies here: $REFOCUS_LOCK; else the nearest
 // one upwards from the working folder, in a folder itself or in its plugins/;
 // else the one beside the harness's executable, as releases have it; else where a
-// new one belongs, which is plugins/ of a checkout or the working folder.
+// new one belongs, which is plugins/ of a checkout or the user's own, in the folder for
+// configurations, which applies everywhere to what the nearest one does not name.
 func LockPath() string {
 	if path := os.Getenv("REFOCUS_LOCK"); path != "" {
 		return path
@@ -53,7 +54,35 @@ func LockPath() string {
 			return filepath.Join(root, "plugins", LockName)
 		}
 	}
+	if path := userLock(); path != "" {
+		return path
+	}
 	return filepath.Join(start, LockName)
+}
+
+// userLock is the user's own lock file, "" where there is no place for it.
+func userLock() string {
+	folder, err := os.UserConfigDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(folder, "refocus", LockName)
+}
+
+// LockFileOf is the lock file that decides on the backend: the one that applies here,
+// or the user's own where only that names it.
+func (p Plugins) LockFileOf(name string) string {
+	path, own := p.lockFile(), userLock()
+	if p.LockFile != "" || os.Getenv("REFOCUS_LOCK") != "" || own == "" {
+		return path
+	}
+	for _, at := range []string{path, own} {
+		l, _, err := ReadLock(at)
+		if _, ok := l.Find(name); ok || err != nil {
+			return at
+		}
+	}
+	return path
 }
 
 // Lock is the content of a lock file.

@@ -14,7 +14,7 @@ import (
 // PrintList writes a table of all backends and how they stand to the lock
 // file. It starts nothing.
 func (p Plugins) PrintList(w io.Writer) error {
-	lock, exists, err := ReadLock(p.lockFile())
+	_, exists, err := ReadLock(p.lockFile())
 	if err != nil {
 		return fmt.Errorf("reading the lock file: %w", err)
 	}
@@ -28,7 +28,8 @@ func (p Plugins) PrintList(w io.Writer) error {
 			trust = Trust("unreadable: " + err.Error())
 		}
 		version, file := "", f.Path
-		if pin, ok := lock.Find(f.Name); ok && trust == Pinned {
+		if l, _, err := ReadLock(p.LockFileOf(f.Name)); err == nil && trust == Pinned {
+			pin, _ := l.Find(f.Name)
 			version = pin.Version
 		}
 		if f.Builtin {

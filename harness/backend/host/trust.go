@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/refocus-em/refocus/harness/files"
@@ -63,10 +64,16 @@ func (p Plugins) trust(f Found) (trust Trust, digest string, variables []string,
 	if f.Builtin {
 		return BuiltIn, "", nil, nil
 	}
-	path := p.lockFile()
+	path := p.LockFileOf(f.Name)
 	lock, exists, err := ReadLock(path)
 	if err != nil {
 		return "", "", nil, fmt.Errorf("reading the lock file: %w", err)
+	}
+	if exists {
+		err = safe(path)
+	}
+	if err = errors.Join(err, safe(f.Path)); err != nil {
+		return "", "", nil, fmt.Errorf("backend %s: %w", f.Name, err)
 	}
 	program, err := files.Describe(f.Path)
 	if err != nil {
@@ -102,7 +109,7 @@ func (p Plugins) environmentOf(f Found, pin Pin, refusal *UnlockedError) ([]stri
 		return nil, refusal
 	}
 	refusal.Trust = Changed
-	e, err := readEnvironment(environmentPath(p.lockFile(), f.Name), want)
+	e, err := readEnvironment(environmentPath(p.LockFileOf(f.Name), f.Name), want)
 	if err != nil {
 		refusal.Different = err.Error()
 		return nil, refusal

@@ -16,6 +16,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx"
 )
@@ -118,22 +119,22 @@ func (c *Client) call(ctx context.Context, during string, f func(ctx context.Con
 	patience := 500 * time.Millisecond
 	switch s.Code() {
 	case codes.Unimplemented:
-		return &remoteError{s.Message(), true}
+		return &remoteError{format.Visible(s.Message()), true}
 	case codes.Unavailable: // the connection broke, and the process with it or soon after
 		patience = 2 * time.Second
 	case codes.Internal, codes.Unknown, codes.Canceled: // what the connection's end may look like, too
 	default:
-		return &remoteError{text: s.Message()}
+		return &remoteError{text: format.Visible(s.Message())}
 	}
 	select {
 	case <-c.process.drained:
 	case <-time.After(patience):
 		if s.Code() != codes.Unavailable {
-			return &remoteError{text: s.Message()}
+			return &remoteError{text: format.Visible(s.Message())}
 		}
 		c.process.Kill(ctx)
 		<-c.process.drained
-		return c.giveUp(c.ended(during, "the connection broke: "+s.Message()))
+		return c.giveUp(c.ended(during, "the connection broke: "+format.Visible(s.Message())))
 	}
 	return c.giveUp(c.ended(during, c.process.exit()))
 }

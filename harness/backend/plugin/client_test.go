@@ -277,7 +277,7 @@ func TestRing(t *testing.T) {
 	io.WriteString(&r, `{"@level":"info","@message":"hello","b":2,"a":"x\u001b[31m"}`+"\n\x1b[1mpart")
 	l := r.Lines()
 	if len(l) != ringLines+1 || l[0] != "line 62" || len(l[ringLines-2]) != ringWidth ||
-		l[ringLines-1] != "info: hello a=x[31m b=2" || l[ringLines] != "[1mpart" {
+		l[ringLines-1] != "info: hello a=x\\x1b[31m b=2" || l[ringLines] != "\\x1b[1mpart" {
 		t.Errorf("kept %d lines: %q", len(l), l)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // ring keeps the last lines that a plugin wrote to stderr.
@@ -57,7 +58,7 @@ func (r *ring) Lines() backend.LastWords {
 }
 
 // plainLine shows a line as a person would read it: a structured log line as
-// "level: message key=value", control characters of others dropped.
+// "level: message key=value", control characters written out.
 func plainLine(line []byte) string {
 	var entry map[string]any
 	if json.Unmarshal(line, &entry) == nil && entry["@message"] != nil {
@@ -69,10 +70,5 @@ func plainLine(line []byte) string {
 		}
 		line = []byte(s)
 	}
-	return strings.TrimRight(strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r == 0x7f {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(string(line), "\uFFFD")), " \t")
+	return format.Visible(strings.TrimRight(string(line), " \t\r"))
 }

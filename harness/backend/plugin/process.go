@@ -26,6 +26,7 @@ type process struct {
 	cmd            *exec.Cmd // its Process belongs to mu
 	name           string    // in the log
 	sockets        string    // folder of the plugin's socket
+	program        *program  // nil in tests
 	stdin          *os.File  // closing it asks the plugin to end
 	stdout, stderr *os.File
 	done           chan struct{}    // closed when the process has ended
@@ -78,11 +79,17 @@ func (p *process) Start(context.Context) (err error) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.run()
+		if err != nil && p.program != nil {
+			p.program.end()
+		}
 		started <- err
 		if err != nil {
 			return
 		}
 		p.state, _ = reap(p.cmd.Process)
+		if p.program != nil {
+			p.program.end()
+		}
 		close(p.done)
 		select {
 		case <-p.drained:

@@ -1,7 +1,6 @@
 package plugin
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -24,13 +23,4 @@ func reap(p *os.Process) (*os.ProcessState, error) {
 	}
 	killGroup(p)
 	return p.Wait()
-}
-
-// pathOf is a path that leads to the open file whatever happens to its name.
-func pathOf(f *os.File) string {
-	p := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	if _, err := os.Stat(p); err != nil {
-		return f.Name() // no /proc
-	}
-	return p
 }

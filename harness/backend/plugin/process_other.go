@@ -19,5 +19,3 @@ func reap(p *os.Process) (*os.ProcessState, error) {
 	killGroup(p)
 	return state, err
 }
-
-func pathOf(f *os.File) string { return f.Name() }

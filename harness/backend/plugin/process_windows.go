@@ -13,6 +13,4 @@ func reap(p *os.Process) (*os.ProcessState, error) { return p.Wait() }
 
 func killGroup(p *os.Process) { p.Kill() }
 
-func pathOf(f *os.File) string { return f.Name() }
-
 func killOwnGroup() {}

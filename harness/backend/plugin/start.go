@@ -75,11 +75,11 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 		spec.Path = self()
 	}
 	c := &Client{spec: spec, words: &ring{}}
-	file, path, err := verified(spec.Path, spec.SHA256)
+	prog, err := verified(spec.Path, spec.SHA256)
 	if err != nil {
 		return nil, fmt.Errorf("backend %s: %w", spec.Name, err)
 	}
-	defer file.Close()
+	defer prog.close()
 
 	level := spec.Logger.GetLevel()
 	if level == hclog.NoLevel || level == hclog.Off {
@@ -93,7 +93,14 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting backend %s: making a certificate: %w", spec.Name, err)
 	}
-	c.process = newProcess(Prefix+spec.Name, &exec.Cmd{Path: path, Args: append([]string{title}, spec.Args...)})
+	cmd := &exec.Cmd{Path: prog.path, Args: append([]string{title}, spec.Args...)}
+	if prog.script && prog.memory != nil {
+		cmd.ExtraFiles = []*os.File{prog.memory}
+	}
+	c.process = newProcess(Prefix+spec.Name, cmd)
+	c.process.program = prog
+	sockets := socketFolder()
+	defer sockets.close()
 	c.plugin = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig:  handshake,
 		VersionedPlugins: map[int]goplugin.PluginSet{ProtocolVersion: {pluginKey: &grpcPlugin{}}},
@@ -104,7 +111,7 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 		SyncStdout:       c.words, // what the plugin prints once it serves
 		SyncStderr:       c.words,
 		StartTimeout:     2 * spec.StartTimeout, // start has the say
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: socketFolder()},
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: sockets.path},
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithIdleTimeout(0), // a connection lost is a plugin lost
 			grpc.WithInitialWindowSize(flowWindow),
@@ -112,7 +119,8 @@ func Launch(ctx context.Context, spec Spec) (*Client, error) {
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, folder string) (runner.Runner, error) {
-			c.process.cmd.Env = append(append(cmd.Env, clientCertVariable+"="+string(certificate), logLevelVariable+"="+level.String()), spec.Env...)
+			env := append(append(cmd.Env, clientCertVariable+"="+string(certificate), logLevelVariable+"="+level.String()), spec.Env...)
+			c.process.cmd.Env = prog.environment(env)
 			c.process.sockets = folder
 			return c.process, nil
 		},
@@ -195,13 +203,36 @@ func (c *Client) startError(given, limited context.Context, err error) error {
 	return c.ended("start", c.process.exit())
 }
 
-// socketFolder is where sockets go. Their paths must be shorter than about a
-// hundred bytes, which a cluster's $TMPDIR may not leave room for.
-func socketFolder() string {
-	if runtime.GOOS != "windows" && len(os.TempDir()) > 50 {
-		return "/tmp"
+// sockets is the folder for sockets, path, "" for the system's.
+type sockets struct {
+	path string
+	open *os.File
+}
+
+// socketFolder is where sockets go. Their paths must be shorter than about a hundred
+// bytes, which a cluster's $TMPDIR may not leave room for: Linux has a short path to
+// every folder that is open, which serves until the connection stands.
+func socketFolder() sockets {
+	temp := os.TempDir()
+	if runtime.GOOS == "windows" || len(temp) <= 50 {
+		return sockets{}
 	}
-	return ""
+	if runtime.GOOS == "linux" {
+		if f, err := os.Open(temp); err == nil {
+			path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+			if st, err := os.Stat(path); err == nil && st.IsDir() {
+				return sockets{path, f}
+			}
+			f.Close()
+		}
+	}
+	return sockets{path: "/tmp"}
+}
+
+func (s sockets) close() {
+	if s.open != nil {
+		s.open.Close()
+	}
 }
 
 // self is a path that leads to this program even if its file is replaced while

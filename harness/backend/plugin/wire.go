@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	pb "github.com/refocus-em/refocus/harness/backend/proto"
+	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
 // ProtocolVersion is the version of the service; host and plugin must share it.
@@ -222,18 +223,25 @@ func descriptionToWire(d backend.Description) *pb.DescribeResponse {
 }
 
 func descriptionFromWire(w *pb.DescribeResponse) backend.Description {
+	text := format.Visible // nothing that a plugin says controls a terminal
+	texts := func(all []string) (visible []string) {
+		for _, s := range all {
+			visible = append(visible, text(s))
+		}
+		return visible
+	}
 	d := backend.Description{
-		Name: w.GetName(), Version: w.GetVersion(), Numerics: w.GetNumerics(), Determinism: w.GetDeterminism(),
-		Precisions: w.GetPrecisions(), Losses: w.GetLosses(), Notes: w.GetNotes(),
+		Name: text(w.GetName()), Version: text(w.GetVersion()), Numerics: text(w.GetNumerics()), Determinism: text(w.GetDeterminism()),
+		Precisions: texts(w.GetPrecisions()), Losses: texts(w.GetLosses()), Notes: texts(w.GetNotes()),
 	}
 	for _, v := range w.GetDevices() {
 		d.Devices = append(d.Devices, backend.Device{
-			Name: v.GetName(), Kind: v.GetKind(), Info: v.GetInfo(),
-			ID: v.GetId(), Driver: v.GetDriver(), Memory: int64(min(v.GetMemory(), math.MaxInt64)),
+			Name: text(v.GetName()), Kind: text(v.GetKind()), Info: text(v.GetInfo()),
+			ID: text(v.GetId()), Driver: text(v.GetDriver()), Memory: int64(min(v.GetMemory(), math.MaxInt64)),
 		})
 	}
 	for _, o := range w.GetOperators() {
-		d.Operators = append(d.Operators, backend.Operator{Type: o.GetType(), Device: o.GetDevice(), Note: o.GetNote()})
+		d.Operators = append(d.Operators, backend.Operator{Type: text(o.GetType()), Device: text(o.GetDevice()), Note: text(o.GetNote())})
 	}
 	return d
 }

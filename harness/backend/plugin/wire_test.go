@@ -150,3 +150,22 @@ func FuzzTensor(f *testing.F) {
 		}
 	})
 }
+
+// Nothing that a plugin says about itself controls a terminal.
+func TestDescriptionIsVisible(t *testing.T) {
+	const evil, want = "a\x1b[2Jb", `a\x1b[2Jb`
+	d := descriptionFromWire(&pb.DescribeResponse{
+		Name: evil, Version: evil, Numerics: evil, Determinism: evil, Precisions: []string{evil}, Losses: []string{evil}, Notes: []string{evil},
+		Devices:   []*pb.Device{{Name: evil, Kind: evil, Info: evil, Id: evil, Driver: evil}},
+		Operators: []*pb.Operator{{Type: evil, Device: evil, Note: evil}},
+	})
+	for i, s := range []string{
+		d.Name, d.Version, d.Numerics, d.Determinism, d.Precisions[0], d.Losses[0], d.Notes[0],
+		d.Devices[0].Name, d.Devices[0].Kind, d.Devices[0].Info, d.Devices[0].ID, d.Devices[0].Driver,
+		d.Operators[0].Type, d.Operators[0].Device, d.Operators[0].Note,
+	} {
+		if s != want {
+			t.Errorf("text %d is %q", i, s)
+		}
+	}
+}

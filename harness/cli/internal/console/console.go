@@ -140,14 +140,15 @@ func (p *Printer) end() {
 	}
 }
 
-// Printf writes a line of text between the progress.
-func (p *Printer) Printf(format string, args ...any) {
+// Printf writes a line of text between the progress. What in it would control the
+// terminal is written out (format.Visible).
+func (p *Printer) Printf(layout string, args ...any) {
 	if p == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	text := fmt.Sprintf(format, args...)
+	text := format.Visible(fmt.Sprintf(layout, args...))
 	if p.style == JSON {
 		p.object(map[string]any{"event": "message", "text": text})
 		return
