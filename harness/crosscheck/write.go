@@ -42,12 +42,14 @@ func (c *Certificate) Write(dir string) error {
 	return files.Write(filepath.Join(dir, "certificate.html"), page.Bytes())
 }
 
-// finite replaces infinity, which stands for a value that is no number and which
-// JSON lacks, by the largest number.
+// finite replaces infinity and what is no number, which JSON lacks, by the largest
+// number.
 func (c *Check) finite() {
 	for _, d := range []*Distance{&c.A, &c.B} {
 		for _, v := range []*float64{&d.Relative, &d.MaxULP, &d.MedianULP, &c.Bound, &c.Local, &c.Expected, &c.Limit} {
-			*v = min(*v, math.MaxFloat64)
+			if !(*v <= math.MaxFloat64) { // also NaN
+				*v = math.MaxFloat64
+			}
 		}
 	}
 }
