@@ -178,22 +178,29 @@ type States struct {
 func (r *Resolved) States() (States, error) {
 	s := States{Runs: len(r.Nodes)}
 	for _, n := range r.Nodes {
-		switch state, _, err := r.Store.State(n.Digest); {
-		case err != nil:
+		state, _, err := r.Store.State(n.Digest)
+		if err != nil {
 			return s, err
-		case state == store.Finished:
-			s.Finished++
-		case state == store.Running:
-			s.Running++
-		case state == store.Begun:
-			s.Begun++
-		case state == store.Failed:
-			s.Failed++
-		default:
-			s.Untouched++
 		}
+		s.Count(state)
 	}
 	return s, nil
+}
+
+// Count adds a run of a state.
+func (s *States) Count(state store.State) {
+	switch state {
+	case store.Finished:
+		s.Finished++
+	case store.Running:
+		s.Running++
+	case store.Begun:
+		s.Begun++
+	case store.Failed:
+		s.Failed++
+	default:
+		s.Untouched++
+	}
 }
 
 // Radii are the radii in Å of the particles in the domains' simulated images, as
