@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/testkit/chromium"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
 )
@@ -327,5 +328,48 @@ func TestWorkbench(t *testing.T) {
 	for _, p := range []string{"study", "run?digest=" + run, "data"} {
 		open(base + p)
 		accessible("dark " + strings.SplitN(p, "?", 2)[0])
+	}
+}
+
+// What somebody is training, and what has failed, is seen while it happens, with its
+// log.
+func TestWorkbenchShowsAttempts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	st, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := strings.Repeat("cd", 32)
+	c, err := st.Claim(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Release()
+	c.Update(func(a *store.Attempt) { a.ID, a.Study, a.Total, a.Done = "transfer_live", "tiny", 200, 50 })
+	fmt.Fprintln(c.Log(), "a <b>bold</b> word\x1b[31m")
+	base := workbench(t, dir)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) { // records are written by and by
+		code, page := get(t, "GET", base, nil)
+		if code == 200 && strings.Contains(page, "transfer_live") && strings.Contains(page, `value="25.0"`) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d: the run is not shown:\n%s", code, page)
+		}
+	}
+	c.Fail(fmt.Errorf("the disk is full"))
+	c.Release()
+	if _, page := get(t, "GET", base, nil); !strings.Contains(page, "the disk is full") || !strings.Contains(page, "log?digest="+digest) {
+		t.Errorf("the failure is not shown:\n%s", page)
+	}
+	code, page := get(t, "GET", base+"log?digest="+digest+"&number=1", nil)
+	if code != 200 || !strings.Contains(page, "a &lt;b&gt;bold&lt;/b&gt; word") || strings.Contains(page, "\x1b") {
+		t.Errorf("%d: the log is not shown as text:\n%s", code, page)
+	}
+	for _, q := range []string{"log?digest=" + digest + "&number=2", "log?digest=../../x&number=1", "log"} {
+		if code, _ := get(t, "GET", base+q, nil); code != 404 {
+			t.Errorf("%s: %d", q, code)
+		}
 	}
 }

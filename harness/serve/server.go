@@ -121,6 +121,7 @@ func (s *Server) Handler() http.Handler {
 		})
 	}
 	view("GET /{$}", s.now)
+	view("GET /log", s.log)
 	view("GET /study", s.study)
 	view("GET /runs", s.runs)
 	view("GET /run", s.run)

@@ -203,6 +203,10 @@ func (s *Server) chosen(r *http.Request) (*resolved, []listed, error) {
 // now is what runs.
 func (s *Server) now(w http.ResponseWriter, r *http.Request) error {
 	all, failed := s.studies.list(r.Context())
-	body := map[string]any{"Studies": all, "Failed": failed, "Time": time.Now().Format("15:04:05"), "Live": s.live(r.Context(), all)}
+	running, failures, err := s.live()
+	if err != nil {
+		return err
+	}
+	body := map[string]any{"Studies": all, "Failed": failed, "Time": time.Now().Format("15:04:05"), "Live": running, "Failures": failures}
 	return s.show(w, "now.html", "now", "Now", body)
 }
