@@ -82,7 +82,7 @@ type lossy struct {
 }
 
 // train trains the runs in real processes of the backend.
-func (l lossy) train(t *testing.T) ([]*Node, []Failure, error, *progresstest.Recorder, *store.Store) {
+func (l lossy) train(t *testing.T) ([]*Node, []Failure, *progresstest.Recorder, *store.Store, error) {
 	t.Helper()
 	nodes, images := small(t)
 	st := openStore(t)
@@ -144,12 +144,12 @@ func (l lossy) train(t *testing.T) ([]*Node, []Failure, error, *progresstest.Rec
 	}
 	o.Slots, _ = Slots(all, 0, 1, 1, 8, 4)
 	failures, _, err := Train(t.Context(), st, nodes, o)
-	return nodes, failures, err, told, st
+	return nodes, failures, told, st, err
 }
 
 // Devices that are lost, now and then or for good, cost time only.
 func TestLostDevices(t *testing.T) {
-	nodes, failures, err, _, st := lossy{devices: "cuda:0"}.train(t)
+	nodes, failures, _, st, err := lossy{devices: "cuda:0"}.train(t)
 	if err != nil || len(failures) > 0 {
 		t.Fatal(err, failures)
 	}
@@ -175,7 +175,7 @@ func TestLostDevices(t *testing.T) {
 		}}, "cuda:1 is not there any more, backend fake has cuda:0", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			nodes, failures, err, told, st := c.train(t)
+			nodes, failures, told, st, err := c.train(t)
 			if err != nil || len(failures) > 0 {
 				t.Fatal(err, failures)
 			}
@@ -205,7 +205,7 @@ func TestLostDevices(t *testing.T) {
 
 // Where no device is left, the study ends with the reason.
 func TestNoDeviceLeft(t *testing.T) {
-	_, _, err, told, _ := lossy{devices: "cuda:0,cuda:1", lose: "cuda:0@1,cuda:1@1"}.train(t)
+	_, _, told, _, err := lossy{devices: "cuda:0,cuda:1", lose: "cuda:0@1,cuda:1@1"}.train(t)
 	if err == nil || !strings.Contains(err.Error(), "no device is left to train on") || !strings.Contains(err.Error(), "lost 3 times in a row") {
 		t.Errorf("error %v, told %q", err, told.Messages)
 	}

@@ -395,7 +395,7 @@ func TestUnusableStore(t *testing.T) {
 	if a, err := st.Attempts(nodes[0].Digest); err != nil || len(a) != 1 || a[0].Outcome != store.OutcomeFailed || !strings.Contains(a[0].Error, "checkpoint") {
 		t.Errorf("attempts %+v, %v", a, err)
 	}
-	st, failures, err = run(2, every)
+	_, failures, err = run(2, every)
 	if err == nil || !strings.Contains(err.Error(), "2 runs in a row have failed") || !strings.Contains(err.Error(), "writing the checkpoint") {
 		t.Errorf("%v, %v", failures, err)
 	}
