@@ -629,6 +629,13 @@ func (im *importer) castLike(o *operator, a *attributes) error {
 	if !isFloat(x) || !isFloat(like) {
 		return errors.New("of other than floating-point numbers is not supported")
 	}
+	if c := x.known(); c != nil && c.F64 != nil { // the one type that is not kept as float32
+		r := &wire.Array{Shape: c.Shape, Type: wire.Float32, F32: make([]float32, len(c.F64))}
+		for i, v := range c.F64 {
+			r.F32[i] = float32(v)
+		}
+		return im.set(o, &value{array: r, constant: o.Outputs[0]})
+	}
 	return im.set(o, x)
 }
 

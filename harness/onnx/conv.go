@@ -184,8 +184,8 @@ func (im *importer) convTranspose(o *operator, a *attributes, x *value) error {
 	return im.emit(o, "ConvTranspose", c.inputs, attrs, dims)
 }
 
-// gemm is a product of an image of one pixel, seen as a matrix [N,C], with a
-// constant matrix: a convolution by 1×1.
+// gemm is a product with a constant matrix of an image whose channels come last,
+// or of one pixel, seen as a matrix [N,C]: a convolution by 1×1.
 func (im *importer) gemm(o *operator, a *attributes) error {
 	x, err := im.number(o, 0)
 	if err != nil {
@@ -205,8 +205,14 @@ func (im *importer) gemm(o *operator, a *attributes) error {
 	if a.first != nil {
 		return a.first
 	}
-	if !slices.Equal(x.view, []int{0, 1}) || x.dims[2] != constant(1) || x.dims[3] != constant(1) {
-		return errors.New("a matrix product is supported only on images of one pixel, as a matrix [N,C]")
+	view := x.views()
+	if len(view) < 2 || view[len(view)-1] != 1 || o.Op == "Gemm" && len(view) != 2 {
+		return errors.New("a matrix product is supported only on images whose channels come last, as [N,H,W,C], or of one pixel, as a matrix [N,C]")
+	}
+	for d := range 4 {
+		if k := slices.Contains(view, d) || d > 1 && slices.Contains(view, merged); !k && x.dims[d] != constant(1) {
+			return fmt.Errorf("input 0 (%q) hides a dimension", o.Inputs[0])
+		}
 	}
 	in, out := w.Shape[0], w.Shape[1]
 	if transposed == 1 {
@@ -237,7 +243,9 @@ func (im *importer) gemm(o *operator, a *attributes) error {
 		}
 		inputs = append(inputs, im.tensor(o, "bias", []int{out}, bias))
 	}
-	if err := im.emit(o, "Conv", inputs, nil, []form{x.dims[0], constant(out), constant(1), constant(1)}); err != nil {
+	dims := slices.Clone(x.dims)
+	dims[1] = constant(out)
+	if err := im.emit(o, "Conv", inputs, nil, dims); err != nil {
 		return err
 	}
 	return im.seen(o, x.view)

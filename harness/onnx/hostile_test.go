@@ -311,6 +311,23 @@ func refusals() []refusal {
 			b.nodes = append(b.nodes, rawNodeBytes("second", "Relu", []string{"q"}, []string{"y"}))
 			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "s", Shape: []int{}, Data: []float32{1}}))
 		}, []string{`"second"`, "Relu", "quantised"}},
+		{"quantised by no scale", func(b *builder) {
+			b.nodes = slices.Insert(b.nodes, 0, rawNodeBytes("d", "DequantizeLinear", []string{"q", "s"}, []string{"b"}))
+			b.tensors[1] = rawTensorBytes("q", uint64(wire.Int8), []byte{1, 2}, 2)
+			b.tensors = append(b.tensors, rawTensorBytes("s", uint64(wire.Float32), []byte{}, 0))
+		}, []string{`"d"`, "DequantizeLinear", "no elements"}},
+		{"nothing by nothing quantised", func(b *builder) {
+			b.nodes = slices.Insert(b.nodes, 0, rawNodeBytes("n", "QuantizeLinear", []string{"f", "s"}, []string{"q"}),
+				rawNodeBytes("d", "DequantizeLinear", []string{"q", "s"}, []string{"b"}))
+			b.tensors[1] = rawTensorBytes("f", uint64(wire.Float32), make([]byte, 8), 2)
+			b.tensors = append(b.tensors, rawTensorBytes("s", uint64(wire.Float32), make([]byte, 4)))
+		}, []string{`"n"`, "QuantizeLinear", "element 0 is 0, its scale 0"}},
+		{"layer normalised with the batch", second("LayerNormalization", []string{"c", "b"}, intAttr("axis", 0)), []string{`"second"`, "LayerNormalization", `"axis" = 0`}},
+		{"layer normalised of another size", second("LayerNormalization", []string{"c", "b"}), []string{`"second"`, "LayerNormalization", `"b"`, "does not fit"}},
+		{"matrix product of rows", func(b *builder) {
+			second("MatMul", []string{"c", "m"})(b)
+			b.tensors = append(b.tensors, tensorBytes(&nn.Tensor{Name: "m", Shape: []int{2, 2}, Data: make([]float32, 4)}))
+		}, []string{`"second"`, "MatMul", "channels come last"}},
 		{"drop-out in training", func(b *builder) {
 			second("Dropout", []string{"c", "", "t"})(b)
 			b.tensors = append(b.tensors, rawTensorBytes("t", uint64(wire.Bool), []byte{1}))

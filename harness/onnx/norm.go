@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/onnx/internal/wire"
 )
 
@@ -133,6 +134,88 @@ func (im *importer) groupNormalization(o *operator, a *attributes, x *value) err
 		return err
 	}
 	return im.emit(o, "Add", []string{scaled, im.tensor(o, "shift", column, arrays[1].F32)}, nil, x.dims)
+}
+
+// layerNormalization is stated by means: of the channels of an image in the order
+// [N,H,W,C], or of any of its last dimensions.
+func (im *importer) layerNormalization(o *operator, a *attributes) error {
+	x, err := im.number(o, 0)
+	if err != nil {
+		return err
+	}
+	a.epsilon()
+	a.int("stash_type", 1, 1, 1)
+	view := x.views()
+	rank := int64(len(view))
+	axis := a.int("axis", -1, -rank, rank-1)
+	if a.first != nil {
+		return a.first
+	}
+	if axis < 0 {
+		axis += rank
+	}
+	var axes []int64
+	dims := slices.Clone(x.dims)
+	for _, d := range view[axis:] {
+		switch d {
+		case inserted:
+			continue
+		case 0, merged:
+			return fmt.Errorf("attribute \"axis\" = %d of dimensions %v of [N,C,H,W] is not supported", axis, view)
+		}
+		axes = append(axes, int64(d))
+		dims[d] = constant(1)
+	}
+	if len(axes) == 0 {
+		return fmt.Errorf("attribute \"axis\" = %d: there is only one number to normalise", axis)
+	}
+	slices.Sort(axes)
+	mean := func(of string) (string, error) {
+		return im.node(o, "ReduceMean", []string{of}, nn.Attrs{"axes": slices.Clone(axes), "keepdims": int64(1)}, dims)
+	}
+	last, err := mean(x.image)
+	step := func(op string, dims []form, inputs ...string) {
+		if err == nil {
+			last, err = im.node(o, op, inputs, nil, dims)
+		}
+	}
+	step("Sub", x.dims, x.image, last)
+	centred := last
+	step("Mul", x.dims, centred, centred)
+	if err == nil {
+		last, err = mean(last)
+	}
+	step("Add", dims, last, im.scalar(o, "epsilon", lookup(a, "epsilon", float32(1e-5))))
+	step("Sqrt", dims, last)
+	step("Div", x.dims, centred, last)
+	for i, op := range []string{"Mul", "Add"} {
+		if im.input(o, 1+i) == nil {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		c := im.input(o, 1+i).known()
+		if c == nil {
+			return fmt.Errorf("input %d (%q) is no constant", 1+i, o.Inputs[1+i])
+		}
+		name, size, err := im.operand(o, 1+i, view)
+		if err != nil {
+			return err
+		}
+		for d := range size {
+			if size[d] != constant(1) && (size[d] != x.dims[d] || !slices.Contains(axes, int64(d))) {
+				return fmt.Errorf("input %d (%q) of shape %v does not fit dimensions %v of %v", 1+i, o.Inputs[1+i], c.Shape, axes, x.dims)
+			}
+		}
+		if last, err = im.node(o, op, []string{last, name}, nil, x.dims); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return im.set(o, &value{image: last, dims: x.dims, view: x.view})
 }
 
 // blocks reshapes an image to k channels: channels that become one lie one

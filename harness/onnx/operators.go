@@ -23,6 +23,7 @@ var rules = map[string]rule{
 	"BatchNormalization":    {5, 5, onImage((*importer).batchNormalization), false, nil},
 	"InstanceNormalization": {3, 3, (*importer).instanceNormalization, false, nil},
 	"GroupNormalization":    {3, 3, onImage((*importer).groupNormalization), false, nil},
+	"LayerNormalization":    {2, 3, (*importer).layerNormalization, false, nil},
 	"MaxPool":               {1, 1, onImage((*importer).maxPool), false, nil},
 	"AveragePool":           {1, 1, onImage((*importer).averagePool), false, nil},
 	"GlobalAveragePool":     {1, 1, onImage((*importer).globalPool), false, nil},
@@ -48,7 +49,7 @@ var rules = map[string]rule{
 	"Identity":              {1, 1, (*importer).identity, false, nil},
 	"Cast":                  {1, 1, (*importer).cast, false, foldCast},
 	"CastLike":              {2, 2, (*importer).castLike, false, nil},
-	"QuantizeLinear":        {2, 3, (*importer).quantize, false, nil},
+	"QuantizeLinear":        {2, 3, (*importer).quantize, false, foldQuantize},
 	"DequantizeLinear":      {2, 3, (*importer).dequantize, false, nil},
 
 	// functions of every element

@@ -3,6 +3,7 @@ package onnx
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/nn"
@@ -18,8 +19,8 @@ func (im *importer) scales(o *operator, a *attributes) (quantized, error) {
 	a.int("block_size", 0, 0, 0)
 	lookup(a, "axis", int64(1))
 	q := quantized{scale: im.input(o, 1).known()}
-	if q.scale == nil || q.scale.F32 == nil {
-		return q, fmt.Errorf("input 1 (%q) is no constant of type float32", o.Inputs[1])
+	if q.scale == nil || len(q.scale.F32) == 0 {
+		return q, fmt.Errorf("input 1 (%q) is no constant of type float32, or has no elements", o.Inputs[1])
 	}
 	if v := im.input(o, 2); v != nil {
 		if q.zero = v.known(); q.zero == nil || q.zero.Ints == nil || len(q.zero.Ints) != len(q.scale.F32) {
@@ -27,6 +28,55 @@ func (im *importer) scales(o *operator, a *attributes) (quantized, error) {
 		}
 	}
 	return q, nil
+}
+
+// into is the type that QuantizeLinear quantises to.
+func (q quantized) into(a *attributes) (wire.Type, error) {
+	a.int("saturate", 1, 0, 1)
+	a.int("precision", 0, 0, 1)
+	typ := wire.Uint8
+	if q.zero != nil {
+		typ = q.zero.Type
+	}
+	if t := a.int("output_dtype", 0, 0, 64); t != 0 {
+		typ = wire.Type(t)
+	}
+	if typ != wire.Uint8 && typ != wire.Int8 && typ != wire.Uint16 && typ != wire.Int16 {
+		return typ, fmt.Errorf("quantising to %s is not supported", typ)
+	}
+	return typ, nil
+}
+
+// foldQuantize quantises a constant: quantisers leave some weights in float32,
+// with a QuantizeLinear and a DequantizeLinear behind them.
+func foldQuantize(im *importer, o *operator, a *attributes, in []*wire.Array) (*wire.Array, error) {
+	q, err := im.scales(o, a)
+	if err != nil {
+		return nil, err
+	}
+	typ, err := q.into(a)
+	if err != nil {
+		return nil, err
+	}
+	c := in[0]
+	if c.F32 == nil {
+		return nil, fmt.Errorf("quantising a constant of type %s is not supported", c.Type)
+	}
+	each, err := q.each(c, lookup(a, "axis", int64(1)))
+	if err != nil {
+		return nil, err
+	}
+	least, most := typ.Range()
+	r := &wire.Array{Shape: slices.Clone(c.Shape), Type: typ, Ints: make([]int64, len(c.F32))}
+	for i, v := range c.F32 {
+		scale, zero := each(i)
+		x := math.RoundToEven(float64(v/scale)) + float64(zero)
+		if x != x {
+			return nil, fmt.Errorf("element %d is %g, its scale %g", i, v, scale)
+		}
+		r.Ints[i] = int64(min(max(x, float64(least)), float64(most)))
+	}
+	return r, nil
 }
 
 // quantize rounds an image to multiples of a scale. Its result is the quantised
@@ -40,17 +90,9 @@ func (im *importer) quantize(o *operator, a *attributes) error {
 	if err != nil {
 		return err
 	}
-	a.int("saturate", 1, 0, 1)
-	a.int("precision", 0, 0, 1)
-	typ := wire.Uint8
-	if q.zero != nil {
-		typ = q.zero.Type
-	}
-	if t := a.int("output_dtype", 0, 0, 64); t != 0 {
-		typ = wire.Type(t)
-	}
-	if typ != wire.Uint8 && typ != wire.Int8 && typ != wire.Uint16 && typ != wire.Int16 {
-		return fmt.Errorf("quantising to %s is not supported", typ)
+	typ, err := q.into(a)
+	if err != nil {
+		return err
 	}
 	if len(q.scale.F32) != 1 {
 		return errors.New("quantising an image by a scale of every channel is not supported")
@@ -117,6 +159,20 @@ func (q quantized) weights(c *wire.Array, axis int64) (*wire.Array, error) {
 	if c.Ints == nil {
 		return nil, errors.New("the quantised constant holds no integers")
 	}
+	each, err := q.each(c, axis)
+	if err != nil {
+		return nil, err
+	}
+	w := &wire.Array{Shape: slices.Clone(c.Shape), Type: wire.Float32, F32: make([]float32, len(c.Ints))}
+	for i, v := range c.Ints {
+		scale, zero := each(i)
+		w.F32[i] = float32(v-zero) * scale
+	}
+	return w, nil
+}
+
+// each gives the scale and the zero point of every element of a constant.
+func (q quantized) each(c *wire.Array, axis int64) (func(i int) (float32, int64), error) {
 	n, inner := len(q.scale.F32), 1
 	if n > 1 {
 		if axis < 0 {
@@ -127,13 +183,11 @@ func (q quantized) weights(c *wire.Array, axis int64) (*wire.Array, error) {
 		}
 		inner = nn.Size(c.Shape[axis+1:])
 	}
-	w := &wire.Array{Shape: slices.Clone(c.Shape), Type: wire.Float32, F32: make([]float32, len(c.Ints))}
-	for i, v := range c.Ints {
+	return func(i int) (float32, int64) {
 		k := i / inner % n
-		if q.zero != nil {
-			v -= q.zero.Ints[k]
+		if q.zero == nil {
+			return q.scale.F32[k], 0
 		}
-		w.F32[i] = float32(v) * q.scale.F32[k]
-	}
-	return w, nil
+		return q.scale.F32[k], q.zero.Ints[k]
+	}, nil
 }

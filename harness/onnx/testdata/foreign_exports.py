@@ -8,6 +8,13 @@ FAMILY is plain, monai, smp (segmentation_models_pytorch) or torchvision. Writes
 DIR/*.onnx with raw little-endian float32 files, and index.json: a list of
 {"net", "exporter", "opset", "file", "runs": [{"shape", "input", "output"}]}, or
 with an "error" where the exporter, or ONNX Runtime, refuses.
+
+FAMILY small has graphs of all these kinds, as narrow as they can be, by the default
+exporter alone. The files beside this script in foreign/torch were made by
+
+    foreign_exports.py foreign/torch small
+
+They are as the exporter wrote them, but for the notes that it attaches to every node.
 """
 import contextlib
 import io
@@ -45,25 +52,25 @@ class Residual(nn.Module):
 
 
 class UNet(nn.Module):
-    def __init__(self, block=double, up="transpose", head="logits", attention=False, pad=False, classes=2):
+    def __init__(self, block=double, up="transpose", head="logits", attention=False, pad=False, classes=2, width=8, depth=4):
         super().__init__()
         self.up, self.head, self.attention, self.pad = up, head, attention, pad
-        c = [8, 16, 32, 64]
+        c = [width << i for i in range(depth)]
         self.down = nn.ModuleList(block(i, o) for i, o in zip([1] + c, c))
-        self.ups = nn.ModuleList(nn.ConvTranspose2d(c[i + 1], c[i], 2, 2) if up == "transpose" else nn.Conv2d(c[i + 1], c[i], 1) for i in range(3))
-        self.dec = nn.ModuleList(block(2 * c[i], c[i]) for i in range(3))
-        self.out = nn.Conv2d(8, classes, 1)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(c[i + 1], c[i], 2, 2) if up == "transpose" else nn.Conv2d(c[i + 1], c[i], 1) for i in range(depth - 1))
+        self.dec = nn.ModuleList(block(2 * c[i], c[i]) for i in range(depth - 1))
+        self.out = nn.Conv2d(width, classes, 1)
         if attention:
-            self.g = nn.ModuleList(nn.Conv2d(k, k, 1) for k in c[:3])
-            self.x = nn.ModuleList(nn.Conv2d(k, k, 1) for k in c[:3])
-            self.psi = nn.ModuleList(nn.Sequential(nn.Conv2d(k, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid()) for k in c[:3])
+            self.g = nn.ModuleList(nn.Conv2d(k, k, 1) for k in c[:-1])
+            self.x = nn.ModuleList(nn.Conv2d(k, k, 1) for k in c[:-1])
+            self.psi = nn.ModuleList(nn.Sequential(nn.Conv2d(k, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid()) for k in c[:-1])
 
     def forward(self, x):
         skips = []
         for i, d in enumerate(self.down):
             x = d(x if i == 0 else F.max_pool2d(x, 2))
             skips.append(x)
-        for i in (2, 1, 0):
+        for i in reversed(range(len(self.ups))):
             skip = skips[i]
             if self.up == "bilinear":
                 x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
@@ -86,27 +93,46 @@ class UNet(nn.Module):
 class NNUNet(nn.Module):
     """Strided convolutions, instance normalisation, leaky ReLU."""
 
-    def __init__(self):
+    def __init__(self, width=8, depth=4):
         super().__init__()
-        c = [8, 16, 32, 64]
+        c = [width << i for i in range(depth)]
 
         def block(i, o, stride):
             return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1), nn.InstanceNorm2d(o, affine=True), nn.LeakyReLU(0.01),
                                  nn.Conv2d(o, o, 3, 1, 1), nn.InstanceNorm2d(o, affine=True), nn.LeakyReLU(0.01))
 
         self.down = nn.ModuleList(block(i, o, 1 if n == 0 else 2) for n, (i, o) in enumerate(zip([1] + c, c)))
-        self.up = nn.ModuleList(nn.ConvTranspose2d(c[i + 1], c[i], 2, 2, bias=False) for i in range(3))
-        self.dec = nn.ModuleList(block(2 * c[i], c[i], 1) for i in range(3))
-        self.out = nn.Conv2d(8, 3, 1)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(c[i + 1], c[i], 2, 2, bias=False) for i in range(depth - 1))
+        self.dec = nn.ModuleList(block(2 * c[i], c[i], 1) for i in range(depth - 1))
+        self.out = nn.Conv2d(width, 3, 1)
 
     def forward(self, x):
         skips = []
         for d in self.down:
             x = d(x)
             skips.append(x)
-        for i in (2, 1, 0):
+        for i in reversed(range(len(self.up))):
             x = self.dec[i](torch.cat([self.up[i](x), skips[i]], 1))
         return self.out(x)
+
+
+class ASPP(nn.Module):
+    """A head as DeepLab's: dilated convolutions and the mean of the image side by
+    side, and the size of the image again."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU6(),
+                                  nn.Conv2d(width, width, 3, 2, 1, groups=width), nn.ReLU6())
+        self.rates = nn.ModuleList(nn.Conv2d(width, width, 3 if r > 1 else 1, padding=r if r > 1 else 0, dilation=r) for r in (1, 2, 4))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, width, 1), nn.ReLU())
+        self.out = nn.Conv2d(4 * width, 2, 1)
+
+    def forward(self, x):
+        y = self.stem(x)
+        pooled = F.interpolate(self.pool(y), size=y.shape[-2:], mode="bilinear", align_corners=False)
+        y = self.out(torch.cat([rate(y) for rate in self.rates] + [pooled], 1))
+        return F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False)
 
 
 class First(nn.Module):
@@ -182,6 +208,60 @@ def torchvision():
     yield "LR-ASPP", 3, net(T.lraspp_mobilenet_v3_large)
 
 
+def small():
+    import monai.networks.nets as M
+    import segmentation_models_pytorch as S
+    import timm.models.efficientnet as E
+    import timm.models.mobilenetv3 as V
+
+    def act(a):
+        return lambda i, o: double(i, o, act=a)
+    yield "transpose", 1, lambda: UNet(width=2, depth=3)
+    yield "bilinear", 1, lambda: UNet(width=2, depth=3, up="bilinear", head="softmax")
+    yield "nearest", 1, lambda: UNet(width=2, depth=3, up="nearest", head="sigmoid", classes=1)
+    yield "size", 1, lambda: UNet(width=2, depth=3, up="size", head="logsoftmax")
+    yield "pad", 1, lambda: UNet(width=2, depth=3, pad=True)
+    yield "pad-odd", 1, lambda: UNet(width=2, depth=3, pad=True)
+    yield "residual", 1, lambda: UNet(width=2, depth=3, block=Residual)
+    yield "attention", 1, lambda: UNet(width=2, depth=3, attention=True, up="nearest")
+    yield "elu", 1, lambda: UNet(width=2, depth=3, block=act(nn.ELU))
+    yield "prelu", 1, lambda: UNet(width=2, depth=3, block=act(nn.PReLU))
+    yield "mish", 1, lambda: UNet(width=2, depth=3, block=act(nn.Mish))
+    yield "hardswish", 1, lambda: UNet(width=2, depth=3, block=act(nn.Hardswish))
+    yield "gelu-groupnorm", 1, lambda: UNet(width=2, depth=3, block=lambda i, o: double(i, o, norm=lambda c: nn.GroupNorm(2, c), act=nn.GELU))
+    yield "nnunet", 1, lambda: NNUNet(width=2, depth=3)
+    yield "aspp", 1, lambda: ASPP(4)
+    yield "monai-unet", 1, lambda: M.UNet(2, 1, 2, (2, 4, 8), (2, 2), num_res_units=2)
+    yield "monai-basicunet", 1, lambda: M.BasicUNet(2, 1, 2, features=(2, 2, 4, 4, 8, 2))
+    yield "monai-attentionunet", 1, lambda: M.AttentionUnet(2, 1, 2, (2, 4, 8), (2, 2))
+    yield "monai-dynunet", 1, lambda: M.DynUNet(2, 1, 2, [3] * 3, [1, 2, 2], [2] * 2, filters=[2, 4, 8])
+    yield "monai-segresnet", 1, lambda: M.SegResNet(2, 4, 1, 2, blocks_down=(1, 1, 1), blocks_up=(1, 1), norm=("GROUP", {"num_groups": 2}))
+    yield "monai-unetplusplus", 1, lambda: First(M.BasicUNetPlusPlus(2, 1, 2, features=(2, 2, 4, 4, 8, 2)))
+
+    # encoders of timm, narrower than any that has a name
+    def narrow(module, name, make):
+        def entry(pretrained=False, **kw):
+            return make(**kw)
+        entry.__name__, entry.__module__ = name, module.__name__
+        timm.models.register_model(entry)
+    import timm
+    narrow(E, "narrow_efficientnet", lambda **kw: E._gen_efficientnet("efficientnet_b0", channel_multiplier=0.1, depth_multiplier=0.1, **kw))
+    narrow(E, "narrow_mobilenetv2", lambda **kw: E._gen_mobilenet_v2("mobilenetv2_100", channel_multiplier=0.1, depth_multiplier=0.1, **kw))
+    narrow(V, "narrow_mobilenetv3", lambda **kw: V._gen_mobilenet_v3("mobilenetv3_small_100", 0.1, depth_multiplier=0.1, **kw))
+    resnet = {"layers": (1, 1, 1, 1), "channels": (4, 4, 8, 8), "stem_type": "deep", "stem_width": 4}
+
+    def net(f, encoder, **kw):
+        return lambda: f(encoder, encoder_weights=None, in_channels=1, classes=2, **kw)
+    for name, encoder, kw in ("resnet", "tu-resnet18", resnet), ("efficientnet", "tu-narrow_efficientnet", {}), \
+            ("mobilenetv2", "tu-narrow_mobilenetv2", {}), ("mobilenetv3", "tu-narrow_mobilenetv3", {}):
+        yield "smp-unet-" + name, 1, net(S.Unet, encoder, decoder_channels=(8, 4, 4, 4, 4), **kw)
+    yield "smp-unet-scse", 1, net(S.Unet, "tu-resnet18", decoder_channels=(16, 16, 16, 16, 16), decoder_attention_type="scse", **resnet)
+    yield "smp-unetplusplus", 1, net(S.UnetPlusPlus, "tu-resnet18", decoder_channels=(8, 4, 4, 4, 4), **resnet)
+    yield "smp-fpn", 1, net(S.FPN, "tu-resnet18", decoder_pyramid_channels=8, decoder_segmentation_channels=32, **resnet)
+    yield "smp-deeplabv3plus", 1, net(S.DeepLabV3Plus, "tu-resnet18", decoder_channels=8, decoder_atrous_rates=(1, 2, 3), **resnet)
+    yield "smp-linknet", 1, net(S.Linknet, "tu-resnet18", **resnet)
+
+
 AXES = {"image": {0: "n", 2: "h", 3: "w"}, "out": {0: "n", 2: "h", 3: "w"}}
 NAMES = {"input_names": ["image"], "output_names": ["out"]}
 DYNAMIC = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
@@ -194,30 +274,57 @@ EXPORTERS = {
 }
 
 
+SIZES = {
+    "smp-fpn": 64,  # at 32 its last stage is one pixel, which its GroupNorm refuses
+    "pad-odd": 30,  # whose halves are odd, so that it does pad
+}
+
+
+ACTIVATIONS = ["elu", "prelu", "mish", "hardswish"]  # differ from another network in nothing that has a size
+
+
+def strip(path):
+    """Takes out the notes of every node, which say where it comes from."""
+    model = onnx.load(path, load_external_data=False)
+    for part in [model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, path)
+
+
 def main(out, family):
     index = []
-    for number, (name, channels, make) in enumerate({"plain": plain, "monai": monai, "smp": smp, "torchvision": torchvision}[family]()):
+    families = {"plain": plain, "monai": monai, "smp": smp, "torchvision": torchvision, "small": small}
+    exporters = dict(list(EXPORTERS.items())[:2]) if family == "small" else EXPORTERS
+    for number, (name, channels, make) in enumerate(families[family]()):
+        size, wide = (SIZES.get(name, 32), 64) if family == "small" else (64, 96)
         torch.manual_seed(1)
         net = make().train()
         with torch.no_grad():
             for _ in range(4):
                 net(torch.randn(4, channels, 64, 64))
         net.eval()
-        for k, (exporter, (dynamic, kw)) in enumerate(EXPORTERS.items()):
-            record = {"net": name, "exporter": exporter, "file": f"{number}-{k}.onnx", "runs": []}
+        for k, (exporter, (dynamic, kw)) in enumerate(exporters.items()):
+            stem = f"{name}-{'dynamic' if dynamic else 'fixed'}" if family == "small" else f"{number}-{k}"
+            record = {"net": name, "exporter": exporter, "file": stem + ".onnx", "runs": []}
             index.append(record)
             path = os.path.join(out, record["file"])
-            first = (2, channels, 64, 96) if dynamic else (1, channels, 64, 64)
+            if family == "small" and dynamic and (name in SIZES or name in ACTIVATIONS or sum(p.numel() for p in net.parameters()) > 6000):
+                index.pop()  # it is for the one size, or once is enough
+                continue
+            first = (2, channels, size, wide) if dynamic else (1, channels, size, size)
             try:
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                     torch.onnx.export(net, (torch.randn(first),), path, verbose=False, **kw)
+                if family == "small":
+                    strip(path)
                 options = onnxruntime.SessionOptions()
                 options.intra_op_num_threads = 1
                 session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-                for i, shape in enumerate([first] + [(1, channels, 128, 64)] * dynamic):
+                for i, shape in enumerate([first] * (family != "small" or not dynamic) + [(1, channels, 2 * size, size)] * dynamic):
                     x = np.random.default_rng(i).standard_normal(shape).astype("<f4")
                     y = session.run(None, {session.get_inputs()[0].name: x})[0]
-                    run = {"shape": shape, "input": f"{number}-{k}-{i}.in", "output": f"{number}-{k}-{i}.out"}
+                    run = {"shape": shape, "input": f"{stem}-{i}.in", "output": f"{stem}-{i}.out"}
                     x.tofile(os.path.join(out, run["input"]))
                     y.astype("<f4").tofile(os.path.join(out, run["output"]))
                     record["runs"].append(run)
@@ -226,7 +333,8 @@ def main(out, family):
             except Exception as e:
                 record["error"] = str(e)[:200]
     with open(os.path.join(out, "index.json"), "w") as f:
-        json.dump(index, f)
+        json.dump(index, f, indent=1)
+        f.write("\n")
 
 
 main(*sys.argv[1:])
