@@ -107,12 +107,9 @@ func answers(t *testing.T, folder string, refused map[string]string) {
 // monai, segmentation-models-pytorch and onnxruntime of today. With -v it prints
 // the table of the documentation.
 func TestForeignExports(t *testing.T) {
-	python := os.Getenv("REFOCUS_ONNX_PYTHON")
-	if python == "" || exec.Command(python, "-c", "import torch, torchvision, onnxscript, monai, segmentation_models_pytorch, onnxruntime").Run() != nil {
-		t.Skip("$REFOCUS_ONNX_PYTHON names no Python with torch, torchvision, onnxscript, monai, segmentation-models-pytorch and onnxruntime")
-	}
+	python := exportPython(t)
 	type count struct{ right, all int }
-	var exporters []string
+	var names []string
 	opsets := map[string]int{}
 	counts := map[string]map[string]count{}
 	families := []string{"plain", "monai", "smp", "torchvision"}
@@ -128,8 +125,8 @@ func TestForeignExports(t *testing.T) {
 					t.Logf("%s, %s: is not exported: %s", c.Net, c.Exporter, c.Error)
 					continue
 				}
-				if !slices.Contains(exporters, c.Exporter) {
-					exporters = append(exporters, c.Exporter)
+				if !slices.Contains(names, c.Exporter) {
+					names = append(names, c.Exporter)
 				}
 				opsets[c.Exporter] = c.Opset
 				n := counts[family][c.Exporter]
@@ -147,7 +144,7 @@ func TestForeignExports(t *testing.T) {
 		})
 	}
 	table := "\n| exporter | operator set | " + strings.Join(families, " | ") + " | all |\n|---|---|" + strings.Repeat("---|", len(families)+1) + "\n"
-	for _, e := range exporters {
+	for _, e := range names {
 		row, sum := fmt.Sprintf("| %s | %d |", e, opsets[e]), count{}
 		for _, f := range families {
 			n := counts[f][e]
@@ -161,4 +158,56 @@ func TestForeignExports(t *testing.T) {
 		}
 	}
 	t.Log(table)
+}
+
+// TestQuantizedExports runs networks that ONNX Runtime's quantiser has made, beside
+// ONNX Runtime with its integer kernels and without. It needs what
+// TestForeignExports needs.
+//
+// A sum that is rounded to float32 in another order falls on the other side of half
+// a step here and there, and what follows is off by a step: 1/255 of the largest
+// value of a layer, by which ONNX Runtime's two ways differ as well. The bound is
+// several such steps; a wrong zero point or axis is of the order of one.
+func TestQuantizedExports(t *testing.T) {
+	python := exportPython(t)
+	dir := t.TempDir()
+	if out, err := exec.Command(python, "testdata/foreign_exports.py", dir, "quantised").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	index := exports(t, dir)
+	agree, most := map[string]int{}, map[string]float64{}
+	count := func(what string, d float64) {
+		if d <= exportTolerance {
+			agree[what]++
+		}
+		most[what] = max(most[what], d)
+	}
+	for i, c := range index {
+		d, err := c.run(t, dir)
+		if err != nil {
+			t.Errorf("%s: %v", c.Net, err)
+			continue
+		}
+		t.Logf("%s, ONNX Runtime %s: differs by %.1g", c.Net, c.Exporter, d)
+		if !(d <= 0.1) {
+			t.Errorf("%s, ONNX Runtime %s: differs by %g", c.Net, c.Exporter, d)
+		}
+		count(c.Exporter, d)
+		if i%2 == 1 { // the same file as the one before
+			count("itself", difference(floats(t, filepath.Join(dir, c.Runs[0].Output)), floats(t, filepath.Join(dir, index[i-1].Runs[0].Output))))
+		}
+	}
+	for _, what := range []string{"as written", "optimised", "itself"} {
+		t.Logf("%s: %d of %d agree to %g, the largest difference is %.2g", what, agree[what], len(index)/2, exportTolerance, most[what])
+	}
+}
+
+// exportPython is the Python that has what foreign networks are made by.
+func exportPython(t *testing.T) string {
+	t.Helper()
+	python := os.Getenv("REFOCUS_ONNX_PYTHON")
+	if python == "" || exec.Command(python, "-c", "import torch, torchvision, onnxscript, monai, segmentation_models_pytorch, onnxruntime").Run() != nil {
+		t.Skip("$REFOCUS_ONNX_PYTHON names no Python with torch, torchvision, onnxscript, monai, segmentation-models-pytorch and onnxruntime")
+	}
+	return python
 }

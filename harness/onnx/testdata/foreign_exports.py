@@ -15,6 +15,9 @@ exporter alone. The files beside this script in foreign/torch were made by
     foreign_exports.py foreign/torch small
 
 They are as the exporter wrote them, but for the notes that it attaches to every node.
+
+FAMILY quantised has plain networks as ONNX Runtime's quantiser makes them, with the
+answers of ONNX Runtime as it optimises them, and with every operator as it is written.
 """
 import contextlib
 import io
@@ -292,18 +295,72 @@ def strip(path):
     onnx.save(model, path)
 
 
+def quantised(out):
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Images(CalibrationDataReader):
+        def __init__(self):
+            self.left = iter([{"image": np.random.default_rng(100 + i).standard_normal((1, 1, 64, 64)).astype("f4")} for i in range(4)])
+
+        def get_next(self):
+            return next(self.left, None)
+
+    nets = {"transpose": UNet, "bilinear": lambda: UNet(up="bilinear", head="softmax"), "residual": lambda: UNet(block=Residual),
+            "attention": lambda: UNet(attention=True, up="nearest"), "nnU-Net": NNUNet}
+    settings = {
+        "uint8": {"activation_type": QuantType.QUInt8},
+        "uint8, per channel": {"activation_type": QuantType.QUInt8, "per_channel": True},
+        "int8, per channel": {"activation_type": QuantType.QInt8, "per_channel": True, "extra_options": {"ActivationSymmetric": True}},
+        "uint16": {"activation_type": QuantType.QUInt16},
+    }
+    levels = {"as written": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL, "optimised": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL}
+    index = []
+    for i, (name, make) in enumerate(nets.items()):
+        net = warmed(make, 1)
+        source = os.path.join(out, f"{i}.onnx")
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            torch.onnx.export(net, (torch.randn(1, 1, 64, 64),), source, dynamo=False, opset_version=21, **NAMES)
+        for k, (setting, kw) in enumerate(settings.items()):
+            stem = f"{i}-{k}"
+            path = os.path.join(out, stem + ".onnx")
+            quantize_static(source, path, Images(), quant_format=QuantFormat.QDQ, weight_type=QuantType.QInt8, **kw)
+            x = np.random.default_rng(0).standard_normal((1, 1, 64, 64)).astype("<f4")
+            x.tofile(os.path.join(out, stem + ".in"))
+            for level, optimisation in levels.items():
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = 1
+                options.graph_optimization_level = optimisation
+                y = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"image": x})[0]
+                run = {"shape": list(x.shape), "input": stem + ".in", "output": f"{stem} {level}"}
+                y.astype("<f4").tofile(os.path.join(out, run["output"]))
+                index.append({"net": f"{name}, {setting}", "exporter": level, "opset": 21, "file": stem + ".onnx", "runs": [run]})
+    return index
+
+
+def warmed(make, channels):
+    """A network whose normalisations have seen a few random images."""
+    torch.manual_seed(1)
+    net = make().train()
+    with torch.no_grad():
+        for _ in range(4):
+            net(torch.randn(4, channels, 64, 64))
+    return net.eval()
+
+
 def main(out, family):
+    index = quantised(out) if family == "quantised" else exported(out, family)
+    with open(os.path.join(out, "index.json"), "w") as f:
+        json.dump(index, f, indent=1)
+        f.write("\n")
+
+
+def exported(out, family):
     index = []
     families = {"plain": plain, "monai": monai, "smp": smp, "torchvision": torchvision, "small": small}
     exporters = dict(list(EXPORTERS.items())[:2]) if family == "small" else EXPORTERS
     for number, (name, channels, make) in enumerate(families[family]()):
         size, wide = (SIZES.get(name, 32), 64) if family == "small" else (64, 96)
-        torch.manual_seed(1)
-        net = make().train()
-        with torch.no_grad():
-            for _ in range(4):
-                net(torch.randn(4, channels, 64, 64))
-        net.eval()
+        net = warmed(make, channels)
         for k, (exporter, (dynamic, kw)) in enumerate(exporters.items()):
             stem = f"{name}-{'dynamic' if dynamic else 'fixed'}" if family == "small" else f"{number}-{k}"
             record = {"net": name, "exporter": exporter, "file": stem + ".onnx", "runs": []}
@@ -332,9 +389,7 @@ def main(out, family):
                 record["opset"] = [o.version for o in model.opset_import if o.domain == ""][0]
             except Exception as e:
                 record["error"] = str(e)[:200]
-    with open(os.path.join(out, "index.json"), "w") as f:
-        json.dump(index, f, indent=1)
-        f.write("\n")
+    return index
 
 
 main(*sys.argv[1:])
