@@ -64,8 +64,18 @@ func TestFullDisk(t *testing.T) {
 
 	const full = "no space left on device"
 	fails(reproduce, "structure", full)
-	remount(0, "size=1900k")
-	fails(reproduce, "writing the checkpoint", full)
+	remount(0, "size=100m")
+	succeeds("data", "testdata/tiny.toml", "--out", disk)
+	leave := func(kib int64) {
+		t.Helper()
+		var room syscall.Statfs_t
+		if err := syscall.Statfs(disk, &room); err != nil {
+			t.Fatal(err)
+		}
+		remount(0, fmt.Sprintf("size=%dk", int64(room.Blocks-room.Bfree)*room.Bsize>>10+kib))
+	}
+	leave(90)
+	fails(reproduce, "runs", full)
 	remount(0, "size=100m")
 	succeeds(reproduce...)
 	if fingerprint(t, disk) != want {
@@ -75,11 +85,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(disk, "reports")); err != nil {
 		t.Fatal(err)
 	}
-	var room syscall.Statfs_t
-	if err := syscall.Statfs(disk, &room); err != nil {
-		t.Fatal(err)
-	}
-	remount(0, fmt.Sprintf("size=%dk", int64(room.Blocks-room.Bfree)*room.Bsize>>10+100))
+	leave(100)
 	fails(reproduce, "report", full)
 	remount(0, "size=100m")
 	succeeds("report", "testdata/tiny.toml", "--out", disk)

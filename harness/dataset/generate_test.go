@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
@@ -319,7 +320,9 @@ func TestDamage(t *testing.T) {
 			if err := os.Remove(filepath.Join(waves, entryName(3))); err != nil {
 				return err
 			}
-			return os.WriteFile(filepath.Join(waves, ".tmp-"+shardName(3)+"-1"), []byte("x"), 0o644)
+			left := filepath.Join(waves, ".tmp-"+shardName(3)+"-1") // on another machine
+			yesterday := time.Now().Add(-24 * time.Hour)
+			return errors.Join(os.WriteFile(left, []byte("x"), 0o644), os.Chtimes(left, yesterday, yesterday))
 		}},
 		{"empty part", func() error {
 			if err := os.MkdirAll(filepath.Join(set, "parts"), 0o755); err != nil {

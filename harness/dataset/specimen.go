@@ -98,10 +98,15 @@ func loadSpecimen(dir string, c hrtem.Config, i int) (*hrtem.Specimen, content, 
 
 // saveSpecimen keeps structure i in dir.
 func saveSpecimen(disk files.Disk, dir string, shard []byte, i int, info hrtem.Info) error {
-	if err := disk.Write(filepath.Join(dir, shardName(i)), shard); err != nil {
+	waves := filepath.Join(dir, shardName(i))
+	if err := disk.Write(waves, shard); err != nil {
 		return err
 	}
-	return writeJSON(disk, filepath.Join(dir, entryName(i)), specimenEntry{contentOf(files.Of("", shard)), info})
+	err := writeJSON(disk, filepath.Join(dir, entryName(i)), specimenEntry{contentOf(files.Of("", shard)), info})
+	if err != nil { // waves that nothing describes only take room, on a full disk
+		disk.Remove(waves)
+	}
+	return err
 }
 
 // A part is one finished image of an unfinished set. It carries its own check,
