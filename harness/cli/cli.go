@@ -142,7 +142,7 @@ type common struct {
 }
 
 func (c *common) profileFlag(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&c.profile, "profile", "", `profile of the spec: "smoke", "quick", "long" or "paper" (default quick where the spec has it)`)
+	cmd.Flags().StringVar(&c.profile, "profile", "", `profile of the spec, of which most have "smoke", "quick", "long", "workstation" and "paper" (default quick where the spec has it)`)
 }
 
 func (c *common) outFlag(cmd *cobra.Command) {

@@ -37,8 +37,9 @@ stopped and ends with the same bits. Several processes, also on several machines
 that share the store's file system, may work on one study at once.
 
 The profile smoke is a first contact of about a minute, quick, which is the default,
-a miniature of some minutes, long what two hours give, and paper the study as
-published, which takes a cluster; 'refocus plan' says more.`,
+a miniature of some minutes, long what two hours of two cores give, workstation a part
+of the study at its own size for a day of one GPU, and paper the study as published,
+which takes a cluster; 'refocus plan' says more.`,
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if jobs > 0 && on.perDevice > 0 {

@@ -256,6 +256,18 @@ func (r *Result) calibrate(o Options, c imagefile.Calibration) {
 	}
 }
 
+// Calibration says in words how large a pixel is, and where that was found.
+func (r *Result) Calibration() string {
+	if r.PixelHeight == 0 {
+		return "not known"
+	}
+	text := format.Digits(r.PixelHeight, 4) + " nm"
+	if r.PixelWidth != r.PixelHeight {
+		text += " × " + format.Digits(r.PixelWidth, 4) + " nm"
+	}
+	return text + ", " + r.PixelSizeFrom
+}
+
 // pixelSize is in Å, height and width where they differ.
 func (r *Result) pixelSize() string {
 	h, w := format.PixelSize(10*r.PixelHeight), format.PixelSize(10*r.PixelWidth)

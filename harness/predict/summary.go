@@ -26,7 +26,7 @@ func writeSummary(w io.Writer, results []Result, leftOut []string) error {
 	var lines []line
 	var nm, px []float64
 	for _, r := range results {
-		l := line{Result: r, Size: format.Size(r.H, r.W), Median: "–", PixelSize: "not known"}
+		l := line{Result: r, Size: format.Size(r.H, r.W), Median: "–", PixelSize: r.Calibration()}
 		var own []float64
 		for _, p := range r.Particles {
 			px = append(px, p.Diameter)
@@ -37,13 +37,6 @@ func writeSummary(w io.Writer, results []Result, leftOut []string) error {
 		nm = append(nm, own...)
 		if len(own) > 0 {
 			l.Median = format.Digits(stats.Median(own), 3) + " nm"
-		}
-		if r.PixelHeight > 0 {
-			l.PixelSize = format.Digits(r.PixelHeight, 4) + " nm"
-			if r.PixelWidth != r.PixelHeight {
-				l.PixelSize += " × " + format.Digits(r.PixelWidth, 4) + " nm"
-			}
-			l.PixelSize += ", " + r.PixelSizeFrom
 		}
 		lines = append(lines, l)
 	}

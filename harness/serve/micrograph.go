@@ -268,21 +268,13 @@ func (s *Server) segmentation(w http.ResponseWriter, r *http.Request) error {
 	if len(sizes) > 0 {
 		median = format.Digits(stats.Median(sizes), 3) + " " + unit
 	}
-	pixel := "not known"
-	if res.PixelHeight > 0 {
-		pixel = format.Digits(res.PixelHeight, 4) + " nm"
-		if res.PixelWidth != res.PixelHeight {
-			pixel += " × " + format.Digits(res.PixelWidth, 4) + " nm"
-		}
-		pixel += " (" + res.PixelSizeFrom + ")"
-	}
 	var outputs []string
 	for _, o := range m.Outputs() {
 		outputs = append(outputs, o.Suffix)
 	}
 	return writeJSON(w, map[string]any{
 		"name": u.Name, "particles": res.Particles, "notes": append(slices.Clone(u.notes), res.Notes...), "size": format.Size(res.H, res.W),
-		"pixel": pixel, "unit": unit, "median": median, "min_diameter": u.minDiameter, "calibrated": res.PixelHeight > 0,
+		"pixel": res.Calibration(), "unit": unit, "median": median, "min_diameter": u.minDiameter, "calibrated": res.PixelHeight > 0,
 		"histogram": template.HTML(plot.Sizes("Sizes of particles", "equivalent diameter in "+unit, sizes).Inline()),
 		"outputs":   append(outputs, ".particles.csv"),
 	})
