@@ -121,9 +121,13 @@ func (t *studies) list(ctx context.Context) (all []listed, failed []string) {
 	if err != nil {
 		return nil, []string{err.Error()}
 	}
-	have := map[string]bool{}
-	for _, r := range runs {
-		have[r] = true
+	attempted, err := t.s.o.Store.Attempted()
+	if err != nil {
+		return nil, []string{err.Error()}
+	}
+	known := map[string]bool{}
+	for _, r := range append(runs, attempted...) {
+		known[r] = true
 	}
 	for _, id := range t.candidates() {
 		r, err := t.get(ctx, id)
@@ -133,32 +137,17 @@ func (t *studies) list(ctx context.Context) (all []listed, failed []string) {
 			}
 			continue
 		}
-		finished := 0
-		for _, n := range r.Nodes {
-			if have[n.Digest] {
-				finished++
-			}
-		}
-		if finished == 0 && !t.begun(r) {
-			continue
+		if !slices.ContainsFunc(r.Nodes, func(n *reproduce.Node) bool { return known[n.Digest] }) {
+			continue // of thousands of runs none need be looked at
 		}
 		st, err := r.States()
 		if err != nil {
 			failed = append(failed, fmt.Sprintf("%s: %v", r.Title(), err))
 			continue
 		}
-		if st.Finished+st.Begun+st.Running == 0 {
-			continue
-		}
 		all = append(all, listed{id, r.Title(), st, 100 * float64(st.Finished) / float64(max(1, st.Runs))})
 	}
 	return all, failed
-}
-
-// begun reports whether somebody has begun with the study.
-func (t *studies) begun(r *resolved) bool {
-	st, err := r.States()
-	return err == nil && st.Begun+st.Running > 0
 }
 
 // results are the study's finished models, read again when more have finished.
