@@ -24,7 +24,7 @@ var warnings = []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR
 
 // longEpochs is a study whose pretraining has epochs that are long enough to be
 // interrupted in.
-func longEpochs(t *testing.T, images int) string {
+func longEpochs(t *testing.T, width, images int) string {
 	t.Helper()
 	b, err := os.ReadFile("testdata/tiny.toml")
 	if err != nil {
@@ -34,7 +34,7 @@ func longEpochs(t *testing.T, images int) string {
 	for _, change := range [][2]string{
 		{"train_images      = 4", fmt.Sprintf("train_images      = %d", images)},
 		{"epochs         = 3\nimages         = 4", fmt.Sprintf("epochs         = 2\nimages         = %d", images)},
-		{"width = 4", "width = 16"},
+		{"width = 4", fmt.Sprintf("width = %d", width)},
 		{"crop      = 32", "crop      = 64"},
 		{"defocus           = [-100, 0, 100]", "defocus           = [-100, 0]"},
 		{`frozen         = ["none", "encoder"]`, `frozen         = ["none"]`},
@@ -99,12 +99,12 @@ func withinEpoch(out string) bool {
 // to the same bits: with every backend.
 func TestSignalsToTheWholeJob(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		images int // for some seconds an epoch
-		args   func(t *testing.T) []string
+		name          string
+		width, images int // for a second or so an epoch
+		args          func(t *testing.T) []string
 	}{
-		{"cpu", 12, func(t *testing.T) []string { return nil }},
-		{"gorgonia", 6, func(t *testing.T) []string {
+		{"cpu", 16, 12, func(t *testing.T) []string { return nil }},
+		{"gorgonia", 16, 6, func(t *testing.T) []string {
 			path := filepath.Join(t.TempDir(), plugin.Prefix+"gorgonia")
 			build := exec.Command(peers.Program(t, "go", "it builds the plugin"), "build", "-o", path, "../plugins/gorgonia/cmd/refocus-backend-gorgonia")
 			if said, err := build.CombinedOutput(); err != nil {
@@ -112,7 +112,7 @@ func TestSignalsToTheWholeJob(t *testing.T) {
 			}
 			return []string{"--backend", path, "--allow-unlocked"}
 		}},
-		{"torch", 6, func(t *testing.T) []string {
+		{"torch", 4, 6, func(t *testing.T) []string {
 			python := peers.Python(t, "torch", "numpy", "onnx", "cryptography", "grpc", "grpc_health")
 			folder, err := filepath.Abs("../plugins/torch")
 			if err != nil {
@@ -127,7 +127,7 @@ func TestSignalsToTheWholeJob(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			spec := longEpochs(t, c.images)
+			spec := longEpochs(t, c.width, c.images)
 			alone, out := t.TempDir(), t.TempDir()
 			args := append([]string{"reproduce", spec, "--jobs", "1", "--threads", "1"}, c.args(t)...)
 			if _, said, code := output(t, append(args, "--out", alone)...); code != 0 {
