@@ -23,7 +23,7 @@ func TestGuides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := guide{root: root, dir: t.TempDir(), home: t.TempDir(), bin: t.TempDir()}
+	g := guide{root: root, dir: t.TempDir(), home: t.TempDir(), bin: t.TempDir(), done: map[string]bool{}}
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,10 @@ func TestGuides(t *testing.T) {
 
 var blocks = regexp.MustCompile("(?m)(?:^<!-- file: (\\S+) -->\n)?^```(\\w+)\n((?s:.*?))^```$")
 
-type guide struct{ root, dir, home, bin string }
+type guide struct {
+	root, dir, home, bin string
+	done                 map[string]bool // what need not be reproduced again
+}
 
 // line runs one command, or checks what cannot be run here.
 func (g guide) line(t *testing.T, line string) {
@@ -149,6 +152,10 @@ func (g guide) refocus(t *testing.T, line string, args []string) {
 		t.Errorf("%s: takes too long", line)
 		return
 	}
+	if args[0] == "reproduce" && g.done[line] {
+		return
+	}
+	g.done[line] = true
 	g.run(t, exec.Command("sh", "-c", line), line)
 }
 
