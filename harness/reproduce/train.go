@@ -370,7 +370,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	if err != nil {
 		return err
 	}
-	history, err := json.MarshalIndent(r.History, "", " ")
+	history, err := encodeHistory(&r.History)
 	if err != nil {
 		return err
 	}
@@ -391,7 +391,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		Notes:    n.Notes,
 	}
 	contents := map[string][]byte{
-		store.HistoryFile: append(history, '\n'),
+		store.HistoryFile: history,
 		store.WeightsFile: r.Weights,
 	}
 	if n.Network != nil {
@@ -410,6 +410,12 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		"best_epoch": r.History.Best, "validation_loss": best.Validation[r.History.Target].Loss - backend.LeastLoss(n.Spec.Loss, n.Spec.Network.Classes),
 	})
 	return nil
+}
+
+// encodeHistory is the content of a run's store.HistoryFile.
+func encodeHistory(h *store.History) ([]byte, error) {
+	b, err := json.MarshalIndent(h, "", " ")
+	return append(b, '\n'), err
 }
 
 // storeError is a failure to write to the store.
