@@ -39,13 +39,13 @@ type Store struct {
 	root string
 	disk files.Disk
 
-	self         files.Process
-	seen         *observer
-	beat, expiry time.Duration
+	self                files.Process
+	seen                *observer
+	beat, expiry, every time.Duration
 }
 
 func newStore(root string, disk files.Disk) *Store {
-	return &Store{root: root, disk: disk, self: files.Self(), seen: &observer{seen: map[string]*sighting{}}, beat: beat, expiry: expiry}
+	return &Store{root: root, disk: disk, self: files.Self(), seen: &observer{seen: map[string]*sighting{}}, beat: beat, expiry: expiry, every: recordEvery}
 }
 
 // Open prepares the store at root, which must be one to write to.

@@ -35,6 +35,18 @@ type Job struct {
 	// CheckpointEvery is the time between two checkpoints, where they do not take too
 	// much of the time or of the disk; see runner.due. 0: whenever there can be one.
 	CheckpointEvery time.Duration
+	// Watch is told how the training goes; nil for nobody.
+	Watch Watcher
+}
+
+// Watcher is told how a training goes, for people to see: nothing depends on it. What
+// it is told it must not change.
+type Watcher interface {
+	// Step is told the loss of a batch, and how many epochs are done with it.
+	Step(epochs, loss float64)
+	// Epoch is told the history so far, after every epoch, and when a training goes on
+	// from a checkpoint.
+	Epoch(*store.History)
 }
 
 // Checkpoints keeps an unfinished run's last checkpoint.
@@ -97,7 +109,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, samples: samples, losses: losses{}, sess: sess, graph: g, meter: meter, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
+	r := &runner{spec: s, samples: samples, losses: losses{}, sess: sess, graph: g, meter: meter, watch: job.Watch, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
 	for _, p := range s.Data {
 		if p.Crop > 0 {
 			c, err := newCropper(job, p)
@@ -129,6 +141,9 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 			return nil, fmt.Errorf("restoring the checkpoint %s (where it is removed, the run starts from its beginning): %w", keep.CheckpointPath(), err)
 		}
 		meter.Skip(r.done())
+		if job.Watch != nil {
+			job.Watch.Epoch(&r.result.History)
+		}
 	case s.Parent != "":
 		if err := sess.SetState(ctx, job.Parent); err != nil {
 			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
@@ -199,6 +214,7 @@ type runner struct {
 	sess    backend.Session
 	graph   *nn.Graph
 	meter   progress.Meter
+	watch   Watcher
 	result  Result
 	part    part
 	crops   []*cropper
@@ -253,7 +269,7 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 		}
 		next := batches[r.part.Batches:]
 		next = next[:min(len(next), max(1, r.steps))]
-		if err := r.train(work, next, rate); err != nil {
+		if err := r.train(work, next, len(batches), rate); err != nil {
 			return err
 		}
 		if r.part.Batches < len(batches) && r.due(r.every) {
@@ -305,6 +321,9 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 			return fmt.Errorf("reading the state: %w", err)
 		}
 	}
+	if r.watch != nil {
+		r.watch.Epoch(h)
+	}
 	if r.due(0) {
 		return r.save(work, state)
 	}
@@ -315,10 +334,11 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 // for only between two calls, and who is told to stop should not have to wait for long.
 const partTime = 2 * time.Second
 
-// train takes the steps of some batches.
-func (r *runner) train(ctx context.Context, batches []backend.Batch, rate float64) error {
+// train takes the steps of some batches of an epoch that has so many.
+func (r *runner) train(ctx context.Context, batches []backend.Batch, all int, rate float64) error {
 	start := time.Now()
 	steps := 0
+	epochs := float64(len(r.result.History.Epochs))
 	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: rate, Frozen: r.spec.Frozen},
 		func(st backend.Step) error {
 			r.part.Loss += st.Loss
@@ -327,6 +347,9 @@ func (r *runner) train(ctx context.Context, batches []backend.Batch, rate float6
 			}
 			r.meter.Add(float64(len(batches[steps])))
 			steps++
+			if r.watch != nil {
+				r.watch.Step(epochs+float64(r.part.Batches+steps)/float64(all), st.Loss)
+			}
 			return nil
 		})
 	if err != nil {
