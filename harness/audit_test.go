@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,7 +115,8 @@ func TestAuditCommand(t *testing.T) {
 	}
 }
 
-// forgeHistory makes a run's losses better than they were, and its manifest fit.
+// forgeHistory makes a run's losses better than they were, has it lose those of single
+// images, as runs of earlier versions, and makes its manifest fit.
 func forgeHistory(t *testing.T, root, digest string) {
 	t.Helper()
 	st, err := store.Existing(root)
@@ -139,10 +141,10 @@ func forgeHistory(t *testing.T, root, digest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, f := range m.Files {
-		if f.Name == store.HistoryFile {
-			m.Files[i] = files.Of(f.Name, b)
-		}
+	m.Files = slices.DeleteFunc(m.Files, func(f files.File) bool { return f.Name == store.HistoryFile || f.Name == store.LossesFile })
+	m.Files = append(m.Files, files.Of(store.HistoryFile, b))
+	if err := os.Remove(filepath.Join(st.RunDir(digest), store.LossesFile)); err != nil {
+		t.Fatal(err)
 	}
 	sealed, err := files.SealJSON(m)
 	if err != nil {

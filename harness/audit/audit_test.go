@@ -60,26 +60,37 @@ func copied(t *testing.T, st *store.Store) *store.Store {
 	return c
 }
 
-// forge puts other content in place of a run's file, and makes the manifest fit.
-func forge(t *testing.T, st *store.Store, digest, name string, content []byte) {
+// forge puts other content in place of a run's files, nil for none, and makes the
+// manifest fit.
+func forge(t *testing.T, st *store.Store, digest string, contents map[string][]byte) {
 	t.Helper()
 	m, err := st.Manifest(digest)
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := slices.IndexFunc(m.Files, func(f files.File) bool { return f.Name == name })
-	m.Files[at] = files.Of(name, content)
+	for name, b := range contents {
+		path := filepath.Join(st.RunDir(digest), name)
+		at := slices.IndexFunc(m.Files, func(f files.File) bool { return f.Name == name })
+		if b == nil {
+			m.Files = slices.Delete(m.Files, at, at+1)
+			err = os.Remove(path)
+		} else {
+			m.Files[at] = files.Of(name, b)
+			err = os.WriteFile(path, b, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	sealed, err := files.SealJSON(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range map[string][]byte{name: content, store.ManifestFile: sealed} {
-		if err := os.WriteFile(filepath.Join(st.RunDir(digest), name), b, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	if err := os.WriteFile(filepath.Join(st.RunDir(digest), store.ManifestFile), sealed, 0o644); err != nil {
+		t.Fatal(err)
 	}
-	if bad := st.Verify(digest); len(bad) > 0 {
-		t.Fatalf("the forgery is plain to see: %v", bad)
+	if v, err := reproduce.Verify(t.Context(), st, nil); err != nil || len(v.Damaged) > 0 {
+		t.Fatalf("the forgery is plain to see: %+v, %v", v, err)
 	}
 }
 
@@ -92,26 +103,44 @@ func read(t *testing.T, st *store.Store, digest, name string) []byte {
 	return b
 }
 
-// falsified makes every loss of a history better by the factor, which keeps the best
-// epoch what it is.
-func falsified(t *testing.T, history []byte, factor float64) []byte {
+// falsified is a history whose every validation loss is better by the factor, which
+// keeps the best epoch what it is, and the losses of single images that it is the mean
+// of.
+func falsified(t *testing.T, history, losses []byte, factor float64) map[string][]byte {
 	t.Helper()
 	var h store.History
 	if err := json.Unmarshal(history, &h); err != nil {
 		t.Fatal(err)
 	}
-	for i := range h.Epochs {
-		e := &h.Epochs[i]
-		for d, s := range e.Validation {
-			s.Loss *= factor
-			e.Validation[d] = s
+	f, err := safetensors.Decode(losses)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ts []safetensors.Tensor
+	for _, i := range f.Tensors() {
+		v, err := f.Float64(i.Name)
+		if err != nil {
+			t.Fatal(err)
 		}
+		for k := range v {
+			v[k] *= factor
+		}
+		for k := range h.Epochs {
+			n := i.Shape[1]
+			s := h.Epochs[k].Validation[i.Name]
+			s.Loss = backend.Evaluation{Loss: v[k*n:][:n]}.MeanLoss()
+			h.Epochs[k].Validation[i.Name] = s
+		}
+		ts = append(ts, safetensors.Tensor{Name: i.Name, Shape: i.Shape, Data: v})
+	}
+	if losses, err = safetensors.Encode(ts, nil); err != nil {
+		t.Fatal(err)
 	}
 	b, err := json.MarshalIndent(h, "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(b, '\n')
+	return map[string][]byte{store.HistoryFile: append(b, '\n'), store.LossesFile: losses}
 }
 
 // only is the outcome of a run.
@@ -168,15 +197,22 @@ func TestAudit(t *testing.T) {
 		want string // in what is said
 	}{
 		"history": {func(st *store.Store) {
-			forge(t, st, victim, store.HistoryFile, falsified(t, read(t, st, victim, store.HistoryFile), 0.98))
+			forge(t, st, victim, falsified(t, read(t, st, victim, store.HistoryFile), read(t, st, victim, store.LossesFile), 0.98))
+		}, "loss"},
+		"history without losses": {func(st *store.Store) {
+			f := falsified(t, read(t, st, victim, store.HistoryFile), read(t, st, victim, store.LossesFile), 0.98)
+			f[store.LossesFile] = nil
+			forge(t, st, victim, f)
 		}, "loss"},
 		"weights": {func(st *store.Store) {
-			forge(t, st, victim, store.WeightsFile, read(t, st, sibling, store.WeightsFile))
+			forge(t, st, victim, map[string][]byte{store.WeightsFile: read(t, st, sibling, store.WeightsFile)})
 		}, "weights"},
 		"seed": {func(st *store.Store) {
-			for _, name := range []string{store.HistoryFile, store.WeightsFile} {
-				forge(t, st, victim, name, read(t, other.Store, other.Nodes[at].Digest, name))
+			f := map[string][]byte{}
+			for _, name := range []string{store.HistoryFile, store.LossesFile, store.WeightsFile} {
+				f[name] = read(t, other.Store, other.Nodes[at].Digest, name)
 			}
+			forge(t, st, victim, f)
 		}, "loss"},
 	}
 	for _, engine := range []string{"", "plain"} {

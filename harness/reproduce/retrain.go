@@ -56,18 +56,23 @@ type Retrainer struct {
 type Retrained struct {
 	Spec   train.Spec // its Backend is that which has trained now
 	Epochs int        // that were trained, from the first
-	// History and Weights are the contents of the run's files as they would be in the
-	// store; after some of the epochs, with these alone and the weights of the best of
-	// them.
-	History, Weights []byte
-	Backend          backend.Description
-	Device           backend.Device
-	Seconds          train.Seconds
+	// History, Weights and Losses are the contents of the run's files as they would be
+	// in the store; after some of the epochs, with these alone and the weights of the
+	// best of them.
+	History, Weights, Losses []byte
+	Backend                  backend.Description
+	Device                   backend.Device
+	Seconds                  train.Seconds
 }
 
-// Files describes the files for comparison with those that a manifest lists.
+// Files describes the files for comparison with those that a manifest lists. Runs of
+// earlier versions have no store.LossesFile.
 func (r *Retrained) Files() []files.File {
-	return []files.File{files.Of(store.HistoryFile, r.History), files.Of(store.WeightsFile, r.Weights)}
+	all := []files.File{files.Of(store.HistoryFile, r.History)}
+	if r.Losses != nil {
+		all = append(all, files.Of(store.LossesFile, r.Losses))
+	}
+	return append(all, files.Of(store.WeightsFile, r.Weights))
 }
 
 // NewRetrainer prepares a folder of the system's for temporary files, which Close
@@ -188,7 +193,7 @@ func (r *Retrainer) attempt(ctx context.Context, job train.Job, keep train.Check
 	if err != nil {
 		return nil, err
 	}
-	out.Epochs, out.Weights, out.Seconds = len(res.History.Epochs), res.Weights, res.Seconds
+	out.Epochs, out.Weights, out.Losses, out.Seconds = len(res.History.Epochs), res.Weights, res.Losses, res.Seconds
 	out.History, err = encodeHistory(&res.History)
 	return out, err
 }
