@@ -394,6 +394,9 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		store.HistoryFile: history,
 		store.WeightsFile: r.Weights,
 	}
+	if r.Losses != nil {
+		contents[store.LossesFile] = r.Losses
+	}
 	if n.Network != nil {
 		contents[store.NetworkFile] = n.Network
 	}

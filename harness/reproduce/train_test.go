@@ -93,7 +93,7 @@ func results(t *testing.T, st *store.Store, nodes []*Node) [][]byte {
 	t.Helper()
 	var out [][]byte
 	for _, n := range nodes {
-		for _, f := range []string{store.WeightsFile, store.HistoryFile} {
+		for _, f := range []string{store.WeightsFile, store.HistoryFile, store.LossesFile} {
 			b, err := os.ReadFile(filepath.Join(st.RunDir(n.Digest), f))
 			if err != nil {
 				t.Fatal(err)

@@ -65,6 +65,9 @@ type Result struct {
 	History store.History
 	// Weights holds the graph's tensors after the best epoch as safetensors.
 	Weights []byte
+	// Losses of every validation image after every epoch, as ReadLosses takes them;
+	// nil where the run went on from a checkpoint of an earlier version without.
+	Losses  []byte
 	Seconds Seconds
 }
 
@@ -106,7 +109,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, samples: samples, sess: sess, graph: g, meter: meter, watch: job.Watch, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
+	r := &runner{spec: s, samples: samples, losses: losses{}, sess: sess, graph: g, meter: meter, watch: job.Watch, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
 	for _, p := range s.Data {
 		if p.Crop > 0 {
 			c, err := newCropper(job, p)
@@ -166,6 +169,9 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 			return nil, fmt.Errorf("epoch %d: %w", epoch+1, err)
 		}
 	}
+	if r.result.Losses, err = r.losses.encode(); err != nil {
+		return nil, fmt.Errorf("losses of validation images: %w", err)
+	}
 	return &r.result, nil
 }
 
@@ -204,6 +210,7 @@ func load(ctx context.Context, sess backend.Session, job Job) error {
 type runner struct {
 	spec    Spec
 	samples []backend.Sample
+	losses  losses // nil where those of some epochs are not known
 	sess    backend.Session
 	graph   *nn.Graph
 	meter   progress.Meter
@@ -289,10 +296,16 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 		if err != nil {
 			return fmt.Errorf("validating on %s: %w", d.Name, err)
 		}
+		if len(ev.Loss) != d.Images {
+			return fmt.Errorf("validating on %s: the backend gives %d losses of the %d images", d.Name, len(ev.Loss), d.Images)
+		}
 		if r.part.Validation == nil {
 			r.part.Validation = map[string]store.Score{}
 		}
 		r.part.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
+		if r.losses != nil {
+			r.losses[d.Name] = append(r.losses[d.Name], ev.Loss)
+		}
 		r.fresh = true
 		r.meter.Add(float64(len(ev.Loss)) / validationWork)
 		r.result.Seconds.Evaluate += time.Since(start).Seconds()
@@ -435,14 +448,19 @@ func weights(state []byte, g *nn.Graph) ([]byte, error) {
 }
 
 // A checkpoint is one safetensors file, so that it is replaced atomically: the
-// session's state and the best weights as bytes, the history, what is done of an epoch
-// that is not finished, and a checksum of it all as metadata.
+// session's state, the best weights and the losses of the validation images as bytes,
+// the history, what is done of an epoch that is not finished, and a checksum of it all
+// as metadata.
 func (r *runner) checkpoint(state []byte) ([]byte, error) {
 	h, err := json.Marshal(r.result.History)
 	if err != nil {
 		return nil, err
 	}
 	sec, err := json.Marshal(r.result.Seconds)
+	if err != nil {
+		return nil, err
+	}
+	images, err := r.losses.encode()
 	if err != nil {
 		return nil, err
 	}
@@ -456,11 +474,16 @@ func (r *runner) checkpoint(state []byte) ([]byte, error) {
 		meta["epoch"] = string(p)
 		covered = append(covered, p)
 	}
-	meta["sha256"] = checksum(covered...)
-	return safetensors.Encode([]safetensors.Tensor{
+	tensors := []safetensors.Tensor{
 		{Name: "state", Shape: []int{len(state)}, Data: state},
 		{Name: "best", Shape: []int{len(r.result.Weights)}, Data: r.result.Weights},
-	}, meta)
+	}
+	if images != nil {
+		tensors = append(tensors, safetensors.Tensor{Name: "losses", Shape: []int{len(images)}, Data: images})
+		covered = append(covered, images)
+	}
+	meta["sha256"] = checksum(covered...)
+	return safetensors.Encode(tensors, meta)
 }
 
 func checksum(parts ...[]byte) string {
@@ -500,6 +523,13 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 	if within {
 		covered = append(covered, []byte(epoch))
 	}
+	var images []byte
+	if _, ok := f.Info("losses"); ok {
+		if images, err = read("losses"); err != nil {
+			return nil, err
+		}
+		covered = append(covered, images)
+	}
 	if f.Metadata["sha256"] != checksum(covered...) {
 		return nil, errors.New("its content does not match its checksum")
 	}
@@ -521,7 +551,13 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 	if len(h.Epochs) == 0 && !within || len(h.Epochs) > r.spec.Epochs || h.Best > len(h.Epochs) || (h.Best < 1) != (len(h.Epochs) == 0) {
 		return nil, fmt.Errorf("%d epochs of %d, best %d", len(h.Epochs), r.spec.Epochs, h.Best)
 	}
-	r.result, r.part = res, done
+	var l losses
+	if images != nil {
+		if l, err = decodeLosses(images); err != nil {
+			return nil, fmt.Errorf("losses: %w", err)
+		}
+	}
+	r.result, r.part, r.losses = res, done, l
 	return state, nil
 }
 
