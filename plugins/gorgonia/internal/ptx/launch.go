@@ -139,7 +139,7 @@ func (w *warp) fault(kind Kind, lane int, format string, args ...any) {
 // Launch runs a kernel to its end. A *Fault is what the kernel did wrong: the first of
 // the lowest block that did; other errors are the launch's own.
 func (m *Memory) Launch(k *Kernel, l Launch) error {
-	if err := l.check(k); err != nil {
+	if err := l.Check(k); err != nil {
 		return fmt.Errorf("launching %s: %w", k.Name, err)
 	}
 	r := &run{k: k, memory: m, grid: l.Grid, threads: l.Threads, params: l.Params, races: !l.NoRaces, steps: l.Steps, counted: l.Counts != nil}
@@ -186,8 +186,8 @@ func (m *Memory) Launch(k *Kernel, l Launch) error {
 	return nil
 }
 
-// check refuses what a device of compute capability 7.5 would refuse.
-func (l *Launch) check(k *Kernel) error {
+// Check refuses what a device would refuse at once, before anything runs.
+func (l *Launch) Check(k *Kernel) error {
 	threads, grid := l.Threads, l.Grid
 	switch {
 	case threads.X < 1 || threads.Y < 1 || threads.Z < 1 || threads.X > 1024 || threads.Y > 1024 || threads.Z > 64 || threads.count() > k.MaxThreads:

@@ -234,7 +234,7 @@ func guarded(run op, p int, unless bool) op {
 
 // ends reports the opcodes that end a block of instructions.
 func ends(opcode string) bool {
-	switch opcode, _, _ := strings.Cut(opcode, "."); opcode {
+	switch first, _, _ := strings.Cut(opcode, "."); first {
 	case "bra", "ret", "exit", "trap", "bar", "barrier":
 		return !strings.HasPrefix(opcode, "bar.warp")
 	}

@@ -264,6 +264,7 @@ func (p *parser) parse() map[string]*source {
 			}
 		case ".address_size":
 			if n := p.number(64); n != 64 {
+				p.next--
 				p.fail("addresses of %d bits, only 64 are executed", n)
 			}
 		case ".visible", ".weak", ".extern":
@@ -468,10 +469,10 @@ func (p *parser) body(k *source, s *scope) {
 		case t.text == ".loc" || t.text == ".file":
 			p.skipLine(t.line)
 		case p.peek().text == ":":
-			p.next++
 			if k.labels[t.text] {
 				p.fail("there are two labels %s", t.text)
 			}
+			p.next++
 			k.labels[t.text] = true
 			k.statements = append(k.statements, statement{line: t.line, label: t.text})
 		default:
