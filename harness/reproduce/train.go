@@ -364,7 +364,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	if err != nil {
 		return err
 	}
-	history, err := json.MarshalIndent(r.History, "", " ")
+	history, err := encodeHistory(&r.History)
 	if err != nil {
 		return err
 	}
@@ -385,7 +385,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		Notes:    n.Notes,
 	}
 	contents := map[string][]byte{
-		store.HistoryFile: append(history, '\n'),
+		store.HistoryFile: history,
 		store.WeightsFile: r.Weights,
 	}
 	if n.Network != nil {
@@ -404,6 +404,12 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		"best_epoch": r.History.Best, "validation_loss": best.Validation[r.History.Target].Loss,
 	})
 	return nil
+}
+
+// encodeHistory is the content of a run's store.HistoryFile.
+func encodeHistory(h *store.History) ([]byte, error) {
+	b, err := json.MarshalIndent(h, "", " ")
+	return append(b, '\n'), err
 }
 
 // storeError is a failure to write to the store.

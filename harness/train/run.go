@@ -29,6 +29,7 @@ type Job struct {
 	Images  map[string]Images // by domain name
 	Threads int
 	Device  string // "": the backend's first
+	Epochs  int    // after which to stop, of those of Spec; 0: all
 	// Work is a folder for the patches of an epoch, which are gone when Run returns.
 	Work string
 	// CheckpointEvery is the time between two checkpoints, where they do not take too
@@ -141,7 +142,11 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 		}
 		time.AfterFunc(grace, func() { cancel(cause) })
 	})()
-	for epoch := len(r.result.History.Epochs); epoch < s.Epochs; epoch++ {
+	epochs := s.Epochs
+	if job.Epochs > 0 {
+		epochs = min(epochs, job.Epochs)
+	}
+	for epoch := len(r.result.History.Epochs); epoch < epochs; epoch++ {
 		if err := r.epoch(ctx, work, epoch); err != nil {
 			return nil, fmt.Errorf("epoch %d: %w", epoch+1, err)
 		}
