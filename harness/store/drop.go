@@ -28,10 +28,11 @@ type dropped struct {
 type DroppedError struct {
 	Digest, ID string
 	Why        string
+	Rebuild    string // the command
 }
 
 func (e *DroppedError) Error() string {
-	return fmt.Sprintf("the weights of run %s (%.12s) were dropped (%s); 'refocus rebuild %.12s' trains it again, to the same bits", e.ID, e.Digest, e.Why, e.Digest)
+	return fmt.Sprintf("the weights of run %s (%.12s) were dropped (%s); '%s' trains it again, to the same bits", e.ID, e.Digest, e.Why, e.Rebuild)
 }
 
 func (e *DroppedError) Is(target error) bool { return target == fs.ErrNotExist }
@@ -100,7 +101,13 @@ func (s *Store) drop(digest, why string) (int64, error) {
 
 // droppedError is of a run whose weights were dropped.
 func (s *Store) droppedError(m *Manifest) error {
-	e := &DroppedError{Digest: m.Digest, ID: m.ID}
+	e := &DroppedError{Digest: m.Digest, ID: m.ID, Rebuild: fmt.Sprintf("refocus rebuild %.12s", m.Digest)}
+	if m.Backend.Name != "cpu" {
+		e.Rebuild += " --backend " + m.Backend.Name
+	}
+	if filepath.Clean(s.root) != "artifacts" {
+		e.Rebuild += " --out " + s.root
+	}
 	var d dropped
 	if b, err := os.ReadFile(s.weightsPath(m.Digest) + droppedMark); err == nil && json.Unmarshal(b, &d) == nil {
 		e.Why = d.Why
@@ -133,7 +140,7 @@ func (s *Store) ClaimDropped(digest string) (*Claim, error) {
 }
 
 // Restore puts the weights of a run back that were dropped, and ends the claim. It
-// refuses others than those that the run's manifest lists, with a *files.Damage.
+// refuses others than those that the run's manifest lists.
 func (c *Claim) Restore(weights []byte) error {
 	if c.Superseded() {
 		return ErrSuperseded
@@ -156,8 +163,8 @@ func (c *Claim) restore(weights []byte) error {
 		return err
 	}
 	path := c.s.weightsPath(c.digest)
-	if err := f.CheckBytes("what was trained again", weights); err != nil {
-		return err
+	if got := files.Of(WeightsFile, weights); got != f {
+		return fmt.Errorf("trained again it came to other weights: %d bytes with SHA-256 %s, its manifest says %d bytes with %s", got.Size, got.SHA256, f.Size, f.SHA256)
 	}
 	if err := c.s.disk.Write(path, weights); err != nil {
 		return err
