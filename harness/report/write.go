@@ -115,6 +115,9 @@ func Gather(ctx context.Context, r *reproduce.Resolved, o Options) (Input, error
 	if len(in.Models)+len(o.Failures) == 0 {
 		return in, trained.NoModel(r)
 	}
+	if err := in.redraw(r); err != nil {
+		return in, err
+	}
 	if in.Companion, err = companion(ctx, r); err != nil {
 		return in, err
 	}
@@ -164,5 +167,6 @@ func companion(ctx context.Context, r *reproduce.Resolved) (*Input, error) {
 	if err != nil || len(models) == 0 {
 		return nil, err
 	}
-	return &Input{Plan: plan, Models: models}, nil
+	in := &Input{Plan: plan, Models: models}
+	return in, in.redraw(other)
 }

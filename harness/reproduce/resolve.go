@@ -105,6 +105,20 @@ func NewData(ctx context.Context, st *store.Store, p *study.Plan) (*Data, error)
 	return d, nil
 }
 
+// Find finds a domain's training or validation images in the store; none (Count is 0)
+// where the study has no use for them.
+func (d *Data) Find(st *store.Store, p *study.Plan, dom *study.Domain, split string) (dataset.Ready, error) {
+	s, ok := d.sets[setKey{dom.Key, split}]
+	if !ok {
+		return dataset.Ready{}, nil
+	}
+	r, err := dataset.Find(st.Root(), s.digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = missing(st, p, dom)
+	}
+	return r, err
+}
+
 // Named lists the simulated sets under the names of their domains.
 func (d *Data) Named() []dataset.Named {
 	var sets []dataset.Named

@@ -60,8 +60,10 @@ type TrainOptions struct {
 	Harness     string                  // version, recorded in manifests
 	Images      map[string]train.Images // by domain
 	// Progress counts the work of all runs, in the unit of train.Spec.Work, and is
-	// told of restarts, damaged checkpoints and failures. Its event "run" tells of
-	// every run that this process has finished. Nil for none.
+	// told of restarts, damaged checkpoints and failures. Its gauge "loss" is the mean
+	// of the last steps of what is trained; its event "run" tells of every run that
+	// this process has finished. Of losses the least that they can be is taken off.
+	// Nil for none.
 	Progress progress.Meter
 }
 
@@ -133,11 +135,12 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 		o.Slots = make([]backend.Device, max(1, o.Jobs))
 	}
 	pool, slots := newPool(&o, meter, cancel)
+	losses := &losses{meter: meter, of: map[*account]float64{}}
 	for _, slot := range slots {
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, keep: keep, giveUp: cancel, pool: pool, slot: slot, log: new(outlet)}
+			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, keep: keep, giveUp: cancel, losses: losses, pool: pool, slot: slot, log: new(outlet)}
 			defer w.stop()
 			for !slot.out() {
 				n := q.next(ctx)
@@ -184,6 +187,7 @@ type worker struct {
 	before map[*Node]bool // in the store when Train began
 	keep   *retention
 	giveUp context.CancelCauseFunc // ends all workers
+	losses *losses
 	pool   *pool
 	slot   *device
 	log    *outlet // of proc
@@ -306,10 +310,12 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 	defer claim.Release()
 	w.log.to(claim.Log())
 	defer w.log.to(nil)
-	meter := newAccount(w.meter, claim, w.pool.told(n))
+	meter := newAccount(w.meter, n, claim, w.losses, w.pool.told(n))
+	defer meter.end()
 	claim.Update(func(a *store.Attempt) {
 		a.ID, a.Study, a.Harness, a.Parent, a.Total = n.Run.ID, w.o.Study, w.o.Harness, n.Spec.Parent, n.Spec.Work()
 		a.Backend, a.Threads = n.Spec.Backend.Name, w.o.Threads
+		a.Target, a.Epochs = n.Spec.Target, n.Spec.Epochs
 	})
 	if path, why := claim.Damaged(); path != "" {
 		meter.Printf("%s: warning: %v: making the run again; what was there is kept as %s", n.Run.ID, why, path)
@@ -397,7 +403,7 @@ func (w *worker) attempt(ctx context.Context, n *Node, claim *store.Claim, meter
 	}
 	job := train.Job{
 		Spec: n.Spec, Network: n.Network, Images: w.o.Images, Threads: w.o.Threads, Device: w.device.Name,
-		Work: claim.Dir(), CheckpointEvery: w.o.CheckpointEvery,
+		Work: claim.Dir(), CheckpointEvery: w.o.CheckpointEvery, Watch: meter,
 	}
 	if n.Parent != nil {
 		var err error
@@ -437,6 +443,9 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 		store.HistoryFile: history,
 		store.WeightsFile: r.Weights,
 	}
+	if r.Losses != nil {
+		contents[store.LossesFile] = r.Losses
+	}
 	if n.Network != nil {
 		contents[store.NetworkFile] = n.Network
 	}
@@ -450,7 +459,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 	best := r.History.Epochs[r.History.Best-1]
 	w.meter.Event("run", map[string]any{
 		"id": n.Run.ID, "digest": n.Digest, "seconds": m.Finished.Sub(m.Started).Seconds(),
-		"best_epoch": r.History.Best, "validation_loss": best.Validation[r.History.Target].Loss,
+		"best_epoch": r.History.Best, "validation_loss": best.Validation[r.History.Target].Loss - backend.LeastLoss(n.Spec.Loss, n.Spec.Network.Classes),
 	})
 	return nil
 }

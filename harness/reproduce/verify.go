@@ -150,8 +150,12 @@ func verifyRun(st *store.Store, digest string) []files.Damage {
 	if err := json.Unmarshal(m.Spec, &spec); err != nil {
 		return at(store.ManifestFile, err)
 	}
-	if _, err := spec.ReadHistory(st, digest); err != nil {
+	h, err := spec.ReadHistory(st, digest)
+	if err != nil {
 		return at(store.HistoryFile, err)
+	}
+	if _, err := spec.ReadLosses(st, digest, h); err != nil {
+		return at(store.LossesFile, err)
 	}
 	return nil
 }

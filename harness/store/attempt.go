@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -63,6 +62,13 @@ type Attempt struct {
 	Done  float64 `json:"done"`
 	Kept  float64 `json:"kept"`
 	Total float64 `json:"total"`
+
+	// The training so far, for people to see: the domain that the run is for, of how many
+	// epochs it is, and how it goes, nil where nothing is known and when the run is
+	// finished, since then its history says more.
+	Target string `json:"target,omitempty"`
+	Epochs int    `json:"epochs,omitempty"`
+	Curve  *Curve `json:"curve,omitempty"`
 
 	// Use of the backend's process, where the system tells.
 	CPUSeconds  float64 `json:"cpu_seconds,omitempty"`
@@ -210,10 +216,15 @@ func (s *Store) writeAttempt(a *Attempt) error {
 	return s.disk.Write(s.attemptPath(a.Digest, a.Number), append(b, '\n'))
 }
 
-// encode is the record as it is while the attempt goes on.
-func (a *Attempt) encode() ([]byte, error) {
+// encode is the record as it is while the attempt goes on. Where it has no room for
+// the curve it goes without.
+func (a Attempt) encode() ([]byte, error) {
 	b, err := json.Marshal(a)
-	return bytes.TrimSpace(b), err
+	if err == nil && len(b) >= attemptSize {
+		a.Curve = nil
+		b, err = json.Marshal(a)
+	}
+	return b, err
 }
 
 // shorten cuts an error's text to what a record has room for.

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +22,8 @@ const (
 	ManifestFile = "manifest.json"
 	HistoryFile  = "history.json"
 	WeightsFile  = "weights.safetensors"
-	NetworkFile  = "network.onnx" // before training, where it is not the study's U-Net
+	LossesFile   = "losses.safetensors" // of every validation image; runs of earlier versions have none
+	NetworkFile  = "network.onnx"       // before training, where it is not the study's U-Net
 )
 
 // An unfinished run's files.
@@ -37,13 +39,13 @@ type Store struct {
 	root string
 	disk files.Disk
 
-	self         files.Process
-	seen         *observer
-	beat, expiry time.Duration
+	self                files.Process
+	seen                *observer
+	beat, expiry, every time.Duration
 }
 
 func newStore(root string, disk files.Disk) *Store {
-	return &Store{root: root, disk: disk, self: files.Self(), seen: &observer{seen: map[string]*sighting{}}, beat: beat, expiry: expiry}
+	return &Store{root: root, disk: disk, self: files.Self(), seen: &observer{seen: map[string]*sighting{}}, beat: beat, expiry: expiry, every: recordEvery}
 }
 
 // Open prepares the store at root, which must be one to write to.
@@ -223,6 +225,20 @@ func (s *Store) History(digest string) (*History, error) {
 // Weights reads a finished run's exported state and verifies its checksum. Where it was
 // dropped the error is a *DroppedError.
 func (s *Store) Weights(digest string) ([]byte, error) { return s.read(digest, WeightsFile) }
+
+// Losses reads the losses of every validation image after every epoch of a finished
+// run, by domain F64 [epochs, images], and verifies the file's checksum. It is nil for a
+// run that an earlier version has trained, whose manifest lists no such file.
+func (s *Store) Losses(digest string) ([]byte, error) {
+	m, err := s.Manifest(digest)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(m.Files, func(f files.File) bool { return f.Name == LossesFile }) {
+		return nil, nil
+	}
+	return s.read(digest, LossesFile)
+}
 
 // Network reads the file of the network that a finished run has trained, where it
 // was not the study's U-Net, and verifies its checksum.

@@ -158,11 +158,15 @@ const checkpointModels = 4
 // history, the record of one attempt and its log were found to take.
 func (p *Plan) recordBytes(r *Run) int64 {
 	const block = 4096
-	n := len(p.Domains)
+	n, images := len(p.Domains), 0
+	for i := range p.Domains {
+		images += p.Domains[i].ValidationImages
+	}
 	var bytes int64
 	for _, size := range []int{
 		2400 + 150*n,              // manifest
 		120 + r.Epochs*(110+85*n), // history
+		150*n + 8*images*r.Epochs, // losses of every validation image
 		1200,                      // record
 		400,                       // log
 	} {
