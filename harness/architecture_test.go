@@ -52,7 +52,7 @@ harness/backend/host        | files backend backend/plugin             | github.
 harness/backend/reference   | nn backend
 harness/backend/backendtest | random safetensors nn backend backend/reference
 plugins/cpu                 | random half nn backend backend/engine backend/plugin | github.com/mmcloughlin/avo golang.org/x/sys
-plugins/gorgonia            | nn backend backend/engine backend/plugin | github.com/chewxy/hm github.com/ebitengine/purego golang.org/x/sys gorgonia.org/cu gorgonia.org/gorgonia gorgonia.org/tensor
+plugins/gorgonia            | random safetensors nn backend backend/engine backend/plugin | github.com/chewxy/hm github.com/ebitengine/purego golang.org/x/sys gorgonia.org/gorgonia gorgonia.org/tensor
 plugins/template            | nn backend backend/engine backend/plugin
 harness/hrtem               | random internal                          | github.com/mmcloughlin/avo golang.org/x/sys
 harness/micrograph          | internal
