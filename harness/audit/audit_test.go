@@ -261,6 +261,29 @@ func TestAudit(t *testing.T) {
 			t.Errorf("%s: %v", r.Verdict, failed)
 		}
 	})
+	t.Run("dropped", func(t *testing.T) {
+		st := copied(t, genuine)
+		parent := transfers[0].Parent.Digest
+		for _, digest := range []string{victim, parent} {
+			if _, err := st.Drop(digest, "a test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		o := options()
+		o.Runs = []string{victim}
+		if r := audit(t, st, o); r.Verdict != Genuine || r.Runs.Outcomes[0].Weights || r.Subject.Root != files.Root(before) {
+			t.Errorf("without weights and those of its parent: %s, %+v", r.Verdict, r.Runs.Outcomes[0])
+		}
+		o.Epochs = 1
+		if r := audit(t, st, o); r.Verdict != Genuine || !strings.Contains(strings.Join(r.Statements, "\n"), "weights of 1 of the runs were dropped") {
+			t.Errorf("its first epoch, without weights: %s, %v", r.Verdict, r.Statements)
+		}
+		// Other arithmetic does not come to the weights that the run began with.
+		t.Setenv(cpu.EngineVariable, "plain")
+		if r := audit(t, st, o); r.Verdict != Incomplete {
+			t.Errorf("by other arithmetic, without weights of its parent: %s, %+v", r.Verdict, r.Runs.Outcomes[0])
+		}
+	})
 	t.Run("damage", func(t *testing.T) {
 		st := copied(t, genuine)
 		b := read(t, st, victim, store.HistoryFile)

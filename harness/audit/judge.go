@@ -43,9 +43,11 @@ func (s *subject) judge(ctx context.Context) Run {
 		r.Outcome, r.Differences = NotAudited, []string{err.Error()}
 		return r
 	}
-	scores, err := s.again.Scores(ctx, r.Digest, nil)
-	if err != nil {
-		return failed(err)
+	var scores map[string]store.Score
+	if r.Weights = !s.st.Dropped(r.Digest); r.Weights {
+		if scores, err = s.again.Scores(ctx, r.Digest, nil); err != nil {
+			return failed(err)
+		}
 	}
 	again, err := s.again.Retrain(ctx, r.Digest, s.epochs)
 	if err != nil {
@@ -82,7 +84,7 @@ func (s *subject) compareBits(history *store.History, scores map[string]store.Sc
 	if err := json.Unmarshal(again.History, &h); err != nil {
 		return nil, err
 	}
-	if best := history.Epochs[history.Best-1].Validation; !maps.Equal(best, scores) {
+	if best := history.Epochs[history.Best-1].Validation; scores != nil && !maps.Equal(best, scores) {
 		d := firstScore(best, scores)
 		say("%s: the weights that it keeps give on %s a loss of %v and a Dice coefficient of %v, its history says %v and %v after epoch %d",
 			store.WeightsFile, d, scores[d].Loss, scores[d].Dice, best[d].Loss, best[d].Dice, history.Best)
@@ -222,6 +224,9 @@ func (s *subject) compareLosses(ctx context.Context, t *tolerance, history *stor
 		return func(g *nn.Graph) { crosscheck.Round(g, uint64(k), o.Precision) }
 	}
 	for k := range disturbances {
+		if scores == nil {
+			break
+		}
 		disturbed, err := s.again.Scores(ctx, s.manifest.Digest, round(k))
 		if err != nil {
 			return err

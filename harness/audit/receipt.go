@@ -101,6 +101,10 @@ type Run struct {
 	// Epochs were trained again, of so many.
 	Epochs int `json:"epochs"`
 	Of     int `json:"of"`
+	// Weights is whether the run has kept its weights, which were then validated. Where
+	// they were dropped, a run that was trained again as a whole came to those that its
+	// manifest lists, if bits were compared.
+	Weights bool `json:"weights"`
 	// Differences say where the store's run is not what came out, or why nothing did.
 	Differences []string `json:"differences,omitempty"`
 	// Arithmetic is that of the store's run, where it is not that of the audit.
@@ -238,9 +242,12 @@ func ReadKey(path string) (ed25519.PrivateKey, error) {
 // conclude fills in the verdict and the statements.
 func (r *Receipt) conclude() {
 	runs, images := map[Outcome]int{}, map[Outcome]int{}
-	partly := false
+	partly, dropped := false, 0
 	for _, o := range r.Runs.Outcomes {
 		runs[o.Outcome]++
+		if !o.Weights && (o.Outcome == Within || o.Outcome == SameBits && o.Epochs < o.Of) {
+			dropped++
+		}
 		partly = partly || o.Epochs < o.Of && o.Outcome != NotAudited
 	}
 	for _, o := range r.Images.Outcomes {
@@ -286,6 +293,9 @@ func (r *Receipt) conclude() {
 	about("runs", how, r.Runs.Population, r.Runs.Sample, runs)
 	if partly {
 		say("Of runs longer than %d epochs only these were trained again, and the weights that they keep were validated: what the statement on runs says, it says of these.", r.Epochs)
+	}
+	if dropped > 0 {
+		say("The weights of %d of the runs were dropped, and of these nothing was found out.", dropped)
 	}
 	about("simulated images", "were simulated again with the same bits", r.Images.Population, r.Images.Sample, images)
 	if n := r.Subject.Missing; n > 0 {

@@ -21,8 +21,8 @@ func receipt() *Receipt {
 		Subject: Subject{Root: strings.Repeat("ab", 32), Files: 3, Bytes: 12345},
 		Seed:    1<<53 - 1, Confidence: 0.95,
 		Runs: Drawn[Run]{Population: 1200, Sample: 2, Outcomes: []Run{
-			{Digest: strings.Repeat("1", 64), ID: "a \"b\" <c>", Outcome: SameBits, Epochs: 3, Of: 3, Seconds: 0.1},
-			{Digest: strings.Repeat("2", 64), ID: "ü", Outcome: Within, Epochs: 1, Of: 3, Distance: 1e-7, Limit: 1e-5},
+			{Digest: strings.Repeat("1", 64), ID: "a \"b\" <c>", Outcome: SameBits, Weights: true, Epochs: 3, Of: 3, Seconds: 0.1},
+			{Digest: strings.Repeat("2", 64), ID: "ü", Outcome: Within, Weights: true, Epochs: 1, Of: 3, Distance: 1e-7, Limit: 1e-5},
 		}},
 	}
 	r.conclude()

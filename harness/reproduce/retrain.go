@@ -82,10 +82,14 @@ func NewRetrainer(st *store.Store, o RetrainOptions) (*Retrainer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newRetrainer(st, o, dir), nil
+}
+
+func newRetrainer(st *store.Store, o RetrainOptions, dir string) *Retrainer {
 	return &Retrainer{
 		st: st, o: o, meter: progress.Or(o.Progress), dir: dir,
 		sets: map[string]func() (dataset.Ready, error){}, runs: map[string]func() (*Retrained, error){},
-	}, nil
+	}
 }
 
 // Close removes what was made for training.
@@ -97,12 +101,16 @@ func (r *Retrainer) Close() error { return os.RemoveAll(r.dir) }
 // settings that their digest covers, and a parent whose weights it lacks is trained
 // again first, and must come to the weights that its manifest lists.
 func (r *Retrainer) Retrain(ctx context.Context, digest string, epochs int) (*Retrained, error) {
-	return r.Disturbed(ctx, digest, epochs, nil)
+	return r.retrain(ctx, digest, epochs, new(memory), nil)
 }
 
 // Disturbed is Retrain with a change of the weights that the run begins with.
 func (r *Retrainer) Disturbed(ctx context.Context, digest string, epochs int, change func(*nn.Graph)) (*Retrained, error) {
-	res, err := r.retrain(ctx, digest, epochs, change)
+	return r.retrain(ctx, digest, epochs, new(memory), change)
+}
+
+func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int, keep train.Checkpoints, change func(*nn.Graph)) (*Retrained, error) {
+	res, err := r.again(ctx, digest, epochs, keep, change)
 	if err != nil {
 		return nil, fmt.Errorf("training run %.12s again: %w", digest, err)
 	}
@@ -152,7 +160,7 @@ func (r *Retrainer) Scores(ctx context.Context, digest string, change func(*nn.G
 	return scores, nil
 }
 
-func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int, change func(*nn.Graph)) (*Retrained, error) {
+func (r *Retrainer) again(ctx context.Context, digest string, epochs int, keep train.Checkpoints, change func(*nn.Graph)) (*Retrained, error) {
 	job, id, err := r.job(digest)
 	if err != nil {
 		return nil, err
@@ -174,7 +182,6 @@ func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int, chan
 	}
 	defer os.RemoveAll(job.Work)
 
-	keep := new(memory)
 	for restarts := 0; ; restarts++ {
 		res, err := r.attempt(ctx, job, keep)
 		if err == nil || ctx.Err() != nil || !backendFailed(err) || restarts >= r.o.Restarts {
@@ -237,7 +244,12 @@ func (r *Retrainer) parent(ctx context.Context, digest string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("its parent: %w", err)
 	}
-	res, err := once(r, r.runs, digest, func() (*Retrained, error) { return r.Retrain(ctx, digest, 0) })
+	// Whatever is allowed of the run itself, only the same arithmetic makes these again.
+	res, err := once(r, r.runs, digest, func() (*Retrained, error) {
+		same := newRetrainer(r.st, r.o, r.dir)
+		same.o.OtherNumerics = false
+		return same.Retrain(ctx, digest, 0)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("its parent: %w", err)
 	}
@@ -245,14 +257,8 @@ func (r *Retrainer) parent(ctx context.Context, digest string) ([]byte, error) {
 	if at < 0 {
 		return nil, fmt.Errorf("its parent %.12s has no weights, and its manifest does not say which they were", digest)
 	}
-	var was train.Spec
-	if err := json.Unmarshal(m.Spec, &was); err != nil {
-		return nil, err
-	}
-	if was.Backend == res.Spec.Backend {
-		if err := m.Files[at].CheckBytes(r.st.RunDir(digest), res.Weights); err != nil {
-			return nil, fmt.Errorf("its parent, whose weights are not in the store, was trained again and came to others: %w", err)
-		}
+	if err := m.Files[at].CheckBytes(r.st.RunDir(digest), res.Weights); err != nil {
+		return nil, fmt.Errorf("its parent, whose weights are not in the store, was trained again and came to others: %w", err)
 	}
 	return res.Weights, nil
 }
