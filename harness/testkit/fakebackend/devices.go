@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,9 +31,8 @@ const (
 	HoldVariable = "REFOCUS_TEST_HOLD"
 	// MemoryVariable is what each device has, in bytes.
 	MemoryVariable = "REFOCUS_TEST_MEMORY"
-	// OnceVariable is a method, describe or train, and the file that says that it has
-	// happened: "train=/tmp/hung". The process that makes the file is killed in Describe,
-	// or hangs in its third step.
+	// OnceVariable is a folder. The process that makes the file describe there is killed in
+	// Describe, the one that makes the file train hangs in its third step.
 	OnceVariable = "REFOCUS_TEST_ONCE"
 	// Visible makes a device cuda:0, cuda:1, … of every entry of
 	// CUDA_VISIBLE_DEVICES, which is its identity, as CUDA does.
@@ -90,11 +90,11 @@ func Serve() {
 
 // once reports whether it is for this process to do what OnceVariable says of a method.
 func once(method string) bool {
-	m, path, _ := strings.Cut(os.Getenv(OnceVariable), "=")
-	if m != method {
+	folder := os.Getenv(OnceVariable)
+	if folder == "" {
 		return false
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(filepath.Join(folder, method), os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
 		f.Close()
 	}
