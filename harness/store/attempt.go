@@ -35,6 +35,8 @@ type Attempt struct {
 	ID      string `json:"id"`     // the run's readable name within its study
 	Study   string `json:"study"`
 	Harness string `json:"harness"` // version of refocus
+	// Parent is the digest of the run whose weights this one starts from.
+	Parent string `json:"parent,omitempty"`
 
 	files.Process
 	Backend string `json:"backend"`
