@@ -19,6 +19,8 @@ func crosscheckCommand() *cobra.Command {
 	var b backendFlags
 	var against, series string
 	var o crosscheck.Options
+	var trials crosscheck.Trials
+	var convergence bool
 	cmd := &cobra.Command{
 		Use:   "crosscheck --backend A [--against B]",
 		Short: "Certify how far two backends differ, and why that is acceptable",
@@ -26,8 +28,15 @@ func crosscheckCommand() *cobra.Command {
 cpu backend in float64, and judges backend A: every layer forward, running
 statistics, loss, every gradient, the optimiser, every step of a longer run, freezing,
 and losses over many steps. What A may be off by follows from the rounding errors of
-each operator's own operands. Writes a certificate (JSON and HTML) into the store. Exits with 1 where A
-fails, and names the first place where the two part.`,
+each operator's own operands.
+
+With --convergence, for backends that no step agrees of, both train many times from
+the same weights and with the same batches, and losses, steps to a target and where
+the weights end are compared over all seeds: A passes where every mean is shown to lie
+within a margin of B's, which computes in float32.
+
+Writes a certificate (JSON and HTML) into the store. Exits with 1 where A fails, and
+names the first place where the two part.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, out := cmd.Context(), c.printer()
@@ -77,13 +86,21 @@ fails, and names the first place where the two part.`,
 			if in.Graph, err = spec.Graph(network); err != nil {
 				return err
 			}
-			cert, err := crosscheck.Run(ctx, in)
+			var cert *crosscheck.Certificate
+			if convergence {
+				cert, err = crosscheck.Converge(ctx, in, trials, out)
+			} else {
+				cert, err = crosscheck.Run(ctx, in)
+			}
 			if err != nil {
 				return err
 			}
 			suffix := ""
 			if o.Precision != "" {
 				suffix = "-" + o.Precision
+			}
+			if convergence {
+				suffix += "-convergence"
 			}
 			dir := st.Report(fmt.Sprintf("crosscheck-%s%s-%s-%s-%s", cert.A.Description.Name, suffix, cert.B.Description.Name, p.Study.Name, p.Study.ProfileName()))
 			if err := cert.Write(dir); err != nil {
@@ -104,7 +121,12 @@ fails, and names the first place where the two part.`,
 	f.StringVar(&against, "against", "cpu", "backend to compare with, named likewise")
 	f.StringVar(&series, "series", "defocus", "`SERIES|FILE` whose network and images are used")
 	intFlag(cmd, &o.Batch, "batch", 0, 0, "images per step (default 4)")
-	intFlag(cmd, &o.Steps, "steps", 0, 0, "steps of the trajectory (default 20)")
+	intFlag(cmd, &o.Steps, "steps", 0, 0, "steps of the trajectory (default 20), or of a training of --convergence (default 64)")
+	f.BoolVar(&convergence, "convergence", false, "compare many whole trainings in place of single steps")
+	intFlag(cmd, &trials.Seeds, "seeds", 0, 0, "pairs of trainings (default 20)")
+	intFlag(cmd, &trials.Epochs, "epochs", 0, 0, "epochs of a training, between which its state is saved and restored (default 4)")
+	floatFlag(cmd, &trials.Margin, "margin", 0, 0, "how far a mean may be off, in standard deviations of B over seeds (default 0.5)")
+	floatFlag(cmd, &trials.Risk, "risk", 0, 0, "greatest probability with which a backend passes that is off by more (default 0.01)")
 	f.StringVar(&o.Precision, "precision", "", "precision of the backend that is judged (default float32): tf32, bfloat16, mixed or float64")
 	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the larger of the other backend's distance and of one rounding's the yardstick is, which decides where no bound can (default 8)")
 	return cmd
