@@ -1,16 +1,21 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
+	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/backend/plugin"
+	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/crosscheck"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
+	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
 )
 
@@ -40,51 +45,31 @@ names the first place where the two part.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, out := cmd.Context(), c.printer()
-			p, err := c.plan(series)
+			for _, name := range []string{"seeds", "epochs", "margin", "risk"} {
+				if cmd.Flags().Changed(name) && !convergence {
+					return usagef(cmd, "--%s is of whole trainings: add --convergence", name)
+				}
+			}
+			if err := trials.Check(o.Steps); convergence && err != nil {
+				return usagef(cmd, "%v", err)
+			}
+			q, err := c.question(ctx, series, out)
 			if err != nil {
 				return err
 			}
-			st, err := store.Open(c.out)
-			if err != nil {
-				return err
-			}
-			in := crosscheck.Input{Loss: p.Study.Training.Loss, Options: o}
+			in := q.in
+			in.Options = o
 			for _, x := range []struct {
 				name string
 				to   *crosscheck.Subject
 			}{{b.name, &in.A}, {against, &in.B}, {"cpu", &in.Oracle}} {
-				flags := backendFlags{name: x.name, allowUnlocked: b.allowUnlocked}
-				client, err := flags.launch(ctx, out)
+				flags := backendFlags{name: x.name, allowUnlocked: b.allowUnlocked, startTimeout: b.startTimeout}
+				client, subject, err := flags.subject(ctx, out)
 				if err != nil {
 					return err
 				}
 				defer client.Close()
-				x.to.Backend = client
-				if x.to.SHA256, err = flags.digest(); err != nil {
-					return err
-				}
-			}
-			data, err := reproduce.NewData(ctx, st, p)
-			if err != nil {
-				return err
-			}
-			images, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.GOMAXPROCS(0), Progress: out})
-			if err != nil {
-				return err
-			}
-			first := p.Runs[0]
-			set := func(r dataset.Ready) crosscheck.ImageSet {
-				return crosscheck.ImageSet{Path: r.Path, SHA256: r.SHA256, Count: r.Count}
-			}
-			domain := images[first.Mixture[0].Domain.Key]
-			in.Train, in.Validation = set(domain.Train), set(domain.Validation)
-			spec := train.Spec{Seed: p.Study.Seed, Stream: first.ID}
-			network, err := spec.UseNetwork(p)
-			if err != nil {
-				return err
-			}
-			if in.Graph, err = spec.Graph(network); err != nil {
-				return err
+				*x.to = subject
 			}
 			var cert *crosscheck.Certificate
 			if convergence {
@@ -95,14 +80,7 @@ names the first place where the two part.`,
 			if err != nil {
 				return err
 			}
-			suffix := ""
-			if o.Precision != "" {
-				suffix = "-" + o.Precision
-			}
-			if convergence {
-				suffix += "-convergence"
-			}
-			dir := st.Report(fmt.Sprintf("crosscheck-%s%s-%s-%s-%s", cert.A.Description.Name, suffix, cert.B.Description.Name, p.Study.Name, p.Study.ProfileName()))
+			dir := q.folder(cert)
 			if err := cert.Write(dir); err != nil {
 				return fmt.Errorf("writing the certificate: %w", err)
 			}
@@ -130,4 +108,74 @@ names the first place where the two part.`,
 	f.StringVar(&o.Precision, "precision", "", "precision of the backend that is judged (default float32): tf32, bfloat16, mixed or float64")
 	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the larger of the other backend's distance and of one rounding's the yardstick is, which decides where no bound can (default 8)")
 	return cmd
+}
+
+// question is what backends are compared with: a network and images of a series.
+type question struct {
+	in    crosscheck.Input // without backends and options
+	plan  *study.Plan
+	store *store.Store
+}
+
+// question makes the images of the plan's first run, where the store lacks them.
+func (c *common) question(ctx context.Context, series string, out *console.Printer) (question, error) {
+	p, err := c.plan(series)
+	if err != nil {
+		return question{}, err
+	}
+	st, err := store.Open(c.out)
+	if err != nil {
+		return question{}, err
+	}
+	data, err := reproduce.NewData(ctx, st, p)
+	if err != nil {
+		return question{}, err
+	}
+	images, err := data.Generate(ctx, st, p, dataset.Options{Workers: runtime.GOMAXPROCS(0), Progress: out})
+	if err != nil {
+		return question{}, err
+	}
+	first := p.Runs[0]
+	set := func(r dataset.Ready) crosscheck.ImageSet {
+		return crosscheck.ImageSet{Path: r.Path, SHA256: r.SHA256, Count: r.Count}
+	}
+	domain := images[first.Mixture[0].Domain.Key]
+	q := question{crosscheck.Input{Loss: p.Study.Training.Loss, Train: set(domain.Train), Validation: set(domain.Validation)}, p, st}
+	spec := train.Spec{Seed: p.Study.Seed, Stream: first.ID}
+	network, err := spec.UseNetwork(p)
+	if err != nil {
+		return question{}, err
+	}
+	q.in.Graph, err = spec.Graph(network)
+	return q, err
+}
+
+// folder is where a certificate belongs.
+func (q question) folder(c *crosscheck.Certificate) string {
+	return q.folderOf(c.A.Description.Name, c.Options.Precision, c.B.Description.Name, c.Convergence != nil)
+}
+
+func (q question) folderOf(a, precision, b string, convergence bool) string {
+	suffix := ""
+	if precision != backend.Float32 {
+		suffix = "-" + precision
+	}
+	if convergence {
+		suffix += "-convergence"
+	}
+	return q.store.Report(fmt.Sprintf("crosscheck-%s%s-%s-%s-%s", a, suffix, b, q.plan.Study.Name, q.plan.Study.ProfileName()))
+}
+
+// subject starts a backend that is to be compared.
+func (b *backendFlags) subject(ctx context.Context, out *console.Printer) (*plugin.Client, crosscheck.Subject, error) {
+	client, err := b.launch(ctx, out)
+	if err != nil {
+		return nil, crosscheck.Subject{}, err
+	}
+	digest, err := b.digest()
+	if err != nil {
+		client.Close()
+		return nil, crosscheck.Subject{}, err
+	}
+	return client, crosscheck.Subject{Backend: client, SHA256: digest}, nil
 }

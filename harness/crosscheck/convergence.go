@@ -36,7 +36,16 @@ func (t Trials) withDefaults() Trials {
 	return t
 }
 
-func (t Trials) check(steps int) error {
+// options are those of trainings.
+func (t Trials) options(o Options) Options {
+	o.Steps = cmp.Or(o.Steps, trainingSteps)
+	return o
+}
+
+// Check returns an error if trainings of so many steps, 0 for the default, cannot be
+// compared so.
+func (t Trials) Check(steps int) error {
+	t, steps = t.withDefaults(), t.options(Options{Steps: steps}).Steps
 	switch {
 	case t.Seeds < 4:
 		return fmt.Errorf("%d seeds: fewer than 4 say nothing of a spread", t.Seeds)
@@ -122,11 +131,10 @@ type training struct {
 // agrees. Between epochs a training goes on in another session from the state of the
 // one before. An error means that the comparison could not be made.
 func Converge(ctx context.Context, in Input, t Trials, meter progress.Meter) (*Certificate, error) {
-	t = t.withDefaults()
-	in.Options.Steps = cmp.Or(in.Options.Steps, trainingSteps)
-	if err := t.check(in.Options.Steps); err != nil {
+	if err := t.Check(in.Options.Steps); err != nil {
 		return nil, err
 	}
+	t, in.Options = t.withDefaults(), t.options(in.Options)
 	r, err := newRun(in)
 	if err != nil {
 		return nil, err

@@ -349,7 +349,7 @@ func TestTrialsRefused(t *testing.T) {
 		"margin -1":   {Trials{Margin: -1}, 64},
 		"risk of 0.5": {Trials{Risk: 0.5}, 64},
 	} {
-		if err := c.trials.withDefaults().check(c.steps); err == nil {
+		if err := c.trials.Check(c.steps); err == nil {
 			t.Errorf("%s: accepted", want)
 		}
 	}
