@@ -76,9 +76,9 @@ scoreboard *flags: build
     for name in gorgonia torch; do cp artifacts/reports/crosscheck-$name-cpu-defocus-smoke/certificate.* artifacts/example/crosscheck/$name/; done
     cp artifacts/reports/crosscheck-torch-bfloat16-convergence-cpu-defocus-smoke/certificate.* artifacts/example/crosscheck/torch-bfloat16-convergence/
 
-# Check the CUDA build of the Gorgonia backend where there is no GPU (1.2 GB once, from PyPI): link, standin or ptx.
-cuda-check *modes="link standin":
-    for mode in {{modes}}; do plugins/gorgonia/cuda/check.sh $mode || exit; done
+# Compile the Gorgonia backend's GPU kernels with NVIDIA's compilers from PyPI, and assemble them for every GPU since Pascal.
+kernels:
+    python3 plugins/gorgonia/cuda/compile.py
 
 # Compare the image simulation with abTEM (from PyPI), in a folder that is kept.
 abtem folder="dist/abtem":

@@ -46,7 +46,7 @@ func newRun(in Input) (*run, error) {
 	if _, ok := bits[in.Options.Precision]; !ok && in.Options.Precision != "" {
 		return nil, fmt.Errorf("precision %q: a cross-check is in one of %v", in.Options.Precision, slices.Sorted(maps.Keys(bits)))
 	}
-	in.Options = in.Options.withDefaults()
+	in.Options = in.Options.WithDefaults()
 	return &run{in: in, g: in.Graph, arithmetic: arithmetics[in.Options.Precision], cert: &Certificate{
 		Format: 3, Network: in.Graph.Name, Options: in.Options, Data: in.Train.SHA256,
 		Machine: fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()),

@@ -206,3 +206,31 @@ func (m *Manifest) Simulation() *Simulation {
 	}
 	return &Simulation{*m.Config, *m.Conditions}
 }
+
+// Listed describes the set's files beside its manifest.
+func (m *Manifest) Listed() []files.File {
+	var all []files.File
+	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
+		all = append(all, m.Files[name].file(filepath.Base(name)))
+	}
+	return all
+}
+
+// Source is what determines the set's images, of simulated ones. That it is what the
+// set's digest stands for is made sure of.
+func (m *Manifest) Source() (Source, error) {
+	if m.Kind != Simulated || m.Config == nil || m.Conditions == nil {
+		return Source{}, fmt.Errorf("data set %.12s is of %s: it cannot be simulated", m.Digest, m.Kind)
+	}
+	s := Source{Config: *m.Config, Conditions: *m.Conditions, Seed: m.Seed, Split: m.Split, Count: m.Count}
+	if m.Generator != hrtem.Version {
+		return s, fmt.Errorf("data set %.12s was simulated by version %d of the simulator, this program has version %d", m.Digest, m.Generator, hrtem.Version)
+	}
+	if err := s.Validate(); err != nil {
+		return s, fmt.Errorf("the settings of data set %.12s: %w", m.Digest, err)
+	}
+	if d := s.Digest(); d != m.Digest {
+		return s, fmt.Errorf("data set %.12s has settings whose digest is %.12s: they are not its own", m.Digest, d)
+	}
+	return s, nil
+}

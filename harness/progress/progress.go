@@ -11,6 +11,9 @@ type Meter interface {
 	// Skip reports n more units that need not be done: they were finished before,
 	// or somewhere else.
 	Skip(n float64)
+	// Gauge reports the value of something that changes meanwhile, such as a loss, and
+	// NaN that there is none any more. The end of the phase forgets it.
+	Gauge(name string, value float64)
 	// End finishes the phase.
 	End()
 	// Printf tells people something, in a line or several.
@@ -25,6 +28,7 @@ type None struct{}
 func (None) Begin(string, string, float64) {}
 func (None) Add(float64)                   {}
 func (None) Skip(float64)                  {}
+func (None) Gauge(string, float64)         {}
 func (None) End()                          {}
 func (None) Printf(string, ...any)         {}
 func (None) Event(string, map[string]any)  {}

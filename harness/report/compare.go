@@ -120,8 +120,8 @@ func finiteOrNil(v float64) *float64 {
 
 // correlate correlates our cells with published medians. weight is how often a
 // row counts when observations are drawn. The published medians stay as they are.
-func correlate(name string, ours *stats.Cells, published *stats.Matrix, r *stats.Resampler, n int, weight func(rows []string, w []int) []float64, rules []series.Rule) Correlation {
-	m := ours.Medians(series.Once(n))
+func correlate(name string, s *series.Series, ours func(*series.Series) *stats.Cells, published *stats.Matrix, units []stats.Unit, weight func(rows []string, w []int) []float64) Correlation {
+	m := ours(s).Medians(series.Once(len(units)))
 	theirs := published.Flat(m)
 	c := Correlation{Name: name}
 	cells := m.Flat(m)
@@ -133,7 +133,7 @@ func correlate(name string, ours *stats.Cells, published *stats.Matrix, r *stats
 	_, c.Cells = stats.Spearman(cells, theirs, nil)
 	var rule []float64
 	best := math.Inf(-1)
-	for _, x := range rules {
+	for _, x := range series.Rules(s.Axis) {
 		var v []float64
 		for _, row := range m.Rows {
 			for _, column := range m.Columns {
@@ -149,23 +149,27 @@ func correlate(name string, ours *stats.Cells, published *stats.Matrix, r *stats
 			best, rule, c.Rule = rho, v, x.Name
 		}
 	}
-	s := r.Bootstrap(3, func(w []int, v []float64) {
-		rows := weight(m.Rows, w)
-		var weights []float64
-		for i := range m.Rows {
-			for range m.Columns {
-				weights = append(weights, rows[i])
+	samples := series.Bootstrap(stats.NewResampler(units), 3, s.Redraws, func(at series.Redraw) stats.Statistic {
+		values := ours(at(s))
+		return func(w []int, v []float64) {
+			rows := weight(m.Rows, w)
+			var weights []float64
+			for i := range m.Rows {
+				for range m.Columns {
+					weights = append(weights, rows[i])
+				}
+			}
+			cells := make([]float64, values.Len())
+			values.Fill(w, cells)
+			v[0], _ = stats.Spearman(cells, theirs, weights)
+			v[1], v[2] = math.NaN(), math.NaN()
+			if rule != nil {
+				v[1], _ = stats.Spearman(rule, theirs, weights)
+				v[2] = stats.Partial(cells, theirs, rule, weights)
 			}
 		}
-		cells := ours.Medians(w).Flat(m)
-		v[0], _ = stats.Spearman(cells, theirs, weights)
-		v[1], v[2] = math.NaN(), math.NaN()
-		if rule != nil {
-			v[1], _ = stats.Spearman(rule, theirs, weights)
-			v[2] = stats.Partial(cells, theirs, rule, weights)
-		}
 	})
-	c.Rho, c.RuleRho, c.Partial = estimate(s[0]), estimate(s[1]), estimate(s[2])
+	c.Rho, c.RuleRho, c.Partial = estimate(samples[0]), estimate(samples[1]), estimate(samples[2])
 	return c
 }
 
@@ -179,12 +183,14 @@ func transferred(part string, s, published *series.Series) []Correlation {
 	if s.Metric == series.Kept {
 		name += ", kept weights"
 	}
-	b, a := s.Cells()
+	cells := []func(*series.Series) *stats.Cells{
+		func(s *series.Series) *stats.Cells { b, _ := s.Cells(); return b },
+		func(s *series.Series) *stats.Cells { _, a := s.Cells(); return a },
+	}
 	pb, pa := published.Medians()
-	r := stats.NewResampler(s.Units())
 	var all []Correlation
 	for k, stage := range []string{"before", "after"} {
-		c := correlate(stage+" transfer"+name, []*stats.Cells{b, a}[k], []*stats.Matrix{pb, pa}[k], r, len(s.Transfers), s.RowWeights, series.Rules(s.Axis))
+		c := correlate(stage+" transfer"+name, s, cells[k], []*stats.Matrix{pb, pa}[k], s.Units(), s.RowWeights)
 		c.Metric, c.Part, c.Models, c.Pretrained = s.Metric, part, len(s.Transfers), s.Pretrained()
 		all = append(all, c)
 	}
@@ -236,7 +242,7 @@ func Compare(in Input) (*Comparison, error) {
 			}
 			return w
 		}
-		r := correlate("single-stage training", s.MixtureCells(), b.Mixtures(), stats.NewResampler(s.SingleUnits()), len(s.Singles), one, series.Rules(s.Axis))
+		r := correlate("single-stage training", s, (*series.Series).MixtureCells, b.Mixtures(), s.SingleUnits(), one)
 		r.Metric, r.Models = s.Metric, len(s.Singles)
 		c.Correlations = append(c.Correlations, r)
 		c.merge("rate of single-stage training", s.SingleRates(), b.SingleRates(), func([]int) int { return 0 })
@@ -271,9 +277,11 @@ func Compare(in Input) (*Comparison, error) {
 	}
 	for _, f := range []series.Factor{series.ByFrozen, series.ByImages, series.ByRates} {
 		part, theirs := s.Balanced(f), published.Balanced(f)
-		c.merge(f.Name, part.WithIntervals(part.Groups(f, part.Final)), theirs.WithIntervals(theirs.Groups(f, theirs.Final)), part.PretrainedOf)
+		groups := func(s *series.Series) []stats.Group { return s.Groups(f, s.Final) }
+		c.merge(f.Name, part.WithIntervals(groups), theirs.WithIntervals(groups), part.PretrainedOf)
 	}
-	c.merge("target", s.WithIntervals(s.Named(s.ByTarget())), published.WithIntervals(published.Named(published.ByTarget())), s.PretrainedOf)
+	groups := func(s *series.Series) []stats.Group { return s.Named(s.ByTarget()) }
+	c.merge("target", s.WithIntervals(groups), published.WithIntervals(groups), s.PretrainedOf)
 	return c, nil
 }
 

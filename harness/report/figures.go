@@ -56,9 +56,8 @@ func boxes(name, caption, title, xLabel, yLabel string, kinds []string, ours, pu
 	var all [][]stats.Group
 	for _, s := range []*series.Series{ours, published} {
 		if s != nil {
-			of[s] = groups(s)
-			for _, g := range of[s] {
-				s.WithIntervals(g)
+			for k := range groups(s) {
+				of[s] = append(of[s], s.WithIntervals(func(s *series.Series) []stats.Group { return groups(s)[k] }))
 			}
 			all = append(all, of[s]...)
 		}
@@ -370,34 +369,40 @@ func curves(who string, e claims.Evidence) *plot.Drawing {
 		name   string
 		dashed bool
 	}
-	var order []key
-	values := map[key]map[int]*stats.Group{}
-	var marks []float64
-	add := func(k key, images, observation int, v float64) {
-		if values[k] == nil {
-			values[k] = map[int]*stats.Group{}
-			order = append(order, k)
+	collect := func(e claims.Evidence) map[key]map[int]*stats.Group {
+		values := map[key]map[int]*stats.Group{}
+		add := func(k key, images, observation int, v float64) {
+			if math.IsNaN(v) {
+				return
+			}
+			if values[k] == nil {
+				values[k] = map[int]*stats.Group{}
+			}
+			if values[k][images] == nil {
+				values[k][images] = &stats.Group{}
+			}
+			values[k][images].Add(observation, v)
 		}
-		if values[k][images] == nil {
-			values[k][images] = &stats.Group{}
+		for i, m := range e.Singles.Singles {
+			for k := range 2 {
+				add(key{"single stage " + format.Plain(m.Rate), false}, m.Images[k], i, m.Loss[k])
+			}
 		}
-		values[k][images].Add(observation, v)
-		if !slices.Contains(marks, float64(images)) {
-			marks = append(marks, float64(images))
+		for i := range e.Transfers.Transfers {
+			if o := &e.Transfers.Transfers[i]; o.Frozen == study.FreezeNone {
+				add(key{"transfer " + format.Plain(o.PretrainRate) + " → " + format.Plain(o.Rate), true}, o.Images, i, e.Transfers.Final(o))
+			}
 		}
+		return values
 	}
-	for i, m := range e.Singles.Singles {
-		for k := range 2 {
-			add(key{"single stage " + format.Plain(m.Rate), false}, m.Images[k], i, m.Loss[k])
+	along := func(of map[int]*stats.Group) (g []stats.Group) {
+		for _, n := range slices.Sorted(maps.Keys(of)) {
+			g = append(g, *of[n])
 		}
+		return g
 	}
-	for i := range e.Transfers.Transfers {
-		if o := &e.Transfers.Transfers[i]; o.Frozen == study.FreezeNone {
-			add(key{"transfer " + format.Plain(o.PretrainRate) + " → " + format.Plain(o.Rate), true}, o.Images, i, e.Transfers.Final(o))
-		}
-	}
-	slices.Sort(marks)
-	slices.SortStableFunc(order, func(a, b key) int {
+	values := collect(e)
+	order := slices.SortedFunc(maps.Keys(values), func(a, b key) int {
 		if a.dashed != b.dashed {
 			if a.dashed {
 				return 1
@@ -406,31 +411,32 @@ func curves(who string, e claims.Evidence) *plot.Drawing {
 		}
 		return strings.Compare(a.name, b.name)
 	})
-	single, transfer := stats.NewResampler(e.Singles.SingleUnits()), stats.NewResampler(e.Transfers.Units())
+	var marks []float64
 	var curves []plot.Curve
 	for _, k := range order {
 		c := plot.Curve{Name: k.name, Dashed: k.dashed}
-		var groups []stats.Group
-		for _, n := range marks {
-			if g := values[k][int(n)]; g != nil && len(g.Values) > 0 {
-				c.Points = append(c.Points, [2]float64{n, stats.Median(g.Values)})
-				groups = append(groups, *g)
+		for _, n := range slices.Sorted(maps.Keys(values[k])) {
+			c.Points = append(c.Points, [2]float64{float64(n), stats.Median(values[k][n].Values)})
+			if !slices.Contains(marks, float64(n)) {
+				marks = append(marks, float64(n))
 			}
 		}
-		r := single
+		units, redraws := e.Singles.SingleUnits(), e.Singles.Redraws
 		if k.dashed {
-			r = transfer
+			units, redraws = e.Transfers.Units(), e.Transfers.Redraws
 		}
-		r.Medians(groups)
-		for _, g := range groups {
+		for _, x := range series.Bootstrap(stats.NewResampler(units), len(c.Points), redraws, func(at series.Redraw) stats.Statistic {
+			return stats.Medians(along(collect(claims.Evidence{Transfers: at(e.Transfers), Singles: at(e.Singles)})[k]))
+		}) {
 			low, high := math.NaN(), math.NaN()
-			if g.Interval != nil {
-				low, high = g.Interval[0], g.Interval[1]
+			if i := x.Interval(); i != nil {
+				low, high = i[0], i[1]
 			}
 			c.Low, c.High = append(c.Low, low), append(c.High, high)
 		}
 		curves = append(curves, c)
 	}
+	slices.Sort(marks)
 	return plot.Lines{
 		Title: who + ": loss over images of the evaluated domain", X: "images of the evaluated domain", Y: plot.LossLabel,
 		Curves: curves, Marks: marks, LogX: true, Dots: true,

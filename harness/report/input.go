@@ -15,6 +15,9 @@ import (
 type Input struct {
 	Plan   *study.Plan
 	Models []trained.Result // finished ones, in the plan's order
+	// Redrawn are the models' losses on redraws of the validation images, nil where the
+	// losses of single images are not stored for all of them.
+	Redrawn map[*store.History]Redrawn
 	// Environment is shown as it is: backend, versions, notes.
 	Environment []Fact
 	// Failures says which runs are missing and why.
@@ -75,17 +78,36 @@ func (in *Input) at(h *store.History, domain string, by series.Metric) float64 {
 	if h == nil {
 		return math.NaN()
 	}
-	if by == series.Kept {
-		if h.Best < 1 || h.Best > len(h.Epochs) {
-			return math.NaN()
-		}
-		return in.Loss(h.Epochs[h.Best-1], domain)
-	}
-	l, ok := h.BestLoss(domain)
-	if !ok {
+	k := epoch(h, domain, by)
+	if k < 0 {
 		return math.NaN()
 	}
-	return l - in.offset()
+	return in.Loss(h.Epochs[k], domain)
+}
+
+// epoch is the index of that at which a metric takes the loss on a domain, −1 for none.
+func epoch(h *store.History, domain string, by series.Metric) int {
+	if by == series.Kept {
+		if h.Best > len(h.Epochs) {
+			return -1
+		}
+		return h.Best - 1
+	}
+	best := -1
+	for k, e := range h.Epochs {
+		if s, ok := e.Validation[domain]; ok && (best < 0 || s.Loss < h.Epochs[best].Validation[domain].Loss) {
+			best = k
+		}
+	}
+	return best
+}
+
+// redraws is how often the validation images were drawn again.
+func (in *Input) redraws() int {
+	if in.Redrawn == nil {
+		return 0
+	}
+	return series.Redraws
 }
 
 // Series is the input's models in the common form, by a metric.
@@ -104,6 +126,14 @@ func (in *Input) Series(by series.Metric) *series.Series {
 		}
 		return v
 	}
+	redrawn := func(h *store.History) [][]float32 {
+		v := make([][]float32, len(s.Domains))
+		for i, d := range s.Domains {
+			v[i] = in.Redrawn[h][d][by]
+		}
+		return v
+	}
+	s.Redraws = in.redraws()
 	for i := range in.Models {
 		m := &in.Models[i]
 		r := m.Run
@@ -114,6 +144,9 @@ func (in *Input) Series(by series.Metric) *series.Series {
 				Config: ConfigOf(r), Init: r.Parent.Seed,
 				Before: losses(m.Pretrain), After: losses(m.Final),
 			}
+			if s.Redraws > 0 {
+				o.BeforeRedrawn, o.AfterRedrawn = redrawn(m.Pretrain), redrawn(m.Final)
+			}
 			if r.Epochs > 0 {
 				o.Seconds = m.TrainSeconds / float64(r.Epochs)
 			}
@@ -123,6 +156,9 @@ func (in *Input) Series(by series.Metric) *series.Series {
 			o := series.Single{Rate: r.LearningRate}
 			for k, p := range r.Mixture[:min(2, len(r.Mixture))] {
 				o.Domains[k], o.Images[k], o.Loss[k] = p.Domain.Key, p.Images, in.at(m.Final, p.Domain.Key, by)
+				if s.Redraws > 0 {
+					o.LossRedrawn[k] = in.Redrawn[m.Final][p.Domain.Key][by]
+				}
 			}
 			s.Singles = append(s.Singles, o)
 		}

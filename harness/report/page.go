@@ -46,7 +46,7 @@ func (in *Input) page(sections []section, c *Comparison, sum *Summary, digest st
 		"Environment": in.Environment, "Failures": in.Failures, "Exported": in.Exported, "Multiple": in.Multiple, "Dice": in.Dice, "Recipes": recipes,
 		"Attribution": reference.Attribution, "Reduced": in.reduced(), "Offset": in.offset() > 0,
 		"ResultsDigest": digest, "Elsewhere": elsewhere, "Once": s.Kind == study.Transfer && s.Training.Initialisations == 1, "First": first,
-		"Draws": stats.Draws, "Notebook": in.notebook(),
+		"Draws": stats.Draws, "Redraws": in.redraws(), "Notebook": in.notebook(),
 	})
 	return []byte(b.String()), err
 }

@@ -426,7 +426,7 @@ func (in *Input) claimsJSON(f []claims.Finding) ([]byte, error) {
 		Models   int              `json:"models"`
 		Level    string           `json:"level"`
 		Findings []claims.Finding `json:"findings"`
-	}{in.Plan.Study.Name, in.Plan.Study.Profile, len(in.Models), claims.Level, f}, "", "  ")
+	}{in.Plan.Study.Name, in.Plan.Study.Profile, len(in.Models), claims.Level(in.redraws()), f}, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("writing the findings: %w", err)
 	}

@@ -93,7 +93,7 @@ func results(t *testing.T, st *store.Store, nodes []*Node) [][]byte {
 	t.Helper()
 	var out [][]byte
 	for _, n := range nodes {
-		for _, f := range []string{store.WeightsFile, store.HistoryFile} {
+		for _, f := range []string{store.WeightsFile, store.HistoryFile, store.LossesFile} {
 			b, err := os.ReadFile(filepath.Join(st.RunDir(n.Digest), f))
 			if err != nil {
 				t.Fatal(err)
@@ -542,5 +542,98 @@ func TestManifestSpec(t *testing.T) {
 	}
 	if d, _ := s.Digest(); d != nodes[0].Digest {
 		t.Errorf("spec of the manifest hashes to %s: %s", d, fmt.Sprint(s))
+	}
+}
+
+// While a run is trained, and after it has failed, its record tells how the training went:
+// a loss for every step, the outcome of every epoch, as the history of the same run
+// says them when nothing fails. A finished run leaves that to its history.
+func TestRecordHasCurve(t *testing.T) {
+	nodes, images := small(t)
+	n := nodes[0]
+	least := backend.LeastOnProbabilities
+	clean := openStore(t)
+	var told progresstest.Recorder
+	o := options(images, nil)
+	o.Progress = &told
+	if failures, _, err := Train(context.Background(), clean, nodes[:1], o); err != nil || len(failures) > 0 {
+		t.Fatal(err, failures)
+	}
+	h, err := clean.History(n.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err := clean.Last(n.Digest); err != nil || a.Curve != nil || a.Epochs != 3 || a.Target != "x" {
+		t.Errorf("finished: %v, %+v", err, a)
+	}
+	if g := told.Gauges; len(g) < 2 || g[0].Name != "loss" || !(g[0].Value > 0) || !math.IsNaN(g[len(g)-1].Value) {
+		t.Errorf("the meter was told of %v", g)
+	}
+	if v, want := told.Events[len(told.Events)-1].Fields["validation_loss"], h.Epochs[h.Best-1].Validation["x"].Loss-least; v != want {
+		t.Errorf("the event has a loss of %v, not %v", v, want)
+	}
+
+	near := func(got, want float64) bool { return math.Abs(got-want) <= 1e-3*math.Abs(want) } // of four digits
+	for stop := 1; stop <= n.Spec.Epochs*4; stop++ {
+		st := openStore(t)
+		fails := func(at int64) *store.Curve {
+			t.Helper()
+			_, _, err := Train(context.Background(), st, nodes[:1], options(images, func(step int64) error {
+				if step == at {
+					return errors.New("pulled the plug")
+				}
+				return nil
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := st.Last(n.Digest)
+			if err != nil || a.Outcome != store.OutcomeFailed {
+				t.Fatalf("stopped at step %d: %v, %+v", stop, err, a)
+			}
+			if a.Curve == nil {
+				return new(store.Curve)
+			}
+			return a.Curve
+		}
+		done := stop - 1
+		validated := func(c *store.Curve) {
+			t.Helper()
+			if len(c.Validation) != done/4 {
+				t.Fatalf("after %d steps there are %d epochs", done, len(c.Validation))
+			}
+			for e, v := range c.Validation {
+				if want := h.Epochs[e].Validation["x"]; v[0] != float64(e+1) || !near(v[1], want.Loss-least) || !near(v[2], want.Dice) {
+					t.Errorf("epoch %d: %v, the history says %+v", e+1, v, want)
+				}
+			}
+		}
+		c := fails(int64(stop))
+		if len(c.Training) != done {
+			t.Fatalf("after %d steps there is %v", done, c)
+		}
+		for e := range done / 4 {
+			mean := 0.0
+			for i, p := range c.Training[4*e:][:4] {
+				mean += p[1] / 4
+				if !near(p[0], float64(4*e+i+1)/4) {
+					t.Errorf("step %d of epoch %d is at %v", i+1, e+1, p[0])
+				}
+			}
+			if want := h.Epochs[e].TrainLoss - least; !near(mean, want) {
+				t.Errorf("epoch %d: training loss %v, the history says %v", e+1, mean, want)
+			}
+		}
+		validated(c)
+		c = fails(1) // after what the checkpoint has
+		if len(c.Training) != done/4 {
+			t.Fatalf("going on after %d steps there is %v", done, c)
+		}
+		for e, p := range c.Training {
+			if want := h.Epochs[e].TrainLoss - least; p[0] != float64(e+1) || !near(p[1], want) {
+				t.Errorf("going on, epoch %d is %v, the history says %v", e+1, p, want)
+			}
+		}
+		validated(c)
 	}
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +35,8 @@ type Attempt struct {
 	ID      string `json:"id"`     // the run's readable name within its study
 	Study   string `json:"study"`
 	Harness string `json:"harness"` // version of refocus
+	// Parent is the digest of the run whose weights this one starts from.
+	Parent string `json:"parent,omitempty"`
 
 	files.Process
 	Backend string `json:"backend"`
@@ -62,6 +63,13 @@ type Attempt struct {
 	Kept  float64 `json:"kept"`
 	Total float64 `json:"total"`
 
+	// The training so far, for people to see: the domain that the run is for, of how many
+	// epochs it is, and how it goes, nil where nothing is known and when the run is
+	// finished, since then its history says more.
+	Target string `json:"target,omitempty"`
+	Epochs int    `json:"epochs,omitempty"`
+	Curve  *Curve `json:"curve,omitempty"`
+
 	// Use of the backend's process, where the system tells.
 	CPUSeconds  float64 `json:"cpu_seconds,omitempty"`
 	MemoryBytes int64   `json:"memory_bytes,omitempty"` // the most that was resident
@@ -76,6 +84,31 @@ const (
 
 // Running reports whether the attempt has not ended, as far as it says.
 func (a *Attempt) Running() bool { return a.Outcome == OutcomeRunning }
+
+// Rate is how many image-steps the attempt has done in a second, 0 where that is not
+// known yet.
+func (a *Attempt) Rate() float64 {
+	if took := a.Heard.Sub(a.Started).Seconds(); a.Done > a.From && took > 0 {
+		return (a.Done - a.From) / took
+	}
+	return 0
+}
+
+// Epoch is the one that the attempt is at, from 1; 0 where that is not known.
+func (a *Attempt) Epoch() int {
+	if a.Epochs < 1 || !(a.Total > 0) {
+		return 0
+	}
+	return max(1, min(a.Epochs, 1+int(a.Done/a.Total*float64(a.Epochs))))
+}
+
+// Left is how long the run takes yet at that rate; negative where that is not known.
+func (a *Attempt) Left() time.Duration {
+	if rate := a.Rate(); rate > 0 {
+		return time.Duration(max(0, a.Total-a.Done) / rate * float64(time.Second))
+	}
+	return -1
+}
 
 // attemptsDir holds the records of a run's attempts: 1.json, 1.log and so on.
 func (s *Store) attemptsDir(digest string) string {
@@ -208,10 +241,15 @@ func (s *Store) writeAttempt(a *Attempt) error {
 	return s.disk.Write(s.attemptPath(a.Digest, a.Number), append(b, '\n'))
 }
 
-// encode is the record as it is while the attempt goes on.
-func (a *Attempt) encode() ([]byte, error) {
+// encode is the record as it is while the attempt goes on. Where it has no room for
+// the curve it goes without.
+func (a Attempt) encode() ([]byte, error) {
 	b, err := json.Marshal(a)
-	return bytes.TrimSpace(b), err
+	if err == nil && len(b) >= attemptSize {
+		a.Curve = nil
+		b, err = json.Marshal(a)
+	}
+	return b, err
 }
 
 // shorten cuts an error's text to what a record has room for.

@@ -48,6 +48,13 @@ const (
 	expiry = 60 * time.Second
 )
 
+// Between two beats the record is brought up to date for those who watch, every so
+// often, unless that would take more than one part in recordShare of the time.
+const (
+	recordEvery = 2 * time.Second
+	recordShare = 50
+)
+
 // observer remembers what this process has seen of others' attempts.
 type observer struct {
 	mu   sync.Mutex
@@ -203,17 +210,20 @@ func (s *Store) busy(a *Attempt) error {
 	return &BusyError{*a, heard || a.Process.Here() && silent < 2*s.beat}
 }
 
-// keep changes the record every beat and finds out when the claim is taken over.
+// keep changes the record every beat, or sooner, and finds out when the claim is taken
+// over.
 func (c *Claim) keep() {
-	tick := time.NewTicker(c.s.beat)
-	defer tick.Stop()
+	next := time.NewTimer(min(c.s.beat, c.s.every))
+	defer next.Stop()
 	for {
 		select {
 		case <-c.stop:
 			return
-		case <-tick.C:
+		case <-next.C:
 		}
+		start := time.Now()
 		c.Update(func(*Attempt) {})
+		next.Reset(min(c.s.beat, max(c.s.every, recordShare*time.Since(start))))
 		if c.Superseded() {
 			close(c.lost)
 			return
@@ -307,6 +317,11 @@ func (c *Claim) prepare() error {
 			return fmt.Errorf("setting run %.12s aside, which is damaged (%v): %w", c.digest, c.why, err)
 		}
 	}
+	return c.workplace()
+}
+
+// workplace makes the folder of the attempt.
+func (c *Claim) workplace() (err error) {
 	for range 3 { // an earlier attempt may just be removing what is above
 		if err = c.s.disk.Mkdir(c.Dir()); !errors.Is(err, fs.ErrNotExist) {
 			break
@@ -443,7 +458,7 @@ func (c *Claim) Commit(m *Manifest, contents map[string][]byte) error {
 		}
 		return fmt.Errorf("publishing run %.12s: %w", c.digest, err)
 	}
-	c.end(func(a *Attempt) { a.Outcome, a.Done = OutcomeFinished, a.Total })
+	c.end(func(a *Attempt) { a.Outcome, a.Done, a.Curve = OutcomeFinished, a.Total, nil })
 	c.s.disk.RemoveAll(c.s.workDir(c.digest)) // what should be left of it harms nobody
 	return nil
 }

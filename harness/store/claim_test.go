@@ -49,7 +49,7 @@ func TestTakeover(t *testing.T) {
 	root := t.TempDir()
 	digest, m := run("a")
 	silent := node(t, root, "silent")
-	silent.beat = time.Hour
+	silent.beat, silent.every = time.Hour, time.Hour
 	lost, err := silent.Claim(digest)
 	if err != nil {
 		t.Fatal(err)

@@ -29,11 +29,27 @@ type Job struct {
 	Images  map[string]Images // by domain name
 	Threads int
 	Device  string // "": the backend's first
+	Epochs  int    // after which to stop, of those of Spec; 0: all
+	// Disturb, where it is set, changes the weights that the run begins with, to see
+	// what becomes of the change.
+	Disturb func(*nn.Graph)
 	// Work is a folder for the patches of an epoch, which are gone when Run returns.
 	Work string
 	// CheckpointEvery is the time between two checkpoints, where they do not take too
 	// much of the time or of the disk; see runner.due. 0: whenever there can be one.
 	CheckpointEvery time.Duration
+	// Watch is told how the training goes; nil for nobody.
+	Watch Watcher
+}
+
+// Watcher is told how a training goes, for people to see: nothing depends on it. What
+// it is told it must not change.
+type Watcher interface {
+	// Step is told the loss of a batch, and how many epochs are done with it.
+	Step(epochs, loss float64)
+	// Epoch is told the history so far, after every epoch, and when a training goes on
+	// from a checkpoint.
+	Epoch(*store.History)
 }
 
 // Checkpoints keeps an unfinished run's last checkpoint.
@@ -52,6 +68,9 @@ type Result struct {
 	History store.History
 	// Weights holds the graph's tensors after the best epoch as safetensors.
 	Weights []byte
+	// Losses of every validation image after every epoch, as ReadLosses takes them;
+	// nil where the run went on from a checkpoint of an earlier version without.
+	Losses  []byte
 	Seconds Seconds
 }
 
@@ -80,6 +99,14 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
+	if job.Disturb != nil {
+		if s.Parent != "" {
+			if err := LoadWeights(g, job.Parent); err != nil {
+				return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
+			}
+		}
+		job.Disturb(g)
+	}
 	sess, err := b.Open(ctx, g, s.options(job))
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
@@ -93,7 +120,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, samples: samples, sess: sess, graph: g, meter: meter, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
+	r := &runner{spec: s, samples: samples, losses: losses{}, sess: sess, graph: g, meter: meter, watch: job.Watch, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
 	for _, p := range s.Data {
 		if p.Crop > 0 {
 			c, err := newCropper(job, p)
@@ -125,7 +152,10 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 			return nil, fmt.Errorf("restoring the checkpoint %s (where it is removed, the run starts from its beginning): %w", keep.CheckpointPath(), err)
 		}
 		meter.Skip(r.done())
-	case s.Parent != "":
+		if job.Watch != nil {
+			job.Watch.Epoch(&r.result.History)
+		}
+	case s.Parent != "" && job.Disturb == nil:
 		if err := sess.SetState(ctx, job.Parent); err != nil {
 			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
 		}
@@ -141,10 +171,17 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 		}
 		time.AfterFunc(grace, func() { cancel(cause) })
 	})()
-	for epoch := len(r.result.History.Epochs); epoch < s.Epochs; epoch++ {
+	epochs := s.Epochs
+	if job.Epochs > 0 {
+		epochs = min(epochs, job.Epochs)
+	}
+	for epoch := len(r.result.History.Epochs); epoch < epochs; epoch++ {
 		if err := r.epoch(ctx, work, epoch); err != nil {
 			return nil, fmt.Errorf("epoch %d: %w", epoch+1, err)
 		}
+	}
+	if r.result.Losses, err = r.losses.encode(); err != nil {
+		return nil, fmt.Errorf("losses of validation images: %w", err)
 	}
 	return &r.result, nil
 }
@@ -156,37 +193,83 @@ const (
 )
 
 func load(ctx context.Context, sess backend.Session, job Job) error {
-	set := func(id string, f dataset.Ready) error {
-		if f.Path == "" {
-			return fmt.Errorf("data set %s is missing", id)
-		}
-		if err := sess.LoadDataset(ctx, id, f.Path, f.SHA256); err != nil {
-			return fmt.Errorf("loading data set %s: %w", id, err)
-		}
-		return nil
-	}
 	for _, p := range job.Spec.Data {
 		if p.Crop > 0 {
 			continue // patches, every epoch
 		}
-		if err := set(trainID+p.Name, job.Images[p.Name].Train); err != nil {
+		if err := loadSet(ctx, sess, trainID+p.Name, job.Images[p.Name].Train); err != nil {
 			return err
 		}
 	}
+	return loadValidation(ctx, sess, job)
+}
+
+func loadValidation(ctx context.Context, sess backend.Session, job Job) error {
 	for _, d := range job.Spec.Validation {
-		if err := set(validationID+d.Name, job.Images[d.Name].Validation); err != nil {
+		if err := loadSet(ctx, sess, validationID+d.Name, job.Images[d.Name].Validation); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+func loadSet(ctx context.Context, sess backend.Session, id string, f dataset.Ready) error {
+	if f.Path == "" {
+		return fmt.Errorf("data set %s is missing", id)
+	}
+	if err := sess.LoadDataset(ctx, id, f.Path, f.SHA256); err != nil {
+		return fmt.Errorf("loading data set %s: %w", id, err)
+	}
+	return nil
+}
+
+// Evaluate validates weights, as Run keeps them, on every domain of the job's as Run
+// validates after an epoch: with the weights of an epoch the scores are its own. The
+// meter counts as Run's does.
+func Evaluate(ctx context.Context, b backend.Backend, job Job, weights []byte, meter progress.Meter) (map[string]store.Score, error) {
+	g, err := job.Spec.Graph(job.Network)
+	if err != nil {
+		return nil, err
+	}
+	if err := LoadWeights(g, weights); err != nil {
+		return nil, err
+	}
+	if job.Disturb != nil {
+		job.Disturb(g)
+	}
+	sess, err := b.Open(ctx, g, job.Spec.options(job))
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	defer sess.Close()
+	if job.Disturb == nil { // in float64 the weights are more than the graph can hold
+		if err := sess.SetState(ctx, weights); err != nil {
+			return nil, fmt.Errorf("setting the weights: %w", err)
+		}
+	}
+	if err := loadValidation(ctx, sess, job); err != nil {
+		return nil, err
+	}
+	scores := map[string]store.Score{}
+	for _, d := range job.Spec.Validation {
+		ev, err := sess.Evaluate(ctx, backend.EvaluateRequest{Dataset: validationID + d.Name})
+		if err != nil {
+			return nil, fmt.Errorf("validating on %s: %w", d.Name, err)
+		}
+		scores[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
+		meter.Add(float64(len(ev.Loss)) / validationWork)
+	}
+	return scores, nil
+}
+
 type runner struct {
 	spec    Spec
 	samples []backend.Sample
+	losses  losses // nil where those of some epochs are not known
 	sess    backend.Session
 	graph   *nn.Graph
 	meter   progress.Meter
+	watch   Watcher
 	result  Result
 	part    part
 	crops   []*cropper
@@ -241,7 +324,7 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 		}
 		next := batches[r.part.Batches:]
 		next = next[:min(len(next), max(1, r.steps))]
-		if err := r.train(work, next, rate); err != nil {
+		if err := r.train(work, next, len(batches), rate); err != nil {
 			return err
 		}
 		if r.part.Batches < len(batches) && r.due(r.every) {
@@ -268,10 +351,16 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 		if err != nil {
 			return fmt.Errorf("validating on %s: %w", d.Name, err)
 		}
+		if len(ev.Loss) != d.Images {
+			return fmt.Errorf("validating on %s: the backend gives %d losses of the %d images", d.Name, len(ev.Loss), d.Images)
+		}
 		if r.part.Validation == nil {
 			r.part.Validation = map[string]store.Score{}
 		}
 		r.part.Validation[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
+		if r.losses != nil {
+			r.losses[d.Name] = append(r.losses[d.Name], ev.Loss)
+		}
 		r.fresh = true
 		r.meter.Add(float64(len(ev.Loss)) / validationWork)
 		r.result.Seconds.Evaluate += time.Since(start).Seconds()
@@ -287,6 +376,9 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 			return fmt.Errorf("reading the state: %w", err)
 		}
 	}
+	if r.watch != nil {
+		r.watch.Epoch(h)
+	}
 	if r.due(0) {
 		return r.save(work, state)
 	}
@@ -297,10 +389,11 @@ func (r *runner) epoch(ctx, work context.Context, epoch int) error {
 // for only between two calls, and who is told to stop should not have to wait for long.
 const partTime = 2 * time.Second
 
-// train takes the steps of some batches.
-func (r *runner) train(ctx context.Context, batches []backend.Batch, rate float64) error {
+// train takes the steps of some batches of an epoch that has so many.
+func (r *runner) train(ctx context.Context, batches []backend.Batch, all int, rate float64) error {
 	start := time.Now()
 	steps := 0
+	epochs := float64(len(r.result.History.Epochs))
 	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: rate, Frozen: r.spec.Frozen},
 		func(st backend.Step) error {
 			r.part.Loss += st.Loss
@@ -309,6 +402,9 @@ func (r *runner) train(ctx context.Context, batches []backend.Batch, rate float6
 			}
 			r.meter.Add(float64(len(batches[steps])))
 			steps++
+			if r.watch != nil {
+				r.watch.Step(epochs+float64(r.part.Batches+steps)/float64(all), st.Loss)
+			}
 			return nil
 		})
 	if err != nil {
@@ -407,14 +503,19 @@ func weights(state []byte, g *nn.Graph) ([]byte, error) {
 }
 
 // A checkpoint is one safetensors file, so that it is replaced atomically: the
-// session's state and the best weights as bytes, the history, what is done of an epoch
-// that is not finished, and a checksum of it all as metadata.
+// session's state, the best weights and the losses of the validation images as bytes,
+// the history, what is done of an epoch that is not finished, and a checksum of it all
+// as metadata.
 func (r *runner) checkpoint(state []byte) ([]byte, error) {
 	h, err := json.Marshal(r.result.History)
 	if err != nil {
 		return nil, err
 	}
 	sec, err := json.Marshal(r.result.Seconds)
+	if err != nil {
+		return nil, err
+	}
+	images, err := r.losses.encode()
 	if err != nil {
 		return nil, err
 	}
@@ -428,11 +529,16 @@ func (r *runner) checkpoint(state []byte) ([]byte, error) {
 		meta["epoch"] = string(p)
 		covered = append(covered, p)
 	}
-	meta["sha256"] = checksum(covered...)
-	return safetensors.Encode([]safetensors.Tensor{
+	tensors := []safetensors.Tensor{
 		{Name: "state", Shape: []int{len(state)}, Data: state},
 		{Name: "best", Shape: []int{len(r.result.Weights)}, Data: r.result.Weights},
-	}, meta)
+	}
+	if images != nil {
+		tensors = append(tensors, safetensors.Tensor{Name: "losses", Shape: []int{len(images)}, Data: images})
+		covered = append(covered, images)
+	}
+	meta["sha256"] = checksum(covered...)
+	return safetensors.Encode(tensors, meta)
 }
 
 func checksum(parts ...[]byte) string {
@@ -472,6 +578,13 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 	if within {
 		covered = append(covered, []byte(epoch))
 	}
+	var images []byte
+	if _, ok := f.Info("losses"); ok {
+		if images, err = read("losses"); err != nil {
+			return nil, err
+		}
+		covered = append(covered, images)
+	}
 	if f.Metadata["sha256"] != checksum(covered...) {
 		return nil, errors.New("its content does not match its checksum")
 	}
@@ -493,7 +606,13 @@ func (r *runner) restore(c []byte) (state []byte, err error) {
 	if len(h.Epochs) == 0 && !within || len(h.Epochs) > r.spec.Epochs || h.Best > len(h.Epochs) || (h.Best < 1) != (len(h.Epochs) == 0) {
 		return nil, fmt.Errorf("%d epochs of %d, best %d", len(h.Epochs), r.spec.Epochs, h.Best)
 	}
-	r.result, r.part = res, done
+	var l losses
+	if images != nil {
+		if l, err = decodeLosses(images); err != nil {
+			return nil, fmt.Errorf("losses: %w", err)
+		}
+	}
+	r.result, r.part, r.losses = res, done, l
 	return state, nil
 }
 

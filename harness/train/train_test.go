@@ -132,7 +132,7 @@ func TestResumeGivesTheSameBits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
+		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) || !bytes.Equal(got.Losses, want.Losses) {
 			t.Fatalf("stopped at step %d, the resumed run differs", stop)
 		}
 		if p := told.Phases[0]; math.Abs(p.Done+p.Skipped-j.Spec.Work()) > 1e-9 {
@@ -168,7 +168,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		if len(keep.damaged) != 1 {
 			t.Errorf("%s: told %v", name, keep.damaged)
 		}
-		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) {
+		if !reflect.DeepEqual(got.History, want.History) || !bytes.Equal(got.Weights, want.Weights) || !bytes.Equal(got.Losses, want.Losses) {
 			t.Errorf("%s: the result differs", name)
 		}
 		if work := told.Phases[0].Done; work != j.Spec.Work() {

@@ -13,6 +13,7 @@ type Recorder struct {
 	Phases   []Phase
 	Messages []string
 	Events   []Event
+	Gauges   []Gauge // every value that there was, in order
 
 	// OnAdd, where it is set, is called after every Add, one call at a time, with
 	// the phase so far.
@@ -28,6 +29,12 @@ type Phase struct {
 	Name, Unit           string
 	Total, Done, Skipped float64 // units; Done does not count Skipped
 	Ended                bool
+}
+
+// Gauge is a value of something that changes.
+type Gauge struct {
+	Name  string
+	Value float64
 }
 
 // Event is what machines were told.
@@ -60,6 +67,13 @@ func (r *Recorder) Skip(n float64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last().Skipped += n
+}
+
+// Gauge keeps a value.
+func (r *Recorder) Gauge(name string, value float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.Gauges = append(r.Gauges, Gauge{name, value})
 }
 
 // End ends the phase.

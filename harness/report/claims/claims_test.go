@@ -297,7 +297,7 @@ func TestDecided(t *testing.T) {
 		"all above":       {[]Test{test(high, below(1))}, Fails},
 		"undecided":       {[]Test{test(around, below(1))}, Open},
 		"one value":       {[]Test{test(one, below(1))}, Unjudged},
-		"none":            {[]Test{paired("a", series.Pairs{}, below(1))}, Unjudged},
+		"none":            {[]Test{compared("a", 0, func(series.Redraw) series.Pairs { return series.Pairs{} }, below(1))}, Unjudged},
 		"within":          {[]Test{test(low, within(2))}, Holds},
 		"not within":      {[]Test{test(low, within(1.1))}, Fails},
 		"one of two":      {[]Test{test(low, below(1)), test(low, above(1))}, Fails},

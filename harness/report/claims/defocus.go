@@ -56,11 +56,12 @@ func (e Evidence) focusHardest() []Statement {
 	if at < 0 || len(targets) < 2 {
 		return []Statement{unjudged(statement, "no model was transferred to 0 nm and to another defocus")}
 	}
-	values := byDomain(s, targets, targetOf, s.Final)
-	numbers := medians(s, named(s, "on ", targets), values)
-	others := slices.Delete(slices.Clone(values), at, at+1)
-	return []Statement{decided(statement, "", numbers, measured(s, measure{
-		"0 nm to the worst other target", above(1), func(w []int) float64 { return values[at].Median(w) / worst(w, others) },
+	onTargets := func(s *series.Series) []*stats.Sorted { return byDomain(s, targets, targetOf, s.Final) }
+	numbers := medians(s, named(s, "on ", targets), onTargets)
+	return []Statement{decided(statement, "", numbers, measured(s, func(s *series.Series) []measure {
+		values := onTargets(s)
+		others := slices.Delete(slices.Clone(values), at, at+1)
+		return []measure{{"0 nm to the worst other target", above(1), func(w []int) float64 { return values[at].Median(w) / worst(w, others) }}}
 	})...)}
 }
 
@@ -93,10 +94,13 @@ func (e Evidence) source() []Statement {
 		why := "models were pretrained on one domain only"
 		return []Statement{unjudged(first, why), unjudged(second, why)}
 	}
-	before, after := s.Cells()
-	t := measured(s,
-		measure{"worst to best before transfer", above(notable), func(w []int) float64 { return worstToBest(before.Medians(w)) }},
-		measure{"worst to best after transfer", below(fairly), func(w []int) float64 { return worstToBest(after.Medians(w)) }})
+	t := measured(s, func(s *series.Series) []measure {
+		before, after := s.Cells()
+		return []measure{
+			{"worst to best before transfer", above(notable), func(w []int) float64 { return worstToBest(before.Medians(w)) }},
+			{"worst to best after transfer", below(fairly), func(w []int) float64 { return worstToBest(after.Medians(w)) }},
+		}
+	})
 	return []Statement{
 		decided(first, fmt.Sprintf("A factor of %g is ours, for \"notable\".", notable), nil, t[0]),
 		decided(second, fmt.Sprintf("A factor of %g is ours, for \"fairly consistent\".", fairly), nil, t[1]),
@@ -112,25 +116,26 @@ func (e Evidence) spreads() []Statement {
 		third  = "Models pretrained in focus have a lower loss on the other domains, in the median, than on their own."
 	)
 	sources := s.Sources()
-	values := byDomain(s, sources, sourceOf, func(o *series.Transfer) float64 { return s.Spread(o.Before) })
-	numbers := medians(s, named(s, "spread, pretrained at ", sources), values)
-	var positive, others, unfocused []*stats.Sorted
-	var focus *stats.Sorted
+	spreads := func(s *series.Series) []*stats.Sorted {
+		return byDomain(s, sources, sourceOf, func(o *series.Transfer) float64 { return s.Spread(o.Before) })
+	}
+	numbers := medians(s, named(s, "spread, pretrained at ", sources), spreads)
+	var positive, others, unfocused []int // among the sources
+	focus := slices.Index(sources, series.InFocus)
 	for k, d := range sources {
 		switch {
-		case d == series.InFocus:
-			focus = values[k]
-			others = append(others, values[k])
+		case k == focus:
+			others = append(others, k)
 		case strings.HasPrefix(d, "-"):
-			others, unfocused = append(others, values[k]), append(unfocused, values[k])
+			others, unfocused = append(others, k), append(unfocused, k)
 		default:
-			positive, unfocused = append(positive, values[k]), append(unfocused, values[k])
+			positive, unfocused = append(positive, k), append(unfocused, k)
 		}
 	}
-	middle := func(w []int, of []*stats.Sorted) float64 {
+	middle := func(w []int, values []*stats.Sorted, of []int) float64 {
 		var m []float64
-		for _, v := range of {
-			m = append(m, v.Median(w))
+		for _, k := range of {
+			m = append(m, values[k].Median(w))
 		}
 		return stats.Median(m)
 	}
@@ -138,21 +143,27 @@ func (e Evidence) spreads() []Statement {
 	if len(positive) == 0 || len(others) == 0 {
 		all = append(all, unjudged(first, "no models of both signs of defocus"))
 	} else {
-		all = append(all, decided(first, "", numbers, measured(s, measure{
-			"positive to other sources", above(1), func(w []int) float64 { return middle(w, positive) / middle(w, others) }})...))
+		all = append(all, decided(first, "", numbers, measured(s, func(s *series.Series) []measure {
+			values := spreads(s)
+			return []measure{{"positive to other sources", above(1), func(w []int) float64 { return middle(w, values, positive) / middle(w, values, others) }}}
+		})...))
 	}
-	if focus == nil || len(unfocused) == 0 {
+	if focus < 0 || len(unfocused) == 0 {
 		why := "no models were pretrained in focus and out of it"
 		return append(all, unjudged(second, why), unjudged(third, why))
 	}
 	at := s.Index(series.InFocus)
-	own := byDomain(s, []string{series.InFocus}, sourceOf, func(o *series.Transfer) float64 { return o.Before[at] })[0]
-	away := byDomain(s, []string{series.InFocus}, sourceOf, func(o *series.Transfer) float64 {
-		return stats.Median(append(slices.Clone(o.Before[:at]), o.Before[at+1:]...))
-	})[0]
-	t := measured(s,
-		measure{"in focus to other sources", below(1), func(w []int) float64 { return focus.Median(w) / middle(w, unfocused) }},
-		measure{"other domains to their own", below(1), func(w []int) float64 { return away.Median(w) / own.Median(w) }})
+	t := measured(s, func(s *series.Series) []measure {
+		values := spreads(s)
+		own := byDomain(s, []string{series.InFocus}, sourceOf, func(o *series.Transfer) float64 { return o.Before[at] })[0]
+		away := byDomain(s, []string{series.InFocus}, sourceOf, func(o *series.Transfer) float64 {
+			return stats.Median(append(slices.Clone(o.Before[:at]), o.Before[at+1:]...))
+		})[0]
+		return []measure{
+			{"in focus to other sources", below(1), func(w []int) float64 { return values[focus].Median(w) / middle(w, values, unfocused) }},
+			{"other domains to their own", below(1), func(w []int) float64 { return away.Median(w) / own.Median(w) }},
+		}
+	})
 	return append(all, decided(second, "Better than the median of the others is ours, for \"some of the best\".", nil, t[0]), decided(third, "", nil, t[1]))
 }
 
@@ -160,22 +171,27 @@ func (e Evidence) spreads() []Statement {
 func (e Evidence) worse() []Statement {
 	s := e.Transfers
 	statement := fmt.Sprintf("The spread over the domains out of focus rises in transfer for more than %.0f %% of the models.", 100*canMake)
-	var rises stats.Sorted
-	for i := range s.Transfers {
-		b, a := s.Spread(s.Transfers[i].Before), s.Spread(s.Transfers[i].After)
-		switch {
-		case math.IsNaN(a - b):
-		case a > b:
-			rises.Add(i, 1)
-		default:
-			rises.Add(i, 0)
+	rises := func(s *series.Series) *stats.Sorted {
+		var rises stats.Sorted
+		for i := range s.Transfers {
+			b, a := s.Spread(s.Transfers[i].Before), s.Spread(s.Transfers[i].After)
+			switch {
+			case math.IsNaN(a - b):
+			case a > b:
+				rises.Add(i, 1)
+			default:
+				rises.Add(i, 0)
+			}
 		}
+		return &rises
 	}
-	if rises.Len() == 0 {
+	if rises(s).Len() == 0 {
 		return []Statement{unjudged(statement, "spreads need losses on at least two domains out of focus")}
 	}
 	return []Statement{decided(statement, fmt.Sprintf("%.0f %% is ours, for \"can\": more than a few stray models.", 100*canMake), nil,
-		measured(s, measure{"share of models with a larger spread", above(canMake), rises.Share})...)}
+		measured(s, func(s *series.Series) []measure {
+			return []measure{{"share of models with a larger spread", above(canMake), rises(s).Share}}
+		})...)}
 }
 
 // asymmetry is the rule of finding 8.
@@ -188,7 +204,7 @@ func (e Evidence) asymmetry() []Statement {
 			others = append(others, d)
 		}
 	}
-	end := func(from bool) []*stats.Sorted {
+	end := func(s *series.Series, from bool) []*stats.Sorted {
 		return byDomain(s, others, func(o *series.Transfer) string {
 			switch {
 			case from && o.Source == series.InFocus:
@@ -199,16 +215,20 @@ func (e Evidence) asymmetry() []Statement {
 			return ""
 		}, s.Final)
 	}
-	from, to := end(true), end(false)
-	ratio := func(w []int) float64 {
-		var r []float64
-		for k := range others {
-			r = append(r, from[k].Median(w)/to[k].Median(w))
+	ratio := func(s *series.Series) func(w []int) float64 {
+		from, to := end(s, true), end(s, false)
+		return func(w []int) float64 {
+			var r []float64
+			for k := range others {
+				r = append(r, from[k].Median(w)/to[k].Median(w))
+			}
+			return stats.Median(r)
 		}
-		return stats.Median(r)
 	}
-	if math.IsNaN(ratio(series.Once(len(s.Transfers)))) {
+	if math.IsNaN(ratio(s)(series.Once(len(s.Transfers)))) {
 		return []Statement{unjudged(statement, "no models were transferred both from and to 0 nm")}
 	}
-	return []Statement{decided(statement, "", nil, measured(s, measure{"from 0 nm to the way back", below(1), ratio})...)}
+	return []Statement{decided(statement, "", nil, measured(s, func(s *series.Series) []measure {
+		return []measure{{"from 0 nm to the way back", below(1), ratio(s)}}
+	})...)}
 }

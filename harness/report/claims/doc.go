@@ -4,7 +4,7 @@
 // Each finding is a sentence, the words of the paper that it comes from, and a
 // rule: statements about numbers that must lie between limits (Test), with the
 // reason for every limit that the paper does not give. Every number has an
-// interval from resampling what is independent (package stats). A statement holds
+// interval from resampling what is independent (packages stats and series). A statement holds
 // where all its intervals lie within their limits, does not where one lies
 // outside, and is open where a limit lies in an interval. Over the findings of a
 // study Holm's correction keeps the level of 5 %: a finding that holds by itself

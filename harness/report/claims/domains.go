@@ -28,29 +28,35 @@ func (e Evidence) doses() []Statement {
 	if len(sources) < 2 {
 		all = append(all, unjudged(first, "only one source"))
 	} else {
-		values := byDomain(s, sources, sourceOf, func(o *series.Transfer) float64 { return stats.Median(o.Before) })
-		all = append(all, decided(first, "The median over domains is ours, for \"across the board\".", nil, measured(s, measure{
-			"lowest dose to the worst other", above(1), func(w []int) float64 { return values[0].Median(w) / worst(w, values[1:]) }})...))
+		all = append(all, decided(first, "The median over domains is ours, for \"across the board\".", nil, measured(s, func(s *series.Series) []measure {
+			values := byDomain(s, sources, sourceOf, func(o *series.Transfer) float64 { return stats.Median(o.Before) })
+			return []measure{{"lowest dose to the worst other", above(1), func(w []int) float64 { return values[0].Median(w) / worst(w, values[1:]) }}}
+		})...))
 	}
 	if len(targets) < 2 {
 		return append(all, unjudged(second, "only one target"), unjudged(targetDecides(), "only one target"))
 	}
-	values := byDomain(s, targets, targetOf, s.Final) // in the order of the doses
-	var steps []measure
-	for k := 1; k < len(targets); k++ {
-		steps = append(steps, measure{s.Name(targets[k]) + " to " + s.Name(targets[k-1]), below(1), func(w []int) float64 { return values[k].Median(w) / values[k-1].Median(w) }})
-	}
-	return append(all, decided(second, "", medians(s, named(s, "at ", targets), values), measured(s, steps...)...), e.decides())
+	onTargets := func(s *series.Series) []*stats.Sorted { return byDomain(s, targets, targetOf, s.Final) } // in the order of the doses
+	steps := measured(s, func(s *series.Series) (steps []measure) {
+		values := onTargets(s)
+		for k := 1; k < len(targets); k++ {
+			steps = append(steps, measure{s.Name(targets[k]) + " to " + s.Name(targets[k-1]), below(1), func(w []int) float64 { return values[k].Median(w) / values[k-1].Median(w) }})
+		}
+		return steps
+	})
+	return append(all, decided(second, "", medians(s, named(s, "at ", targets), onTargets), steps...), e.decides())
 }
 
 // decides is the statement that after transfer the target decides.
 func (e Evidence) decides() Statement {
-	s := e.Transfers
-	before, after := s.Cells()
-	b, a := byTarget(before), byTarget(after)
-	return decided(targetDecides(), fmt.Sprintf("%.0f %% is ours, for \"mostly\" and \"only\".", 100*mostly), nil, measured(s,
-		measure{"share after transfer", above(mostly), a},
-		measure{"gain over before", above(0), func(w []int) float64 { return a(w) - b(w) }})...)
+	return decided(targetDecides(), fmt.Sprintf("%.0f %% is ours, for \"mostly\" and \"only\".", 100*mostly), nil, measured(e.Transfers, func(s *series.Series) []measure {
+		before, after := s.Cells()
+		b, a := byTarget(before), byTarget(after)
+		return []measure{
+			{"share after transfer", above(mostly), a},
+			{"gain over before", above(0), func(w []int) float64 { return a(w) - b(w) }},
+		}
+	})...)
 }
 
 // structures is the rule of finding 11.
@@ -60,9 +66,7 @@ func (e Evidence) structures() []Statement {
 		first = "Before transfer, models of the evaluated domain's own symmetry have a lower loss than the others, in the median over domains."
 		third = "Before transfer, models of small particles have a higher loss on large ones than models of large particles of the same crystal, in the median over crystals and domains."
 	)
-	before, _ := s.Cells()
-	symmetry := func(w []int) float64 {
-		m := before.Medians(w)
+	symmetry := func(m *stats.Matrix) float64 {
 		var r []float64
 		for j, c := range m.Columns {
 			var same, other []float64
@@ -79,8 +83,7 @@ func (e Evidence) structures() []Statement {
 		}
 		return stats.Median(r)
 	}
-	sizes := func(w []int) float64 {
-		m := before.Medians(w)
+	sizes := func(m *stats.Matrix) float64 {
 		var r []float64
 		for _, c := range m.Columns {
 			for _, row := range m.Rows {
@@ -91,12 +94,18 @@ func (e Evidence) structures() []Statement {
 		}
 		return stats.Median(r)
 	}
+	ofBefore := func(name string, l limits, of func(*stats.Matrix) float64) []Test {
+		return measured(s, func(s *series.Series) []measure {
+			before, _ := s.Cells()
+			return []measure{{name, l, func(w []int) float64 { return of(before.Medians(w)) }}}
+		})
+	}
 	all := []Statement{
-		decided(first, "", nil, measured(s, measure{"sources of the same to those of another symmetry", below(1), symmetry})...),
+		decided(first, "", nil, ofBefore("sources of the same to those of another symmetry", below(1), symmetry)...),
 		e.decides(),
 	}
-	if math.IsNaN(sizes(series.Once(len(s.Transfers)))) {
+	if before, _ := s.Medians(); math.IsNaN(sizes(before)) {
 		return append(all, unjudged(third, "the series has no crystals of both sizes"))
 	}
-	return append(all, decided(third, "", nil, measured(s, measure{"small to large sources", above(1), sizes})...))
+	return append(all, decided(third, "", nil, ofBefore("small to large sources", above(1), sizes)...))
 }

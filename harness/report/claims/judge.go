@@ -24,8 +24,15 @@ type Ours struct{ Kept, AsPublished Evidence }
 // level of the family of findings.
 const level = 0.05
 
-// Level says in words how outcomes are decided.
-var Level = fmt.Sprintf("95 %% intervals from %d resamples of pretrained models and of their transfers; over the findings, Holm's correction at %.0f %%", stats.Draws, 100*level)
+// Level says in words how outcomes are decided, where the validation images were drawn
+// again so often.
+func Level(redraws int) string {
+	images := ""
+	if redraws > 0 {
+		images = fmt.Sprintf(" and %d of the validation images", redraws)
+	}
+	return fmt.Sprintf("95 %% intervals from %d resamples of pretrained models and of their transfers%s; over the findings, Holm's correction at %.0f %%", stats.Draws, images, 100*level)
+}
 
 // axisNames says which series a finding is about.
 var axisNames = map[string]string{series.AxisDefocus: "defocus", series.AxisDose: "noise", series.AxisStructure: "structure"}
@@ -199,17 +206,26 @@ func tested(name, of string, s stats.Sample, l limits) Test {
 	return t
 }
 
-// paired tests the median ratio of comparisons.
-func paired(name string, p series.Pairs, l limits) Test {
+// paired tests the median ratio of comparisons between a series' transfers.
+func paired(name string, s *series.Series, of func(*series.Series) series.Pairs, l limits) Test {
+	return compared(name, s.Redraws, func(at series.Redraw) series.Pairs { return of(at(s)) }, l)
+}
+
+// compared tests the median ratio of comparisons of the models as they are given on
+// redraws of the validation images.
+func compared(name string, redraws int, pairs func(series.Redraw) series.Pairs, l limits) Test {
+	p := pairs(func(s *series.Series) *series.Series { return s })
 	if len(p.Ratios) == 0 {
 		return Test{Name: name, Value: math.NaN(), missing: "no two models differ in this alone"}
 	}
 	r := stats.NewResampler(p.Units)
-	var s stats.Sorted
-	for i, v := range p.Ratios {
-		s.Add(i, v)
-	}
-	x := r.Bootstrap(1, func(w []int, v []float64) { v[0] = s.Median(w) })
+	x := series.Bootstrap(r, 1, redraws, func(at series.Redraw) stats.Statistic {
+		var s stats.Sorted
+		for i, v := range pairs(at).Ratios {
+			s.Add(i, v)
+		}
+		return func(w []int, v []float64) { v[0] = s.Median(w) }
+	})
 	of := "median of " + counted(len(p.Ratios), "matched comparison")
 	if n := r.Clusters(); n < len(p.Ratios) {
 		of += fmt.Sprintf(" of models from %d pretrained ones", n)
@@ -218,15 +234,21 @@ func paired(name string, p series.Pairs, l limits) Test {
 }
 
 // medians are those of values of a series' transfers, with their intervals.
-func medians(s *series.Series, names []string, values []*stats.Sorted) []Number {
-	samples := stats.NewResampler(s.Units()).Bootstrap(len(values), func(w []int, v []float64) {
-		for i := range values {
-			v[i] = values[i].Median(w)
+func medians(s *series.Series, names []string, values func(*series.Series) []*stats.Sorted) []Number {
+	n := make([]Number, len(names))
+	for i, v := range values(s) {
+		n[i] = Number{Name: names[i], Models: v.Len()}
+	}
+	samples := s.Bootstrap(len(names), func(s *series.Series) stats.Statistic {
+		of := values(s)
+		return func(w []int, v []float64) {
+			for i := range of {
+				v[i] = of[i].Median(w)
+			}
 		}
 	})
-	n := make([]Number, len(values))
 	for i, x := range samples {
-		n[i] = Number{names[i], x.Value, x.Interval(), values[i].Len()}
+		n[i].Value, n[i].Interval = x.Value, x.Interval()
 	}
 	return n
 }
@@ -246,12 +268,16 @@ type measure struct {
 	value  func(w []int) float64
 }
 
-// measured tests numbers of the same transfers.
-func measured(s *series.Series, m ...measure) []Test {
-	r := stats.NewResampler(s.Units())
-	samples := r.Bootstrap(len(m), func(w []int, v []float64) {
-		for i := range m {
-			v[i] = m[i].value(w)
+// measured tests numbers of the same transfers; of makes them of the series as it is
+// given.
+func measured(s *series.Series, of func(*series.Series) []measure) []Test {
+	m := of(s)
+	samples := s.Bootstrap(len(m), func(s *series.Series) stats.Statistic {
+		m := of(s)
+		return func(w []int, v []float64) {
+			for i := range m {
+				v[i] = m[i].value(w)
+			}
 		}
 	})
 	var t []Test

@@ -63,35 +63,38 @@ func (e Evidence) images() []Statement {
 	step := func(i int) string { return levels[i] + " to " + levels[i-1] + " images" }
 	var tests []Test
 	for i := 1; i < len(levels); i++ {
-		tests = append(tests, paired(step(i), s.Paired(series.ByImages, levels[i], levels[i-1], s.Final), below(1)))
+		tests = append(tests, paired(step(i), s, func(s *series.Series) series.Pairs { return s.Paired(series.ByImages, levels[i], levels[i-1], s.Final) }, below(1)))
 	}
 	part, why := balanced(s, series.ByImages, levels)
 	if why != "" {
 		return []Statement{decided(first, "", nil, tests...), unjudged(second, why)}
 	}
-	_, values := byLevel(part, series.ByImages)
-	var tails []measure
-	for i := 1; i < len(levels); i++ {
-		few, many := values[i-1], values[i]
-		tails = append(tails, measure{"95th percentile, " + step(i), below(1), func(w []int) float64 { return many.Quantile(w, tail) / few.Quantile(w, tail) }})
+	of := func(s *series.Series) []*stats.Sorted { _, v := byLevel(s, series.ByImages); return v }
+	tails := func(s *series.Series) (m []measure) {
+		values := of(s)
+		for i := 1; i < len(levels); i++ {
+			few, many := values[i-1], values[i]
+			m = append(m, measure{"95th percentile, " + step(i), below(1), func(w []int) float64 { return many.Quantile(w, tail) / few.Quantile(w, tail) }})
+		}
+		return m
 	}
-	all := []Statement{decided(first, "", numbersOf(part, levels, values, "median with %s images"), tests...)}
-	for i, v := range values {
+	all := []Statement{decided(first, "", numbersOf(part, levels, of, "median with %s images"), tests...)}
+	for i, v := range of(part) {
 		if v.Len() < tailModels {
 			return append(all, unjudged(second, fmt.Sprintf("%d models with %s images are too few for an upper tail (%d are asked for)", v.Len(), levels[i], tailModels)))
 		}
 	}
-	return append(all, decided(second, "The 95th percentile is ours, for \"the right-hand tail\".", nil, measured(part, tails...)...))
+	return append(all, decided(second, "The 95th percentile is ours, for \"the right-hand tail\".", nil, measured(part, tails)...))
 }
 
 // frozen is the rule of finding 2.
 func (e Evidence) frozen() []Statement {
 	s := outOfFocus(e.Transfers)
 	part := s.Balanced(series.ByFrozen)
-	levels, values := byLevel(part, series.ByFrozen)
-	numbers := numbersOf(part, levels, values, "median with frozen part %s")
+	levels, _ := byLevel(part, series.ByFrozen)
+	numbers := numbersOf(part, levels, func(s *series.Series) []*stats.Sorted { _, v := byLevel(s, series.ByFrozen); return v }, "median with frozen part %s")
 	ratio := func(a, b string, l limits) Test {
-		return paired(a+" to "+b, s.Paired(series.ByFrozen, a, b, s.Final), l)
+		return paired(a+" to "+b, s, func(s *series.Series) series.Pairs { return s.Paired(series.ByFrozen, a, b, s.Final) }, l)
 	}
 	return []Statement{
 		decided(fmt.Sprintf("With the decoder frozen, the loss is at most %.0f %% higher than with nothing frozen, in the median over otherwise equal configurations.", 100*(little-1)),
@@ -128,21 +131,23 @@ func (e Evidence) rates() []Statement {
 	name := func(l string) string { return "(" + levels[most] + ") to (" + l + ")" }
 	var tests []Test
 	for _, l := range levels[:most] {
-		tests = append(tests, paired(name(l), s.Paired(series.ByRates, levels[most], l, s.Final), below(1)))
+		tests = append(tests, paired(name(l), s, func(s *series.Series) series.Pairs { return s.Paired(series.ByRates, levels[most], l, s.Final) }, below(1)))
 	}
 	part, why := balanced(s, series.ByRates, levels)
 	if why != "" {
 		return []Statement{decided(first, design, nil, tests...), unjudged(second, why)}
 	}
-	_, values := byLevel(part, series.ByRates)
-	var spreads []measure
-	for i, l := range levels[:most] {
-		other := values[i]
-		spreads = append(spreads, measure{"standard deviation, " + name(l), below(1), func(w []int) float64 { return values[most].Deviation(w) / other.Deviation(w) }})
+	of := func(s *series.Series) []*stats.Sorted { _, v := byLevel(s, series.ByRates); return v }
+	spreads := func(s *series.Series) (m []measure) {
+		values := of(s)
+		for i, l := range levels[:most] {
+			m = append(m, measure{"standard deviation, " + name(l), below(1), func(w []int) float64 { return values[most].Deviation(w) / values[i].Deviation(w) }})
+		}
+		return m
 	}
 	return []Statement{
-		decided(first, design, numbersOf(part, levels, values, "median at %s"), tests...),
-		decided(second, design, nil, measured(part, spreads...)...),
+		decided(first, design, numbersOf(part, levels, of, "median at %s"), tests...),
+		decided(second, design, nil, measured(part, spreads)...),
 	}
 }
 
@@ -156,11 +161,13 @@ func (e Evidence) times() []Statement {
 		}
 		return o.Seconds
 	}
-	p := s.Paired(series.ByFrozen, nn.Encoder, study.FreezeNone, seconds)
-	if len(p.Ratios) == 0 {
+	pairs := func(s *series.Series) series.Pairs {
+		return s.Paired(series.ByFrozen, nn.Encoder, study.FreezeNone, seconds)
+	}
+	if len(pairs(s).Ratios) == 0 {
 		return []Statement{unjudged(statement, "no training times of models with the encoder and with nothing frozen")}
 	}
-	return []Statement{decided(statement, "The paper's range ends at 25 %; to save more is no failure.", nil, paired("time with the encoder to none frozen", p, below(1-savedLeast)))}
+	return []Statement{decided(statement, "The paper's range ends at 25 %; to save more is no failure.", nil, paired("time with the encoder to none frozen", s, pairs, below(1-savedLeast)))}
 }
 
 // tooFew says of a factor that it has too few levels to compare.
@@ -172,7 +179,7 @@ func tooFew(levels []string, what string) string {
 }
 
 // numbersOf are the medians of levels; name has a %s for the level.
-func numbersOf(s *series.Series, levels []string, values []*stats.Sorted, name string) []Number {
+func numbersOf(s *series.Series, levels []string, values func(*series.Series) []*stats.Sorted, name string) []Number {
 	names := make([]string, len(levels))
 	for i, l := range levels {
 		names[i] = fmt.Sprintf(name, l)

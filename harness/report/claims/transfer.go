@@ -20,6 +20,17 @@ type Gain struct {
 // before, the share of models whose loss falls, and the share of pairs of domains
 // whose median does.
 func GainOf(s *series.Series) Gain {
+	g := Gain{Pairs: changesOf(s).pairs}
+	r := s.Bootstrap(5, func(s *series.Series) stats.Statistic { return changesOf(s).statistic })
+	g.Before, g.After, g.Ratio, g.Models, g.Cells = r[0], r[1], r[2], r[3], r[4]
+	return g
+}
+
+// changesOf are the numbers of a Gain, in its order.
+func changesOf(s *series.Series) (c struct {
+	statistic stats.Statistic
+	pairs     int
+}) {
 	var before, after, ratio, falls stats.Sorted
 	from, to := s.Sources(), s.Targets()
 	b, a := stats.NewCells(from, to), stats.NewCells(from, to)
@@ -40,7 +51,6 @@ func GainOf(s *series.Series) Gain {
 		b.Add(o.Source, o.Target, i, x)
 		a.Add(o.Source, o.Target, i, y)
 	}
-	var g Gain
 	cells := func(w []int) float64 {
 		lower, n := 0, 0
 		x, y := b.Medians(w), a.Medians(w)
@@ -57,13 +67,12 @@ func GainOf(s *series.Series) Gain {
 		return float64(lower) / float64(n)
 	}
 	for _, row := range b.Medians(series.Once(len(s.Transfers))).Values {
-		g.Pairs += len(stats.Finite(row))
+		c.pairs += len(stats.Finite(row))
 	}
-	r := stats.NewResampler(s.Units()).Bootstrap(5, func(w []int, v []float64) {
+	c.statistic = func(w []int, v []float64) {
 		v[0], v[1], v[2], v[3], v[4] = before.Median(w), after.Median(w), ratio.Median(w), falls.Share(w), cells(w)
-	})
-	g.Before, g.After, g.Ratio, g.Models, g.Cells = r[0], r[1], r[2], r[3], r[4]
-	return g
+	}
+	return c
 }
 
 // lowers is the rule of finding 13.
@@ -99,5 +108,8 @@ func (e Evidence) baseline() []Statement {
 	if a, b := e.Transfers, e.Singles; a.Images != b.Images || a.Epochs != b.Epochs {
 		why += fmt.Sprintf(" The budgets differ: the pretraining sees %d images for %d epochs, the single stage %d for %d.", a.Images, a.Epochs, b.Images, b.Epochs)
 	}
-	return []Statement{decided(statement, why, nil, paired("transfer to single stage", p, within(alike)))}
+	redraws := min(e.Transfers.Redraws, e.Singles.Redraws)
+	return []Statement{decided(statement, why, nil, compared("transfer to single stage", redraws, func(at series.Redraw) series.Pairs {
+		return Evidence{at(e.Transfers), at(e.Singles)}.bothWays()
+	}, within(alike)))}
 }

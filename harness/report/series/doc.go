@@ -6,7 +6,8 @@
 // study's loss (backend.LeastLoss), by one of two metrics: the least over the
 // epochs on every domain by itself, as the tables have it (AsPublished), or those
 // of the weights that are kept (Kept). Units says which models are independent of
-// which. A series is split by what models differ in (Factor), compared between
+// which; Bootstrap draws these, and the images of the validation sets where the losses
+// of single ones are known (Redraws). A series is split by what models differ in (Factor), compared between
 // configurations that differ in one thing only (Paired), and condensed into
 // matrices of medians (Medians). PublishedDefocus, PublishedNoise,
 // PublishedStructure and PublishedBaseline read the published tables (package

@@ -241,6 +241,14 @@ func (s *Series) Named(g []stats.Group) []stats.Group {
 
 // SingleRates groups the single-stage models' losses on both domains by rate.
 func (s *Series) SingleRates() []stats.Group {
+	g := s.singleRates()
+	for k, x := range Bootstrap(stats.NewResampler(s.SingleUnits()), len(g), s.Redraws, func(at Redraw) stats.Statistic { return stats.Medians(at(s).singleRates()) }) {
+		g[k].Interval = x.Interval()
+	}
+	return g
+}
+
+func (s *Series) singleRates() []stats.Group {
 	var g []stats.Group
 	at := map[float64]int{}
 	for i, m := range s.Singles {
@@ -252,7 +260,6 @@ func (s *Series) SingleRates() []stats.Group {
 		g[k].Add(i, m.Loss[0])
 		g[k].Add(i, m.Loss[1])
 	}
-	stats.NewResampler(s.SingleUnits()).Medians(g)
 	return g
 }
 

@@ -59,13 +59,13 @@ func digest(groups []stats.Group) string {
 	return "groups " + string(h.Sum(nil))
 }
 
-// WithIntervals sets the intervals of the medians of groups of the models.
-func (s *Series) WithIntervals(g []stats.Group) []stats.Group {
+// WithIntervals are groups of the models' values with the intervals of their medians.
+func (s *Series) WithIntervals(groups func(*Series) []stats.Group) []stats.Group {
+	g := groups(s)
 	for i, interval := range remembered(s, digest(g), func() []*[2]float64 {
-		stats.NewResampler(s.Units()).Medians(g)
 		var all []*[2]float64
-		for i := range g {
-			all = append(all, g[i].Interval)
+		for _, x := range s.Bootstrap(len(g), func(s *Series) stats.Statistic { return stats.Medians(groups(s)) }) {
+			all = append(all, x.Interval())
 		}
 		return all
 	}) {
@@ -80,8 +80,15 @@ func (s *Series) MediansWithIntervals() (before, after *stats.Matrix) {
 	m := remembered(s, "medians", func() [2]*stats.Matrix {
 		b, a := s.Cells()
 		before, after := s.medians(b), s.medians(a)
-		r := stats.NewResampler(s.Units())
-		before.Intervals, after.Intervals = b.Intervals(r), a.Intervals(r)
+		n := b.Len()
+		samples := s.Bootstrap(n+a.Len(), func(s *Series) stats.Statistic {
+			b, a := s.Cells()
+			return func(w []int, v []float64) {
+				b.Fill(w, v[:n])
+				a.Fill(w, v[n:])
+			}
+		})
+		before.Intervals, after.Intervals = b.Intervals(samples[:n]), a.Intervals(samples[n:])
 		return [2]*stats.Matrix{before, after}
 	})
 	return m[0], m[1]

@@ -50,6 +50,9 @@ type Config struct {
 type Transfer struct {
 	Config
 	Before, After []float64
+	// BeforeRedrawn and AfterRedrawn are these on every redraw of the validation
+	// images, by domain and redraw: see Redraws.
+	BeforeRedrawn, AfterRedrawn [][]float32
 	// Init is the number of the pretraining's initialisation, where transfers share
 	// pretrained models.
 	Init int
@@ -63,6 +66,8 @@ type Single struct {
 	Images  [2]int
 	Rate    float64
 	Loss    [2]float64
+	// LossRedrawn are these on every redraw of the validation images.
+	LossRedrawn [2][]float32
 }
 
 // Series is the trained models of a study, with their losses by one metric.
@@ -78,6 +83,9 @@ type Series struct {
 	// Protocol, for comparisons between series: images and epochs of the first
 	// stage, or of the only one.
 	Images, Epochs int
+	// Redraws is how often the images of the validation sets were drawn again, 0 where
+	// their losses are not known one by one.
+	Redraws int
 
 	memo *memo // nil but for published series
 }

@@ -118,16 +118,14 @@ func (s *Series) Only(keep func(domain string) bool) *Series {
 func (s *Series) on(domains []string) *Series {
 	part := *s
 	part.Domains, part.Transfers, part.Singles, part.memo = domains, nil, nil, nil
-	take := func(v []float64) []float64 {
-		t := make([]float64, len(domains))
-		for i, d := range domains {
-			t[i] = v[s.Index(d)]
-		}
-		return t
+	at := make([]int, len(domains))
+	for i, d := range domains {
+		at[i] = s.Index(d)
 	}
 	for _, o := range s.Transfers {
 		if part.Index(o.Source) >= 0 && part.Index(o.Target) >= 0 {
-			o.Before, o.After = take(o.Before), take(o.After)
+			o.Before, o.After = take(o.Before, at), take(o.After, at)
+			o.BeforeRedrawn, o.AfterRedrawn = take(o.BeforeRedrawn, at), take(o.AfterRedrawn, at)
 			part.Transfers = append(part.Transfers, o)
 		}
 	}
@@ -137,6 +135,18 @@ func (s *Series) on(domains []string) *Series {
 		}
 	}
 	return &part
+}
+
+// take are the values at some places, nil of none.
+func take[T any](values []T, at []int) []T {
+	if values == nil {
+		return nil
+	}
+	t := make([]T, len(at))
+	for i, k := range at {
+		t[i] = values[k]
+	}
+	return t
 }
 
 // SizeOf is the part of a structure domain's key after the crystal: "small",

@@ -237,8 +237,8 @@ func TestMemo(t *testing.T) {
 			}
 		}
 	}
-	g := s.WithIntervals(s.ByTarget())
-	own := part.WithIntervals(part.ByTarget()) // the losses after transfer are the same
+	g := s.WithIntervals((*Series).ByTarget)
+	own := part.WithIntervals((*Series).ByTarget) // the losses after transfer are the same
 	for k := range g {
 		if *g[k].Interval != *own[k].Interval {
 			t.Errorf("on %s: remembered %v, computed %v", g[k].Level, *g[k].Interval, *own[k].Interval)

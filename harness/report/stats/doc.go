@@ -6,7 +6,9 @@
 // distribution. What is independent is drawn again (Resampler): models that start
 // from one pretrained model are not independent, so pretrained models are drawn
 // first, and of each its transfers (A. C. Davison and D. V. Hinkley, Bootstrap
-// Methods and their Application (1997), section 3.8). Intervals are the central
+// Methods and their Application (1997), section 3.8). Where the observed values were
+// themselves drawn again, from images that all of them share, every redraw serves some
+// of the resamples (BootstrapRedrawn). Intervals are the central
 // 95 % of the resamples. Values that were not measured are NaN; medians,
 // quantiles and correlations leave them out.
 package stats

@@ -56,20 +56,24 @@ func (c *Cells) Medians(w []int) *Matrix {
 	return m
 }
 
-// Intervals are the 95 % intervals of the cells' medians, nil for a cell without.
-func (c *Cells) Intervals(r *Resampler) [][]*[2]float64 {
-	columns := len(c.columns)
-	samples := r.Bootstrap(len(c.rows)*columns, func(w []int, v []float64) {
-		for i := range c.cells {
-			for j := range c.cells[i] {
-				v[i*columns+j] = c.cells[i][j].Median(w)
-			}
+// Len is the number of cells.
+func (c *Cells) Len() int { return len(c.rows) * len(c.columns) }
+
+// Fill is the Statistic of the cells' medians, row by row.
+func (c *Cells) Fill(w []int, values []float64) {
+	for i := range c.cells {
+		for j := range c.cells[i] {
+			values[i*len(c.columns)+j] = c.cells[i][j].Median(w)
 		}
-	})
+	}
+}
+
+// Intervals are the 95 % intervals of samples of Fill, nil for a cell without.
+func (c *Cells) Intervals(samples []Sample) [][]*[2]float64 {
 	all := make([][]*[2]float64, len(c.rows))
 	for i := range all {
-		for j := range columns {
-			all[i] = append(all[i], samples[i*columns+j].Interval())
+		for _, s := range samples[i*len(c.columns) : (i+1)*len(c.columns)] {
+			all[i] = append(all[i], s.Interval())
 		}
 	}
 	return all

@@ -90,15 +90,26 @@ type Sample struct {
 	draws []float64 // sorted, finite; nil without an interval
 }
 
-// Bootstrap evaluates statistics on the observations and on Draws resamples, the
-// same ones every time: statistic gets how often every observation was drawn, and
-// fills in one value each, NaN where it has none.
-func (r *Resampler) Bootstrap(n int, statistic func(w []int, values []float64)) []Sample {
+// A Statistic fills in numbers of observations that are each drawn as often as w says,
+// NaN for one that there is not.
+type Statistic func(w []int, values []float64)
+
+// Bootstrap evaluates n numbers of a statistic on the observations and on Draws
+// resamples, the same ones every time.
+func (r *Resampler) Bootstrap(n int, of Statistic) []Sample {
+	return r.BootstrapRedrawn(n, 0, func(int) Statistic { return of })
+}
+
+// BootstrapRedrawn is Bootstrap where the values of the observations were themselves
+// drawn again that many times: of gives their statistic for every redraw from 0, and
+// for −1 that of the values as they are. Each redraw serves equally many resamples.
+func (r *Resampler) BootstrapRedrawn(n, redraws int, of func(redraw int) Statistic) []Sample {
 	w, values := make([]int, r.n), make([]float64, n)
 	for i := range w {
 		w[i] = 1
 	}
 	samples := make([]Sample, n)
+	statistic := of(-1)
 	statistic(w, values)
 	for i, v := range values {
 		samples[i].Value = v
@@ -107,7 +118,11 @@ func (r *Resampler) Bootstrap(n int, statistic func(w []int, values []float64)) 
 		return samples
 	}
 	from := random.Stream(1, "bootstrap")
-	for range Draws {
+	last := -1
+	for d := range Draws {
+		if k := d * redraws / Draws; redraws > 0 && k != last {
+			statistic, last = of(k), k
+		}
 		r.draw(from, w)
 		statistic(w, values)
 		for i, v := range values {

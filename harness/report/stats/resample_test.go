@@ -159,6 +159,52 @@ func TestClusters(t *testing.T) {
 	}
 }
 
+// TestRedrawn draws the values again, too: their deviation adds to that of the
+// resamples, and every redraw serves as many of them as every other, in order.
+func TestRedrawn(t *testing.T) {
+	const n, redraws = 12, 200
+	r := random.Stream(1, "redrawn")
+	var values, shifts []float64
+	var units []Unit
+	var s Sorted
+	for i := range n {
+		values = append(values, r.NormFloat64())
+		units = append(units, Unit{Cluster: fmt.Sprint(i)})
+		s.Add(i, values[i])
+	}
+	for range redraws {
+		shifts = append(shifts, r.NormFloat64())
+	}
+	var asked []int
+	served := map[int]int{}
+	mean := NewResampler(units).BootstrapRedrawn(1, redraws, func(k int) Statistic {
+		asked = append(asked, k)
+		return func(w []int, v []float64) {
+			v[0] = s.Share(w)
+			if k >= 0 {
+				v[0] += shifts[k]
+				served[k]++
+			}
+		}
+	})[0]
+	for i, k := range asked {
+		if k != i-1 {
+			t.Fatalf("asked for redraws %v", asked)
+		}
+	}
+	if len(asked) != redraws+1 || len(served) != redraws || served[0] != Draws/redraws || served[redraws-1] != Draws/redraws {
+		t.Errorf("asked for %d redraws, used %d, the first %d times", len(asked), len(served), served[0])
+	}
+	if want := s.Share(slices.Repeat([]int{1}, n)); mean.Value != want {
+		t.Errorf("the value is %v, that of what was observed %v", mean.Value, want)
+	}
+	// The shifts' deviation is exact; that of the means has a standard error of a 60th.
+	want := math.Hypot(Deviation(shifts), Deviation(values)/math.Sqrt(n))
+	if got := Deviation(mean.draws); math.Abs(got-want) > 0.08*want {
+		t.Errorf("the deviation is %g, want %g", got, want)
+	}
+}
+
 // TestStrata checks that strata keep their number of observations and that
 // nothing has an interval where nothing independent was repeated.
 func TestStrata(t *testing.T) {

@@ -75,20 +75,18 @@ func (g *Group) Add(observation int, v float64) {
 	}
 }
 
-// Medians sets the intervals of the groups' medians.
-func (r *Resampler) Medians(groups []Group) {
+// Medians is the Statistic of the groups' medians.
+func Medians(groups []Group) Statistic {
 	sorted := make([]Sorted, len(groups))
 	for k, g := range groups {
 		for i, v := range g.Values {
 			sorted[k].Add(g.At[i], v)
 		}
 	}
-	for k, s := range r.Bootstrap(len(groups), func(w []int, v []float64) {
+	return func(w []int, values []float64) {
 		for k := range sorted {
-			v[k] = sorted[k].Median(w)
+			values[k] = sorted[k].Median(w)
 		}
-	}) {
-		groups[k].Interval = s.Interval()
 	}
 }
 

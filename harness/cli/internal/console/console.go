@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +57,7 @@ type Printer struct {
 	phase, unit string
 	done, total float64
 	skipped     float64 // of done
+	gauges      []gauge
 	start, last time.Time
 	open, drawn bool // drawn: the bar is on the terminal's last line
 }
@@ -63,6 +65,12 @@ type Printer struct {
 // New returns a printer that writes to w; for Bar to a terminal of 80 columns.
 func New(w io.Writer, s Style) *Printer {
 	return &Printer{w: w, style: s, now: time.Now, width: func() int { return 80 }}
+}
+
+// gauge is something that changes, beside the numbers of the work.
+type gauge struct {
+	name  string
+	value float64
 }
 
 // redraw is the shortest time between two drawings of the bar.
@@ -77,7 +85,7 @@ func (p *Printer) Begin(phase, unit string, total float64) {
 	defer p.mu.Unlock()
 	p.end()
 	p.phase, p.unit, p.total, p.done, p.skipped = phase, unit, total, 0, 0
-	p.start = p.now()
+	p.start, p.gauges = p.now(), nil
 	p.open = true
 	if p.style == Bar {
 		p.due(redraw)
@@ -107,6 +115,28 @@ func (p *Printer) add(n, skipped float64) {
 		p.due(time.Second)
 	default: // a log of days should not have a line every five seconds
 		p.due(min(max(5*time.Second, p.now().Sub(p.start)/20), time.Minute))
+	}
+}
+
+// Gauge reports the value of something, NaN that it has none any more. It is shown with
+// the next work.
+func (p *Printer) Gauge(name string, value float64) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open {
+		return
+	}
+	i := slices.IndexFunc(p.gauges, func(g gauge) bool { return g.name == name })
+	switch {
+	case math.IsNaN(value) || math.IsInf(value, 0):
+		p.gauges = slices.DeleteFunc(p.gauges, func(g gauge) bool { return g.name == name })
+	case i < 0:
+		p.gauges = append(p.gauges, gauge{name, value})
+	default:
+		p.gauges[i].value = value
 	}
 }
 
@@ -200,10 +230,16 @@ func (p *Printer) draw() {
 		if eta >= 0 {
 			o["eta_seconds"] = eta
 		}
+		for _, g := range p.gauges {
+			o[g.name] = g.value
+		}
 		p.object(o)
 		return
 	}
 	var l line
+	for _, g := range p.gauges {
+		l.gauges += ", " + g.name + " " + format.Digits(g.value, 3)
+	}
 	l.phase, l.unit = p.phase, " "+p.unit
 	l.count = format.Count(int64(math.Round(p.done))) + "/" + format.Count(int64(math.Round(p.total)))
 	if rate > 0 {
@@ -237,23 +273,23 @@ func seconds(s float64) time.Duration {
 
 // line is what a line of progress says, in its order.
 type line struct {
-	phase, count, unit, rate, time string
-	part                           float64 // done, of 1
+	phase, count, unit, rate, gauges, time string
+	part                                   float64 // done, of 1
 }
 
 func (l line) plain() string {
-	return fmt.Sprintf("%-11s %s%s%s%s", l.phase, l.count, l.unit, l.rate, l.time)
+	return fmt.Sprintf("%-11s %s%s%s%s%s", l.phase, l.count, l.unit, l.rate, l.gauges, l.time)
 }
 
 // fit writes the line in at most so many columns. Where they are few it leaves out,
-// in this order, of the bar what is too long, the rate, the unit, the phase, the
-// commas of the counts, and only then the end.
+// in this order, of the bar what is too long, the rate, the unit, the phase, what is
+// gauged, the commas of the counts, and only then the end.
 func (l line) fit(columns int) string {
 	const most, least = 24, 6 // cells of the bar
 	if room := columns - utf8.RuneCountInString(l.plain()) - len(" []"); room >= least {
 		cells := min(most, room)
 		n := int(float64(cells) * l.part)
-		return fmt.Sprintf("%-11s [%s%s] %s%s%s%s", l.phase, strings.Repeat("#", n), strings.Repeat(".", cells-n), l.count, l.unit, l.rate, l.time)
+		return fmt.Sprintf("%-11s [%s%s] %s%s%s%s%s", l.phase, strings.Repeat("#", n), strings.Repeat(".", cells-n), l.count, l.unit, l.rate, l.gauges, l.time)
 	}
 	l.phase = strings.TrimSpace(l.phase)
 	for _, leave := range []func(){
@@ -261,10 +297,11 @@ func (l line) fit(columns int) string {
 		func() { l.rate = "" },
 		func() { l.unit = "" },
 		func() { l.phase = "" },
+		func() { l.gauges = "" },
 		func() { l.count = strings.ReplaceAll(l.count, ",", "") },
 	} {
 		leave()
-		s := strings.TrimLeft(l.phase+" "+l.count+l.unit+l.rate+l.time, " ")
+		s := strings.TrimLeft(l.phase+" "+l.count+l.unit+l.rate+l.gauges+l.time, " ")
 		if utf8.RuneCountInString(s) <= columns {
 			return s
 		}

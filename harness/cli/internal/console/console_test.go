@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -112,6 +113,7 @@ func TestBarFits(t *testing.T) {
 			c.t = c.t.Add(time.Second)
 			p.Begin(phase, "image-steps", 141_004_800)
 			c.t = c.t.Add(21 * time.Hour)
+			p.Gauge("loss", 0.0123456)
 			p.Add(70_000_000)
 			all := strings.Split(b.String(), "\r\x1b[K")
 			last := all[len(all)-1]
@@ -132,6 +134,37 @@ func TestBarFits(t *testing.T) {
 	p.Add(20_000)
 	if want := "training    [#######.........] 20,000/44,352 image-steps, 200/s, 2 min 2 s left"; !strings.HasSuffix(b.String(), want) {
 		t.Errorf("80 columns: %q, want %q", b, want)
+	}
+}
+
+// The loss is in the line from the moment that it is known, also where the terminal is
+// narrow, changes in place, and goes when nothing is trained.
+func TestGauge(t *testing.T) {
+	for _, width := range []int{48, 60, 80, 120} {
+		p, b, c := printer(Bar)
+		p.width = func() int { return width }
+		p.Begin("training", "image-steps", 44_352)
+		for _, g := range []struct {
+			loss float64
+			want string
+		}{{0.54321, ", loss 0.543, "}, {0.0123456, ", loss 0.0123, "}, {math.NaN(), ""}} {
+			p.Gauge("loss", g.loss)
+			c.t = c.t.Add(time.Minute)
+			p.Add(10_000)
+			drawn := strings.Split(b.String(), "\r\x1b[K")
+			if l := drawn[len(drawn)-1]; !strings.Contains(l, g.want) || g.want == "" && strings.Contains(l, "loss") || !strings.HasSuffix(l, " left") {
+				t.Errorf("%d columns: %q lacks %q or the time", width, l, g.want)
+			}
+		}
+	}
+	p, b, c := printer(JSON)
+	p.Begin("training", "image-steps", 10)
+	p.Gauge("loss", 0.25)
+	c.t = c.t.Add(2 * time.Second)
+	p.Add(1)
+	var o struct{ Loss float64 }
+	if err := json.Unmarshal(b.Bytes(), &o); err != nil || o.Loss != 0.25 {
+		t.Errorf("%v: %s", err, b)
 	}
 }
 
