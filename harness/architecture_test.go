@@ -60,7 +60,7 @@ harness/dataset             | random safetensors progress internal files dataset
 harness/study               | specs internal nn onnx backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
 harness/train               | random safetensors progress files nn onnx backend dataset study store
-harness/crosscheck          | random safetensors internal nn backend backend/reference files
+harness/crosscheck          | random safetensors progress internal nn backend backend/reference files | gonum.org/v1/gonum
 harness/reproduce           | progress internal files nn backend dataset study store train
 harness/measure
 harness/report/stats        | random
