@@ -70,9 +70,9 @@ layers *flags:
 crosscheck backend="gorgonia" against="cpu" *flags: build
     plugins/bin/refocus crosscheck --backend {{backend}} --against {{against}} --allow-unlocked {{flags}}
 
-# Check the CUDA build of the Gorgonia backend where there is no GPU (1.2 GB once, from PyPI): link, standin or ptx.
-cuda-check *modes="link standin":
-    for mode in {{modes}}; do plugins/gorgonia/cuda/check.sh $mode || exit; done
+# Compile the Gorgonia backend's GPU kernels with NVIDIA's compilers from PyPI, and assemble them for every GPU since Pascal.
+kernels:
+    python3 plugins/gorgonia/cuda/compile.py
 
 # Compare the image simulation with abTEM (from PyPI), in a folder that is kept.
 abtem folder="dist/abtem":

@@ -120,9 +120,9 @@ interrupted.`,
 	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(
-		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), reportCommand(), compareCommand(),
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
-		verifyCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
+		verifyCommand(), auditCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

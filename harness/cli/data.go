@@ -81,7 +81,7 @@ are kept for other series of the same structures; with --drop-waves they are not
 	c.jsonFlag(cmd)
 	intFlag(cmd, &workers, "jobs", 0, 0, "structures simulated at once (default: all cores)")
 	dropWavesFlag(cmd, &dropWaves)
-	cmd.AddCommand(dataShowCommand())
+	cmd.AddCommand(dataShowCommand(), dataExportCommand())
 	return cmd
 }
 
@@ -212,6 +212,88 @@ image's structure instead.`,
 	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` of the sheets (default: in the store's reports)")
 	cmd.Flags().BoolVar(&structures, "structures", false, "print the structures' parameters instead of drawing")
 	return cmd
+}
+
+func dataExportCommand() *cobra.Command {
+	var c common
+	var dir, split string
+	var domains []string
+	cmd := &cobra.Command{
+		Use:   "export SERIES|FILE -o DIR",
+		Short: "Write a study's images and labels as TIFF",
+		Long: `Writes the images of every domain, from the data sets that are in the store, for
+other programs: DOMAIN.tif, a stack of float32 images with their pixel size, and
+DOMAIN-labels.tif, a stack of the number of every pixel's class (background 0, particle
+1). They are what networks are trained on, bit by bit, and are not standardised.`,
+		Args: exactly(1, "a series or a file"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := c.plan(args[0])
+			if err != nil {
+				return err
+			}
+			if dir == "" {
+				return usagef(cmd, "say which folder to write into: -o DIR")
+			}
+			list := make([]*study.Domain, 0, len(p.Domains))
+			for _, name := range domains {
+				d, err := domain(p, name)
+				if err != nil {
+					return err
+				}
+				list = append(list, d)
+			}
+			if len(domains) == 0 {
+				for i := range p.Domains {
+					list = append(list, &p.Domains[i])
+				}
+			}
+			st, err := store.Existing(c.out)
+			if err != nil {
+				return err
+			}
+			data, err := reproduce.NewData(cmd.Context(), st, p)
+			if err != nil {
+				return err
+			}
+			if err := files.Mkdir(dir); err != nil {
+				return err
+			}
+			for _, d := range list {
+				r, err := data.Find(st, p, d, split)
+				if err != nil {
+					return err
+				}
+				if r.Count == 0 {
+					continue // nothing is trained on it
+				}
+				path := filepath.Join(dir, d.Key+".tif")
+				if err := dataset.WriteStacks(r, path, filepath.Join(dir, d.Key+"-labels.tif")); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d images\n", path, r.Count)
+			}
+			return nil
+		},
+	}
+	c.profileFlag(cmd)
+	c.outFlag(cmd)
+	cmd.Flags().StringVarP(&dir, "output", "o", "", "`DIR` to write into")
+	cmd.Flags().StringArrayVar(&domains, "domain", nil, "name of a `DOMAIN` to write, as 'refocus data' lists them; may be repeated (default: all)")
+	choiceFlag(cmd, &split, "split", dataset.Validation, "images to write: train or validation", dataset.Train, dataset.Validation)
+	return cmd
+}
+
+// domain finds a domain of the study by its name, or by its key in tables and files.
+func domain(p *study.Plan, name string) (*study.Domain, error) {
+	var names []string
+	for i := range p.Domains {
+		d := &p.Domains[i]
+		if d.Name == name || d.Key == name {
+			return d, nil
+		}
+		names = append(names, fmt.Sprintf("%q", d.Name))
+	}
+	return nil, fmt.Errorf("%s, profile %s, has no domain %q; there is %s", p.Study.Name, p.Study.ProfileName(), name, strings.Join(names, ", "))
 }
 
 // sheets writes contact sheets.

@@ -116,6 +116,13 @@ func (c *common) model(ctx context.Context, arg, series, target string, b *backe
 	if err != nil {
 		return nil, err
 	}
+	if target != "" {
+		d, err := domain(r.Plan, target)
+		if err != nil {
+			return nil, err
+		}
+		target = d.Key
+	}
 	m, err := trained.Best(r.Store, r.Nodes, target)
 	if err == nil && m == nil {
 		if err = trained.NoModel(r); target != "" {

@@ -26,7 +26,7 @@ func compare(ctx context.Context, in Input, first bool) (*Certificate, error) {
 	if _, ok := bits[in.Options.Precision]; !ok && in.Options.Precision != "" {
 		return nil, fmt.Errorf("precision %q: a cross-check is in one of %v", in.Options.Precision, slices.Sorted(maps.Keys(bits)))
 	}
-	in.Options = in.Options.withDefaults()
+	in.Options = in.Options.WithDefaults()
 	r := &run{in: in, g: in.Graph, arithmetic: arithmetics[in.Options.Precision], cert: &Certificate{
 		Format: 2, Network: in.Graph.Name, Options: in.Options, Data: in.Train.SHA256,
 		Machine: fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()),

@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"image"
@@ -12,7 +13,9 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/dataset/sheet"
+	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/internal/format"
 )
 
@@ -162,4 +165,41 @@ func ContactSheet(root string, r Ready, title string, n int) (*image.RGBA, error
 		tiles = append(tiles, t)
 	}
 	return sheet.Draw(tiles, sheet.Options{Title: title, PixelSize: r.PixelSize})
+}
+
+// WriteStacks writes a set's images and its labels as stacks of float32 TIFF pages, of
+// the images as networks get them, of the labels with the number of every pixel's class.
+func WriteStacks(r Ready, imagesPath, labelsPath string) error {
+	images, err := r.Open()
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	pixels, labels := make([][]float32, r.Count), make([][]float32, r.Count)
+	label := make([]uint8, r.Height*r.Width)
+	for i := range r.Count {
+		pixels[i], labels[i] = make([]float32, len(label)), make([]float32, len(label))
+		if err := images.Image(i, pixels[i]); err != nil {
+			return err
+		}
+		if err := images.Label(i, label); err != nil {
+			return err
+		}
+		for j, class := range label {
+			labels[i][j] = float32(class)
+		}
+	}
+	for _, stack := range []struct {
+		path  string
+		pages [][]float32
+	}{{imagesPath, pixels}, {labelsPath, labels}} {
+		var b bytes.Buffer
+		if err := imagefile.WriteTIFF(&b, r.Height, r.Width, r.PixelSize, stack.pages...); err != nil {
+			return fmt.Errorf("%s: %w", stack.path, err)
+		}
+		if err := files.Write(stack.path, b.Bytes()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -125,13 +125,19 @@ func (d Disk) replace(path string, sync bool, write func(io.Writer) error) (File
 	return File{base, int64(*n), hex.EncodeToString(h.Sum(nil))}, nil
 }
 
+const tempBegin = ".tmp-"
+
 // tempPrefix begins the temporary names of the file called base.
 func tempPrefix(base string) string {
 	if len(base) > 200 { // file systems end at 255
 		base = Sum([]byte(base))
 	}
-	return ".tmp-" + base + "-"
+	return tempBegin + base + "-"
 }
+
+// Temporary reports whether a name is one of those that a Disk gives a file until it is
+// whole. A killed writer leaves it; the next one of the file removes it.
+func Temporary(name string) bool { return strings.HasPrefix(name, tempBegin) }
 
 // sweepTemps removes the temporary files of path that killed writers left. Locks
 // tell which those are on this machine, and need not tell of another machine's: its
@@ -285,3 +291,13 @@ func (d Disk) RemoveAll(path string) error {
 	}
 	return nil
 }
+
+// secret is the machine's file system, on which others cannot read what is made.
+type secret struct{ OS }
+
+func (secret) Create(path string) (Handle, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// WriteSecret is Write for what nobody but the user may read.
+func WriteSecret(path string, content []byte) error { return On(secret{}).Write(path, content) }

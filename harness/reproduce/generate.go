@@ -24,9 +24,13 @@ func FindImages(st *store.Store, p *study.Plan, d *study.Domain) (dataset.Source
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, p.Study.ProfileName(), st.Root())
+		err = missing(st, p, d)
 	}
 	return dataset.Source{}, dataset.Ready{}, err
+}
+
+func missing(st *store.Store, p *study.Plan, d *study.Domain) error {
+	return fmt.Errorf("the images of %s, profile %s, are not in the store at %s yet; run 'refocus data' first", d.Name, p.Study.ProfileName(), st.Root())
 }
 
 // Generate makes the simulated data sets that are missing and returns where

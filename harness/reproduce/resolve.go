@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
@@ -104,6 +105,20 @@ func NewData(ctx context.Context, st *store.Store, p *study.Plan) (*Data, error)
 	return d, nil
 }
 
+// Find finds a domain's training or validation images in the store; none (Count is 0)
+// where the study has no use for them.
+func (d *Data) Find(st *store.Store, p *study.Plan, dom *study.Domain, split string) (dataset.Ready, error) {
+	s, ok := d.sets[setKey{dom.Key, split}]
+	if !ok {
+		return dataset.Ready{}, nil
+	}
+	r, err := dataset.Find(st.Root(), s.digest)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = missing(st, p, dom)
+	}
+	return r, err
+}
+
 // Named lists the simulated sets under the names of their domains.
 func (d *Data) Named() []dataset.Named {
 	var sets []dataset.Named
@@ -150,8 +165,14 @@ func (r *Resolved) Generate(ctx context.Context, o dataset.Options) (map[string]
 // Train is the function Train for the study's runs, whose manifests name the
 // study.
 func (r *Resolved) Train(ctx context.Context, o TrainOptions) (failures []Failure, elsewhere int, err error) {
-	if o.StudyDigest, err = store.Digest("study", r.Plan.Study); err != nil {
+	s := *r.Plan.Study
+	s.Keep = "" // it says nothing of what is trained
+	if o.StudyDigest, err = store.Digest("study", &s); err != nil {
 		return nil, 0, err
+	}
+	if o.Keep = r.Plan.Study.Keep; o.Keep != study.KeepWeights && !Repeatable(r.Backend.Determinism) {
+		progress.Or(o.Progress).Printf("keep = %q drops nothing: backend %s comes to the same bits again %s, so that dropped weights could not be rebuilt", o.Keep, r.Backend.Name, claimed(r.Backend.Determinism))
+		o.Keep = study.KeepWeights
 	}
 	o.Study = r.Plan.Study.Name + "/" + r.Plan.Study.ProfileName()
 	return Train(ctx, r.Store, r.Nodes, o)

@@ -33,15 +33,3 @@ type accelerator interface {
 	store(k engine.Kind, ts []backend.NamedTensor) error
 	close() error
 }
-
-// A platform is the kind of device that this build uses: the processor, or CUDA
-// with -tags cuda. It is one or the other, because in such a build Gorgonia's
-// tape machine takes its own additions to the GPU, whoever asked for what.
-type platform struct {
-	kind        string
-	devices     []backend.Device
-	numerics    string // what the bits depend on besides the code
-	determinism string
-	note        string
-	open        func(device string) (accelerator, error) // nil: the processor
-}

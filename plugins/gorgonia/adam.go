@@ -60,9 +60,9 @@ func (a *adam) Step(model []G.ValueGrad) error {
 		w, g := t.value.Data().([]float32), t.grad.Data().([]float32)
 		m, v := a.m[t.name][:len(w)], a.v[t.name][:len(w)]
 		for j, d := range g[:len(w)] {
-			m[j] += (d - m[j]) * b1
-			v[j] = v[j]*keep2 + d*d*b2
-			w[j] -= size * (m[j] / (float32(math.Sqrt(float64(v[j])))/root2 + epsilon))
+			m[j] += float32((d - m[j]) * b1)
+			v[j] = float32(v[j]*keep2) + float32(float32(d*d)*b2)
+			w[j] -= float32(size * (m[j] / (float32(math.Sqrt(float64(v[j])))/root2 + epsilon)))
 		}
 	})
 	return nil

@@ -180,7 +180,7 @@ func TestNoLeak(t *testing.T) {
 
 // A network keeps few plans, whatever sizes come.
 func TestPlans(t *testing.T) {
-	e, err := compile(unet(t, 4), engine.Options{Options: backend.Options{Device: here().devices[0].Name, Threads: 1}})
+	e, err := compile(unet(t, 4), engine.Options{Options: backend.Options{Device: processor, Threads: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,14 +13,6 @@
 // All plans of a network share the weights, the memory of intermediate values
 // and the worker goroutines.
 //
-// Built with -tags cuda the same operators run on an NVIDIA GPU: as CUDADoers
-// over gorgonia.org/cu, with cuDNN and kernels of this package (cuda/kernels.cu),
-// on a machine of this package, for reasons that deviceMachine states. That build
-// needs cgo, CUDA 11 and cuDNN 8. It has been compiled and linked against
-// NVIDIA's libraries and exercised against a stand-in for them that checks every
-// call (cuda/check.sh), but not yet been run on a GPU.
-//
-// Numbers: float32 throughout, sums over pixels in float64. Results depend on
-// the machine's instruction set but not on the number of threads; on a GPU they
-// may differ between runs.
+// Numbers: those that numerics.md defines, on every processor and with any number of
+// threads. float32, sums over pixels in pieces of float32 and then in float64.
 package gorgonia

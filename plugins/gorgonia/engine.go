@@ -50,21 +50,6 @@ func compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 		}
 	}
 	e.adam = newAdam(o.Adam, g.Parameters(), e.exec.workers)
-	open := here().open
-	if open == nil {
-		return e, nil
-	}
-	device, err := open(o.Device)
-	if err != nil {
-		return nil, fmt.Errorf("device %q: %w", o.Device, err)
-	}
-	e.exec.device = device
-	if err = device.supports(g); err == nil {
-		err = device.upload(e)
-	}
-	if err != nil {
-		return nil, errors.Join(err, e.Close())
-	}
 	return e, nil
 }
 

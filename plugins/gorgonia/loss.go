@@ -1,8 +1,6 @@
 package gorgonia
 
 import (
-	"math"
-
 	G "gorgonia.org/gorgonia"
 
 	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
@@ -24,22 +22,32 @@ func (l crossEntropy) compute(w *kernel.Workers, in [][]float32, out []float32) 
 	w.Run(l.n, func(_, n int) {
 		losses[n] = imageLoss(in[0][n*l.k*l.pixels:][:l.k*l.pixels], in[1][n*l.pixels:][:l.pixels], l.k)
 	})
-	*l.value = 0
-	for _, v := range losses {
-		*l.value += v / float64(l.n)
-	}
+	*l.value = meanLoss(losses)
 	out[0] = float32(*l.value)
 }
 
-// imageLoss is the mean cross entropy over one image's pixels for z [K,H,W].
+// meanLoss is the loss of a batch from those of its images.
+func meanLoss(images []float64) (mean float64) {
+	for _, v := range images {
+		mean += v / float64(len(images))
+	}
+	return mean
+}
+
+// imageLoss is the mean cross entropy over one image's pixels for z [K,H,W]: sums of
+// pieces of 1024 pixels, added in order. Pixel q of a piece is in lane q mod 32.
 func imageLoss[T float32 | uint8](z []float32, labels []T, k int) float64 {
 	e := make([]float64, k)
 	pixels := len(labels)
 	var s float64
-	for i, label := range labels {
-		total, largest := exponentials(e, z[i:], pixels)
-		s += math.Log(total) - (float64(z[i+int(label)*pixels]) - largest)
-	}
+	kernel.Pieces(pixels, func(lo, hi int) {
+		var lanes [32]float64
+		for i, label := range labels[lo:hi] {
+			total, largest := exponentials(e, z[lo+i:], pixels)
+			lanes[i%32] += logarithm(total) - (float64(z[lo+i+int(label)*pixels]) - largest)
+		}
+		s += kernel.Fold64(lanes)
+	})
 	return s / float64(pixels)
 }
 

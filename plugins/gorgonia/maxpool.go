@@ -22,6 +22,16 @@ type maxPool struct {
 func (p maxPool) argmax(x []float32, oy, ox int) int {
 	y0, x0 := oy*p.sh-p.top, ox*p.sw-p.left
 	best := -1
+	if p.kh == 2 && p.kw == 2 && y0 >= 0 && x0 >= 0 && y0+1 < p.h && x0+1 < p.w { // most are
+		best = y0*p.w + x0
+		top := x[best]
+		for _, i := range [...]int{best + 1, best + p.w, best + p.w + 1} {
+			if v := x[i]; v > top || v != v {
+				best, top = i, v
+			}
+		}
+		return best
+	}
 	for y := max(y0, 0); y < min(y0+p.kh, p.h); y++ {
 		for i := y*p.w + max(x0, 0); i < y*p.w+min(x0+p.kw, p.w); i++ {
 			if best < 0 || x[i] > x[best] || x[i] != x[i] {

@@ -230,8 +230,8 @@ func (p *plan) commit(weights map[string]*tensor.Dense) {
 		variance := weights[n.node.Inputs[4]].Data().([]float32)
 		count := float64(n.batch.count)
 		for c := range mean {
-			mean[c] = float32(n.momentum*float64(mean[c]) + (1-n.momentum)*n.batch.mean[c])
-			variance[c] = float32(n.momentum*float64(variance[c]) + (1-n.momentum)*n.batch.variance[c]*count/(count-1))
+			mean[c] = float32(float64(n.momentum*float64(mean[c])) + float64((1-n.momentum)*n.batch.mean[c]))
+			variance[c] = float32(float64(n.momentum*float64(variance[c])) + (1-n.momentum)*n.batch.variance[c]*count/(count-1))
 		}
 	}
 }

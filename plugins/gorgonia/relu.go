@@ -19,7 +19,11 @@ func elementwise(w *kernel.Workers, n int, f func(lo, hi int)) {
 }
 
 func (relu) compute(w *kernel.Workers, in [][]float32, out []float32) {
-	elementwise(w, len(out), func(lo, hi int) { affine(out[lo:hi], in[0][lo:hi], 1, 0, true) })
+	elementwise(w, len(out), func(lo, hi int) {
+		for i, v := range in[0][lo:hi] {
+			out[lo+i] = max(v, 0)
+		}
+	})
 }
 
 func (relu) gradients(b *builder, o *op, in G.Nodes, output, grad *G.Node, need []bool) (G.Nodes, error) {

@@ -46,7 +46,7 @@ func exponentials(e []float64, z []float32, stride int) (total, largest float64)
 		largest = max(largest, e[c])
 	}
 	for c, v := range e {
-		e[c] = math.Exp(v - largest)
+		e[c] = exponential(v - largest)
 		total += e[c]
 	}
 	return
@@ -67,7 +67,7 @@ func (s softmaxInput) compute(w *kernel.Workers, in [][]float32, out []float32) 
 		for i := lo; i < hi; i++ {
 			var dot float64
 			for j := i; j < i+s.k*stride; j += stride {
-				dot += float64(y[j]) * float64(dy[j])
+				dot += float64(float64(y[j]) * float64(dy[j]))
 			}
 			for j := i; j < i+s.k*stride; j += stride {
 				out[j] = float32(float64(y[j]) * (float64(dy[j]) - dot))

@@ -1,7 +1,5 @@
 package kernel
 
-import "unsafe"
-
 // Conv is a convolution (cross-correlation, as in ONNX) of images [N,C,H,W]
 // with weights [M,C,KH,KW]; padding is with zeros. Build it with the output
 // size that ONNX's shape inference gives.
@@ -20,50 +18,76 @@ const depthBlock = 256
 // stripsPerTask is how many strips of sixteen pixels a worker takes at a time.
 const stripsPerTask = 4
 
+// ChunkRows is how many rows of an image's output, of ow pixels, a chunk of the sum
+// over pixels has that is a weight's gradient: at most 4096 pixels, at least a row.
+func ChunkRows(ow int) int { return max(1, 4096/ow) }
+
+// place says where a convolution's output pixels go: (oy, ox) to row
+// oy·StepY+Top, column ox·StepX+Left of planes of H×W.
+type place struct{ StepY, StepX, Top, Left, H, W int }
+
+// Part is a share of the gradient for a convolution's images: those pixels whose
+// rows and columns, with the padding, leave one remainder when divided by the
+// strides. It is a convolution of stride 1 of dy with every SH-th row and SW-th
+// column of the kernel turned round, from (KY, KX) backwards; without any the share is
+// zeros.
+type Part struct {
+	Conv
+	KY, KX                    int
+	StepY, StepX, PTop, PLeft int // where its pixels lie in the images
+}
+
+// Parts divides the gradient for the images. Together they cover every pixel once.
+func (c Conv) Parts() []Part {
+	var parts []Part
+	for ry := range c.SH {
+		for rx := range c.SW {
+			p := Part{Conv: Conv{N: c.N, C: c.M, H: c.OH, W: c.OW, M: c.C, SH: 1, SW: 1}, StepY: c.SH, StepX: c.SW}
+			p.KH, p.KY, p.PTop, p.Top, p.OH = remainder(ry, c.KH, c.SH, c.Top, c.H)
+			p.KW, p.KX, p.PLeft, p.Left, p.OW = remainder(rx, c.KW, c.SW, c.Left, c.W)
+			if p.OH > 0 && p.OW > 0 {
+				parts = append(parts, p)
+			}
+		}
+	}
+	return parts
+}
+
+// remainder is one dimension of Parts: how many elements of the kernel, from which
+// backwards, belong to pixels first, first+stride, …, their padding and number.
+func remainder(r, kernel, stride, pad, size int) (taps, last, first, top, count int) {
+	taps = max(0, (kernel-r+stride-1)/stride)
+	last = r + (taps-1)*stride
+	first = ((r-pad)%stride + stride) % stride
+	top = taps - 1 - (first+pad)/stride
+	count = max(0, (size-first+stride-1)/stride)
+	return
+}
+
 // Forward computes y [N,M,OH,OW] from x and the weights w. bias [M] may be nil.
 func (c Conv) Forward(p *Workers, x, w, bias, y []float32) {
 	k := c.KH * c.KW
-	c.multiply(p, x, y, bias, func(m, depth int) float32 { return w[m*c.C*k+depth] })
+	c.multiply(p, x, y, bias, place{1, 1, 0, 0, c.OH, c.OW}, func(m, depth int) float32 { return w[m*c.C*k+depth] })
 }
 
 // BackwardInput computes the gradient dx [N,C,H,W] for the images from the
 // gradient dy [N,M,OH,OW].
 func (c Conv) BackwardInput(p *Workers, dy, w, dx []float32) {
-	k := c.KH * c.KW
-	if c.SH == 1 && c.SW == 1 && c.Top < c.KH && c.Left < c.KW {
-		// With stride 1 this is a convolution of dy with the kernel turned round.
-		t := Conv{N: c.N, C: c.M, H: c.OH, W: c.OW, M: c.C, KH: c.KH, KW: c.KW, SH: 1, SW: 1,
-			Top: c.KH - 1 - c.Top, Left: c.KW - 1 - c.Left, OH: c.H, OW: c.W}
-		t.multiply(p, dy, dx, nil, func(m, depth int) float32 {
-			return w[(depth/k*c.C+m)*k+k-1-depth%k]
-		})
-		return
-	}
-	// Otherwise each output pixel's share of its window, then their sum.
-	pixels := c.OH * c.OW
-	group := c.imagesPerGroup(c.C * k * pixels)
-	for first := 0; first < c.N; first += group {
-		n := min(group, c.N-first)
-		cols := p.common(slotImages, n*c.C*k*pixels) // free: a 1×1 convolution pads nothing
-		t := Conv{N: n, C: c.M, H: c.OH, W: c.OW, M: c.C * k, KH: 1, KW: 1, SH: 1, SW: 1, OH: c.OH, OW: c.OW}
-		t.multiply(p, dy[first*c.M*pixels:], cols, nil, func(m, depth int) float32 { return w[depth*c.C*k+m] })
-		p.Run(n*c.C, func(_, i int) {
-			plane := dx[(first*c.C+i)*c.H*c.W:][:c.H*c.W]
-			clear(plane)
-			for t := range k {
-				col := cols[(i*k+t)*pixels:][:pixels]
-				for oy := range c.OH {
-					y := oy*c.SH - c.Top + t/c.KW
-					if y < 0 || y >= c.H {
-						continue
-					}
-					for ox := range c.OW {
-						if x := ox*c.SW - c.Left + t%c.KW; x >= 0 && x < c.W {
-							plane[y*c.W+x] += col[oy*c.OW+ox]
-						}
+	for _, t := range c.Parts() {
+		if t.KH == 0 || t.KW == 0 {
+			p.Run(c.N*c.C, func(_, i int) {
+				for y := t.PTop; y < c.H; y += t.StepY {
+					for x := t.PLeft; x < c.W; x += t.StepX {
+						dx[(i*c.H+y)*c.W+x] = 0
 					}
 				}
-			}
+			})
+			continue
+		}
+		k := t.KH * t.KW
+		t.multiply(p, dy, dx, nil, place{t.StepY, t.StepX, t.PTop, t.PLeft, c.H, c.W}, func(m, depth int) float32 {
+			o, y, x := depth/k, depth%k/t.KW, depth%t.KW
+			return w[((o*c.C+m)*c.KH+t.KY-y*c.SH)*c.KW+t.KX-x*c.SW]
 		})
 	}
 }
@@ -73,31 +97,38 @@ func (c Conv) imagesPerGroup(floatsPerImage int) int {
 	return min(c.N, max(1, 1<<22/floatsPerImage))
 }
 
-// padded is the image batch with its zero border, or x itself if none is needed.
+// padded is the image batch with what the windows see outside it, zeros, or x itself
+// if they see nothing outside.
 func (c Conv) padded(p *Workers, x []float32) (xp []float32, h, w int) {
-	h = max(c.H+c.Top, (c.OH-1)*c.SH+c.KH)
-	w = max(c.W+c.Left, (c.OW-1)*c.SW+c.KW)
-	if h == c.H && w == c.W {
-		return x, h, w
+	h, w = (c.OH-1)*c.SH+c.KH, (c.OW-1)*c.SW+c.KW
+	if c.Top == 0 && c.Left == 0 && h <= c.H && w <= c.W {
+		return x, c.H, c.W
 	}
 	xp = p.common(slotImages, c.N*c.C*h*w)
+	// Columns before, of and after the image.
+	before := min(max(c.Left, 0), w)
+	after := max(before, min(w, c.Left+c.W))
 	p.Run(c.N*c.C, func(_, i int) {
-		dst, src := xp[i*h*w:][:h*w], x[i*c.H*c.W:][:c.H*c.W]
-		clear(dst[:c.Top*w])
-		for y := range c.H {
-			row := dst[(c.Top+y)*w:][:w]
-			clear(row[:c.Left])
-			copy(row[c.Left:], src[y*c.W:][:c.W])
-			clear(row[c.Left+c.W:])
+		src := x[i*c.H*c.W:][:c.H*c.W]
+		for y := range h {
+			row := xp[(i*h+y)*w:][:w]
+			if y < c.Top || y-c.Top >= c.H {
+				clear(row)
+				continue
+			}
+			clear(row[:before])
+			if after > before {
+				copy(row[before:after], src[(y-c.Top)*c.W+before-c.Left:])
+			}
+			clear(row[after:])
 		}
-		clear(dst[(c.Top+c.H)*w:])
 	})
 	return xp, h, w
 }
 
-// multiply computes y[n][m][pixel] = bias[m] + Σ weight(m, depth)·window, with
-// depth running over (channel, ky, kx).
-func (c Conv) multiply(p *Workers, x, y, bias []float32, weight func(m, depth int) float32) {
+// multiply computes y[n][m][pixel] = Σ weight(m, depth)·window + bias[m], with
+// depth running over (channel, ky, kx) in one chain of fused multiply-adds.
+func (c Conv) multiply(p *Workers, x, y, bias []float32, to place, weight func(m, depth int) float32) {
 	x, h, w := c.padded(p, x)
 	depth := c.C * c.KH * c.KW
 	tiles := (c.M + rows - 1) / rows
@@ -155,6 +186,14 @@ func (c Conv) multiply(p *Workers, x, y, bias []float32, weight func(m, depth in
 				}
 			}
 			n, r := first/pixels, first%pixels
+			straight := to.StepX == 1 && to.StepY == 1 && to.H*to.W == pixels && r+count <= pixels
+			if !straight {
+				for j := range count {
+					q := first + j
+					n, r := q/pixels, q%pixels
+					at[j] = n*c.M*to.H*to.W + (r/c.OW*to.StepY+to.Top)*to.W + r%c.OW*to.StepX + to.Left
+				}
+			}
 			for m := range c.M {
 				v := acc[m*columns:][:count]
 				if bias != nil {
@@ -162,13 +201,12 @@ func (c Conv) multiply(p *Workers, x, y, bias []float32, weight func(m, depth in
 						v[j] += bias[m]
 					}
 				}
-				if r+count <= pixels {
+				if straight {
 					copy(y[(n*c.M+m)*pixels+r:], v)
 					continue
 				}
-				for j := range v {
-					q := first + j
-					y[(q/pixels*c.M+m)*pixels+q%pixels] = v[j]
+				for j, v := range v {
+					y[at[j]+m*to.H*to.W] = v
 				}
 			}
 		}
@@ -179,13 +217,12 @@ func (c Conv) multiply(p *Workers, x, y, bias []float32, weight func(m, depth in
 func (c Conv) BackwardBias(p *Workers, dy, db []float32) {
 	pixels := c.OH * c.OW
 	p.Run(c.M, func(_, m int) {
-		var s float64
+		var total Total
 		for n := range c.N {
-			for _, v := range dy[(n*c.M+m)*pixels:][:pixels] {
-				s += float64(v)
-			}
+			plane := dy[(n*c.M+m)*pixels:][:pixels]
+			Pieces(pixels, func(lo, hi int) { total.Add(Sum(plane[lo:hi])) })
 		}
-		db[m] = float32(s)
+		db[m] = float32(total.Value())
 	})
 }
 
@@ -202,31 +239,45 @@ func (c Conv) BackwardWeights(p *Workers, x, dy, dw []float32) {
 // images, shifted by the kernel's position: nothing is copied.
 func (c Conv) weightsByRows(p *Workers, x, dy, dw []float32) {
 	x, h, w := c.padded(p, x)
-	depth := c.C * c.KH * c.KW
-	pixels := c.OH * c.OW
-	p.Run(c.C*c.KH, func(worker, task int) {
+	pixels, chunk := c.OH*c.OW, ChunkRows(c.OW)
+	chunks := (c.OH + chunk - 1) / chunk
+	p.Run(c.C*c.KH, func(_, task int) {
 		ch, ky := task/c.KH, task%c.KH
-		base := ky * w
-		c.dots(dy, pixels, c.OW, c.N, c.OH, c.OW, c.KW,
-			func(n, kx int) *float32 { return &x[(n*c.C+ch)*h*w+base+kx] }, w,
-			func(m, kx int, v float32) { dw[m*depth+ch*c.KH*c.KW+ky*c.KW+kx] = v })
+		sums := make([]float64, c.M*c.KW)
+		s := segments{inner: c.OW, strideA: c.OW, strideB: w}
+		for n := range c.N {
+			for i := range chunks {
+				y := i * chunk
+				s.outer = min(chunk, c.OH-y)
+				s.a, s.channel = dy[n*c.M*pixels+y*c.OW:], pixels
+				s.b, s.step = x[((n*c.C+ch)*h+y+ky)*w:], 1
+				s.add(sums, c.M, c.KW)
+			}
+		}
+		c.set(dw, sums, ch, ky*c.KW, c.KW)
 	})
 }
 
 // weightsByColumns gathers the windows of one channel of some images first,
-// padding each image's pixels to a multiple of eight with zeros.
+// filling each chunk's pixels up to a multiple of eight with zeros.
 func (c Conv) weightsByColumns(p *Workers, x, dy, dw []float32) {
-	pixels := c.OH * c.OW
-	wide := (pixels + lanes - 1) / lanes * lanes
+	pixels, chunk := c.OH*c.OW, ChunkRows(c.OW)*c.OW
+	chunks := (pixels + chunk - 1) / chunk
+	filled := (min(chunk, pixels) + lanes - 1) / lanes * lanes
+	wide := chunks * filled
 	if wide != pixels {
 		src := dy
 		dy = make([]float32, c.N*c.M*wide)
-		p.Run(c.N*c.M, func(_, i int) { copy(dy[i*wide:], src[i*pixels:][:pixels]) })
+		p.Run(c.N*c.M, func(_, i int) {
+			for j := range chunks {
+				copy(dy[i*wide+j*filled:], src[i*pixels+j*chunk:][:min(chunk, pixels-j*chunk)])
+			}
+		})
 	}
 	k := c.KH * c.KW
-	clear(dw)
 	group := c.imagesPerGroup(k * wide)
 	p.Run(c.C, func(worker, ch int) {
+		sums := make([]float64, c.M*k)
 		col := p.own(worker, group*k*wide)
 		for first := 0; first < c.N; first += group {
 			count := min(group, c.N-first)
@@ -240,84 +291,60 @@ func (c Conv) weightsByColumns(p *Workers, x, dy, dw []float32) {
 						if y < 0 || y >= c.H {
 							continue
 						}
-						for ox := range c.OW {
+						row := dst[oy*c.OW/chunk*filled+oy*c.OW%chunk:][:c.OW]
+						for ox := range row {
 							if x := ox*c.SW - c.Left + t%c.KW; x >= 0 && x < c.W {
-								dst[oy*c.OW+ox] = plane[y*c.W+x]
+								row[ox] = plane[y*c.W+x]
 							}
 						}
 					}
 				}
 			}
-			c.dots(dy[first*c.M*wide:], wide, c.M*wide, 1, count, wide, k,
-				func(_, t int) *float32 { return &col[t*wide] }, k*wide,
-				func(m, t int, v float32) { dw[(m*c.C+ch)*k+t] += v })
+			s := segments{outer: 1, inner: filled, channel: wide, step: wide}
+			for n := range count {
+				for i := range chunks {
+					s.a, s.b = dy[(first+n)*c.M*wide+i*filled:], col[n*k*wide+i*filled:]
+					s.add(sums, c.M, k)
+				}
+			}
 		}
+		c.set(dw, sums, ch, 0, k)
 	})
 }
 
-// dots calls set(m, j, Σ) with the dot products of every channel m of dy with
-// count rows b. Rows consist of outer segments of inner floats; b's segments
-// are strideB floats apart, those of dy strideA, its channels channel floats.
-// This is repeated for groups images (of M channels each) and summed.
-func (c Conv) dots(dy []float32, channel, strideA, groups, outer, inner, count int,
-	b func(group, j int) *float32, strideB int, set func(m, j int, v float32)) {
-	d := dotArgs{strideA: strideA * 4, strideB: strideB * 4, outer: outer, inner: inner}
-	for m := 0; m < c.M; m += 4 {
-		for j := 0; j < count; j += 3 {
-			var sum [12]float64
-			for g := range groups {
-				for i := range 4 {
-					d.a[i] = &dy[g*c.M*channel+min(m+i, c.M-1)*channel]
-				}
-				for i := range 3 {
-					d.b[i] = b(g, min(j+i, count-1))
-				}
-				dot(&d)
-				for i, v := range d.sum {
-					sum[i] += float64(v)
-				}
-			}
-			for i := range min(4, c.M-m) {
-				for l := range min(3, count-j) {
-					set(m+i, j+l, float32(sum[3*i+l]))
-				}
-			}
+// set stores the gradients of count weights of input channel ch from position at on.
+func (c Conv) set(dw []float32, sums []float64, ch, at, count int) {
+	for i, v := range sums {
+		dw[(i/count*c.C+ch)*c.KH*c.KW+at+i%count] = float32(v)
+	}
+}
+
+// segments are rows of numbers: row i of a starts at channel·i, row j of b at step·j,
+// and each consists of outer pieces of inner floats, strideA and strideB apart.
+type segments struct {
+	a, b             []float32
+	channel, step    int
+	outer, inner     int
+	strideA, strideB int
+}
+
+// add adds to sums [m][count] the dot products of m rows of a with count rows of b.
+func (s *segments) add(sums []float64, m, count int) {
+	d := dotArgs{strideA: s.strideA * 4, strideB: s.strideB * 4, outer: s.outer, inner: s.inner}
+	for i := 0; i < m; i += 4 {
+		for r := range d.a {
+			d.a[r] = &s.a[min(i+r, m-1)*s.channel]
 		}
-	}
-}
-
-func tile(k int, a, b, c []float32, add bool) {
-	if !fused {
-		tilePortable(k, a, b, c, add)
-		return
-	}
-	_, _, _ = a[k*rows-1], b[k*columns-1], c[rows*columns-1]
-	n := 0
-	if add {
-		n = 1
-	}
-	tile4x16(k, &a[0], &b[0], &c[0], n)
-}
-
-func dot(p *dotArgs) {
-	if fused {
-		dot4x3(p)
-		return
-	}
-	for i := range p.a {
-		for j := range p.b {
-			var sum [lanes]float32
-			for o := range p.outer {
-				a := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(p.a[i]), o*p.strideA)), p.inner)
-				b := unsafe.Slice((*float32)(unsafe.Add(unsafe.Pointer(p.b[j]), o*p.strideB)), p.inner)
-				for l := 0; l < len(a); l += lanes {
-					x, y := (*[lanes]float32)(a[l:]), (*[lanes]float32)(b[l:])
-					for q := range sum {
-						sum[q] += x[q] * y[q]
-					}
+		for j := 0; j < count; j += 3 {
+			for r := range d.b {
+				d.b[r] = &s.b[min(j+r, count-1)*s.step]
+			}
+			dot(&d)
+			for r := range min(4, m-i) {
+				for l := range min(3, count-j) {
+					sums[(i+r)*count+j+l] += float64(d.sum[3*r+l])
 				}
 			}
-			p.sum[3*i+j] = sum[0] + sum[1] + sum[2] + sum[3] + (sum[4] + sum[5] + sum[6] + sum[7])
 		}
 	}
 }

@@ -81,10 +81,10 @@ func (c Conv) operands() (x, w, b, dy []float32) {
 }
 
 func TestConv(t *testing.T) {
-	assembly := fused
-	defer func() { fused = assembly }()
-	for _, asm := range []bool{assembly, false} {
-		fused = asm
+	here := assembly
+	defer func() { assembly = here }()
+	for _, asm := range []bool{here, false} {
+		assembly = asm
 		for _, c := range shapes {
 			x, w, b, dy := c.operands()
 			y64, dx64, dw64, db64 := c.direct(x, w, b, dy)

@@ -2,10 +2,14 @@
 
 package kernel
 
-import "golang.org/x/sys/cpu"
+import (
+	"os"
 
-// fused says whether the assembly kernels run; a test turns them off.
-var fused = cpu.X86.HasAVX2 && cpu.X86.HasFMA
+	"golang.org/x/sys/cpu"
+)
+
+// assembly says whether the assembly kernels run; tests turn them off.
+var assembly = cpu.X86.HasAVX2 && cpu.X86.HasFMA && os.Getenv("REFOCUS_ISA") != "portable"
 
 // tile4x16 is tilePortable for packed operands; add is 0 or 1, k at least 1.
 //
@@ -16,3 +20,23 @@ func tile4x16(k int, a, b, c *float32, add int)
 //
 //go:noescape
 func dot4x3(p *dotArgs)
+
+// sumLanes, squareLanes and productLanes add n rows of 32 values to the lanes s: those
+// of Sum, of SumSquares, and of SumProducts, which masks where r is 1. n is at least 1.
+//
+//go:noescape
+func sumLanes(s *[wide]float32, x *float32, n int)
+
+//go:noescape
+func squareLanes(s *[wide]float32, x *float32, n int, m float32)
+
+//go:noescape
+func productLanes(s *[2][wide]float32, x, y, dy *float32, n int, m float32, r int)
+
+// affineLanes and combineLanes are Affine and Combine of n rows of eight values.
+//
+//go:noescape
+func affineLanes(y, x *float32, n int, k, t float32, r int)
+
+//go:noescape
+func combineLanes(dx, x, y, dy *float32, n int, k, p, q float32, r int)

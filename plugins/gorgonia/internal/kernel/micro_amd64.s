@@ -155,3 +155,202 @@ eight:
 	VMOVUPS      X8, 120(R15)
 	VZEROUPPER
 	RET
+
+// func sumLanes(s *[32]float32, x *float32, n int)
+TEXT ·sumLanes(SB), NOSPLIT, $0-24
+	MOVQ    s+0(FP), DI
+	MOVQ    x+8(FP), SI
+	MOVQ    n+16(FP), CX
+	VMOVUPS (DI), Y0
+	VMOVUPS 32(DI), Y1
+	VMOVUPS 64(DI), Y2
+	VMOVUPS 96(DI), Y3
+
+sums:
+	VADDPS (SI), Y0, Y0
+	VADDPS 32(SI), Y1, Y1
+	VADDPS 64(SI), Y2, Y2
+	VADDPS 96(SI), Y3, Y3
+	ADDQ   $128, SI
+	DECQ   CX
+	JNZ    sums
+
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	VMOVUPS Y2, 64(DI)
+	VMOVUPS Y3, 96(DI)
+	VZEROUPPER
+	RET
+
+// func squareLanes(s *[32]float32, x *float32, n int, m float32)
+TEXT ·squareLanes(SB), NOSPLIT, $0-28
+	MOVQ         s+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS m+24(FP), Y8
+	VMOVUPS      (DI), Y0
+	VMOVUPS      32(DI), Y1
+	VMOVUPS      64(DI), Y2
+	VMOVUPS      96(DI), Y3
+
+squares:
+	VMOVUPS     (SI), Y4
+	VMOVUPS     32(SI), Y5
+	VMOVUPS     64(SI), Y6
+	VMOVUPS     96(SI), Y7
+	VSUBPS      Y8, Y4, Y4
+	VSUBPS      Y8, Y5, Y5
+	VSUBPS      Y8, Y6, Y6
+	VSUBPS      Y8, Y7, Y7
+	VFMADD231PS Y4, Y4, Y0
+	VFMADD231PS Y5, Y5, Y1
+	VFMADD231PS Y6, Y6, Y2
+	VFMADD231PS Y7, Y7, Y3
+	ADDQ        $128, SI
+	DECQ        CX
+	JNZ         squares
+
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	VMOVUPS Y2, 64(DI)
+	VMOVUPS Y3, 96(DI)
+	VZEROUPPER
+	RET
+
+// func productLanes(s *[2][32]float32, x, y, dy *float32, n int, m float32, r int)
+//
+// Y15 is all ones where nothing is masked: y > 0 is or-ed with it.
+TEXT ·productLanes(SB), NOSPLIT, $0-56
+	MOVQ         s+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         y+16(FP), DX
+	MOVQ         dy+24(FP), BX
+	MOVQ         n+32(FP), CX
+	VBROADCASTSS m+40(FP), Y13
+	MOVQ         r+48(FP), AX
+	DECQ         AX                // 0 or all ones
+	VMOVQ        AX, X15
+	VPBROADCASTQ X15, Y15
+	VXORPS       Y14, Y14, Y14
+	VMOVUPS      (DI), Y0
+	VMOVUPS      32(DI), Y1
+	VMOVUPS      64(DI), Y2
+	VMOVUPS      96(DI), Y3
+	VMOVUPS      128(DI), Y4
+	VMOVUPS      160(DI), Y5
+	VMOVUPS      192(DI), Y6
+	VMOVUPS      224(DI), Y7
+
+products:
+	VMOVUPS     (DX), Y8
+	VCMPPS      $0x1e, Y14, Y8, Y8 // y > 0
+	VORPS       Y15, Y8, Y8
+	VANDPS      (BX), Y8, Y8
+	VMOVUPS     (SI), Y9
+	VSUBPS      Y13, Y9, Y9
+	VFMADD231PS Y9, Y8, Y0
+	VADDPS      Y8, Y4, Y4
+	VMOVUPS     32(DX), Y10
+	VCMPPS      $0x1e, Y14, Y10, Y10
+	VORPS       Y15, Y10, Y10
+	VANDPS      32(BX), Y10, Y10
+	VMOVUPS     32(SI), Y11
+	VSUBPS      Y13, Y11, Y11
+	VFMADD231PS Y11, Y10, Y1
+	VADDPS      Y10, Y5, Y5
+	VMOVUPS     64(DX), Y8
+	VCMPPS      $0x1e, Y14, Y8, Y8
+	VORPS       Y15, Y8, Y8
+	VANDPS      64(BX), Y8, Y8
+	VMOVUPS     64(SI), Y9
+	VSUBPS      Y13, Y9, Y9
+	VFMADD231PS Y9, Y8, Y2
+	VADDPS      Y8, Y6, Y6
+	VMOVUPS     96(DX), Y10
+	VCMPPS      $0x1e, Y14, Y10, Y10
+	VORPS       Y15, Y10, Y10
+	VANDPS      96(BX), Y10, Y10
+	VMOVUPS     96(SI), Y11
+	VSUBPS      Y13, Y11, Y11
+	VFMADD231PS Y11, Y10, Y3
+	VADDPS      Y10, Y7, Y7
+	ADDQ        $128, SI
+	ADDQ        $128, DX
+	ADDQ        $128, BX
+	DECQ        CX
+	JNZ         products
+
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	VMOVUPS Y2, 64(DI)
+	VMOVUPS Y3, 96(DI)
+	VMOVUPS Y4, 128(DI)
+	VMOVUPS Y5, 160(DI)
+	VMOVUPS Y6, 192(DI)
+	VMOVUPS Y7, 224(DI)
+	VZEROUPPER
+	RET
+
+// func affineLanes(y, x *float32, n int, k, t float32, r int)
+TEXT ·affineLanes(SB), NOSPLIT, $0-40
+	MOVQ         y+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         n+16(FP), CX
+	VBROADCASTSS k+24(FP), Y1
+	VBROADCASTSS t+28(FP), Y2
+	MOVQ         r+32(FP), AX
+	DECQ         AX
+	VMOVQ        AX, X3
+	VPBROADCASTQ X3, Y3
+	VXORPS       Y4, Y4, Y4
+
+affine:
+	VMULPS  (SI), Y1, Y0
+	VADDPS  Y2, Y0, Y0
+	VCMPPS  $6, Y4, Y0, Y5 // not ≤ 0: positive or NaN
+	VORPS   Y3, Y5, Y5
+	VANDPS  Y5, Y0, Y0
+	VMOVUPS Y0, (DI)
+	ADDQ    $32, SI
+	ADDQ    $32, DI
+	DECQ    CX
+	JNZ     affine
+
+	VZEROUPPER
+	RET
+
+// func combineLanes(dx, x, y, dy *float32, n int, k, p, q float32, r int)
+TEXT ·combineLanes(SB), NOSPLIT, $0-64
+	MOVQ         dx+0(FP), DI
+	MOVQ         x+8(FP), SI
+	MOVQ         y+16(FP), DX
+	MOVQ         dy+24(FP), BX
+	MOVQ         n+32(FP), CX
+	VBROADCASTSS k+40(FP), Y1
+	VBROADCASTSS p+44(FP), Y2
+	VBROADCASTSS q+48(FP), Y3
+	MOVQ         r+56(FP), AX
+	DECQ         AX
+	VMOVQ        AX, X4
+	VPBROADCASTQ X4, Y4
+	VXORPS       Y5, Y5, Y5
+
+combine:
+	VMOVUPS (DX), Y0
+	VCMPPS  $0x1e, Y5, Y0, Y0
+	VORPS   Y4, Y0, Y0
+	VANDPS  (BX), Y0, Y0
+	VMULPS  Y0, Y1, Y0
+	VMULPS  (SI), Y2, Y6
+	VADDPS  Y6, Y0, Y0
+	VADDPS  Y3, Y0, Y0
+	VMOVUPS Y0, (DI)
+	ADDQ    $32, SI
+	ADDQ    $32, DX
+	ADDQ    $32, BX
+	ADDQ    $32, DI
+	DECQ    CX
+	JNZ     combine
+
+	VZEROUPPER
+	RET
