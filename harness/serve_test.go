@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,103 +144,148 @@ func TestWorkbenchIsClosed(t *testing.T) {
 	}
 }
 
+// visitor looks at a workbench in Chromium.
+type visitor struct {
+	*testing.T
+	tab *chromium.Tab
+	axe string
+}
+
+func visit(t *testing.T, address string) *visitor {
+	t.Helper()
+	chromium.Need(t)
+	axe, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
+	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
+	v := &visitor{t, chromium.Open(t.Context(), t, address), string(axe)}
+	v.size(1200)
+	return v
+}
+
+// eval evaluates an expression, do runs statements.
+func (v *visitor) eval(expression string) string { v.Helper(); return v.tab.Eval(v.T, expression) }
+func (v *visitor) do(statements string)          { v.Helper(); v.tab.Eval(v.T, "{"+statements+"}; ''") }
+
+// until waits for an expression to have a value.
+func (v *visitor) until(what, expression, want string) {
+	v.Helper()
+	for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		got := v.eval("String(" + expression + ")")
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			v.Fatalf("%s: %s is %q, not %q, on %s", what, expression, got, want, v.eval("location.href + document.body.innerText.slice(0, 400)"))
+		}
+	}
+}
+
+// leave does what leads to another page, and waits for that.
+func (v *visitor) leave(what, statements string) {
+	v.Helper()
+	v.do("document.documentElement.dataset.old = '1'; " + statements)
+	v.until(what, "document.readyState == 'complete' && !document.documentElement.dataset.old", "true")
+}
+
+func (v *visitor) open(address string) {
+	v.Helper()
+	v.leave("opening "+address, fmt.Sprintf("location.assign(%q)", address))
+}
+
+func (v *visitor) follow(selector string) {
+	v.Helper()
+	v.leave("following "+selector, fmt.Sprintf("document.querySelector(%q).dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true}))", selector))
+}
+
+// choose gives a field of a form a value, as a person does.
+func (v *visitor) choose(selector, value string) {
+	v.Helper()
+	v.do(fmt.Sprintf("const f = document.querySelector(%q); f.value = %q; for (const e of ['input', 'change']) f.dispatchEvent(new Event(e, {bubbles: true}))", selector, value))
+}
+
+// accessible makes sure that axe-core finds nothing and that the page is no wider than
+// its window, and takes a picture where one is wanted.
+func (v *visitor) accessible(what string) {
+	v.Helper()
+	v.do(v.axe + "; delete window.found; axe.run().then((r) => { window.found = JSON.stringify(r.violations.map((v) => [v.id, v.help, v.nodes[0].html])) })")
+	v.until("axe on "+what, "window.found !== undefined", "true")
+	var violations [][]string
+	if err := json.Unmarshal([]byte(v.eval("window.found")), &violations); err != nil {
+		v.Fatal(err)
+	}
+	for _, x := range violations {
+		v.Errorf("%s: axe-core: %q", what, x)
+	}
+	if wide := v.eval("String(document.documentElement.scrollWidth > document.documentElement.clientWidth)"); wide != "false" {
+		v.Errorf("%s is wider than its window", what)
+	}
+	if dir := os.Getenv("REFOCUS_SCREENSHOT"); dir != "" {
+		v.picture(filepath.Join(dir, what+".png"))
+	}
+}
+
+// picture writes what the window shows.
+func (v *visitor) picture(path string) {
+	v.Helper()
+	var r struct{ Data []byte }
+	v.tab.Call(v.T, "Page.captureScreenshot", map[string]any{"format": "png"}, &r)
+	if err := os.WriteFile(path, r.Data, 0o666); err != nil {
+		v.Fatal(err)
+	}
+}
+
+// size sets the width of the window.
+func (v *visitor) size(width int) {
+	v.Helper()
+	v.tab.Call(v.T, "Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}, &struct{}{})
+}
+
 // A person's way through the workbench in Chromium: filter, open a cell's models,
 // one of them, its predictions, compare two, export, browse images, drop
 // micrographs, reload a view; every page without a violation that axe-core finds.
 func TestWorkbench(t *testing.T) {
 	t.Parallel()
 	chromium.Need(t)
-	axe, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
-	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
 	base := workbench(t, tinyStore(t))
-	tab := chromium.Open(t.Context(), t, base)
-	until := func(what, expression, want string) {
-		t.Helper()
-		for end := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
-			got := tab.Eval(t, "String("+expression+")")
-			if got == want {
-				return
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s: %s is %q, not %q, on %s", what, expression, got, want, tab.Eval(t, "location.href + document.body.innerText.slice(0, 400)"))
-			}
-		}
-	}
-	open := func(address string) {
-		t.Helper()
-		tab.Eval(t, fmt.Sprintf("document.documentElement.dataset.old = '1'; location.assign(%q); ''", address))
-		until("opening "+address, "document.readyState == 'complete' && !document.documentElement.dataset.old", "true")
-	}
-	follow := func(selector string) {
-		t.Helper()
-		tab.Eval(t, fmt.Sprintf("document.documentElement.dataset.old = '1'; document.querySelector(%q).dispatchEvent(new MouseEvent('click', {bubbles: true, cancelable: true})); ''", selector))
-		until("following "+selector, "document.readyState == 'complete' && !document.documentElement.dataset.old", "true")
-	}
-	accessible := func(what string) {
-		t.Helper()
-		tab.Eval(t, string(axe)+"; delete window.found; axe.run().then((r) => { window.found = JSON.stringify(r.violations.map((v) => [v.id, v.help, v.nodes[0].html])) }); ''")
-		until("axe on "+what, "window.found !== undefined", "true")
-		var violations [][]string
-		if err := json.Unmarshal([]byte(tab.Eval(t, "window.found")), &violations); err != nil {
-			t.Fatal(err)
-		}
-		for _, v := range violations {
-			t.Errorf("%s: axe-core: %q", what, v)
-		}
-		if wide := tab.Eval(t, "String(document.documentElement.scrollWidth > document.documentElement.clientWidth)"); wide != "false" {
-			t.Errorf("%s is wider than its window", what)
-		}
-		if dir := os.Getenv("REFOCUS_SCREENSHOT"); dir != "" {
-			var r struct{ Data []byte }
-			tab.Call(t, "Page.captureScreenshot", map[string]any{"format": "png"}, &r)
-			if err := os.WriteFile(filepath.Join(dir, what+".png"), r.Data, 0o666); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	size := func(width int) {
-		tab.Call(t, "Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false}, &struct{}{})
-	}
-	size(1200)
-	until("the first page", "document.readyState == 'complete' && document.querySelectorAll('#now tbody tr').length", "1")
-	accessible("now")
-	follow("#now tbody a")
-	until("figures", "document.querySelectorAll('svg').length > 2", "true")
-	accessible("study")
-	tab.Eval(t, "document.documentElement.dataset.old = '1'; const s = document.querySelector('select[name=frozen]'); s.value = 'encoder'; s.dispatchEvent(new Event('change', {bubbles: true})); ''")
-	until("filtering", "!document.documentElement.dataset.old && new URLSearchParams(location.search).get('frozen')", "encoder")
-	until("filtered", "document.querySelector('main > p').innerText.includes('2 models have these settings')", "true")
-	follow("svg a")
-	until("a cell's models", "location.pathname.endsWith('/runs') && document.querySelectorAll('tbody tr').length > 0", "true")
-	if cell := tab.Eval(t, "location.search"); !strings.Contains(cell, "frozen=encoder") || !strings.Contains(cell, "source=-100") {
+	v := visit(t, base)
+	v.until("the first page", "document.readyState == 'complete' && document.querySelectorAll('#now tbody tr').length", "1")
+	v.accessible("now")
+	v.follow("#now tbody a")
+	v.until("figures", "document.querySelectorAll('svg').length > 2", "true")
+	v.accessible("study")
+	v.choose("select[name=frozen]", "encoder")
+	v.until("filtering", "new URLSearchParams(location.search).get('frozen')", "encoder")
+	v.until("filtered", "document.readyState == 'complete' && document.querySelector('main > p').innerText.includes('2 models have these settings')", "true")
+	v.follow("svg a")
+	v.until("a cell's models", "location.pathname.endsWith('/runs') && document.querySelectorAll('tbody tr').length > 0", "true")
+	if cell := v.eval("location.search"); !strings.Contains(cell, "frozen=encoder") || !strings.Contains(cell, "source=-100") {
 		t.Errorf("a cell opens %s", cell)
 	}
-	accessible("runs")
-	study := tab.Eval(t, "new URLSearchParams(location.search).get('study')")
-	open(base + "runs?study=" + url.QueryEscape(study))
-	until("all models", "document.querySelectorAll('tbody tr').length", "4")
-	follow("tbody th a")
-	until("the prediction", "document.getElementById('picture').naturalWidth > 100", "true")
-	accessible("run")
-	before := tab.Eval(t, "document.getElementById('picture').src")
-	tab.Eval(t, "const r = document.querySelector('input[type=range]'); r.value = 1; r.dispatchEvent(new Event('input', {bubbles: true})); ''")
-	until("the next image", "document.getElementById('picture').complete && document.getElementById('picture').naturalWidth > 100 && new URLSearchParams(location.search).get('image')", "1")
-	if after := tab.Eval(t, "document.getElementById('picture').src"); after == before {
+	v.accessible("runs")
+	study := v.eval("new URLSearchParams(location.search).get('study')")
+	v.open(base + "runs?study=" + url.QueryEscape(study))
+	v.until("all models", "document.querySelectorAll('tbody tr').length", "4")
+	v.follow("tbody th a")
+	v.until("the prediction", "document.getElementById('picture').naturalWidth > 100", "true")
+	v.accessible("run")
+	before := v.eval("document.getElementById('picture').src")
+	v.choose("input[type=range]", "1")
+	v.until("the next image", "document.getElementById('picture').complete && document.getElementById('picture').naturalWidth > 100 && new URLSearchParams(location.search).get('image')", "1")
+	if after := v.eval("document.getElementById('picture').src"); after == before {
 		t.Error("the slider does not change the picture")
 	}
-	run := tab.Eval(t, "new URLSearchParams(location.search).get('digest')")
-	open(base + "runs?study=" + url.QueryEscape(study))
-	tab.Eval(t, "[...document.querySelectorAll('input[type=checkbox]')].slice(0, 2).forEach((c) => c.click()); ''")
-	follow("form[action=compare] button")
-	until("a comparison", "document.querySelectorAll('svg').length", "1")
-	accessible("compare")
-	open(base + "data?study=" + url.QueryEscape(study) + "&zoom=4")
-	until("an image", "document.getElementById('picture').naturalWidth > 100", "true")
-	accessible("data")
+	run := v.eval("new URLSearchParams(location.search).get('digest')")
+	v.open(base + "runs?study=" + url.QueryEscape(study))
+	v.do("[...document.querySelectorAll('input[type=checkbox]')].slice(0, 2).forEach((c) => c.click())")
+	v.follow("form[action=compare] button")
+	v.until("a comparison", "document.querySelectorAll('svg').length", "1")
+	v.accessible("compare")
+	v.open(base + "data?study=" + url.QueryEscape(study) + "&zoom=4")
+	v.until("an image", "document.getElementById('picture').naturalWidth > 100", "true")
+	v.accessible("data")
 
 	// Micrographs, as a person drops them: no image, and one.
-	open(base + "micrograph")
-	accessible("micrograph")
+	v.open(base + "micrograph")
+	v.accessible("micrograph")
 	pixels := make([]float32, 96*112)
 	for i := range pixels {
 		y, x := i/112-48, i%112-56
@@ -253,7 +300,7 @@ func TestWorkbench(t *testing.T) {
 	}
 	dropFile := func(name string, content []byte) {
 		t.Helper()
-		tab.Eval(t, fmt.Sprintf(`(() => {
+		v.eval(fmt.Sprintf(`(() => {
 			delete document.body.dataset.done;
 			const data = new DataTransfer();
 			data.items.add(new File([Uint8Array.from(atob(%q), (c) => c.charCodeAt(0))], %q));
@@ -262,26 +309,26 @@ func TestWorkbench(t *testing.T) {
 		})()`, base64.StdEncoding.EncodeToString(content), name))
 	}
 	dropFile("../<b>notes.txt", []byte("no image"))
-	until("what is no image", "document.body.dataset.done", "failed")
-	until("it says so", "document.getElementById('status').className", "bad")
+	v.until("what is no image", "document.body.dataset.done", "failed")
+	v.until("it says so", "document.getElementById('status').className", "bad")
 	dropFile("field.tif", tiff.Bytes())
-	until("segmented", "document.body.dataset.done", "field.tif")
-	until("shown", "document.getElementById('view').naturalWidth", "112")
-	until("calibrated", "document.getElementById('summary').textContent.includes('0.04 nm')", "true")
-	accessible("segmented")
-	tab.Eval(t, "const h = document.querySelector('input[name=threshold]'); h.value = 0.98; h.dispatchEvent(new Event('input', {bubbles: true})); ''")
-	until("the threshold is in the address", "new URLSearchParams(location.search).get('threshold')", "0.98")
-	until("the picture follows", "document.getElementById('view').src.includes('threshold=0.98')", "true")
-	view := tab.Eval(t, "location.href")
-	id := tab.Eval(t, "new URLSearchParams(location.search).get('id')")
-	open(view)
-	until("the view was sent", "document.body.dataset.done + document.querySelector('input[name=threshold]').value", "field.tif0.98")
+	v.until("segmented", "document.body.dataset.done", "field.tif")
+	v.until("shown", "document.getElementById('view').naturalWidth", "112")
+	v.until("calibrated", "document.getElementById('summary').textContent.includes('0.04 nm')", "true")
+	v.accessible("segmented")
+	v.choose("input[name=threshold]", "0.98")
+	v.until("the threshold is in the address", "new URLSearchParams(location.search).get('threshold')", "0.98")
+	v.until("the picture follows", "document.getElementById('view').src.includes('threshold=0.98')", "true")
+	view := v.eval("location.href")
+	id := v.eval("new URLSearchParams(location.search).get('id')")
+	v.open(view)
+	v.until("the view was sent", "document.body.dataset.done + document.querySelector('input[name=threshold]').value", "field.tif0.98")
 	// the same numbers as on the command line
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "field.tif"), tiff.Bytes(), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	model := tab.Eval(t, "document.getElementById('model').value")
+	model := v.eval("document.getElementById('model').value")
 	if _, stderr, code := output(t, "predict", model, filepath.Join(dir, "field.tif"), "-o", filepath.Join(dir, "out")); code != 0 {
 		t.Fatal(stderr)
 	}
@@ -318,17 +365,98 @@ func TestWorkbench(t *testing.T) {
 		t.Fatalf("the export is no archive of models and certificates: %v, %.200s", err, b)
 	}
 
-	size(390) // a telephone's width
+	v.size(390) // a telephone's width
 	for _, p := range []string{"", "study", "runs", "run?digest=" + run, "compare?run=" + run, "data", "micrograph"} {
-		open(base + p)
-		accessible("narrow " + strings.SplitN(p, "?", 2)[0])
+		v.open(base + p)
+		v.accessible("narrow " + strings.SplitN(p, "?", 2)[0])
 	}
-	tab.Call(t, "Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": "dark"}}}, &struct{}{})
-	size(1200)
+	v.tab.Call(t, "Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": "dark"}}}, &struct{}{})
+	v.size(1200)
 	for _, p := range []string{"study", "run?digest=" + run, "data"} {
-		open(base + p)
-		accessible("dark " + strings.SplitN(p, "?", 2)[0])
+		v.open(base + p)
+		v.accessible("dark " + strings.SplitN(p, "?", 2)[0])
 	}
+}
+
+// While another process trains, its loss and Dice are seen as they come, on the page
+// and in a terminal. The page changes in place: what has the focus keeps it, what was
+// opened stays open.
+func TestWorkbenchWhileTraining(t *testing.T) {
+	t.Parallel()
+	chromium.Need(t)
+	tiny, err := os.ReadFile("testdata/tiny.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It is interrupted long before its end.
+	endless := strings.NewReplacer(`"tiny"`, `"endless"`, "epochs         = 3", "epochs = 100000").Replace(string(tiny))
+	spec, dir := filepath.Join(t.TempDir(), "endless.toml"), t.TempDir()
+	if err := os.WriteFile(spec, []byte(endless), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	base := workbench(t, dir, "--spec", spec)
+	v := visit(t, base)
+	v.until("the empty page", "document.getElementById('now').innerText.includes('Nothing has been trained')", "true")
+	training := refocus("reproduce", spec, "--out", dir, "--jobs", "1", "--threads", "1")
+	var said bytes.Buffer
+	training.Stdout, training.Stderr = &said, &said
+	if err := training.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- training.Wait() }()
+	stop := func() error {
+		training.Process.Signal(syscall.SIGINT)
+		err := <-ended
+		ended <- err
+		return err
+	}
+	t.Cleanup(func() { stop() })
+
+	const row = "document.querySelector('#now tr[data-key] th a[href^=\"run?\"]')?.closest('tr')"
+	cell := func(i int) string { return fmt.Sprintf("(%s?.cells[%d].innerText ?? '')", row, i) }
+	v.until("a loss, a validation loss and a Dice coefficient", fmt.Sprintf("[%s, %s, %s].every((x) => /^[0-9.]+$/.test(x))", cell(3), cell(5), cell(6)), "true")
+	v.until("epochs", cell(2)+".endsWith(' of 100,000')", "true")
+	v.until("a curve", row+".querySelectorAll('svg path').length", "2")
+	v.accessible("training")
+	v.do("const r = " + row + "; r.mark = 'mine'; r.querySelector('a').focus(); document.querySelector('details').open = true; window.was = r.cells[2].innerText; window.path = r.querySelector('svg').innerHTML")
+	v.until("the next epochs", cell(2)+" != window.was", "true")
+	v.until("the curve follows", row+".querySelector('svg').innerHTML != window.path", "true")
+	v.until("the row is the same", row+".mark + (document.activeElement == "+row+".querySelector('a')) + document.querySelector('details').open", "minetruetrue")
+	if queue := v.eval("document.querySelector('details').innerText"); !strings.Contains(queue, ": 4 waiting") || !strings.Contains(queue, "pretrain") {
+		t.Errorf("the queue is %q", queue)
+	}
+	v.size(390)
+	v.accessible("narrow training")
+	v.size(1200)
+	v.follow("#now tr[data-key] th a[href^=\"run?\"]")
+	v.until("the run's curves", "document.querySelectorAll('figure svg').length", "1")
+	v.accessible("unfinished")
+	v.do("document.querySelector('figure details').open = true; window.first = document.querySelector('#unfinished tr[data-key]').dataset.key")
+	v.until("the next epoch is above", "document.querySelector('#unfinished tr[data-key]').dataset.key != window.first && document.querySelector('figure details').open", "true")
+	v.follow("#unfinished a[href^=log]")
+	v.until("its log", "location.pathname.endsWith('/log') && document.querySelector('pre') != null", "true")
+
+	stdout, stderr, code := output(t, "status", spec, "--out", dir)
+	if code != 0 || !regexp.MustCompile(`(?m)^pretrain_\S+ on .*: .*epoch [0-9,]+ of 100,000, loss [0-9.]+, validation loss [0-9.]+, Dice [0-9.]+, .* left$`).MatchString(stdout) {
+		t.Errorf("status: %d, %s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code = output(t, "status", spec, "--out", dir, "--json")
+	var machines struct {
+		Attempts []store.Attempt
+	}
+	if err := json.Unmarshal([]byte(stdout), &machines); code != 0 || err != nil || len(machines.Attempts) != 1 || len(machines.Attempts[0].Curve.Validation) < 2 {
+		t.Errorf("status --json: %d, %v, %s%s", code, err, stdout, stderr)
+	}
+
+	v.open(base)
+	v.until("it is still trained", row+" != null", "true")
+	stop()
+	if !regexp.MustCompile(`image-steps, .*loss 0\.[0-9]+, `).MatchString(said.String()) {
+		t.Errorf("the lines of progress have no loss: %s", said.String())
+	}
+	v.until("nothing is trained any more", "document.querySelector('#now [role=status]').innerText", "No run is being trained.")
+	v.until("it has begun", "document.querySelector('#now tbody tr').cells[4].innerText", "1")
 }
 
 // What somebody is training, and what has failed, is seen while it happens, with its
@@ -349,19 +477,24 @@ func TestWorkbenchShowsAttempts(t *testing.T) {
 	c.Update(func(a *store.Attempt) { a.ID, a.Study, a.Total, a.Done = "transfer_live", "tiny", 200, 50 })
 	fmt.Fprintln(c.Log(), "a <b>bold</b> word\x1b[31m")
 	base := workbench(t, dir)
-	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) { // records are written by and by
-		code, page := get(t, "GET", base, nil)
-		if code == 200 && strings.Contains(page, "transfer_live") && strings.Contains(page, `value="25.0"`) {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%d: the run is not shown:\n%s", code, page)
+	shows := func(what string, words ...string) { // by and by
+		t.Helper()
+		for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+			code, page := get(t, "GET", base, nil)
+			if code == 200 && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(page, w) }) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%d: %s is not shown:\n%s", code, what, page)
+			}
 		}
 	}
+	shows("the run", "transfer_live", `value="25.0"`, "1 run is being trained")
 	c.Fail(fmt.Errorf("the disk is full"))
 	c.Release()
-	if _, page := get(t, "GET", base, nil); !strings.Contains(page, "the disk is full") || !strings.Contains(page, "log?digest="+digest) {
-		t.Errorf("the failure is not shown:\n%s", page)
+	shows("the failure", "the disk is full", "log?digest="+digest, "1 has failed")
+	if code, page := get(t, "GET", base+"run?digest="+digest, nil); code != 200 || !strings.Contains(page, "the disk is full") {
+		t.Errorf("%d: the run's own page does not tell of the failure:\n%s", code, page)
 	}
 	code, page := get(t, "GET", base+"log?digest="+digest+"&number=1", nil)
 	if code != 200 || !strings.Contains(page, "a &lt;b&gt;bold&lt;/b&gt; word") || strings.Contains(page, "\x1b") {

@@ -15,32 +15,6 @@ import (
 	"github.com/refocus-em/refocus/harness/store"
 )
 
-// attempted finds the one run with attempts that a word names: by its digest, the
-// beginning of it, or its name within its study.
-func attempted(st *store.Store, word string) (string, error) {
-	all, err := st.Attempted()
-	if err != nil {
-		return "", err
-	}
-	var found []string
-	for _, d := range all {
-		if strings.HasPrefix(d, strings.ToLower(word)) {
-			found = append(found, d)
-			continue
-		}
-		if a, err := st.Last(d); err == nil && a != nil && a.ID == word {
-			found = append(found, d)
-		}
-	}
-	switch len(found) {
-	case 1:
-		return found[0], nil
-	case 0:
-		return "", fmt.Errorf("no run in %s that has been attempted has the name %q, or a digest that begins so", st.Root(), word)
-	}
-	return "", fmt.Errorf("%d runs are called %q; give more of a digest: %.12s, %.12s", len(found), word, found[0], found[1])
-}
-
 func logsCommand() *cobra.Command {
 	var c common
 	var number int
@@ -57,7 +31,7 @@ them.`,
 			if err != nil {
 				return err
 			}
-			digest, err := attempted(st, args[0])
+			digest, err := st.FindAttempted(args[0])
 			if err != nil {
 				return err
 			}
@@ -143,7 +117,7 @@ next 'refocus reproduce' tries them again where they had failed as often as it a
 			if len(args) > 0 {
 				digests = nil
 				for _, word := range args {
-					d, err := attempted(st, word)
+					d, err := st.FindAttempted(word)
 					if err != nil {
 						return err
 					}

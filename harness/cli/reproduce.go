@@ -108,6 +108,9 @@ which takes a cluster; 'refocus plan' says more.`,
 			if err := writeReport(ctx, r, &b, report.Options{Failures: failures}, out); err != nil {
 				return err
 			}
+			if err := r.Retain(out); err != nil {
+				return err
+			}
 			return failed(failures, len(r.Nodes))
 		},
 	}

@@ -21,7 +21,8 @@ when it was made, manifests included, and histories with what their training can
 give, and lists on standard output what is damaged, half there or of no use. Links are
 followed. With --repair it is taken out of the way: sets and runs are set aside, exit
 waves that are damaged are removed, and the next 'refocus reproduce' makes them again.
-A run or a set that lacks a file 'refocus reproduce' finds and makes again by itself.`,
+A run or a set that lacks a file 'refocus reproduce' finds and makes again by itself.
+Weights that were dropped because their study does not keep them are no damage.`,
 		Args: exactly(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			st, err := store.Existing(c.out)
@@ -56,6 +57,9 @@ A run or a set that lacks a file 'refocus reproduce' finds and makes again by it
 				return nil
 			}
 			out.Printf("%d data sets and %d runs are whole", v.Sets, v.Runs)
+			if v.Dropped > 0 {
+				out.Printf("of %d of the runs the weights were dropped; 'refocus rebuild RUN' trains one again, to the same bits", v.Dropped)
+			}
 			return nil
 		},
 	}

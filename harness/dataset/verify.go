@@ -106,7 +106,7 @@ func Verify(ctx context.Context, root, digest string, read func(bytes int64)) []
 
 // temporary reports whether a file of this name comes and goes while sets are made.
 func temporary(name string) bool {
-	return name == "parts" || strings.HasPrefix(name, ".tmp-") || strings.HasPrefix(name, ".claim-")
+	return name == "parts" || files.Temporary(name) || strings.HasPrefix(name, ".claim-")
 }
 
 // begun reports whether a folder without a manifest is of a set that is being made.

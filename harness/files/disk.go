@@ -125,13 +125,19 @@ func (d Disk) replace(path string, sync bool, write func(io.Writer) error) (File
 	return File{base, int64(*n), hex.EncodeToString(h.Sum(nil))}, nil
 }
 
+const tempBegin = ".tmp-"
+
 // tempPrefix begins the temporary names of the file called base.
 func tempPrefix(base string) string {
 	if len(base) > 200 { // file systems end at 255
 		base = Sum([]byte(base))
 	}
-	return ".tmp-" + base + "-"
+	return tempBegin + base + "-"
 }
+
+// Temporary reports whether a name is one of those that a Disk gives a file until it is
+// whole. A killed writer leaves it; the next one of the file removes it.
+func Temporary(name string) bool { return strings.HasPrefix(name, tempBegin) }
 
 // sweepTemps removes the temporary files of path that killed writers left. Locks
 // tell which those are on this machine, and need not tell of another machine's: its

@@ -8,6 +8,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -24,7 +25,8 @@ type Options struct {
 }
 
 // Write writes the report of what the store holds of a study, with its best model
-// as best.onnx. It fails where no model is finished and none has failed. Where only
+// as best.onnx, unless its weights were dropped. It fails where no model is finished and
+// none has failed. Where only
 // the export fails, the report is there and says so, and its Summary is returned
 // with the error.
 func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, error) {
@@ -48,7 +50,10 @@ func Write(ctx context.Context, r *reproduce.Resolved, o Options) (*Summary, err
 		return nil, err
 	}
 	m, err := trained.Best(r.Store, r.Nodes, "")
-	if err != nil {
+	var dropped *store.DroppedError
+	if errors.As(err, &dropped) { // its history is what the report is about
+		in.Environment = append(in.Environment, Fact{"best model", dropped.Error() + "; the report then has its file and its predictions"})
+	} else if err != nil {
 		return nil, err
 	}
 	var exportErr error // the report is worth having without the model

@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
@@ -164,8 +165,14 @@ func (r *Resolved) Generate(ctx context.Context, o dataset.Options) (map[string]
 // Train is the function Train for the study's runs, whose manifests name the
 // study.
 func (r *Resolved) Train(ctx context.Context, o TrainOptions) (failures []Failure, elsewhere int, err error) {
-	if o.StudyDigest, err = store.Digest("study", r.Plan.Study); err != nil {
+	s := *r.Plan.Study
+	s.Keep = "" // it says nothing of what is trained
+	if o.StudyDigest, err = store.Digest("study", &s); err != nil {
 		return nil, 0, err
+	}
+	if o.Keep = r.Plan.Study.Keep; o.Keep != study.KeepWeights && !Repeatable(r.Backend.Determinism) {
+		progress.Or(o.Progress).Printf("keep = %q drops nothing: backend %s comes to the same bits again %s, so that dropped weights could not be rebuilt", o.Keep, r.Backend.Name, claimed(r.Backend.Determinism))
+		o.Keep = study.KeepWeights
 	}
 	o.Study = r.Plan.Study.Name + "/" + r.Plan.Study.ProfileName()
 	return Train(ctx, r.Store, r.Nodes, o)

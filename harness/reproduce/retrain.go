@@ -91,14 +91,18 @@ func (r *Retrainer) Close() error { return os.RemoveAll(r.dir) }
 // settings that their digest covers, and a parent whose weights it lacks is trained
 // again first, and must come to the weights that its manifest lists.
 func (r *Retrainer) Retrain(ctx context.Context, digest string, epochs int) (*Retrained, error) {
-	res, err := r.retrain(ctx, digest, epochs)
+	return r.retrain(ctx, digest, epochs, new(memory))
+}
+
+func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int, keep train.Checkpoints) (*Retrained, error) {
+	res, err := r.again(ctx, digest, epochs, keep)
 	if err != nil {
 		return nil, fmt.Errorf("training run %.12s again: %w", digest, err)
 	}
 	return res, nil
 }
 
-func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int) (*Retrained, error) {
+func (r *Retrainer) again(ctx context.Context, digest string, epochs int, keep train.Checkpoints) (*Retrained, error) {
 	m, err := r.st.Manifest(digest)
 	if err != nil {
 		return nil, err
@@ -131,7 +135,6 @@ func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int) (*Re
 	}
 	defer os.RemoveAll(job.Work)
 
-	keep := new(memory)
 	for restarts := 0; ; restarts++ {
 		res, err := r.attempt(ctx, job, keep)
 		if err == nil || ctx.Err() != nil || !backendFailed(err) || restarts >= r.o.Restarts {

@@ -51,10 +51,14 @@ type TrainOptions struct {
 	Wait    Wait
 	// CheckpointEvery is that of train.Job.
 	CheckpointEvery time.Duration
-	Study           string                  // name and profile, recorded in manifests
-	StudyDigest     string                  // of the resolved spec, recorded in manifests
-	Harness         string                  // version, recorded in manifests
-	Images          map[string]train.Images // by domain
+	// Keep is which weights stay (study.Study.Keep): those that do not are dropped as
+	// soon as no run starts from them any more, where the backend can rebuild them.
+	// Nothing keeps all.
+	Keep        string
+	Study       string                  // name and profile, recorded in manifests
+	StudyDigest string                  // of the resolved spec, recorded in manifests
+	Harness     string                  // version, recorded in manifests
+	Images      map[string]train.Images // by domain
 	// Progress counts the work of all runs, in the unit of train.Spec.Work, and is
 	// told of restarts, damaged checkpoints and failures. Its gauge "loss" is the mean
 	// of the last steps of what is trained; its event "run" tells of every run that
@@ -120,6 +124,10 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 	meter := progress.Or(o.Progress)
 	before := begin(meter, st, nodes)
 	defer meter.End()
+	keep := newRetention(st, nodes, o.Keep)
+	for n := range before {
+		drop(keep, n, meter)
+	}
 	// Whatever ends the context must wake the workers that wait for work.
 	defer context.AfterFunc(ctx, q.wake)()
 	var wg sync.WaitGroup
@@ -132,7 +140,7 @@ func Train(ctx context.Context, st *store.Store, nodes []*Node, o TrainOptions) 
 		wg.Add(1)
 		go func() {
 			defer wg.Done()
-			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, giveUp: cancel, losses: losses, pool: pool, slot: slot, log: new(outlet)}
+			w := &worker{st: st, o: &o, q: q, meter: meter, before: before, keep: keep, giveUp: cancel, losses: losses, pool: pool, slot: slot, log: new(outlet)}
 			defer w.stop()
 			for !slot.out() {
 				n := q.next(ctx)
@@ -176,7 +184,8 @@ type worker struct {
 	o      *TrainOptions
 	q      *queue
 	meter  progress.Meter
-	before map[*Node]bool          // in the store when Train began
+	before map[*Node]bool // in the store when Train began
+	keep   *retention
 	giveUp context.CancelCauseFunc // ends all workers
 	losses *losses
 	pool   *pool
@@ -241,12 +250,28 @@ func (w *worker) run(ctx context.Context, n *Node) {
 		w.meter.Event("failure", map[string]any{"id": n.Run.ID, "digest": n.Digest, "error": err.Error()})
 	}
 	row := w.q.settle(n, err)
+	if err == nil {
+		drop(w.keep, n, w.meter)
+	}
 	switch {
 	case !failed:
 	case noRoom(err):
 		w.giveUp(fmt.Errorf("%s: %w", n.Run.ID, err))
 	case w.o.Breaker > 0 && row >= w.o.Breaker:
 		w.giveUp(fmt.Errorf("%d runs in a row have failed, so that the fault is hardly theirs (--breaker); the last, %s: %w", row, n.Run.ID, err))
+	}
+}
+
+// drop drops the weights that need not stay now that a run is finished.
+func drop(keep *retention, n *Node, meter progress.Meter) {
+	nodes, err := keep.finished(n)
+	for _, d := range nodes {
+		if _, e := dropRun(keep.st, d.Digest, keep.why()); e != nil {
+			err = e
+		}
+	}
+	if err != nil {
+		meter.Printf("%s: warning: weights stay that need not: %v", n.Run.ID, err)
 	}
 }
 
@@ -270,6 +295,11 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 			return &GivenUpError{*last}
 		}
 	}
+	if n.Parent != nil && w.st.Dropped(n.Parent.Digest) {
+		if err := w.rebuild(ctx, n.Parent); err != nil {
+			return err
+		}
+	}
 	claim, err := w.st.Claim(n.Digest)
 	if errors.Is(err, store.ErrBusy) || errors.Is(err, store.ErrDone) {
 		return err
@@ -283,7 +313,7 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 	meter := newAccount(w.meter, n, claim, w.losses, w.pool.told(n))
 	defer meter.end()
 	claim.Update(func(a *store.Attempt) {
-		a.ID, a.Study, a.Harness, a.Total = n.Run.ID, w.o.Study, w.o.Harness, n.Spec.Work()
+		a.ID, a.Study, a.Harness, a.Parent, a.Total = n.Run.ID, w.o.Study, w.o.Harness, n.Spec.Parent, n.Spec.Work()
 		a.Backend, a.Threads = n.Spec.Backend.Name, w.o.Threads
 		a.Target, a.Epochs = n.Spec.Target, n.Spec.Epochs
 	})
@@ -315,6 +345,25 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		claim.Fail(err)
 	}
 	return err
+}
+
+// rebuild brings back the weights of a pretraining, which were dropped when no run was
+// known that would start from them.
+func (w *worker) rebuild(ctx context.Context, n *Node) error {
+	w.stop() // the device is the rebuilder's
+	r, err := NewRetrainer(w.st, RetrainOptions{Launch: w.o.Launch, Device: w.slot.Name, Threads: w.o.Threads, Restarts: w.o.Restarts})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w.meter.Printf("%s: its weights were dropped and are needed again: it is trained again, to the same bits", n.Run.ID)
+	switch _, err := r.Rebuild(ctx, n.Digest); {
+	case errors.Is(err, store.ErrBusy): // somebody is at it; the run itself is nobody's
+		return store.ErrBusy
+	case err != nil:
+		return fmt.Errorf("its pretraining: %w", err)
+	}
+	return nil
 }
 
 // train trains a claimed run and publishes it.

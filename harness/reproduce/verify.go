@@ -18,7 +18,10 @@ import (
 // is damaged.
 type Verification struct {
 	Sets, Runs int
-	Damaged    []files.Damage
+	// Dropped counts the runs whose weights were dropped and can be rebuilt, which is
+	// no damage.
+	Dropped int
+	Damaged []files.Damage
 
 	sets, runs []finding
 }
@@ -64,19 +67,36 @@ func Verify(ctx context.Context, st *store.Store, meter progress.Meter) (*Verifi
 	}
 	v := &Verification{Sets: len(sets), Runs: len(runs)}
 	const unit = 1e6 // bytes
+	sizes := map[string]int64{}
 	total := 0.0
 	for _, digest := range sets {
-		total += float64(dataset.Bytes(st.Root(), digest)) / unit
+		sizes[digest] = dataset.Bytes(st.Root(), digest)
+		total += float64(sizes[digest]) / unit
 	}
 	meter.Begin("data", "MB", total)
 	v.sets = each(ctx, sets, func(digest string) []files.Damage {
-		return dataset.Verify(ctx, st.Root(), digest, func(n int64) { meter.Add(float64(n) / unit) })
+		// What is told of a set comes to what it takes: manifests are read too, and of
+		// what is missing nothing is.
+		left := sizes[digest]
+		read := func(n int64) {
+			n = min(n, left)
+			left -= n
+			meter.Add(float64(n) / unit)
+		}
+		damage := dataset.Verify(ctx, st.Root(), digest, read)
+		read(left)
+		return damage
 	})
 	meter.Begin("runs", "runs", float64(len(runs)))
 	v.runs = each(ctx, runs, func(digest string) []files.Damage {
 		defer meter.Add(1)
 		return verifyRun(st, digest)
 	})
+	for _, digest := range runs {
+		if st.Dropped(digest) {
+			v.Dropped++
+		}
+	}
 	for _, f := range append(append([]finding(nil), v.sets...), v.runs...) {
 		v.Damaged = append(v.Damaged, f.damage...)
 	}

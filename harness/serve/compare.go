@@ -38,7 +38,7 @@ func (s *Server) compare(w http.ResponseWriter, r *http.Request) error {
 	all, _ := s.studies.list(r.Context())
 	body := map[string]any{"Runs": q["run"], "Studies": all}
 	if len(models) == 0 {
-		return s.show(w, "compare.html", "compare", "Compare", body)
+		return s.show(w, r, "compare.html", "compare", "Compare", body)
 	}
 	l := plot.Lines{Title: "Validation loss on each run's target", X: "epoch", Y: plot.LossLabel}
 	names := make([]string, len(models))
@@ -113,7 +113,7 @@ func (s *Server) compare(w http.ResponseWriter, r *http.Request) error {
 	}
 	body["Names"], body["Models"], body["Outcome"], body["Differing"] = names, models, outcome, differing
 	body["History"] = drawn(l.Draw(), "Validation on the run's own target, and the mean training loss (dashed).")
-	return s.show(w, "compare.html", "compare", "Compare runs", body)
+	return s.show(w, r, "compare.html", "compare", "Compare runs", body)
 }
 
 // compareStudies sets the medians of two studies of one axis side by side: other
@@ -126,7 +126,7 @@ func (s *Server) compareStudies(w http.ResponseWriter, r *http.Request, ids []st
 		if err != nil {
 			return err
 		}
-		models, err := st.results()
+		models, err := s.results(st)
 		if err != nil {
 			return err
 		}
@@ -166,5 +166,5 @@ func (s *Server) compareStudies(w http.ResponseWriter, r *http.Request, ids []st
 		correlations = append(correlations, rho{x.stage + " transfer", format.Signed(v, 2), strconv.Itoa(n)})
 	}
 	all, _ := s.studies.list(r.Context())
-	return s.show(w, "compare.html", "compare", "Compare studies", map[string]any{"Studies": all, "Chosen": ids, "Rows": rows, "Correlations": correlations, "Titles": titles})
+	return s.show(w, r, "compare.html", "compare", "Compare studies", map[string]any{"Studies": all, "Chosen": ids, "Rows": rows, "Correlations": correlations, "Titles": titles})
 }

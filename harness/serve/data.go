@@ -76,7 +76,7 @@ func (s *Server) data(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		body["Missing"] = "These images have not been simulated yet; refocus data makes them."
-		return s.show(w, "data.html", "data", "Images of "+st.Title(), body)
+		return s.show(w, r, "data.html", "data", "Images of "+st.Title(), body)
 	case err != nil:
 		return err
 	}
@@ -102,7 +102,7 @@ func (s *Server) data(w http.ResponseWriter, r *http.Request) error {
 		zooms = append(zooms, option{z, z + "×", z == zoom || zoom == "" && z == "1"})
 	}
 	body["Zooms"], body["Zoom"] = zooms, max(1, min(8, atoi(zoom)))
-	return s.show(w, "data.html", "data", "Images of "+st.Title(), body)
+	return s.show(w, r, "data.html", "data", "Images of "+st.Title(), body)
 }
 
 func atoi(s string) int {

@@ -72,7 +72,7 @@ func (s *Server) models() []option {
 }
 
 func (s *Server) micrograph(w http.ResponseWriter, r *http.Request) error {
-	return s.show(w, "micrograph.html", "micrograph", "Segment a micrograph", map[string]any{"Models": s.models()})
+	return s.show(w, r, "micrograph.html", "micrograph", "Segment a micrograph", map[string]any{"Models": s.models()})
 }
 
 // upload takes a file's bytes and begins to segment it.

@@ -96,8 +96,17 @@ func history(title string, h *store.History, least float64, domains []string) *p
 	return l.Draw()
 }
 
-// run shows one finished run.
+// run shows one run.
 func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
+	if digest := r.FormValue("digest"); len(digest) == 64 && !s.o.Store.HasRun(digest) {
+		_, attempts, err := s.look.take(s.o.Store)
+		if err != nil {
+			return err
+		}
+		if a, ok := attempts[digest]; ok {
+			return s.unfinished(w, r, a)
+		}
+	}
 	m, err := s.model(r.FormValue("digest"))
 	if err != nil {
 		return err
@@ -152,7 +161,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	}
 	provenance = slices.DeleteFunc(provenance, func(s setting) bool { return s.Value == "" })
 	picture := url.Values{"run": {m.Digest}, "domain": {domain}, "image": {strconv.Itoa(image)}}
-	return s.show(w, "run.html", "study", mf.ID, map[string]any{
+	return s.show(w, r, "run.html", "study", mf.ID, map[string]any{
 		"Digest": m.Digest, "Name": m.String(), "Stage": m.History.Stage, "Best": m.History.Best, "Epochs": len(m.History.Epochs), "Target": m.Spec.Target,
 		"History":  drawn(history("Losses of "+mf.ID, m.History, least, drawnDomains), "Validation after every epoch, and the mean training loss (dashed). The weights of epoch "+strconv.Itoa(m.History.Best)+" are kept."),
 		"Scores":   scores,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"embed"
 	"encoding/hex"
@@ -50,6 +51,7 @@ type Server struct {
 	temp     string          // folder of uploads
 	ctx      context.Context // ends with the server
 
+	look    look
 	studies studies
 	process process
 	uploads uploads
@@ -225,7 +227,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		code = http.StatusRequestEntityTooLarge
 	}
 	if r.Method == http.MethodGet && strings.Contains(r.Header.Get("Accept"), "text/html") {
-		s.render(w, code, "error.html", view{Title: "That did not work", Body: err.Error()})
+		s.render(w, r, code, "error.html", view{Title: "That did not work", Body: err.Error()})
 		return
 	}
 	http.Error(w, err.Error(), code)
@@ -244,12 +246,20 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"join": strings.Join,
 }).ParseFS(page, "page/*.html"))
 
-// render answers with a page, which is made as a whole before any of it is sent.
-func (s *Server) render(w http.ResponseWriter, code int, name string, v view) error {
+// render answers with a page, which is made as a whole before any of it is sent; to who
+// has the same one already, with that.
+func (s *Server) render(w http.ResponseWriter, r *http.Request, code int, name string, v view) error {
 	v.Version, v.Store = s.o.Version, s.o.Store.Root()
 	var b bytes.Buffer
 	if err := templates.ExecuteTemplate(&b, name, v); err != nil {
 		return err
+	}
+	sum := sha256.Sum256(b.Bytes())
+	tag := `"` + hex.EncodeToString(sum[:16]) + `"`
+	w.Header().Set("ETag", tag)
+	if code == http.StatusOK && r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(code)
@@ -257,8 +267,8 @@ func (s *Server) render(w http.ResponseWriter, code int, name string, v view) er
 	return err
 }
 
-func (s *Server) show(w http.ResponseWriter, name, here, title string, body any) error {
-	return s.render(w, http.StatusOK, name, view{Title: title, Here: here, Body: body})
+func (s *Server) show(w http.ResponseWriter, r *http.Request, name, here, title string, body any) error {
+	return s.render(w, r, http.StatusOK, name, view{Title: title, Here: here, Body: body})
 }
 
 func writeJSON(w http.ResponseWriter, v any) error {

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/refocus-em/refocus/harness/backend"
+	"github.com/refocus-em/refocus/harness/internal/format"
 	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/trained"
 )
@@ -112,22 +114,23 @@ type listed struct {
 	ID, Title string
 	reproduce.States
 	Percent float64
+	Left    string // at the rate of what runs
+	Queue   []queued
+	Queued  int // runs, of which Queue has the first
 }
+
+// queued is a run that waits while others of its study are trained.
+type queued struct{ ID, After, Kept string }
+
+// mostQueued runs of a study are listed.
+const mostQueued = 20
 
 // list are the studies of which the store holds or trains something, and why
 // others cannot be shown.
 func (t *studies) list(ctx context.Context) (all []listed, failed []string) {
-	runs, err := t.s.o.Store.Runs()
+	finished, attempts, err := t.s.look.take(t.s.o.Store)
 	if err != nil {
 		return nil, []string{err.Error()}
-	}
-	attempted, err := t.s.o.Store.Attempted()
-	if err != nil {
-		return nil, []string{err.Error()}
-	}
-	known := map[string]bool{}
-	for _, r := range append(runs, attempted...) {
-		known[r] = true
 	}
 	for _, id := range t.candidates() {
 		r, err := t.get(ctx, id)
@@ -137,26 +140,71 @@ func (t *studies) list(ctx context.Context) (all []listed, failed []string) {
 			}
 			continue
 		}
-		if !slices.ContainsFunc(r.Nodes, func(n *reproduce.Node) bool { return known[n.Digest] }) {
-			continue // of thousands of runs none need be looked at
+		if l, known := r.listed(finished, attempts); known {
+			all = append(all, l)
 		}
-		st, err := r.States()
-		if err != nil {
-			failed = append(failed, fmt.Sprintf("%s: %v", r.Title(), err))
-			continue
-		}
-		all = append(all, listed{id, r.Title(), st, 100 * float64(st.Finished) / float64(max(1, st.Runs))})
 	}
 	return all, failed
 }
 
+// listed says how much of the study is done, and whether any of it was ever begun.
+func (r *resolved) listed(finished map[string]bool, attempts map[string]seen) (l listed, known bool) {
+	l = listed{ID: r.ID, Title: r.Title(), States: reproduce.States{Runs: len(r.Nodes)}, Left: format.None}
+	var rate, left float64
+	var waits []*reproduce.Node
+	for _, n := range r.Nodes {
+		a, attempted := attempts[n.Digest]
+		known = known || attempted || finished[n.Digest]
+		switch {
+		case finished[n.Digest]:
+			l.Count(store.Finished)
+			continue
+		case attempted:
+			l.Count(a.state)
+			left -= min(n.Spec.Work(), a.Kept)
+		default:
+			l.Count(store.Untouched)
+		}
+		left += n.Spec.Work()
+		switch {
+		case attempted && a.state == store.Running:
+			rate += a.Rate()
+		case !attempted || a.state != store.Failed:
+			waits = append(waits, n)
+		}
+	}
+	l.Percent = 100 * float64(l.Finished) / float64(max(1, l.Runs))
+	if l.Running == 0 {
+		return l, known
+	}
+	if rate > 0 {
+		l.Left = format.Duration(time.Duration(left / rate * float64(time.Second)))
+	}
+	l.Queued = len(waits)
+	for _, n := range waits[:min(len(waits), mostQueued)] {
+		q := queued{ID: n.Run.ID, After: format.None, Kept: format.None}
+		if n.Parent != nil && !finished[n.Parent.Digest] {
+			q.After = n.Parent.Run.ID
+		}
+		if a := attempts[n.Digest]; a.Attempt != nil && a.Kept > 0 {
+			q.Kept = format.Percent(a.Kept / n.Spec.Work())
+		}
+		l.Queue = append(l.Queue, q)
+	}
+	return l, known
+}
+
 // results are the study's finished models, read again when more have finished.
-func (r *resolved) results() ([]trained.Result, error) {
+func (s *Server) results(r *resolved) ([]trained.Result, error) {
+	finished, _, err := s.look.take(s.o.Store)
+	if err != nil {
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	number := 0
 	for _, n := range r.Nodes {
-		if r.Store.HasRun(n.Digest) {
+		if finished[n.Digest] {
 			number++
 		}
 	}
@@ -192,10 +240,13 @@ func (s *Server) chosen(r *http.Request) (*resolved, []listed, error) {
 // now is what runs.
 func (s *Server) now(w http.ResponseWriter, r *http.Request) error {
 	all, failed := s.studies.list(r.Context())
-	running, failures, err := s.live()
+	running, failures, rate, err := s.live()
 	if err != nil {
 		return err
 	}
-	body := map[string]any{"Studies": all, "Failed": failed, "Time": time.Now().Format("15:04:05"), "Live": running, "Failures": failures}
-	return s.show(w, "now.html", "now", "Now", body)
+	body := map[string]any{"Studies": all, "Failed": failed, "Live": running, "Failures": failures}
+	if rate > 0 {
+		body["Rate"] = format.Rate(rate)
+	}
+	return s.show(w, r, "now.html", "now", "Now", body)
 }

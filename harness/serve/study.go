@@ -145,7 +145,7 @@ func (s *Server) study(w http.ResponseWriter, r *http.Request) error {
 	if q.Get("metric") == string(series.AsPublished) {
 		metric = series.AsPublished
 	}
-	models, err := st.results()
+	models, err := s.results(st)
 	if err != nil {
 		return err
 	}
@@ -187,15 +187,16 @@ func (s *Server) study(w http.ResponseWriter, r *http.Request) error {
 	for _, m := range metrics {
 		metricOptions = append(metricOptions, option{string(m), map[series.Metric]string{series.Kept: "of the weights that are kept", series.AsPublished: "as published: least over the epochs, per domain"}[m], m == metric})
 	}
-	state, err := st.States()
+	finished, attempts, err := s.look.take(s.o.Store)
 	if err != nil {
 		return err
 	}
+	state, _ := st.listed(finished, attempts)
 	missing := ""
 	if len(rows) == 0 {
 		missing = "No finished model has these settings."
 	}
-	return s.show(w, "study.html", "study", st.Title(), map[string]any{
+	return s.show(w, r, "study.html", "study", st.Title(), map[string]any{
 		"ID": st.ID, "Studies": studyOptions(all, st), "Filters": filters(st.Plan, q), "Metrics": metricOptions, "Rows": rows, "Missing": missing,
 		"Shown": len(ours.Transfers) + len(ours.Singles), "States": state, "RunsLink": "runs?" + chosenOnly(q).Encode(),
 		"Command": command(st),
@@ -264,7 +265,7 @@ func (s *Server) runs(w http.ResponseWriter, r *http.Request) error {
 	}
 	q := r.URL.Query()
 	q.Set("study", st.ID)
-	models, err := st.results()
+	models, err := s.results(st)
 	if err != nil {
 		return err
 	}
@@ -289,7 +290,7 @@ func (s *Server) runs(w http.ResponseWriter, r *http.Request) error {
 	const most = 500
 	total := len(lines)
 	lines = lines[:min(most, total)]
-	return s.show(w, "runs.html", "study", "Models of "+st.Title(), map[string]any{
+	return s.show(w, r, "runs.html", "study", "Models of "+st.Title(), map[string]any{
 		"ID": st.ID, "Studies": studyOptions(all, st), "Filters": filters(st.Plan, q), "Lines": lines, "Total": total, "StudyLink": "study?" + chosenOnly(q).Encode(),
 	})
 }

@@ -35,6 +35,8 @@ type Attempt struct {
 	ID      string `json:"id"`     // the run's readable name within its study
 	Study   string `json:"study"`
 	Harness string `json:"harness"` // version of refocus
+	// Parent is the digest of the run whose weights this one starts from.
+	Parent string `json:"parent,omitempty"`
 
 	files.Process
 	Backend string `json:"backend"`
@@ -82,6 +84,31 @@ const (
 
 // Running reports whether the attempt has not ended, as far as it says.
 func (a *Attempt) Running() bool { return a.Outcome == OutcomeRunning }
+
+// Rate is how many image-steps the attempt has done in a second, 0 where that is not
+// known yet.
+func (a *Attempt) Rate() float64 {
+	if took := a.Heard.Sub(a.Started).Seconds(); a.Done > a.From && took > 0 {
+		return (a.Done - a.From) / took
+	}
+	return 0
+}
+
+// Epoch is the one that the attempt is at, from 1; 0 where that is not known.
+func (a *Attempt) Epoch() int {
+	if a.Epochs < 1 || !(a.Total > 0) {
+		return 0
+	}
+	return max(1, min(a.Epochs, 1+int(a.Done/a.Total*float64(a.Epochs))))
+}
+
+// Left is how long the run takes yet at that rate; negative where that is not known.
+func (a *Attempt) Left() time.Duration {
+	if rate := a.Rate(); rate > 0 {
+		return time.Duration(max(0, a.Total-a.Done) / rate * float64(time.Second))
+	}
+	return -1
+}
 
 // attemptsDir holds the records of a run's attempts: 1.json, 1.log and so on.
 func (s *Store) attemptsDir(digest string) string {

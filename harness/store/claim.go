@@ -317,6 +317,11 @@ func (c *Claim) prepare() error {
 			return fmt.Errorf("setting run %.12s aside, which is damaged (%v): %w", c.digest, c.why, err)
 		}
 	}
+	return c.workplace()
+}
+
+// workplace makes the folder of the attempt.
+func (c *Claim) workplace() (err error) {
 	for range 3 { // an earlier attempt may just be removing what is above
 		if err = c.s.disk.Mkdir(c.Dir()); !errors.Is(err, fs.ErrNotExist) {
 			break

@@ -17,6 +17,23 @@ type Curve struct {
 	Validation [][3]float64 `json:"validation,omitempty"`
 }
 
+// Loss is the last training loss. NaN is that of no curve.
+func (c *Curve) Loss() float64 {
+	if c == nil || len(c.Training) == 0 {
+		return math.NaN()
+	}
+	return c.Training[len(c.Training)-1][1]
+}
+
+// Validated is the outcome of the last validation, NaN where there was none.
+func (c *Curve) Validated() (loss, dice float64) {
+	if c == nil || len(c.Validation) == 0 {
+		return math.NaN(), math.NaN()
+	}
+	v := c.Validation[len(c.Validation)-1]
+	return v[1], v[2]
+}
+
 // mostPoints of a curve are kept: a record has room for them, and a screen for no more.
 const mostPoints = 100
 

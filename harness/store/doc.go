@@ -5,6 +5,7 @@
 //	  runs/<digest>/       manifest.json · history.json · weights.safetensors · losses.safetensors
 //	                       (of every validation image), and network.onnx where the network
 //	                       came from elsewhere
+//	                       (its weights may be dropped, which a mark in their place says)
 //	  runs/.work/<digest>/<n>/  an unfinished run's last checkpoint, of its nth attempt
 //	  runs/.attempts/<digest>/  the ledger: a record and a log of every attempt
 //	  runs/.damaged/       finished runs that were found damaged and made again

@@ -112,7 +112,7 @@ func Digest(kind string, v any) (string, error) {
 }
 
 // HasRun reports whether the run is finished, and there as far as can be seen
-// without reading its files: Verify does.
+// without reading its files: Verify does. Its weights may have been dropped.
 func (s *Store) HasRun(digest string) bool { return s.whole(digest) == nil }
 
 // whole says what is missing of a run: a *files.Damage, or an error that matches
@@ -133,7 +133,7 @@ func (s *Store) whole(digest string) error {
 		return err
 	}
 	for _, f := range m.Files {
-		if err := f.CheckSize(filepath.Join(dir, f.Name)); err != nil {
+		if err := f.CheckSize(filepath.Join(dir, f.Name)); err != nil && !isDropped(dir, f.Name) {
 			return err
 		}
 	}
@@ -222,7 +222,8 @@ func (s *Store) History(digest string) (*History, error) {
 	return &h, nil
 }
 
-// Weights reads a finished run's exported state and verifies its checksum.
+// Weights reads a finished run's exported state and verifies its checksum. Where it was
+// dropped the error is a *DroppedError.
 func (s *Store) Weights(digest string) ([]byte, error) { return s.read(digest, WeightsFile) }
 
 // Losses reads the losses of every validation image after every epoch of a finished
@@ -249,21 +250,22 @@ func (s *Store) read(digest, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(s.RunDir(digest), name)
-	for _, f := range m.Files {
-		if f.Name != name {
-			continue
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, err
-		}
-		if err := f.CheckBytes(path, b); err != nil {
-			return nil, s.damaged(digest, err)
-		}
-		return b, nil
+	f, err := m.file(name)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%s: the manifest does not list %s", s.RunDir(digest), name)
+	path := filepath.Join(s.RunDir(digest), name)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && isDropped(s.RunDir(digest), name) {
+		return nil, s.droppedError(m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := f.CheckBytes(path, b); err != nil {
+		return nil, s.damaged(digest, err)
+	}
+	return b, nil
 }
 
 // damaged says of damage to a finished run what to do.
@@ -271,7 +273,8 @@ func (s *Store) damaged(digest string, err error) error {
 	return fmt.Errorf("%w (remove %s, or call 'refocus verify --repair', and reproduce again)", err, s.RunDir(digest))
 }
 
-// Verify re-hashes every file of a finished run and returns what is wrong.
+// Verify re-hashes every file of a finished run and returns what is wrong. That its
+// weights were dropped is not.
 func (s *Store) Verify(digest string) []files.Damage {
 	dir := s.RunDir(digest)
 	m, err := s.Manifest(digest)
@@ -285,9 +288,12 @@ func (s *Store) Verify(digest string) []files.Damage {
 	add := func(name, problem string) {
 		bad = append(bad, files.Damage{Path: filepath.Join(dir, name), Problem: problem})
 	}
-	listed := map[string]bool{ManifestFile: true}
+	listed := map[string]bool{ManifestFile: true, WeightsFile + droppedMark: true}
 	for _, f := range m.Files {
 		listed[f.Name] = true
+		if isDropped(dir, f.Name) {
+			continue
+		}
 		if err := f.Check(filepath.Join(dir, f.Name)); errors.As(err, &damage) {
 			add(f.Name, damage.Problem)
 		} else if err != nil {
@@ -304,7 +310,7 @@ func (s *Store) Verify(digest string) []files.Damage {
 		add("", err.Error())
 	}
 	for _, e := range entries {
-		if !listed[e.Name()] {
+		if !listed[e.Name()] && !files.Temporary(e.Name()) { // of one who rebuilds, or was killed
 			add(e.Name(), "the manifest does not list it")
 		}
 	}

@@ -113,6 +113,7 @@ func (s *Study) checkFields(c *checker) {
 		c.fail(at("name"), "%q must be 1 to 64 letters, digits, %q and %q, starting with a letter or digit", s.Name, "-", "_")
 	}
 	c.oneOf(at("kind"), s.Kind, Transfer, Mixture)
+	c.oneOf(at("keep"), s.Keep, KeepWeights, KeepBest, KeepMetrics)
 	s.Network.check(c)
 
 	t := s.Training

@@ -31,8 +31,19 @@ type Estimate struct {
 	// convolutions only and as if all were computed directly.
 	FLOPs float64 `json:"flops"`
 
-	// ModelBytes are those of the weights that all runs leave.
+	// ModelBytes are those of the weights that all runs leave, KeptBytes those of the
+	// KeptModels runs whose weights stay (Study.Keep).
 	ModelBytes int64 `json:"model_bytes"`
+	KeptBytes  int64 `json:"kept_bytes"`
+	KeptModels int   `json:"kept_models"`
+	// WaitingBytes are those of weights that do not stay and are there for long: of
+	// pretrainings that several transfers share.
+	WaitingBytes int64 `json:"waiting_bytes"`
+	// CheckpointBytes are those of what is kept of one run while it is trained.
+	CheckpointBytes int64 `json:"checkpoint_bytes"`
+	// RecordBytes are those of manifests, histories, records of attempts and logs, on
+	// a disk of blocks of 4 KiB, and of the file of a network from elsewhere.
+	RecordBytes int64 `json:"record_bytes"`
 
 	// AssumedSize is the side in pixels that stands for own data whose spec has
 	// no size, 0 where there is none of that.
@@ -102,8 +113,66 @@ func (p *Plan) Estimate() Estimate {
 		e.FLOPs += forward * float64(epochs)
 	}
 	e.PretrainingsShared = len(sources)
-	e.ModelBytes = p.modelBytes() * int64(len(p.Runs))
+	p.space(&e)
 	return e
+}
+
+// StoreBytes are those of the store when the study is finished.
+func (e Estimate) StoreBytes() int64 {
+	return e.ImageBytes + e.WaveBytes + e.KeptBytes + e.RecordBytes
+}
+
+// space counts what runs take.
+func (p *Plan) space(e *Estimate) {
+	size := p.modelBytes()
+	e.ModelBytes = size * int64(len(p.Runs))
+	e.CheckpointBytes = checkpointModels * size
+	targets := map[*Domain]bool{}
+	for _, r := range p.Runs {
+		if r.Kind != PretrainRun {
+			targets[r.Target] = true
+		}
+		e.RecordBytes += p.recordBytes(r)
+		if p.Study.Network.ONNX != "" {
+			e.RecordBytes += size
+		}
+	}
+	switch p.Study.Keep {
+	case KeepBest:
+		e.KeptModels = len(targets)
+	case KeepMetrics:
+	default:
+		e.KeptModels = len(p.Runs)
+	}
+	e.KeptBytes = size * int64(e.KeptModels)
+	if e.KeptModels < len(p.Runs) && p.Study.Training.PretrainSharing == ShareSeed {
+		e.WaitingBytes = size * int64(e.Pretrainings)
+	}
+}
+
+// checkpointModels is how many times the size of the weights a checkpoint has: the
+// weights, the two moments of Adam, and the best weights so far.
+const checkpointModels = 4
+
+// recordBytes is what a run leaves besides weights: as much as its manifest, its
+// history, the record of one attempt and its log were found to take.
+func (p *Plan) recordBytes(r *Run) int64 {
+	const block = 4096
+	n, images := len(p.Domains), 0
+	for i := range p.Domains {
+		images += p.Domains[i].ValidationImages
+	}
+	var bytes int64
+	for _, size := range []int{
+		2400 + 150*n,              // manifest
+		120 + r.Epochs*(110+85*n), // history
+		150*n + 8*images*r.Epochs, // losses of every validation image
+		1200,                      // record
+		400,                       // log
+	} {
+		bytes += int64((size + block - 1) / block * block)
+	}
+	return bytes
 }
 
 // ImageSize is the side in pixels of the images of the first domain.

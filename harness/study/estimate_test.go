@@ -109,6 +109,19 @@ func TestPlanCost(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, &b)
 		}
 	}
+	// The promise for a store of the study's own size.
+	if total := e.StoreBytes() + 8*e.CheckpointBytes; total > 60e9 {
+		t.Errorf("the store takes %d bytes, more than 60 GB", total)
+	}
+	if !strings.Contains(b.String(), `(keep = "best": of 11 of 14,400 runs, 54 MiB each; all would be 759 GiB)`) {
+		t.Errorf("not what is kept of the weights in\n%s", &b)
+	}
+	for keep, models := range map[string]int{KeepWeights: 14_400, KeepBest: 11, KeepMetrics: 0} {
+		paper.Study.Keep = keep
+		if k := paper.Estimate(); k.KeptModels != models || k.KeptBytes != int64(models)*e.ModelBytes/14_400 || k.ModelBytes != e.ModelBytes {
+			t.Errorf("keep = %q: %d models, %d bytes", keep, k.KeptModels, k.KeptBytes)
+		}
+	}
 	if advice := expand(t, "defocus", "quick").afford(expand(t, "defocus", "quick").Estimate(), DefaultRates(8)); advice != nil {
 		t.Errorf("advice for a quick run: %q", advice)
 	}
@@ -127,7 +140,7 @@ func TestWorkstationIsADay(t *testing.T) {
 		}
 		s := *p.Study
 		// What may differ: which part of the design, and how much of it.
-		s.Profile, s.Grid, s.Source = paper.Profile, paper.Grid, paper.Source
+		s.Profile, s.Keep, s.Grid, s.Source = paper.Profile, paper.Keep, paper.Grid, paper.Source
 		s.Transfer.Images, s.Training.Initialisations, s.Training.PretrainSharing = paper.Transfer.Images, paper.Training.Initialisations, paper.Training.PretrainSharing
 		if !reflect.DeepEqual(s, *paper) {
 			t.Errorf("%s differs from the study in more than its design:\n%+v\n%+v", series, s, *paper)

@@ -82,8 +82,19 @@ func WritePlan(w io.Writer, p *Plan, o PlanOptions) error {
 	if e.Structures > 0 {
 		row("", "and %s to simulate on %d cores", format.Duration(e.SimulationTime(o.Cores)), o.Cores)
 	}
-	row("space", "%s of weights, %s a run; while it is trained its checkpoint takes four times as much",
-		format.Bytes(e.ModelBytes), format.Bytes(p.modelBytes()))
+	kept := fmt.Sprintf("%s of weights, %s a run", format.Bytes(e.KeptBytes), format.Bytes(p.modelBytes()))
+	if e.KeptModels < len(p.Runs) {
+		kept = fmt.Sprintf("%s of weights (keep = %q: of %s of %s runs, %s each; all would be %s)", format.Bytes(e.KeptBytes), s.Keep,
+			format.Count(int64(e.KeptModels)), format.Count(int64(len(p.Runs))), format.Bytes(p.modelBytes()), format.Bytes(e.ModelBytes))
+	}
+	row("space", "%s, %s of histories, records and logs", kept, format.Bytes(e.RecordBytes))
+	if e.WaitingBytes > 0 {
+		row("", "and %s of pretrained weights until all transfers from them are done", format.Bytes(e.WaitingBytes))
+	}
+	row("", "and %s for the checkpoint of every run that is begun and not finished", format.Bytes(e.CheckpointBytes))
+	if e.ImageBytes > 0 {
+		row("", "with images and exit waves %s in all when it is finished (%s without exit waves)", format.Bytes(e.StoreBytes()), format.Bytes(e.StoreBytes()-e.WaveBytes))
+	}
 	name = "affordable"
 	for _, advice := range p.afford(e, o.Rates) {
 		row(name, "%s", advice)

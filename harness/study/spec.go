@@ -22,6 +22,9 @@ type Study struct {
 	// Seed is the root of every random stream of the study. Studies with the
 	// same seed and the same simulation share their structures. [choice]
 	Seed uint64 `json:"seed"`
+	// Keep is which weights stay in the store: [KeepWeights], [KeepBest] or
+	// [KeepMetrics]. It is no part of what a result is, and so of no digest. [choice]
+	Keep string `json:"keep,omitempty"`
 
 	Network  Network            `json:"network"`
 	Training Training           `json:"training"`
@@ -52,6 +55,15 @@ type Study struct {
 const (
 	Transfer = "transfer" // pretrain on one domain, transfer to another
 	Mixture  = "mixture"  // a single stage on images of two domains
+)
+
+// What of a study's weights stays in the store. Histories and manifests always do, and
+// so do weights that a run of the study has yet to start from. What does not stay is
+// dropped as soon as that is known, and can be rebuilt from the run's manifest.
+const (
+	KeepWeights = "weights" // those of every run
+	KeepBest    = "best"    // of every target those of the model with the lowest validation loss on it
+	KeepMetrics = "metrics" // none, once the study is finished; until then those that "best" keeps
 )
 
 // FreezeNone is the value of transfer.frozen that trains the whole network; the
@@ -164,6 +176,7 @@ func Defaults() Study {
 	return Study{
 		Kind:    Transfer,
 		Seed:    1,
+		Keep:    KeepWeights,
 		Network: Network{Width: 64},
 		Training: Training{
 			Loss:              backend.LossOnProbabilities,

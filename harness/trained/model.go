@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math"
 	"runtime"
 	"strings"
 
@@ -13,7 +12,6 @@ import (
 	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
-	"github.com/refocus-em/refocus/harness/study"
 	"github.com/refocus-em/refocus/harness/train"
 )
 
@@ -60,49 +58,24 @@ func Open(st *store.Store, digest string) (*Model, error) {
 	return m, nil
 }
 
-// Find opens the one finished run whose digest begins with prefix.
-func Find(st *store.Store, prefix string) (*Model, error) {
-	runs, err := st.Runs()
+// Find opens the one finished run that a word names (store.Find).
+func Find(st *store.Store, word string) (*Model, error) {
+	digest, err := st.Find(word)
 	if err != nil {
 		return nil, err
 	}
-	var found []string
-	for _, r := range runs {
-		if strings.HasPrefix(r, strings.ToLower(prefix)) {
-			found = append(found, r)
-		}
-	}
-	switch {
-	case len(found) == 0:
-		return nil, fmt.Errorf("no finished run in %s has a digest that begins with %q", st.Root(), prefix)
-	case len(found) > 1:
-		return nil, fmt.Errorf("%d runs have digests that begin with %q; give more of it", len(found), prefix)
-	}
-	return Open(st, found[0])
+	return Open(st, digest)
 }
 
 // Best opens the model with the lowest validation loss on its target among those
 // of the nodes that are finished, pretrainings left aside; nil where there is none.
 // A target, if it is not empty, is the one domain that is looked at.
 func Best(st *store.Store, nodes []*reproduce.Node, target string) (*Model, error) {
-	var digest string
-	lowest := math.Inf(1)
-	for _, n := range nodes {
-		if n.Spec.Stage == study.PretrainRun || target != "" && n.Spec.Target != target || !st.HasRun(n.Digest) {
-			continue
-		}
-		h, err := n.Spec.ReadHistory(st, n.Digest)
-		if err != nil {
-			return nil, err
-		}
-		if l, ok := h.BestLoss(n.Spec.Target); ok && l < lowest {
-			lowest, digest = l, n.Digest
-		}
+	n, err := reproduce.Best(st, nodes, target)
+	if n == nil || err != nil {
+		return nil, err
 	}
-	if digest == "" {
-		return nil, nil
-	}
-	return Open(st, digest)
+	return Open(st, n.Digest)
 }
 
 // NoModel is the error of those who need a finished model of a study and find none.

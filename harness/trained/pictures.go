@@ -11,12 +11,13 @@ import (
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/dataset/sheet"
 	"github.com/refocus-em/refocus/harness/reproduce"
+	"github.com/refocus-em/refocus/harness/store"
 )
 
 // Predictions draws, as PNG, validation images of every domain of a study with
 // their labels and with what the domain's best model makes of them; overall
 // stands in where none was trained for the domain. Domains whose images are not
-// in the store are left out.
+// in the store, or whose best model's weights are not, are left out.
 func Predictions(ctx context.Context, b backend.Backend, r *reproduce.Resolved, overall *Model) ([]byte, error) {
 	const tiles = 24
 	per := max(1, min(2, tiles/len(r.Plan.Domains)))
@@ -29,7 +30,10 @@ func Predictions(ctx context.Context, b backend.Backend, r *reproduce.Resolved, 
 	for i := range r.Plan.Domains {
 		d := &r.Plan.Domains[i]
 		m, err := Best(r.Store, byTarget[d.Key], "")
-		if err != nil {
+		var dropped *store.DroppedError
+		if errors.As(err, &dropped) {
+			continue
+		} else if err != nil {
 			return nil, err
 		}
 		if m == nil {

@@ -4,19 +4,74 @@
 
 const $ = (id) => document.getElementById(id);
 
+// Brings a node to what a fresh one says, and returns the one that stays. What is the
+// same is left as it is, with its focus, its scrolling and what was opened; rows are told
+// apart by their keys.
+const morph = (old, fresh) => {
+  if (old.isEqualNode(fresh)) return old;
+  if (old.nodeName !== fresh.nodeName || old instanceof SVGElement) return fresh;
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    old.nodeValue = fresh.nodeValue;
+    return old;
+  }
+  for (const a of [...old.attributes]) if (!fresh.hasAttribute(a.name) && a.name !== "open") old.removeAttribute(a.name);
+  for (const a of fresh.attributes) if (old.getAttribute(a.name) !== a.value) old.setAttribute(a.name, a.value);
+  const key = (n) => n.dataset?.key;
+  const keyed = new Map([...old.children].filter(key).map((n) => [key(n), n]));
+  const others = [...old.childNodes].filter((n) => !key(n));
+  const nodes = [...fresh.childNodes].map((f) => {
+    const match = key(f) ? keyed.get(key(f)) : others[0]?.nodeName === f.nodeName ? others.shift() : undefined;
+    return match ? morph(match, f) : f;
+  });
+  const stays = new Set(nodes);
+  for (const n of [...old.childNodes]) if (!stays.has(n)) n.remove();
+  nodes.forEach((n, i) => { if (old.childNodes[i] !== n) old.insertBefore(n, old.childNodes[i] ?? null); });
+  return old;
+};
+
 // What runs now, asked for again while somebody looks.
 const live = document.querySelector("[data-live]");
 if (live) {
-  setInterval(async () => {
-    if (document.hidden || live.contains(document.activeElement)) return;
+  const said = document.querySelector("[data-asof]");
+  let tag = "", waiting = false;
+  const look = async () => {
+    if (document.hidden || waiting) return;
+    waiting = true;
     try {
-      const page = new DOMParser().parseFromString(await (await fetch(live.dataset.live)).text(), "text/html");
-      const fresh = page.getElementById(live.id);
-      if (fresh && fresh.innerHTML !== live.innerHTML) live.innerHTML = fresh.innerHTML;
+      const r = await fetch(live.dataset.live, { headers: { "If-None-Match": tag, Accept: "text/html" } });
+      if (r.status !== 304) {
+        const fresh = new DOMParser().parseFromString(await r.text(), "text/html").getElementById(live.id);
+        if (!fresh) return location.reload(); // another view now: the run has finished
+        morph(live, fresh);
+        tag = r.headers.get("ETag") ?? "";
+      }
+      said.textContent = `as of ${new Date().toLocaleTimeString()}`;
+      said.removeAttribute("role");
     } catch {
-      // The server has gone; its last word stays.
+      if (said.getAttribute("role") !== "alert") {
+        said.setAttribute("role", "alert");
+        said.textContent = "The workbench does not answer any more; above is what it said last.";
+      }
+    } finally {
+      waiting = false;
     }
-  }, 2000);
+  };
+  setInterval(look, 1000);
+  document.addEventListener("visibilitychange", look);
+  look();
+}
+
+// What stands beside a button is copied by it.
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "copied";
+    } catch {
+      getSelection().selectAllChildren(button.previousElementSibling); // to be copied by hand
+    }
+    setTimeout(() => { button.textContent = "copy"; }, 2000);
+  });
 }
 
 // Choices take effect at once. A slider changes its picture and the address only.
