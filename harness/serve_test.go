@@ -161,12 +161,17 @@ type visitor struct {
 
 func visit(t *testing.T, address string) *visitor {
 	t.Helper()
-	chromium.Need(t)
-	axe, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
-	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
-	v := &visitor{t, chromium.Open(t.Context(), t, address), string(axe)}
+	v := &visitor{T: t, tab: chromium.Open(t.Context(), t, address)}
 	v.size(1200)
 	return v
+}
+
+// axe is the script of axe-core.
+func axe(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
+	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
+	return string(b)
 }
 
 // eval evaluates an expression, do runs statements.
@@ -265,6 +270,7 @@ func (v *visitor) size(width int) {
 func TestWorkbench(t *testing.T) {
 	t.Parallel()
 	chromium.Need(t)
+	script := axe(t)
 	// A network that finds something: the study's smallest learns nothing.
 	finder := filepath.Join(t.TempDir(), "finder, of discs.onnx")
 	model, err := onnx.Marshal(testnet.Trained(t), onnx.MarshalOptions{})
@@ -276,6 +282,7 @@ func TestWorkbench(t *testing.T) {
 	}
 	base := workbench(t, tinyStore(t), "--model", finder)
 	v := visit(t, base)
+	v.axe = script
 	v.until("the first page", "document.readyState == 'complete' && document.querySelectorAll('#now tbody tr').length", "1")
 	v.accessible("now")
 	v.follow("#now tbody a")
@@ -479,6 +486,7 @@ func TestWorkbench(t *testing.T) {
 func TestWorkbenchWhileTraining(t *testing.T) {
 	t.Parallel()
 	chromium.Need(t)
+	script := axe(t)
 	tiny, err := os.ReadFile("testdata/tiny.toml")
 	if err != nil {
 		t.Fatal(err)
@@ -491,6 +499,7 @@ func TestWorkbenchWhileTraining(t *testing.T) {
 	}
 	base := workbench(t, dir, "--spec", spec)
 	v := visit(t, base)
+	v.axe = script
 	v.until("the empty page", "document.getElementById('now').innerText.includes('Nothing has been trained')", "true")
 	training := refocus("reproduce", spec, "--out", dir, "--jobs", "1", "--threads", "1")
 	var said bytes.Buffer
