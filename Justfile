@@ -17,6 +17,10 @@ smoke *flags: build
 test *flags:
     go test ./... {{flags}}
 
+# Take pictures of the workbench over a store with a finished study, in Chromium.
+screenshots store="artifacts" folder="artifacts/example":
+    REFOCUS_PEERS=require REFOCUS_SCREENSHOT_STORE={{absolute_path(store)}} REFOCUS_SCREENSHOT={{absolute_path(folder)}} go test ./harness -run '^TestScreenshots$' -count 1
+
 # Fuzz one target for a while, for example `just fuzz ./harness/onnx FuzzUnmarshal -fuzztime 5m`.
 fuzz package target *flags="-fuzztime 1m":
     go test {{package}} -run '^$' -fuzz '^{{target}}$' -fuzzminimizetime 10x {{flags}}
@@ -79,6 +83,10 @@ scoreboard *flags: build
 # Compile the Gorgonia backend's GPU kernels with NVIDIA's compilers from PyPI, and assemble them for every GPU since Pascal.
 kernels:
     python3 plugins/gorgonia/cuda/compile.py
+
+# Try the Gorgonia backend on the GPU of this machine: conformance, bits, cross-check, speed beside PyTorch's where that plugin is. What it saw is in dist/gpu.
+gpu device="cuda:0" *flags: build
+    plugins/gorgonia/cuda/try.sh {{device}} {{flags}}
 
 # Compare the image simulation with abTEM (from PyPI), in a folder that is kept.
 abtem folder="dist/abtem":

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -22,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
 	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/store"
@@ -159,12 +161,17 @@ type visitor struct {
 
 func visit(t *testing.T, address string) *visitor {
 	t.Helper()
-	chromium.Need(t)
-	axe, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
-	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
-	v := &visitor{t, chromium.Open(t.Context(), t, address), string(axe)}
+	v := &visitor{T: t, tab: chromium.Open(t.Context(), t, address)}
 	v.size(1200)
 	return v
+}
+
+// axe is the script of axe-core.
+func axe(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
+	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
+	return string(b)
 }
 
 // eval evaluates an expression, do runs statements.
@@ -239,6 +246,18 @@ func (v *visitor) picture(path string) {
 	}
 }
 
+// drop drops a file on the page.
+func (v *visitor) drop(name string, content []byte) {
+	v.Helper()
+	v.eval(fmt.Sprintf(`(() => {
+		delete document.body.dataset.done;
+		const data = new DataTransfer();
+		data.items.add(new File([Uint8Array.from(atob(%q), (c) => c.charCodeAt(0))], %q));
+		document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+		return "";
+	})()`, base64.StdEncoding.EncodeToString(content), name))
+}
+
 // size sets the width of the window.
 func (v *visitor) size(width int) {
 	v.Helper()
@@ -251,6 +270,7 @@ func (v *visitor) size(width int) {
 func TestWorkbench(t *testing.T) {
 	t.Parallel()
 	chromium.Need(t)
+	script := axe(t)
 	// A network that finds something: the study's smallest learns nothing.
 	finder := filepath.Join(t.TempDir(), "finder, of discs.onnx")
 	model, err := onnx.Marshal(testnet.Trained(t), onnx.MarshalOptions{})
@@ -262,6 +282,7 @@ func TestWorkbench(t *testing.T) {
 	}
 	base := workbench(t, tinyStore(t), "--model", finder)
 	v := visit(t, base)
+	v.axe = script
 	v.until("the first page", "document.readyState == 'complete' && document.querySelectorAll('#now tbody tr').length", "1")
 	v.accessible("now")
 	v.follow("#now tbody a")
@@ -317,16 +338,6 @@ func TestWorkbench(t *testing.T) {
 	if err := imagefile.WriteTIFF(&tiff, 96, 112, 0.4, pixels); err != nil {
 		t.Fatal(err)
 	}
-	dropFile := func(name string, content []byte) {
-		t.Helper()
-		v.eval(fmt.Sprintf(`(() => {
-			delete document.body.dataset.done;
-			const data = new DataTransfer();
-			data.items.add(new File([Uint8Array.from(atob(%q), (c) => c.charCodeAt(0))], %q));
-			document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
-			return "";
-		})()`, base64.StdEncoding.EncodeToString(content), name))
-	}
 	// What is no image, or not what it says, is told of, and harms nothing.
 	dm := func(sizes []uint32, pixels []uint8) []byte {
 		return dmfile.Bytes(4, binary.LittleEndian, dmfile.Image{Name: "field", Kind: 6, Tag: 10, Sizes: sizes, Data: pixels, N: len(pixels), Scales: []float32{0.04, 0.04}, Units: "nm"})
@@ -347,7 +358,7 @@ func TestWorkbench(t *testing.T) {
 		"nested.dm4": append(bytes.Clone(dm4[:24]), bytes.Repeat([]byte{20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 100_000)...),
 		"vast.tif":   []byte("II*\x00\x08\x00\x00\x00\x02\x00\x00\x01\x04\x00\x01\x00\x00\x00\xff\xff\xff\x7f\x01\x01\x04\x00\x01\x00\x00\x00\xff\xff\xff\x7f\x00\x00\x00\x00"),
 	} {
-		dropFile(name, content)
+		v.drop(name, content)
 		v.until("no image: "+name, "document.body.dataset.done + document.getElementById('status').className", "failedbad")
 		if said := v.eval("document.getElementById('status').innerText"); !strings.HasPrefix(said, filepath.Base(name)+": ") || len(said) > 1000 {
 			t.Errorf("of %s it says %q", name, said)
@@ -356,7 +367,7 @@ func TestWorkbench(t *testing.T) {
 	// A large one of a microscope, drawn while it is segmented.
 	const hostile = "<img src=x onerror='window.hurt=1'>.dm4"
 	v.choose("#model", finder)
-	dropFile(hostile, dm4)
+	v.drop(hostile, dm4)
 	v.until("a large file is segmented", "document.body.dataset.done", hostile)
 	v.until("its picture", "document.getElementById('view').naturalWidth > 1000 && document.getElementById('view').complete", "true")
 	if hurt := v.eval("String(window.hurt)"); hurt != "undefined" {
@@ -402,7 +413,7 @@ func TestWorkbench(t *testing.T) {
 	if err := json.Unmarshal([]byte(differs), &counted); err != nil || counted[0] != 0 || counted[1] < 10_000 || counted[2] > counted[1]/20 {
 		t.Errorf("what was drawn differs from what was found: width, particles' pixels and others %v, %v", counted, err)
 	}
-	dropFile("field.tif", tiff.Bytes())
+	v.drop("field.tif", tiff.Bytes())
 	v.until("segmented", "document.body.dataset.done", "field.tif")
 	v.until("shown", "document.getElementById('view').naturalWidth", "112")
 	v.until("calibrated", "document.getElementById('summary').textContent.includes('0.04 nm')", "true")
@@ -475,6 +486,7 @@ func TestWorkbench(t *testing.T) {
 func TestWorkbenchWhileTraining(t *testing.T) {
 	t.Parallel()
 	chromium.Need(t)
+	script := axe(t)
 	tiny, err := os.ReadFile("testdata/tiny.toml")
 	if err != nil {
 		t.Fatal(err)
@@ -487,6 +499,7 @@ func TestWorkbenchWhileTraining(t *testing.T) {
 	}
 	base := workbench(t, dir, "--spec", spec)
 	v := visit(t, base)
+	v.axe = script
 	v.until("the empty page", "document.getElementById('now').innerText.includes('Nothing has been trained')", "true")
 	training := refocus("reproduce", spec, "--out", dir, "--jobs", "1", "--threads", "1")
 	var said bytes.Buffer
@@ -548,6 +561,81 @@ func TestWorkbenchWhileTraining(t *testing.T) {
 	}
 	v.until("nothing is trained any more", "document.querySelector('#now [role=status]').innerText", "No run is being trained.")
 	v.until("it has begun", "document.querySelector('#now tbody tr').cells[4].innerText", "1")
+}
+
+// Pictures of the workbench's views over a store with a finished study, for documents:
+// 'just screenshots' takes them.
+func TestScreenshots(t *testing.T) {
+	root, dir := os.Getenv("REFOCUS_SCREENSHOT_STORE"), os.Getenv("REFOCUS_SCREENSHOT")
+	if root == "" || dir == "" {
+		t.Skip("REFOCUS_SCREENSHOT_STORE names no store, or REFOCUS_SCREENSHOT no folder for pictures of it")
+	}
+	base := workbench(t, root)
+	v := visit(t, base)
+	v.until("the first page", "document.readyState == 'complete' && document.querySelectorAll('#now tbody tr').length > 0", "true")
+	take := func(name string) { t.Helper(); v.picture(filepath.Join(dir, "workbench-"+name+".png")) }
+	take("now")
+	v.follow("#now tbody a")
+	v.until("figures", "document.querySelectorAll('svg').length > 2", "true")
+	take("study")
+	study := v.eval("new URLSearchParams(location.search).get('study')")
+	v.open(base + "runs?study=" + url.QueryEscape(study))
+	v.do("[...document.querySelectorAll('tbody input[type=checkbox]')].slice(0, 3).forEach((c) => c.click())")
+	v.follow("form[action=compare] button")
+	take("compare")
+	v.open(base + "runs?study=" + url.QueryEscape(study))
+	v.follow("tbody th a")
+	v.until("the prediction", "document.getElementById('picture').naturalWidth > 100", "true")
+	take("run")
+	v.open(base + "data?study=" + url.QueryEscape(study))
+	v.until("an image", "document.getElementById('picture').naturalWidth > 100", "true")
+	take("data")
+	// A micrograph of validation images side by side.
+	sets, err := filepath.Glob(filepath.Join(root, "data", v.eval("document.querySelector('main p code').innerText")+"*"))
+	if err != nil || len(sets) != 1 {
+		t.Fatalf("%v, data sets %q", err, sets)
+	}
+	ready, err := dataset.Find(root, filepath.Base(sets[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := ready.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer images.Close()
+	across := min(6, int(math.Sqrt(float64(ready.Count))))
+	h, w := ready.Height, ready.Width
+	field, one := make([]float32, across*h*across*w), make([]float32, h*w)
+	for i := range across * across {
+		if err := images.Image(i, one); err != nil {
+			t.Fatal(err)
+		}
+		for y := range h {
+			copy(field[(i/across*h+y)*across*w+i%across*w:], one[y*w:][:w])
+		}
+	}
+	path := filepath.Join(t.TempDir(), "field.tif")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := imagefile.WriteTIFF(f, across*h, across*w, ready.PixelSize, field); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v.open(base + "micrograph")
+	v.do("const m = document.getElementById('model'); m.value = [...m.options].find((o) => o.value.includes('best')).value")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.drop("field.tif", b)
+	v.until("segmented", "document.body.dataset.done", "field.tif")
+	v.until("shown", "document.getElementById('view').complete && document.getElementById('view').naturalWidth > 0", "true")
+	take("micrograph")
 }
 
 // What somebody is training, and what has failed, is seen while it happens, with its

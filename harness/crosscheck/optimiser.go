@@ -15,7 +15,7 @@ func (r *run) optimiser(ctx context.Context) error {
 	for _, epsilon := range []float64{backend.DefaultAdam.Epsilon, 1e-3} {
 		adam := backend.DefaultAdam
 		adam.Epsilon = epsilon
-		s, err := r.session(ctx, r.in.A.Backend, r.in.Options.Precision, adam)
+		s, err := r.session(ctx, r.in.A.Backend, r.in.Options.Device, r.in.Options.Precision, adam)
 		if err != nil {
 			return fmt.Errorf("opening a session of A: %w", err)
 		}
