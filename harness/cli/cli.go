@@ -164,7 +164,7 @@ which what is being trained is saved first.`,
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
-		verifyCommand(), auditCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
+		verifyCommand(), auditCommand(), publishCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
