@@ -60,6 +60,8 @@ type Options struct {
 	Progress progress.Meter // nil for none
 
 	now func() time.Time // another in tests
+	// made, in tests, is a folder that has the report and the models already.
+	made string
 }
 
 // publication is a crate that is being written.
@@ -95,7 +97,13 @@ func Publish(ctx context.Context, r *reproduce.Resolved, o Options) (root string
 		return "", err
 	}
 	defer os.RemoveAll(p.scratch)
-	if err := p.make(ctx); err != nil {
+	if o.made == "" {
+		err = p.make(ctx)
+	} else {
+		err = errors.Join(os.CopyFS(filepath.Join(p.scratch, "reports"), os.DirFS(filepath.Join(o.made, "reports"))),
+			os.CopyFS(filepath.Join(p.scratch, "models"), os.DirFS(filepath.Join(o.made, "models"))))
+	}
+	if err != nil {
 		return "", err
 	}
 	if strings.EqualFold(filepath.Ext(o.To), ".zip") {
