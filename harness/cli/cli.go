@@ -120,7 +120,7 @@ interrupted.`,
 	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(
-		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), reportCommand(), compareCommand(),
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), gcCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
 		verifyCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)
