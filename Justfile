@@ -70,6 +70,12 @@ layers *flags:
 crosscheck backend="gorgonia" against="cpu" *flags: build
     plugins/bin/refocus crosscheck --backend {{backend}} --against {{against}} --allow-unlocked {{flags}}
 
+# Verify and cross-check cpu, gorgonia and torch in every precision; torch's executable has to be on $PATH (`pip install ./plugins/torch`).
+scoreboard *flags: build
+    plugins/bin/refocus backends scoreboard cpu gorgonia torch --profile smoke --allow-unlocked --to artifacts/example {{flags}}
+    for name in gorgonia torch; do cp artifacts/reports/crosscheck-$name-cpu-defocus-smoke/certificate.* artifacts/example/crosscheck/$name/; done
+    cp artifacts/reports/crosscheck-torch-bfloat16-convergence-cpu-defocus-smoke/certificate.* artifacts/example/crosscheck/torch-bfloat16-convergence/
+
 # Compile the Gorgonia backend's GPU kernels with NVIDIA's compilers from PyPI, and assemble them for every GPU since Pascal.
 kernels:
     python3 plugins/gorgonia/cuda/compile.py

@@ -60,17 +60,18 @@ harness/dataset             | random safetensors progress internal files dataset
 harness/study               | specs internal nn onnx backend hrtem          | github.com/BurntSushi/toml
 harness/store               | files
 harness/train               | random safetensors progress files nn onnx backend dataset study store
-harness/crosscheck          | random safetensors internal nn backend backend/reference files
-harness/reproduce           | progress internal files backend dataset study store train
+harness/crosscheck          | random safetensors progress internal nn backend backend/reference files | gonum.org/v1/gonum
+harness/reproduce           | progress internal files nn backend dataset study store train
 harness/measure
 harness/report/stats        | random
 harness/report/plot         | internal report/stats
 harness/predict             | progress internal files nn dataset/imagefile dataset/outline onnx micrograph measure report/stats report/plot | go.yaml.in/yaml/v3
 harness/trained             | internal nn onnx/export backend dataset study store train reproduce
+harness/audit               | random safetensors progress internal files nn backend crosscheck dataset store train reproduce
 harness/adapt               | internal dataset/imagefile files hrtem micrograph nn onnx onnx/export progress backend dataset study store reproduce predict trained
-harness/report              | artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
+harness/report              | random artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
 harness/serve               | artifacts/reference internal files backend dataset store study progress reproduce predict trained report report/stats report/plot
-harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained adapt report report/stats serve | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
+harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce predict trained audit adapt report report/stats serve | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
 harness                     | cli
 harness/cmd/refocus         | cli
 harness/release             | files backend/host

@@ -236,5 +236,6 @@ that lead to them must belong to you or to root, and nobody else may write to th
 			return nil
 		})
 	b.registerStart(add)
+	cmd.AddCommand(scoreboardCommand())
 	return cmd
 }

@@ -122,7 +122,7 @@ interrupted.`,
 	root.AddCommand(
 		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), gcCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
-		verifyCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
+		verifyCommand(), auditCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/internal/format"
@@ -20,10 +21,12 @@ const (
 	LongRun    = "every step of a longer run"
 	Freezing   = "freezing"
 	Trajectory = "trajectory"
+	// Training is the only stage of Converge.
+	Training = "training as a whole"
 )
 
 // Stages lists the stages in order.
-var Stages = []string{Forward, Statistics, Inference, Loss, Gradients, Optimiser, LongRun, Freezing, Trajectory}
+var Stages = []string{Forward, Statistics, Inference, Loss, Gradients, Optimiser, LongRun, Freezing, Trajectory, Training}
 
 // What a check is judged by.
 const (
@@ -35,6 +38,8 @@ const (
 	ByNoise = "rounding noise"
 	// ByYardstick is by a multiple of the yardstick's own distance.
 	ByYardstick = "yardstick"
+	// ByMargin is by what Trials.Margin allows of the spread over seeds.
+	ByMargin = "margin"
 	// Exactly admits no difference.
 	Exactly = "exact"
 )
@@ -68,7 +73,7 @@ type Check struct {
 
 // judged is the relative distance that Limit is on.
 func (c *Check) judged() float64 {
-	if c.Judged == ByBound || c.Judged == ByNoise {
+	if c.Judged == ByBound || c.Judged == ByNoise || c.Judged == ByMargin {
 		return c.Local
 	}
 	return c.A.Relative
@@ -104,6 +109,8 @@ func (c *Check) Said() string {
 	switch by {
 	case ByBound:
 		by = "the expected size of rounding errors"
+	case ByMargin:
+		return fmt.Sprintf("as much as %s standard deviations off, where %s is the margin", d(c.judged()), d(c.Limit))
 	case Exactly:
 		return fmt.Sprintf("off by %s, which must not be", d(c.judged()))
 	}
@@ -141,7 +148,9 @@ type Certificate struct {
 	NoBounds string `json:"no_bounds,omitempty"`
 
 	Checks     []Check `json:"checks"`
-	Trajectory []Curve `json:"trajectory"`
+	Trajectory []Curve `json:"trajectory,omitempty"`
+	// Convergence is what was compared where whole trainings were.
+	Convergence *Convergence `json:"convergence,omitempty"`
 	// First is the first check that failed, in the order of Stages and within a
 	// stage in the order of cause.
 	First *Check `json:"first,omitempty"`
@@ -153,6 +162,9 @@ func (c *Certificate) Pass() bool { return c.First == nil && len(c.Checks) > 0 }
 // Verdict is one sentence.
 func (c *Certificate) Verdict() string {
 	a, b := c.A.Description.Name, c.B.Description.Name
+	if c.Convergence != nil {
+		return c.verdictOfTrainings(a, b)
+	}
 	if c.Pass() {
 		return fmt.Sprintf("%s agrees with %s: all %d comparisons are within their limits.", a, b, len(c.Checks))
 	}
@@ -162,6 +174,20 @@ func (c *Certificate) Verdict() string {
 		s += " (" + f.Note + ")"
 	}
 	return s + "."
+}
+
+func (c *Certificate) verdictOfTrainings(a, b string) string {
+	if p := c.Options.Precision; p != "" && p != backend.Float32 {
+		a += " in " + p
+	}
+	if c.Pass() {
+		return fmt.Sprintf("%s trains as %s does: over %d seeds the means of all %d measures are within the margin.", a, b, c.Convergence.Seeds, len(c.Checks))
+	}
+	f, said := c.First, "does not train as %s does"
+	if !slices.ContainsFunc(c.Convergence.Measures, func(m Measure) bool { return m.Differs }) {
+		said = "has not been shown to train as %s does"
+	}
+	return fmt.Sprintf("%s "+said+": the %s is %s (%s).", a, b, f.Place, f.Said(), f.Note)
 }
 
 // Print writes a short summary: per stage the number of comparisons and the

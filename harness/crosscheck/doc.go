@@ -26,4 +26,9 @@
 // mode, running statistics, forward in inference mode, loss, gradients,
 // optimiser, every step of a longer run, freezing, trajectory. A may compute in a precision below float32:
 // Options.Precision. The Certificate names the first that fails.
+//
+// Converge compares whole trainings instead (convergence.go), as MLPerf's rules for
+// reference convergence points compare submissions: many pairs of short trainings, of
+// which no step agrees, by the means of what came of them. A margin says what may differ,
+// and tests of equivalence with what probability it is wrongly said to.
 package crosscheck

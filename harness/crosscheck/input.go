@@ -58,7 +58,8 @@ type Options struct {
 // convolutions; 0 is float32's own 23.
 var bits = map[string]int{backend.Float32: 0, backend.Float64: 0, backend.TF32: 10, backend.BFloat16: 7, backend.Mixed: 10}
 
-func (o Options) withDefaults() Options {
+// WithDefaults fills in what is not set.
+func (o Options) WithDefaults() Options {
 	o.Precision = cmp.Or(o.Precision, backend.Float32)
 	return o.withFloors(bits[o.Precision])
 }

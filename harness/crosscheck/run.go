@@ -23,14 +23,10 @@ func Run(ctx context.Context, in Input) (*Certificate, error) {
 
 // compare is Run, which can end with the stage that fails first.
 func compare(ctx context.Context, in Input, first bool) (*Certificate, error) {
-	if _, ok := bits[in.Options.Precision]; !ok && in.Options.Precision != "" {
-		return nil, fmt.Errorf("precision %q: a cross-check is in one of %v", in.Options.Precision, slices.Sorted(maps.Keys(bits)))
+	r, err := newRun(in)
+	if err != nil {
+		return nil, err
 	}
-	in.Options = in.Options.withDefaults()
-	r := &run{in: in, g: in.Graph, arithmetic: arithmetics[in.Options.Precision], cert: &Certificate{
-		Format: 2, Network: in.Graph.Name, Options: in.Options, Data: in.Train.SHA256,
-		Machine: fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()),
-	}}
 	if err := r.open(ctx); err != nil {
 		return nil, err
 	}
@@ -44,6 +40,17 @@ func compare(ctx context.Context, in Input, first bool) (*Certificate, error) {
 		}
 	}
 	return r.cert, nil
+}
+
+func newRun(in Input) (*run, error) {
+	if _, ok := bits[in.Options.Precision]; !ok && in.Options.Precision != "" {
+		return nil, fmt.Errorf("precision %q: a cross-check is in one of %v", in.Options.Precision, slices.Sorted(maps.Keys(bits)))
+	}
+	in.Options = in.Options.WithDefaults()
+	return &run{in: in, g: in.Graph, arithmetic: arithmetics[in.Options.Precision], cert: &Certificate{
+		Format: 3, Network: in.Graph.Name, Options: in.Options, Data: in.Train.SHA256,
+		Machine: fmt.Sprintf("%s/%s, %d cores", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()),
+	}}, nil
 }
 
 // run is a cross-check in progress. Each stage, in a file of its own, adds its

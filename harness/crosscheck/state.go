@@ -81,27 +81,48 @@ func initial(g *nn.Graph) *state {
 	return s
 }
 
-// perturbed moves every parameter up or down by one spacing of numbers with so many
-// bits of mantissa, 0 for float32's: what rounding it once more could do.
+// perturbed moves every parameter as Round does.
 func (s *state) perturbed(g *nn.Graph, k uint64, bits int) *state {
 	p := &state{values: map[string][]float64{}, step: s.step}
 	for name, v := range s.values {
 		p.values[name] = v
 	}
 	for _, t := range g.Parameters() {
-		rng := random.Stream(0, "one rounding/"+t.Name, k)
 		d := append([]float64(nil), s.values[t.Name]...)
-		for i, v := range d {
-			toward := float32(math.MaxFloat32)
-			if rng.Uint64()&1 == 0 {
-				toward = -toward
-			}
-			d[i] = float64(math.Nextafter32(float32(v), toward))
-			if bits > 0 {
-				d[i] = v + math.Copysign(math.Ldexp(float64(spacing(math.Abs(v))), 23-bits), float64(toward))
-			}
-		}
+		round(d, t.Name, k, bits)
 		p.values[t.Name] = d
 	}
 	return p
+}
+
+// Round moves every parameter of the graph up or down by one spacing of numbers of the
+// precision: what rounding it once more could do. How the losses of a training change
+// by it is the yardstick of trajectories. k tells disturbances apart.
+func Round(g *nn.Graph, k uint64, precision string) {
+	for _, t := range g.Parameters() {
+		d := make([]float64, len(t.Data))
+		for i, v := range t.Data {
+			d[i] = float64(v)
+		}
+		round(d, t.Name, k, bits[precision])
+		for i, v := range d {
+			t.Data[i] = float32(v)
+		}
+	}
+}
+
+// round moves the values of a parameter; numbers have so many bits of mantissa, 0 for
+// float32's.
+func round(d []float64, name string, k uint64, bits int) {
+	rng := random.Stream(0, "one rounding/"+name, k)
+	for i, v := range d {
+		toward := float32(math.MaxFloat32)
+		if rng.Uint64()&1 == 0 {
+			toward = -toward
+		}
+		d[i] = float64(math.Nextafter32(float32(v), toward))
+		if bits > 0 {
+			d[i] = v + math.Copysign(math.Ldexp(float64(spacing(math.Abs(v))), 23-bits), float64(toward))
+		}
+	}
 }

@@ -60,6 +60,7 @@ type view struct {
 	Sections  []viewSection
 	Operators []viewOperator
 	Plot      template.HTML
+	Intervals template.HTML // of whole trainings
 }
 
 type viewSection struct {
@@ -77,6 +78,9 @@ type viewOperator struct {
 
 func (c *Certificate) view() view {
 	v := view{Certificate: c, Plot: template.HTML(c.plot())}
+	if c.Convergence != nil {
+		v.Intervals = template.HTML(c.Convergence.plot())
+	}
 	at := map[string]int{}
 	for _, stage := range Stages {
 		s := viewSection{Stage: stage}
@@ -113,6 +117,7 @@ var pageSource string
 
 var pageTemplate = template.Must(template.New("certificate").Funcs(template.FuncMap{
 	"sci": func(v float64) string { return format.Digits(min(v, math.MaxFloat64), 2) },
+	"num": func(v float64) string { return format.Digits(v, 4) },
 	"ulp": func(v float64) string { return format.Digits(v, 3) },
 	"ms":  format.Milliseconds,
 }).Parse(pageSource))

@@ -16,7 +16,6 @@ import (
 	"github.com/refocus-em/refocus/harness/files"
 	"github.com/refocus-em/refocus/harness/hrtem"
 	"github.com/refocus-em/refocus/harness/progress"
-	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/safetensors"
 )
 
@@ -318,8 +317,7 @@ func (g *group) structure(ctx context.Context, i int, opt Options) (made bool, e
 	for _, w := range todo {
 		p := &part{pixels: make([]float32, s.Config.Crop*s.Config.Crop), label: sp.Label}
 		p.Waves, p.Structure = waves, sp.Info
-		rng := random.Stream(s.Seed, "image "+digestOf(w.source.imaging()), uint64(i))
-		if p.Defocus, err = sim.Image(ctx, sp, w.source.Conditions, rng, p.pixels); err != nil {
+		if p.Defocus, err = sim.Image(ctx, sp, w.source.Conditions, w.source.imageStream(i), p.pixels); err != nil {
 			return false, err
 		}
 		if err := writePart(g.disk, w.parts(), i, s.Config, p); err != nil && !w.finished() {

@@ -207,6 +207,15 @@ func (m *Manifest) Simulation() *Simulation {
 	return &Simulation{*m.Config, *m.Conditions}
 }
 
+// Listed describes the set's files beside its manifest.
+func (m *Manifest) Listed() []files.File {
+	var all []files.File
+	for _, name := range slices.Sorted(maps.Keys(m.Files)) {
+		all = append(all, m.Files[name].file(filepath.Base(name)))
+	}
+	return all
+}
+
 // Source is what determines the set's images, of simulated ones. That it is what the
 // set's digest stands for is made sure of.
 func (m *Manifest) Source() (Source, error) {

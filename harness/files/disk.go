@@ -291,3 +291,13 @@ func (d Disk) RemoveAll(path string) error {
 	}
 	return nil
 }
+
+// secret is the machine's file system, on which others cannot read what is made.
+type secret struct{ OS }
+
+func (secret) Create(path string) (Handle, error) {
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+}
+
+// WriteSecret is Write for what nobody but the user may read.
+func WriteSecret(path string, content []byte) error { return On(secret{}).Write(path, content) }

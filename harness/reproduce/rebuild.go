@@ -44,7 +44,7 @@ func (r *Retrainer) Rebuild(ctx context.Context, digest string) (bool, error) {
 		case <-ctx.Done():
 		}
 	}()
-	res, err := r.retrain(ctx, digest, 0, rebuilding{claim})
+	res, err := r.retrain(ctx, digest, 0, rebuilding{claim}, nil)
 	if err != nil {
 		if ctx.Err() == nil {
 			claim.Fail(err)

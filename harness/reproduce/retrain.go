@@ -16,6 +16,7 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/nn"
 	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/train"
@@ -55,18 +56,23 @@ type Retrainer struct {
 type Retrained struct {
 	Spec   train.Spec // its Backend is that which has trained now
 	Epochs int        // that were trained, from the first
-	// History and Weights are the contents of the run's files as they would be in the
-	// store; after some of the epochs, with these alone and the weights of the best of
-	// them.
-	History, Weights []byte
-	Backend          backend.Description
-	Device           backend.Device
-	Seconds          train.Seconds
+	// History, Weights and Losses are the contents of the run's files as they would be
+	// in the store; after some of the epochs, with these alone and the weights of the
+	// best of them.
+	History, Weights, Losses []byte
+	Backend                  backend.Description
+	Device                   backend.Device
+	Seconds                  train.Seconds
 }
 
-// Files describes the files for comparison with those that a manifest lists.
+// Files describes the files for comparison with those that a manifest lists. Runs of
+// earlier versions have no store.LossesFile.
 func (r *Retrained) Files() []files.File {
-	return []files.File{files.Of(store.HistoryFile, r.History), files.Of(store.WeightsFile, r.Weights)}
+	all := []files.File{files.Of(store.HistoryFile, r.History)}
+	if r.Losses != nil {
+		all = append(all, files.Of(store.LossesFile, r.Losses))
+	}
+	return append(all, files.Of(store.WeightsFile, r.Weights))
 }
 
 // NewRetrainer prepares a folder of the system's for temporary files, which Close
@@ -76,10 +82,14 @@ func NewRetrainer(st *store.Store, o RetrainOptions) (*Retrainer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newRetrainer(st, o, dir), nil
+}
+
+func newRetrainer(st *store.Store, o RetrainOptions, dir string) *Retrainer {
 	return &Retrainer{
 		st: st, o: o, meter: progress.Or(o.Progress), dir: dir,
 		sets: map[string]func() (dataset.Ready, error){}, runs: map[string]func() (*Retrained, error){},
-	}, nil
+	}
 }
 
 // Close removes what was made for training.
@@ -91,37 +101,74 @@ func (r *Retrainer) Close() error { return os.RemoveAll(r.dir) }
 // settings that their digest covers, and a parent whose weights it lacks is trained
 // again first, and must come to the weights that its manifest lists.
 func (r *Retrainer) Retrain(ctx context.Context, digest string, epochs int) (*Retrained, error) {
-	return r.retrain(ctx, digest, epochs, new(memory))
+	return r.retrain(ctx, digest, epochs, new(memory), nil)
 }
 
-func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int, keep train.Checkpoints) (*Retrained, error) {
-	res, err := r.again(ctx, digest, epochs, keep)
+// Disturbed is Retrain with a change of the weights that the run begins with.
+func (r *Retrainer) Disturbed(ctx context.Context, digest string, epochs int, change func(*nn.Graph)) (*Retrained, error) {
+	return r.retrain(ctx, digest, epochs, new(memory), change)
+}
+
+func (r *Retrainer) retrain(ctx context.Context, digest string, epochs int, keep train.Checkpoints, change func(*nn.Graph)) (*Retrained, error) {
+	res, err := r.again(ctx, digest, epochs, keep, change)
 	if err != nil {
 		return nil, fmt.Errorf("training run %.12s again: %w", digest, err)
 	}
 	return res, nil
 }
 
-func (r *Retrainer) again(ctx context.Context, digest string, epochs int, keep train.Checkpoints) (*Retrained, error) {
+// job is what a run's manifest says is to be done.
+func (r *Retrainer) job(digest string) (job train.Job, id string, err error) {
 	m, err := r.st.Manifest(digest)
+	if err != nil {
+		return job, "", err
+	}
+	job = train.Job{Threads: r.o.Threads, Device: r.o.Device, CheckpointEvery: 5 * time.Minute}
+	if err := json.Unmarshal(m.Spec, &job.Spec); err != nil {
+		return job, m.ID, fmt.Errorf("reading its spec: %w", err)
+	}
+	if job.Spec.Format != train.Format {
+		return job, m.ID, fmt.Errorf("its spec has format %d, this program trains format %d", job.Spec.Format, train.Format)
+	}
+	if job.Spec.ONNX != "" {
+		job.Network, err = r.st.Network(digest)
+	}
+	return job, m.ID, err
+}
+
+// Scores validates the weights that a run has kept, with a change of them where there
+// is one: its scores after its best epoch.
+func (r *Retrainer) Scores(ctx context.Context, digest string, change func(*nn.Graph)) (scores map[string]store.Score, err error) {
+	job, _, err := r.job(digest)
+	if err == nil {
+		job.Disturb = change
+		job.Images, err = r.images(ctx, train.Spec{Validation: job.Spec.Validation})
+	}
+	var weights []byte
+	if err == nil {
+		weights, err = r.st.Weights(digest)
+	}
+	if err == nil {
+		_, err = r.with(ctx, job, func(b backend.Backend, job train.Job) (err error) {
+			scores, err = train.Evaluate(ctx, b, job, weights, r.meter)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("validating the weights of run %.12s: %w", digest, err)
+	}
+	return scores, nil
+}
+
+func (r *Retrainer) again(ctx context.Context, digest string, epochs int, keep train.Checkpoints, change func(*nn.Graph)) (*Retrained, error) {
+	job, id, err := r.job(digest)
 	if err != nil {
 		return nil, err
 	}
-	job := train.Job{Threads: r.o.Threads, Device: r.o.Device, Epochs: epochs, CheckpointEvery: 5 * time.Minute}
-	if err := json.Unmarshal(m.Spec, &job.Spec); err != nil {
-		return nil, fmt.Errorf("reading its spec: %w", err)
+	if epochs < 0 || epochs > job.Spec.Epochs {
+		return nil, fmt.Errorf("%d epochs were asked for, it has %d", epochs, job.Spec.Epochs)
 	}
-	switch s := job.Spec; {
-	case s.Format != train.Format:
-		return nil, fmt.Errorf("its spec has format %d, this program trains format %d", s.Format, train.Format)
-	case epochs < 0 || epochs > s.Epochs:
-		return nil, fmt.Errorf("%d epochs were asked for, it has %d", epochs, s.Epochs)
-	}
-	if job.Spec.ONNX != "" {
-		if job.Network, err = r.st.Network(digest); err != nil {
-			return nil, err
-		}
-	}
+	job.Epochs, job.Disturb = epochs, change
 	if job.Spec.Parent != "" {
 		if job.Parent, err = r.parent(ctx, job.Spec.Parent); err != nil {
 			return nil, err
@@ -140,11 +187,27 @@ func (r *Retrainer) again(ctx context.Context, digest string, epochs int, keep t
 		if err == nil || ctx.Err() != nil || !backendFailed(err) || restarts >= r.o.Restarts {
 			return res, err
 		}
-		r.meter.Printf("%s: %v\n%s: restarting the backend, going on from what was trained (%d of %d)", m.ID, err, m.ID, restarts+1, r.o.Restarts)
+		r.meter.Printf("%s: %v\n%s: restarting the backend, going on from what was trained (%d of %d)", id, err, id, restarts+1, r.o.Restarts)
 	}
 }
 
 func (r *Retrainer) attempt(ctx context.Context, job train.Job, keep train.Checkpoints) (*Retrained, error) {
+	var res *train.Result
+	out, err := r.with(ctx, job, func(b backend.Backend, job train.Job) (err error) {
+		res, err = train.Run(ctx, b, job, keep, r.meter)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Epochs, out.Weights, out.Losses, out.Seconds = len(res.History.Epochs), res.Weights, res.Losses, res.Seconds
+	out.History, err = encodeHistory(&res.History)
+	return out, err
+}
+
+// with has something done by a backend process of its own, which gives the job its
+// arithmetic.
+func (r *Retrainer) with(ctx context.Context, job train.Job, do func(backend.Backend, train.Job) error) (*Retrained, error) {
 	proc, err := r.o.Launch(ctx, io.Discard)
 	if err != nil {
 		return nil, fmt.Errorf("starting the backend: %w", err)
@@ -168,13 +231,7 @@ func (r *Retrainer) attempt(ctx context.Context, job train.Job, keep train.Check
 	if out.Device, err = (&device{Device: backend.Device{Name: job.Device}}).in(d); err != nil {
 		return nil, err
 	}
-	res, err := train.Run(ctx, proc, job, keep, r.meter)
-	if err != nil {
-		return nil, err
-	}
-	out.Epochs, out.Weights, out.Seconds = len(res.History.Epochs), res.Weights, res.Seconds
-	out.History, err = encodeHistory(&res.History)
-	return out, err
+	return out, do(proc, job)
 }
 
 // parent is the weights of a run that another one begins with.
@@ -187,7 +244,12 @@ func (r *Retrainer) parent(ctx context.Context, digest string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("its parent: %w", err)
 	}
-	res, err := once(r, r.runs, digest, func() (*Retrained, error) { return r.Retrain(ctx, digest, 0) })
+	// Whatever is allowed of the run itself, only the same arithmetic makes these again.
+	res, err := once(r, r.runs, digest, func() (*Retrained, error) {
+		same := newRetrainer(r.st, r.o, r.dir)
+		same.o.OtherNumerics = false
+		return same.Retrain(ctx, digest, 0)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("its parent: %w", err)
 	}
@@ -195,14 +257,8 @@ func (r *Retrainer) parent(ctx context.Context, digest string) ([]byte, error) {
 	if at < 0 {
 		return nil, fmt.Errorf("its parent %.12s has no weights, and its manifest does not say which they were", digest)
 	}
-	var was train.Spec
-	if err := json.Unmarshal(m.Spec, &was); err != nil {
-		return nil, err
-	}
-	if was.Backend == res.Spec.Backend {
-		if err := m.Files[at].CheckBytes(r.st.RunDir(digest), res.Weights); err != nil {
-			return nil, fmt.Errorf("its parent, whose weights are not in the store, was trained again and came to others: %w", err)
-		}
+	if err := m.Files[at].CheckBytes(r.st.RunDir(digest), res.Weights); err != nil {
+		return nil, fmt.Errorf("its parent, whose weights are not in the store, was trained again and came to others: %w", err)
 	}
 	return res.Weights, nil
 }

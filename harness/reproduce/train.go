@@ -433,7 +433,7 @@ func (w *worker) commit(claim *store.Claim, n *Node, r *train.Result, started ti
 			Precision: n.Spec.Backend.Precision, Threads: w.o.Threads, SHA256: w.o.SHA256,
 		},
 		Harness: w.o.Harness,
-		Host:    host(),
+		Host:    Host(),
 		Started: started.UTC(), Finished: time.Now().UTC(),
 		TrainSeconds: r.Seconds.Train, EvaluateSeconds: r.Seconds.Evaluate,
 		Restarts: restarts + w.pool.losses(n),
@@ -502,7 +502,8 @@ func (k keeper) Damaged(damage error) error {
 	return nil
 }
 
-func host() store.Host {
+// Host names this machine.
+func Host() store.Host {
 	name, _ := os.Hostname()
 	return store.Host{Name: name, OS: runtime.GOOS + "/" + runtime.GOARCH, CPU: fmt.Sprintf("%d cores", runtime.NumCPU())}
 }

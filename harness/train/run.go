@@ -30,6 +30,9 @@ type Job struct {
 	Threads int
 	Device  string // "": the backend's first
 	Epochs  int    // after which to stop, of those of Spec; 0: all
+	// Disturb, where it is set, changes the weights that the run begins with, to see
+	// what becomes of the change.
+	Disturb func(*nn.Graph)
 	// Work is a folder for the patches of an epoch, which are gone when Run returns.
 	Work string
 	// CheckpointEvery is the time between two checkpoints, where they do not take too
@@ -96,6 +99,14 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
+	if job.Disturb != nil {
+		if s.Parent != "" {
+			if err := LoadWeights(g, job.Parent); err != nil {
+				return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
+			}
+		}
+		job.Disturb(g)
+	}
 	sess, err := b.Open(ctx, g, s.options(job))
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
@@ -144,7 +155,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 		if job.Watch != nil {
 			job.Watch.Epoch(&r.result.History)
 		}
-	case s.Parent != "":
+	case s.Parent != "" && job.Disturb == nil:
 		if err := sess.SetState(ctx, job.Parent); err != nil {
 			return nil, fmt.Errorf("starting from run %.12s: %w", s.Parent, err)
 		}
@@ -182,29 +193,73 @@ const (
 )
 
 func load(ctx context.Context, sess backend.Session, job Job) error {
-	set := func(id string, f dataset.Ready) error {
-		if f.Path == "" {
-			return fmt.Errorf("data set %s is missing", id)
-		}
-		if err := sess.LoadDataset(ctx, id, f.Path, f.SHA256); err != nil {
-			return fmt.Errorf("loading data set %s: %w", id, err)
-		}
-		return nil
-	}
 	for _, p := range job.Spec.Data {
 		if p.Crop > 0 {
 			continue // patches, every epoch
 		}
-		if err := set(trainID+p.Name, job.Images[p.Name].Train); err != nil {
+		if err := loadSet(ctx, sess, trainID+p.Name, job.Images[p.Name].Train); err != nil {
 			return err
 		}
 	}
+	return loadValidation(ctx, sess, job)
+}
+
+func loadValidation(ctx context.Context, sess backend.Session, job Job) error {
 	for _, d := range job.Spec.Validation {
-		if err := set(validationID+d.Name, job.Images[d.Name].Validation); err != nil {
+		if err := loadSet(ctx, sess, validationID+d.Name, job.Images[d.Name].Validation); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func loadSet(ctx context.Context, sess backend.Session, id string, f dataset.Ready) error {
+	if f.Path == "" {
+		return fmt.Errorf("data set %s is missing", id)
+	}
+	if err := sess.LoadDataset(ctx, id, f.Path, f.SHA256); err != nil {
+		return fmt.Errorf("loading data set %s: %w", id, err)
+	}
+	return nil
+}
+
+// Evaluate validates weights, as Run keeps them, on every domain of the job's as Run
+// validates after an epoch: with the weights of an epoch the scores are its own. The
+// meter counts as Run's does.
+func Evaluate(ctx context.Context, b backend.Backend, job Job, weights []byte, meter progress.Meter) (map[string]store.Score, error) {
+	g, err := job.Spec.Graph(job.Network)
+	if err != nil {
+		return nil, err
+	}
+	if err := LoadWeights(g, weights); err != nil {
+		return nil, err
+	}
+	if job.Disturb != nil {
+		job.Disturb(g)
+	}
+	sess, err := b.Open(ctx, g, job.Spec.options(job))
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	defer sess.Close()
+	if job.Disturb == nil { // in float64 the weights are more than the graph can hold
+		if err := sess.SetState(ctx, weights); err != nil {
+			return nil, fmt.Errorf("setting the weights: %w", err)
+		}
+	}
+	if err := loadValidation(ctx, sess, job); err != nil {
+		return nil, err
+	}
+	scores := map[string]store.Score{}
+	for _, d := range job.Spec.Validation {
+		ev, err := sess.Evaluate(ctx, backend.EvaluateRequest{Dataset: validationID + d.Name})
+		if err != nil {
+			return nil, fmt.Errorf("validating on %s: %w", d.Name, err)
+		}
+		scores[d.Name] = store.Score{Loss: ev.MeanLoss(), Dice: ev.Dice()}
+		meter.Add(float64(len(ev.Loss)) / validationWork)
+	}
+	return scores, nil
 }
 
 type runner struct {

@@ -89,11 +89,16 @@ func (s Spec) epochWork() float64 {
 	if s.Dihedral {
 		n *= 8
 	}
+	return float64(n) + s.ValidationWork()
+}
+
+// ValidationWork is the work of one validation, in the unit of Work.
+func (s Spec) ValidationWork() float64 {
 	v := 0
 	for _, d := range s.Validation {
 		v += d.Images
 	}
-	return float64(n) + float64(v)/validationWork
+	return float64(v) / validationWork
 }
 
 // Work is the run's work in training image-steps.

@@ -77,14 +77,17 @@ def out_of_memory(error):
     )
 
 
-def memory_error(device, what, needed):
-    """The error for work that did not fit; the device's unused memory is given back."""
+def memory_error(device, what, needed=None):
+    """The error for work that did not fit, with the bytes that it needs where they are
+    known; the device's unused memory is given back."""
     gc.collect()
-    text = f"{what} needs at least {needed / 2**30:.2f} GiB; {device} has too little memory"
+    text = f"{what} needs at least {needed / 2**30:.2f} GiB" if needed else f"{what} needs more memory than there is"
     if device.type == "cuda":
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
-        text = f"{what} needs at least {needed / 2**30:.2f} GiB; {free / 2**30:.2f} GiB of {device}'s {total / 2**30:.2f} GiB are free"
+        text += f"; {free / 2**30:.2f} GiB of {device}'s {total / 2**30:.2f} GiB are free"
+    else:
+        text += f"; {device} has too little memory"
     return Invalid(text + ": take smaller batches or another device")
 
 

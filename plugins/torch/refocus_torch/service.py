@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from . import NUMERICS, backend_pb2 as pb, backend_pb2_grpc
-from .device import cores, devices, end_if_lost
+from .device import cores, devices, end_if_lost, memory_error, out_of_memory
 from .errors import Cancelled, Closed, Invalid, Unsupported
 from .graph import NOTES, OPERATORS, Graph
 from .precision import LACKING, PRECISIONS, Arithmetic
@@ -76,8 +76,11 @@ class Worker:
             except (Unsupported, Invalid, Cancelled, Closed):
                 raise
             except Exception as e:
-                end_if_lost(self.device, e)
-                raise
+                if not out_of_memory(e):
+                    end_if_lost(self.device, e)
+                    raise
+            # Out of the handler, whose traceback holds the tensors.
+            raise memory_error(self.device, "the request")
 
         try:
             return self.pool.submit(call)

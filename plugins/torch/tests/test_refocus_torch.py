@@ -216,6 +216,26 @@ class Sessions(unittest.TestCase):
         self.assertGreaterEqual(needed(s.graph, s.math, 2, 16, 16, True), 2 * 3 * 2 * 2 * 16 * 16 * 4)
         s.train([batch], 1e-3, [], go_on, lambda *a: None)  # it goes on
 
+    def test_out_of_memory_on_a_gpu(self):
+        """The error says what is needed and what is free, and takes nothing for lost."""
+        full = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        s = session()
+        s.device = torch.device("cuda:1")
+        free = mock.patch.object(torch.cuda, "mem_get_info", return_value=(3 << 29, 80 << 30))
+        with free, mock.patch.object(torch.cuda, "empty_cache") as emptied, mock.patch("refocus_torch.session.end_if_lost") as ended:
+            with self.assertRaisesRegex(Invalid, r"^a training step of 16 images of 512×512 in float32 needs at least 0\.\d\d GiB; "
+                                        r"1\.50 GiB of cuda:1's 80\.00 GiB are free: take smaller batches or another device$"):
+                s.guarded("a training step", 16, 512, 512, True, mock.Mock(side_effect=full))
+        emptied.assert_called_once()
+        ended.assert_not_called()
+        # Also where no pass is computed: opening, a state.
+        worker = service.Worker(1, "cuda:1")
+        context = mock.Mock(add_callback=lambda f: True)
+        with free, mock.patch.object(torch.cuda, "empty_cache"), mock.patch.object(service, "end_if_lost") as ended:
+            with self.assertRaisesRegex(Invalid, r"^the request needs more memory than there is; 1\.50 GiB of cuda:1's"):
+                worker.start(context, mock.Mock(side_effect=full)).result()
+        ended.assert_not_called()
+
     def test_state_of_another_precision(self):
         a, b = session("mixed"), session("float64")
         b.train([self.batch(b)], 1e-3, [], go_on, lambda *x: None)

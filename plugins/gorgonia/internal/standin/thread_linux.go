@@ -1,0 +1,6 @@
+package standin
+
+import "syscall"
+
+// thread is the number of the thread of the operating system.
+func thread() int { return syscall.Gettid() }
