@@ -17,6 +17,10 @@ smoke *flags: build
 test *flags:
     go test ./... {{flags}}
 
+# Take pictures of the workbench over a store with a finished study, in Chromium.
+screenshots store="artifacts" folder="artifacts/example":
+    REFOCUS_PEERS=require REFOCUS_SCREENSHOT_STORE={{absolute_path(store)}} REFOCUS_SCREENSHOT={{absolute_path(folder)}} go test ./harness -run '^TestScreenshots$' -count 1
+
 # Fuzz one target for a while, for example `just fuzz ./harness/onnx FuzzUnmarshal -fuzztime 5m`.
 fuzz package target *flags="-fuzztime 1m":
     go test {{package}} -run '^$' -fuzz '^{{target}}$' -fuzzminimizetime 10x {{flags}}

@@ -5,24 +5,32 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/refocus-em/refocus/harness/dataset"
 	"github.com/refocus-em/refocus/harness/dataset/imagefile"
+	"github.com/refocus-em/refocus/harness/onnx"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/testkit/chromium"
+	"github.com/refocus-em/refocus/harness/testkit/dmfile"
 	"github.com/refocus-em/refocus/harness/testkit/peers"
+	"github.com/refocus-em/refocus/harness/testkit/testnet"
 )
 
 // workbench starts refocus serve over a store and returns its address.
@@ -153,12 +161,17 @@ type visitor struct {
 
 func visit(t *testing.T, address string) *visitor {
 	t.Helper()
-	chromium.Need(t)
-	axe, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
-	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
-	v := &visitor{t, chromium.Open(t.Context(), t, address), string(axe)}
+	v := &visitor{T: t, tab: chromium.Open(t.Context(), t, address)}
 	v.size(1200)
 	return v
+}
+
+// axe is the script of axe-core.
+func axe(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(os.Getenv("REFOCUS_NODE_MODULES"), "axe-core", "axe.min.js"))
+	peers.Need(t, err == nil, "npm: axe-core, in $REFOCUS_NODE_MODULES")
+	return string(b)
 }
 
 // eval evaluates an expression, do runs statements.
@@ -233,6 +246,18 @@ func (v *visitor) picture(path string) {
 	}
 }
 
+// drop drops a file on the page.
+func (v *visitor) drop(name string, content []byte) {
+	v.Helper()
+	v.eval(fmt.Sprintf(`(() => {
+		delete document.body.dataset.done;
+		const data = new DataTransfer();
+		data.items.add(new File([Uint8Array.from(atob(%q), (c) => c.charCodeAt(0))], %q));
+		document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+		return "";
+	})()`, base64.StdEncoding.EncodeToString(content), name))
+}
+
 // size sets the width of the window.
 func (v *visitor) size(width int) {
 	v.Helper()
@@ -245,8 +270,19 @@ func (v *visitor) size(width int) {
 func TestWorkbench(t *testing.T) {
 	t.Parallel()
 	chromium.Need(t)
-	base := workbench(t, tinyStore(t))
+	script := axe(t)
+	// A network that finds something: the study's smallest learns nothing.
+	finder := filepath.Join(t.TempDir(), "finder, of discs.onnx")
+	model, err := onnx.Marshal(testnet.Trained(t), onnx.MarshalOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(finder, model, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	base := workbench(t, tinyStore(t), "--model", finder)
 	v := visit(t, base)
+	v.axe = script
 	v.until("the first page", "document.readyState == 'complete' && document.querySelectorAll('#now tbody tr').length", "1")
 	v.accessible("now")
 	v.follow("#now tbody a")
@@ -286,6 +322,10 @@ func TestWorkbench(t *testing.T) {
 	// Micrographs, as a person drops them: no image, and one.
 	v.open(base + "micrograph")
 	v.accessible("micrograph")
+	if n := v.eval("String(document.getElementById('model').length)"); n == "1" {
+		t.Error("the study's model is not offered")
+	}
+	v.do("document.getElementById('model').selectedIndex = 1")
 	pixels := make([]float32, 96*112)
 	for i := range pixels {
 		y, x := i/112-48, i%112-56
@@ -298,20 +338,82 @@ func TestWorkbench(t *testing.T) {
 	if err := imagefile.WriteTIFF(&tiff, 96, 112, 0.4, pixels); err != nil {
 		t.Fatal(err)
 	}
-	dropFile := func(name string, content []byte) {
-		t.Helper()
-		v.eval(fmt.Sprintf(`(() => {
-			delete document.body.dataset.done;
-			const data = new DataTransfer();
-			data.items.add(new File([Uint8Array.from(atob(%q), (c) => c.charCodeAt(0))], %q));
-			document.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
-			return "";
-		})()`, base64.StdEncoding.EncodeToString(content), name))
+	// What is no image, or not what it says, is told of, and harms nothing.
+	dm := func(sizes []uint32, pixels []uint8) []byte {
+		return dmfile.Bytes(4, binary.LittleEndian, dmfile.Image{Name: "field", Kind: 6, Tag: 10, Sizes: sizes, Data: pixels, N: len(pixels), Scales: []float32{0.04, 0.04}, Units: "nm"})
 	}
-	dropFile("../<b>notes.txt", []byte("no image"))
-	v.until("what is no image", "document.body.dataset.done", "failed")
-	v.until("it says so", "document.getElementById('status').className", "bad")
-	dropFile("field.tif", tiff.Bytes())
+	const rows, columns = 2100, 2300
+	big := make([]uint8, rows*columns)
+	noise := rand.New(rand.NewPCG(1, 2))
+	for i := range big {
+		y, x := i/columns%45-20, i%columns%50-25
+		big[i] = uint8(100 + 7*noise.NormFloat64())
+		if x*x+y*y < 49 {
+			big[i] += 20
+		}
+	}
+	dm4 := dm([]uint32{columns, rows}, big)
+	for name, content := range map[string][]byte{
+		"../<b>notes.txt": []byte("no image"), "empty.dm4": nil, "half.dm4": dm4[:len(dm4)/2], "vast.dm4": dm([]uint32{1 << 31, 1 << 31}, big[:100]),
+		"nested.dm4": append(bytes.Clone(dm4[:24]), bytes.Repeat([]byte{20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 100_000)...),
+		"vast.tif":   []byte("II*\x00\x08\x00\x00\x00\x02\x00\x00\x01\x04\x00\x01\x00\x00\x00\xff\xff\xff\x7f\x01\x01\x04\x00\x01\x00\x00\x00\xff\xff\xff\x7f\x00\x00\x00\x00"),
+	} {
+		v.drop(name, content)
+		v.until("no image: "+name, "document.body.dataset.done + document.getElementById('status').className", "failedbad")
+		if said := v.eval("document.getElementById('status').innerText"); !strings.HasPrefix(said, filepath.Base(name)+": ") || len(said) > 1000 {
+			t.Errorf("of %s it says %q", name, said)
+		}
+	}
+	// A large one of a microscope, drawn while it is segmented.
+	const hostile = "<img src=x onerror='window.hurt=1'>.dm4"
+	v.choose("#model", finder)
+	v.drop(hostile, dm4)
+	v.until("a large file is segmented", "document.body.dataset.done", hostile)
+	v.until("its picture", "document.getElementById('view').naturalWidth > 1000 && document.getElementById('view').complete", "true")
+	if hurt := v.eval("String(window.hurt)"); hurt != "undefined" {
+		t.Error("a file's name was run as a script")
+	}
+	if summary := v.eval("document.getElementById('summary').innerText"); !strings.Contains(summary, "2100×2300 pixels") || !strings.Contains(summary, "0.04 nm") {
+		t.Errorf("of the large file it says %q", summary)
+	}
+	_, state := get(t, "GET", base+"micrograph/"+v.eval("new URLSearchParams(location.search).get('id')")+"?seen=0", nil)
+	var drawn struct {
+		Done, Total, Height, Width int
+		Parts                      []struct{ X, Y, W, H int }
+	}
+	if err := json.Unmarshal([]byte(state), &drawn); err != nil {
+		t.Fatal(err)
+	}
+	area := 0
+	for _, p := range drawn.Parts {
+		area += p.W * p.H
+	}
+	if drawn.Total < 9 || drawn.Done != drawn.Total || len(drawn.Parts) != drawn.Total || area != drawn.Height*drawn.Width {
+		t.Errorf("of %d tiles %d parts were drawn, %d of %d×%d pixels", drawn.Total, len(drawn.Parts), area, drawn.Height, drawn.Width)
+	}
+	if n := v.eval("document.getElementById('canvas').dataset.parts"); n != strconv.Itoa(drawn.Total) {
+		t.Errorf("the page has drawn %s parts of %d", n, drawn.Total)
+	}
+	// What was drawn meanwhile is what was found: particles are orange.
+	differs := v.eval(`(() => {
+		const view = document.getElementById("view"), canvas = document.getElementById("canvas");
+		const copy = Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height });
+		copy.getContext("2d").drawImage(view, 0, 0);
+		const pixels = (c) => c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+		const a = pixels(canvas), b = pixels(copy);
+		let orange = 0, differ = 0;
+		for (let i = 0; i < a.length; i += 4) {
+			const is = (p) => p[i] - p[i + 2] > 20;
+			if (is(b)) orange++;
+			if (is(a) !== is(b)) differ++;
+		}
+		return JSON.stringify([canvas.width - view.naturalWidth, orange, differ]);
+	})()`)
+	var counted [3]int
+	if err := json.Unmarshal([]byte(differs), &counted); err != nil || counted[0] != 0 || counted[1] < 10_000 || counted[2] > counted[1]/20 {
+		t.Errorf("what was drawn differs from what was found: width, particles' pixels and others %v, %v", counted, err)
+	}
+	v.drop("field.tif", tiff.Bytes())
 	v.until("segmented", "document.body.dataset.done", "field.tif")
 	v.until("shown", "document.getElementById('view').naturalWidth", "112")
 	v.until("calibrated", "document.getElementById('summary').textContent.includes('0.04 nm')", "true")
@@ -328,8 +430,8 @@ func TestWorkbench(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "field.tif"), tiff.Bytes(), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	model := v.eval("document.getElementById('model').value")
-	if _, stderr, code := output(t, "predict", model, filepath.Join(dir, "field.tif"), "-o", filepath.Join(dir, "out")); code != 0 {
+	chosen := v.eval("document.getElementById('model').value")
+	if _, stderr, code := output(t, "predict", chosen, filepath.Join(dir, "field.tif"), "-o", filepath.Join(dir, "out")); code != 0 {
 		t.Fatal(stderr)
 	}
 	want, err := os.ReadFile(filepath.Join(dir, "out", "field.mask.png"))
@@ -384,6 +486,7 @@ func TestWorkbench(t *testing.T) {
 func TestWorkbenchWhileTraining(t *testing.T) {
 	t.Parallel()
 	chromium.Need(t)
+	script := axe(t)
 	tiny, err := os.ReadFile("testdata/tiny.toml")
 	if err != nil {
 		t.Fatal(err)
@@ -396,6 +499,7 @@ func TestWorkbenchWhileTraining(t *testing.T) {
 	}
 	base := workbench(t, dir, "--spec", spec)
 	v := visit(t, base)
+	v.axe = script
 	v.until("the empty page", "document.getElementById('now').innerText.includes('Nothing has been trained')", "true")
 	training := refocus("reproduce", spec, "--out", dir, "--jobs", "1", "--threads", "1")
 	var said bytes.Buffer
@@ -457,6 +561,81 @@ func TestWorkbenchWhileTraining(t *testing.T) {
 	}
 	v.until("nothing is trained any more", "document.querySelector('#now [role=status]').innerText", "No run is being trained.")
 	v.until("it has begun", "document.querySelector('#now tbody tr').cells[4].innerText", "1")
+}
+
+// Pictures of the workbench's views over a store with a finished study, for documents:
+// 'just screenshots' takes them.
+func TestScreenshots(t *testing.T) {
+	root, dir := os.Getenv("REFOCUS_SCREENSHOT_STORE"), os.Getenv("REFOCUS_SCREENSHOT")
+	if root == "" || dir == "" {
+		t.Skip("REFOCUS_SCREENSHOT_STORE names no store, or REFOCUS_SCREENSHOT no folder for pictures of it")
+	}
+	base := workbench(t, root)
+	v := visit(t, base)
+	v.until("the first page", "document.readyState == 'complete' && document.querySelectorAll('#now tbody tr').length > 0", "true")
+	take := func(name string) { t.Helper(); v.picture(filepath.Join(dir, "workbench-"+name+".png")) }
+	take("now")
+	v.follow("#now tbody a")
+	v.until("figures", "document.querySelectorAll('svg').length > 2", "true")
+	take("study")
+	study := v.eval("new URLSearchParams(location.search).get('study')")
+	v.open(base + "runs?study=" + url.QueryEscape(study))
+	v.do("[...document.querySelectorAll('tbody input[type=checkbox]')].slice(0, 3).forEach((c) => c.click())")
+	v.follow("form[action=compare] button")
+	take("compare")
+	v.open(base + "runs?study=" + url.QueryEscape(study))
+	v.follow("tbody th a")
+	v.until("the prediction", "document.getElementById('picture').naturalWidth > 100", "true")
+	take("run")
+	v.open(base + "data?study=" + url.QueryEscape(study))
+	v.until("an image", "document.getElementById('picture').naturalWidth > 100", "true")
+	take("data")
+	// A micrograph of validation images side by side.
+	sets, err := filepath.Glob(filepath.Join(root, "data", v.eval("document.querySelector('main p code').innerText")+"*"))
+	if err != nil || len(sets) != 1 {
+		t.Fatalf("%v, data sets %q", err, sets)
+	}
+	ready, err := dataset.Find(root, filepath.Base(sets[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := ready.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer images.Close()
+	across := min(6, int(math.Sqrt(float64(ready.Count))))
+	h, w := ready.Height, ready.Width
+	field, one := make([]float32, across*h*across*w), make([]float32, h*w)
+	for i := range across * across {
+		if err := images.Image(i, one); err != nil {
+			t.Fatal(err)
+		}
+		for y := range h {
+			copy(field[(i/across*h+y)*across*w+i%across*w:], one[y*w:][:w])
+		}
+	}
+	path := filepath.Join(t.TempDir(), "field.tif")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := imagefile.WriteTIFF(f, across*h, across*w, ready.PixelSize, field); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v.open(base + "micrograph")
+	v.do("const m = document.getElementById('model'); m.value = [...m.options].find((o) => o.value.includes('best')).value")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.drop("field.tif", b)
+	v.until("segmented", "document.body.dataset.done", "field.tif")
+	v.until("shown", "document.getElementById('view').complete && document.getElementById('view').naturalWidth > 0", "true")
+	take("micrograph")
 }
 
 // What somebody is training, and what has failed, is seen while it happens, with its

@@ -76,7 +76,7 @@ active environment, python3 on the path and /usr/bin/python3.`,
 			if err != nil {
 				return err
 			}
-			out.Printf("%s; %s", m, m.Dice())
+			out.Printf("%s; %s", m, m.Dice(func(key string) string { return key }))
 			for _, f := range files {
 				out.Printf("wrote %s, %s", f.Path, f.Certificate.Summary())
 				out.Printf("wrote %s", f.CertificatePath)

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"math"
 	"path/filepath"
 	"runtime"
 
@@ -11,8 +12,8 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/cli/internal/console"
 	"github.com/refocus-em/refocus/harness/internal/format"
+	"github.com/refocus-em/refocus/harness/measure"
 	"github.com/refocus-em/refocus/harness/predict"
-	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
 func predictCommand() *cobra.Command {
@@ -59,22 +60,17 @@ artifacts/reports/STUDY-PROFILE/best.onnx (with -BACKEND, where it is not cpu).`
 			o.Progress = out
 			o.Warn = func(text string) { out.Printf("%s", text) }
 			o.Done = func(r predict.Result) {
-				var diameters []float64
-				for _, p := range r.Particles {
-					if p.DiameterNM != nil {
-						diameters = append(diameters, *p.DiameterNM)
-					}
-				}
 				fields := map[string]any{"file": r.Source, "page": r.Page, "name": r.Name, "particles": len(r.Particles), "kept": r.Kept,
 					"notes": r.Notes, "pixel_height_nm": nil, "pixel_width_nm": nil, "pixel_size_from": r.PixelSizeFrom, "median_diameter_nm": nil}
 				if r.PixelHeight > 0 {
 					fields["pixel_height_nm"], fields["pixel_width_nm"] = r.PixelHeight, r.PixelWidth
 				}
 				text := fmt.Sprintf("%s: %d particles", filepath.Join(dir, r.Name), len(r.Particles))
-				if len(diameters) > 0 {
-					d := stats.Median(diameters)
-					fields["median_diameter_nm"] = d
-					text += fmt.Sprintf(", median diameter %s nm", format.Digits(d, 3))
+				if d, unit := r.MedianDiameter(); !math.IsNaN(d) {
+					if unit == "nm" {
+						fields["median_diameter_nm"] = d
+					}
+					text += fmt.Sprintf(", median diameter %s %s", format.Digits(d, 3), unit)
 				}
 				if r.Kept {
 					text += ", from before"
@@ -142,9 +138,10 @@ func (g *segmenting) register(cmd *cobra.Command) {
 	intFlag(cmd, &o.Tile, "tile", 1, predict.DefaultTile, "side of a tile in pixels, overlap included")
 	intFlag(cmd, &o.MinArea, "min-area", 0, 0, "leave out particles of fewer pixels")
 	floatFlag(cmd, &o.MinDiameter, "min-diameter", 0, predict.DefaultMinDiameter, "leave out particles of a smaller equivalent diameter in nm, where the pixel size is known (0 for models that do not say theirs)")
-	probabilityFlag(cmd, &o.Threshold, "threshold", 0.5, "above which a pixel is one of a particle")
+	probabilityFlag(cmd, &o.Threshold, "threshold", predict.DefaultThreshold, "above which a pixel is one of a particle")
 	f.BoolVar(&o.FillHoles, "fill-holes", false, "count what a particle encloses as part of it")
 	f.BoolVar(&o.Split, "split", false, "part touching particles by a watershed (over-splits those that are not convex)")
+	probabilityFlag(cmd, &o.SplitDepth, "split-depth", measure.DefaultSplitDepth, "how deep the neck between particles is, as a part of the smaller one's radius, that --split parts them at")
 	f.BoolVar(&o.ExcludeBorder, "exclude-border", false, "leave out particles that the image's border or a dead area cuts")
 	f.BoolVar(&o.Flatten, "flatten", false, "divide by the illumination: a mean over a Gaussian of 64 of the network's pixels")
 	f.BoolVar(&o.NoRepair, "no-repair", false, "take the pixels as they are")

@@ -24,9 +24,10 @@ func serveCommand() *cobra.Command {
 address, of which a token is part: who does not have it cannot look. DIR is the store,
 artifacts if it is left out.
 
-The page shows what runs now in every process that shares the store, the figures of its
-studies with filters, single runs with their predictions, comparisons, the images of
-every domain, and segments micrographs that are dropped on it. Nothing is loaded from
+The page shows what runs now in every process that shares the store, with losses and
+Dice coefficients as they come, the figures of its studies with filters, single runs with
+their predictions, comparisons, the images of every domain, and segments micrographs that
+are dropped on it. Nothing is loaded from
 elsewhere, and nothing leaves the machine. A view's state is in its address.
 
 From a cluster:  ssh -L 8080:127.0.0.1:8080 HOST refocus serve --address 127.0.0.1:8080`,

@@ -243,7 +243,7 @@ func TestWatershedAgainstSkimage(t *testing.T) {
 	const h, w = 90, 110
 	mask := blobs(seed.Rand(t).Uint64(), h, w)
 	d := Distance(h, w, mask)
-	markers := summits(h, w, mask, d)
+	markers := summits(h, w, mask, d, DefaultSplitDepth)
 	var want []int32
 	python(t, `
 import sys, json, numpy as np
@@ -283,7 +283,7 @@ func TestSplit(t *testing.T) {
 	if _, n := Components(h, w, mask); n != 1 {
 		t.Fatalf("the discs are %d regions before", n)
 	}
-	labels, n := Split(h, w, mask)
+	labels, n := Split(h, w, mask, DefaultSplitDepth)
 	if n != 7 {
 		t.Errorf("seven discs are %d", n)
 	}
@@ -297,8 +297,41 @@ func TestSplit(t *testing.T) {
 		mask := make([]bool, 70*70)
 		radius := 1 + 28*r.Float64()
 		disc(mask, 70, 34+r.Float64(), 34+r.Float64(), radius)
-		if _, n := Split(70, 70, mask); n != 1 {
+		if _, n := Split(70, 70, mask, DefaultSplitDepth); n != 1 {
 			t.Errorf("one disc of radius %g is %d", radius, n)
+		}
+	}
+}
+
+// The deeper a neck must be, the fewer particles are parted; none at last.
+func TestSplitDepth(t *testing.T) {
+	const h, w, radius = 120, 400, 30.0
+	mask := make([]bool, h*w)
+	centres := []float64{40, 98, 150, 192, 222, 242} // necks less and less deep
+	for _, x := range centres {
+		disc(mask, w, 60, x, radius)
+	}
+	last := len(centres) + 1
+	for depth := 0.02; depth <= 1; depth += 0.02 {
+		_, n := Split(h, w, mask, depth)
+		if n > last {
+			t.Errorf("depth %.2f parts into %d, a smaller one into %d", depth, n, last)
+		}
+		last = n
+	}
+	if _, n := Split(h, w, mask, 0.02); n < 4 {
+		t.Errorf("the least depth parts into %d", n)
+	}
+	// A neck between discs whose centres are 2a apart is as deep as √(r²−a²) is less than r.
+	for i, gap := range []float64{58, 52, 42} {
+		mask := make([]bool, h*w)
+		disc(mask, w, 60, 100, radius)
+		disc(mask, w, 60, 100+gap, radius)
+		deep := 1 - math.Sqrt(1-gap*gap/4/radius/radius)
+		for depth, want := range map[float64]int{0.7 * deep: 2, 1.3 * deep: 1} { // for the steps of pixels
+			if _, n := Split(h, w, mask, depth); n != want {
+				t.Errorf("neck %d, %.3f deep, is parted into %d at depth %.3f, not %d", i, deep, n, depth, want)
+			}
 		}
 	}
 }

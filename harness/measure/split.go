@@ -5,20 +5,20 @@ import (
 	"math"
 )
 
-// splitDepth is by how much of its own height, at least, a summit of the distance
-// to the border stands above the pass to a higher one, to be a particle of its
-// own; splitLeast is that in pixels, which keeps the steps of a digital border from
-// counting.
-const (
-	splitDepth = 0.1
-	splitLeast = 0.75
-)
+// DefaultSplitDepth is by how much of its own height, at least, a summit of the distance
+// to the border stands above the pass to a higher one, to be a particle of its own.
+const DefaultSplitDepth = 0.1
 
-// Split parts particles that touch: a watershed of the distance to the border,
-// from its summits. It over-splits particles that are not convex.
-func Split(h, w int, mask []bool) (labels []int32, n int) {
+// splitLeast is that in pixels, which keeps the steps of a digital border from counting.
+const splitLeast = 0.75
+
+// Split parts particles that touch: a watershed of the distance to the border, from
+// those of its summits that stand above their passes by more than a part of their height,
+// depth (above 0, DefaultSplitDepth serves most; from 1 on nothing is parted). It
+// over-splits particles that are not convex.
+func Split(h, w int, mask []bool, depth float64) (labels []int32, n int) {
 	d := Distance(h, w, mask)
-	markers := summits(h, w, mask, d)
+	markers := summits(h, w, mask, d, depth)
 	labels = Watershed(h, w, mask, d, markers)
 	return labels, Renumber(labels)
 }
@@ -89,7 +89,7 @@ func Distance(h, w int, mask []bool) []float64 {
 // summits numbers the maxima of the distance that are high enough above the pass
 // to a higher one. Pixels are taken from the highest down; where two hills meet,
 // the lower one ends if it is too shallow and else stays one.
-func summits(h, w int, mask []bool, d []float64) []int32 {
+func summits(h, w int, mask []bool, d []float64, depth float64) []int32 {
 	order := queue{}
 	for i, m := range mask {
 		if m {
@@ -125,7 +125,7 @@ func summits(h, w int, mask []bool, d []float64) []int32 {
 			if d[summit[low]] > d[summit[high]] || d[summit[low]] == d[summit[high]] && low < high {
 				low, high = high, low
 			}
-			if top := d[summit[low]]; top-d[at] >= max(splitLeast, splitDepth*top) {
+			if top := d[summit[low]]; top-d[at] >= max(splitLeast, depth*top) {
 				kept[low] = true
 			}
 			parent[low] = high

@@ -31,6 +31,9 @@ type Options struct {
 	NoResample bool // predict at the file's pixel size, whatever the model's is
 	// Progress counts the tiles of one image after another; nil for none.
 	Progress progress.Meter `json:"-"`
+	// Part is told of every part of an image that is predicted, before the first of none
+	// of it; nil for nobody.
+	Part func(Part) `json:"-"`
 	// Done is told of every image; nil for none.
 	Done func(Result) `json:"-"`
 	// Warn is told of files of folders and patterns that are left out; nil for none.
@@ -325,11 +328,14 @@ func (m *Segmenter) segment(ctx context.Context, r *Result, im *micrograph.Image
 	if r.Page > 0 {
 		name = fmt.Sprintf("%s[%d]", r.Source, r.Page)
 	}
-	s, err := m.Segment(ctx, Image{ready.H, ready.W, ready.Pixels}, run, o.Tile, func(done, total int) {
-		if done == 0 {
-			meter.Begin(name, "tiles", float64(total))
+	s, err := m.Segment(ctx, Image{ready.H, ready.W, ready.Pixels}, run, o.Tile, func(p Part) {
+		if p.Done == 0 {
+			meter.Begin(name, "tiles", float64(p.Total))
 		} else {
 			meter.Add(1)
+		}
+		if o.Part != nil {
+			o.Part(p)
 		}
 	})
 	if err != nil {

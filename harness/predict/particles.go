@@ -1,6 +1,7 @@
 package predict
 
 import (
+	"cmp"
 	"math"
 
 	"github.com/refocus-em/refocus/harness/measure"
@@ -21,16 +22,17 @@ type Particle struct {
 // ParticleOptions say what counts as a particle.
 type ParticleOptions struct {
 	// Threshold of the probability, above which a pixel is one of a particle; 0:
-	// 0.5.
+	// DefaultThreshold.
 	Threshold float64
 	// MinArea leaves out particles of fewer pixels.
 	MinArea int
 	// MinDiameter leaves out particles of a smaller equivalent diameter in nm,
 	// where the pixel size is known.
 	MinDiameter   float64
-	FillHoles     bool // what is enclosed by a particle is part of it
-	Split         bool // by a watershed
-	ExcludeBorder bool // leave out what is cut
+	FillHoles     bool    // what is enclosed by a particle is part of it
+	Split         bool    // by a watershed
+	SplitDepth    float64 // of necks, see measure.Split; 0: measure.DefaultSplitDepth
+	ExcludeBorder bool    // leave out what is cut
 
 	// Height and Width of a pixel in nm; 0 if unknown.
 	Height, Width float64 `json:"-"`
@@ -54,7 +56,7 @@ func (o ParticleOptions) leastArea() float64 {
 // image has the size of the segmentation, 0 is background. small is how many were
 // left out for their size.
 func Particles(s *Segmentation, o ParticleOptions) (labels []int32, particles []Particle, small int) {
-	threshold := float32(0.5)
+	threshold := float32(DefaultThreshold)
 	if o.Threshold > 0 {
 		threshold = float32(o.Threshold)
 	}
@@ -67,7 +69,7 @@ func Particles(s *Segmentation, o ParticleOptions) (labels []int32, particles []
 	}
 	var n int
 	if o.Split {
-		labels, n = measure.Split(s.H, s.W, mask)
+		labels, n = measure.Split(s.H, s.W, mask, cmp.Or(o.SplitDepth, measure.DefaultSplitDepth))
 	} else {
 		labels, n = measure.Components(s.H, s.W, mask)
 	}

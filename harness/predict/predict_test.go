@@ -80,9 +80,21 @@ func TestTilesEqualWhole(t *testing.T) {
 	}
 	ctx := context.Background()
 	largest, tiles := 0, 0
-	tiled, err := m.Segment(ctx, im, runner(t, g, &largest), 352, func(done, total int) { tiles = total })
+	parts, pixels := make([]float32, h*w), 0
+	tiled, err := m.Segment(ctx, im, runner(t, g, &largest), 352, func(p Part) {
+		for y := p.Top; y < p.Bottom; y++ {
+			pixels += copy(parts[y*w+p.Left:y*w+p.Right], p.Probability[y*w+p.Left:])
+		}
+		if tiles != p.Done || p.Image.H != h {
+			t.Errorf("part %d is told as %d, of an image of %d rows", tiles, p.Done, p.Image.H)
+		}
+		tiles++
+	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if tiles--; pixels != h*w || !slices.Equal(parts, tiled.Probability) {
+		t.Errorf("the parts that were told have %d of %d pixels, or others than the whole", pixels, h*w)
 	}
 	if tiles < 4 || largest > 352*352 {
 		t.Errorf("%d tiles of up to %d pixels", tiles, largest)
@@ -777,8 +789,8 @@ func TestCancel(t *testing.T) {
 		}
 		return make([]float32, 2*h*w), nil
 	}
-	if _, err := m.Segment(ctx, im, run, 512, func(done, total int) {
-		if done == 3 {
+	if _, err := m.Segment(ctx, im, run, 512, func(p Part) {
+		if p.Done == 3 {
 			cancel()
 		}
 	}); !errors.Is(err, context.Canceled) {

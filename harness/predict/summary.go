@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"html/template"
 	"io"
+	"math"
 	"slices"
 
 	"github.com/refocus-em/refocus/harness/internal/format"
@@ -26,17 +27,15 @@ func writeSummary(w io.Writer, results []Result, leftOut []string) error {
 	var lines []line
 	var nm, px []float64
 	for _, r := range results {
-		l := line{Result: r, Size: format.Size(r.H, r.W), Median: "–", PixelSize: r.Calibration()}
-		var own []float64
+		l := line{Result: r, Size: format.Size(r.H, r.W), Median: format.None, PixelSize: r.Calibration()}
+		if m, unit := r.MedianDiameter(); !math.IsNaN(m) {
+			l.Median = format.Digits(m, 3) + " " + unit
+		}
 		for _, p := range r.Particles {
 			px = append(px, p.Diameter)
 			if p.DiameterNM != nil {
-				own = append(own, *p.DiameterNM)
+				nm = append(nm, *p.DiameterNM)
 			}
-		}
-		nm = append(nm, own...)
-		if len(own) > 0 {
-			l.Median = format.Digits(stats.Median(own), 3) + " nm"
 		}
 		lines = append(lines, l)
 	}
@@ -48,4 +47,27 @@ func writeSummary(w io.Writer, results []Result, leftOut []string) error {
 	return summaryPage.Execute(w, map[string]any{
 		"Lines": lines, "Total": len(px), "LeftOut": leftOut, "Sizes": template.HTML(d.Inline()),
 	})
+}
+
+// Diameters are the equivalent diameters of the image's particles, and their unit: nm
+// where the size of a pixel is known, else pixels.
+func (r *Result) Diameters() (d []float64, unit string) {
+	for _, p := range r.Particles {
+		switch {
+		case r.PixelHeight == 0:
+			d = append(d, p.Diameter)
+		case p.DiameterNM != nil:
+			d = append(d, *p.DiameterNM)
+		}
+	}
+	if r.PixelHeight > 0 {
+		return d, "nm"
+	}
+	return d, "pixels"
+}
+
+// MedianDiameter is the median of Diameters, NaN where there are no particles.
+func (r *Result) MedianDiameter() (median float64, unit string) {
+	d, unit := r.Diameters()
+	return stats.Median(d), unit
 }

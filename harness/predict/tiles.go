@@ -13,6 +13,9 @@ import (
 // repeat less work and need more memory.
 const DefaultTile = 1024
 
+// DefaultThreshold is the probability above which a pixel is one of a particle.
+const DefaultThreshold = 0.5
+
 // DefaultMinDiameter in nm is what smaller regions are left out by, where a model
 // says the pixel size it was trained on.
 const DefaultMinDiameter = 0.7
@@ -107,10 +110,21 @@ func lost(g *nn.Graph, p, rest int) (int, error) {
 	return less, nil
 }
 
+// Part is the part of an image that a tile answers for.
+type Part struct {
+	Done, Total int   // tiles; of 0 the part is empty
+	Image       Image // as a whole, as the network sees it
+	// Rows from Top up to Bottom and columns from Left up to Right.
+	Top, Bottom, Left, Right int
+	// Probability of the whole image, of which this part and those before are there. It
+	// is still written to.
+	Probability []float32
+}
+
 // Segment predicts a prepared image in tiles of the given side (0: DefaultTile);
-// if the network takes one size only, that is the tile. progress is told how many tiles are
-// done, before the first as well.
-func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, progress func(done, total int)) (*Segmentation, error) {
+// if the network takes one size only, that is the tile. part is told of every tile when
+// it is done, before the first of none; nil for nobody.
+func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, part func(Part)) (*Segmentation, error) {
 	if im.H < 1 || im.W < 1 || len(im.Pixels) != im.H*im.W {
 		return nil, fmt.Errorf("%d pixels for an image of %d×%d", len(im.Pixels), im.H, im.W)
 	}
@@ -119,11 +133,11 @@ func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, pr
 		return nil, err
 	}
 	s := &Segmentation{H: im.H, W: im.W, Probability: make([]float32, im.H*im.W), Class: make([]uint8, im.H*im.W)}
-	if progress == nil {
-		progress = func(done, total int) {}
+	if part == nil {
+		part = func(Part) {}
 	}
-	done, total := 0, len(rows)*len(columns)
-	progress(done, total)
+	p := Part{Total: len(rows) * len(columns), Image: im, Probability: s.Probability}
+	part(p)
 	var buf []float32
 	for _, r := range rows {
 		for _, c := range columns {
@@ -133,15 +147,15 @@ func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, pr
 			th, tw := r.end-r.begin, c.end-c.begin
 			shape := []int{max(1, m.Graph.Input.Shape[0]), m.channels(), th + m.grid.less, tw + m.grid.less}
 			buf = m.input(buf, im, r.begin, c.begin, shape)
-			p, err := run(ctx, shape, buf)
+			out, err := run(ctx, shape, buf)
 			if err != nil {
 				return nil, err
 			}
 			k := m.Graph.Output.Shape[1]
-			if len(p) != shape[0]*k*th*tw {
-				return nil, fmt.Errorf("the backend returned %d values for %d channels of %d×%d pixels", len(p), k, th, tw)
+			if len(out) != shape[0]*k*th*tw {
+				return nil, fmt.Errorf("the backend returned %d values for %d channels of %d×%d pixels", len(out), k, th, tw)
 			}
-			p = m.head.probabilities(p[:k*th*tw], k)
+			out = m.head.probabilities(out[:k*th*tw], k)
 			for y := r.from; y < min(r.to, im.H); y++ {
 				for x := c.from; x < min(c.to, im.W); x++ {
 					at := (y-r.begin)*tw + x - c.begin
@@ -149,17 +163,18 @@ func (m *Segmenter) Segment(ctx context.Context, im Image, run Run, tile int, pr
 					// almost certain; 1−p is not
 					var q float32
 					for j := 1; j < len(m.Classes); j++ {
-						if v := p[j*th*tw+at]; m.head.exclusive {
+						if v := out[j*th*tw+at]; m.head.exclusive {
 							q += v
 						} else {
 							q = max(q, v)
 						}
 					}
-					s.Probability[y*im.W+x], s.Class[y*im.W+x] = q, uint8(nn.MostProbable(p, th*tw, at))
+					s.Probability[y*im.W+x], s.Class[y*im.W+x] = q, uint8(nn.MostProbable(out, th*tw, at))
 				}
 			}
-			done++
-			progress(done, total)
+			p.Done++
+			p.Top, p.Bottom, p.Left, p.Right = r.from, min(r.to, im.H), c.from, min(c.to, im.W)
+			part(p)
 		}
 	}
 	return s, nil

@@ -242,14 +242,14 @@ func distributions(s, published *series.Series) section {
 		if len(part.Groups(f, part.Final)) < 2 && (theirs == nil || len(theirs.Groups(f, theirs.Final)) < 2) {
 			continue
 		}
-		caption := "Loss on the target after transfer by " + f.Name + "."
-		if n := len(part.Transfers); n < len(s.Transfers) {
-			caption += fmt.Sprintf(" Of our %d models, the %d that differ in this alone.", len(s.Transfers), n)
-		}
-		sec.Rows = append(sec.Rows, boxes("by-"+strings.ReplaceAll(f.Name, " ", "-"), caption,
+		row := boxes("by-"+strings.ReplaceAll(f.Name, " ", "-"), "Loss on the target after transfer by "+f.Name+".",
 			"loss after transfer by "+f.Name, f.Name, plot.LossLabel, []string{""}, part, theirs, func(s *series.Series) [][]stats.Group {
 				return [][]stats.Group{s.Groups(f, s.Final)}
-			}))
+			})
+		if n := len(part.Transfers); n < len(s.Transfers) {
+			row[0].Caption += fmt.Sprintf(" Of our %d models, the %d that differ in this alone.", len(s.Transfers), n)
+		}
+		sec.Rows = append(sec.Rows, row)
 	}
 	if s.Axis == series.AxisStructure {
 		return sec // eighteen targets are in the heat map

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/refocus-em/refocus/harness/files"
+	"github.com/refocus-em/refocus/harness/report/series"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -100,7 +101,7 @@ func (in *Input) show(ctx context.Context, r *reproduce.Resolved, m *trained.Mod
 	for _, w := range written {
 		in.Exported = append(in.Exported, Exported{Name: filepath.Base(w.Path), Standardizes: w.Certificate.Standardizes, Certificate: w.Certificate.Summary()})
 	}
-	in.Multiple, in.Dice = written[0].Certificate.Multiple, m.Dice()
+	in.Multiple, in.Dice = written[0].Certificate.Multiple, m.Dice(in.Series(series.Kept).Name)
 	return nil, nil
 }
 

@@ -19,7 +19,7 @@ import (
 func (s *Server) compare(w http.ResponseWriter, r *http.Request) error {
 	q := r.URL.Query()
 	if len(q["study"]) > 1 {
-		return s.compareStudies(w, r, q["study"][:2])
+		return s.compareStudies(w, r, q["study"])
 	}
 	var models []*trained.Model
 	for _, d := range q["run"] {
@@ -116,11 +116,19 @@ func (s *Server) compare(w http.ResponseWriter, r *http.Request) error {
 	return s.show(w, r, "compare.html", "compare", "Compare runs", body)
 }
 
-// compareStudies sets the medians of two studies of one axis side by side: other
-// profiles, other backends.
+// mostStudies can be compared at a time.
+const mostStudies = 6
+
+// compareStudies sets the medians of studies of one axis side by side, such as other
+// profiles or other backends, and each beside the first.
 func (s *Server) compareStudies(w http.ResponseWriter, r *http.Request, ids []string) error {
-	var of [2]*series.Series
-	var titles [2]string
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return id == "" })
+	if len(ids) < 2 || len(ids) > mostStudies {
+		return wrong("two to %d studies can be compared, not %d", mostStudies, len(ids))
+	}
+	of := make([]*series.Series, len(ids))
+	titles := make([]string, len(ids))
+	var before, after []*stats.Matrix
 	for i, id := range ids {
 		st, err := s.studies.get(r.Context(), id)
 		if err != nil {
@@ -131,40 +139,45 @@ func (s *Server) compareStudies(w http.ResponseWriter, r *http.Request, ids []st
 			return err
 		}
 		of[i], titles[i] = (&report.Input{Plan: st.Plan, Models: models}).Series(series.Kept), st.Title()
+		if of[i].Axis != of[0].Axis || len(of[i].Transfers) == 0 {
+			return wrong("%s and %s have no transfers between the same kind of domains", titles[0], titles[i])
+		}
+		b, a := of[i].Medians()
+		before, after = append(before, b), append(after, a)
 	}
-	if of[0].Axis != of[1].Axis || len(of[0].Transfers) == 0 || len(of[1].Transfers) == 0 {
-		return wrong("%s and %s have no transfers between the same kind of domains", titles[0], titles[1])
-	}
-	var before, after [2]*stats.Matrix
-	for i := range of {
-		before[i], after[i] = of[i].Medians()
-	}
-	scale := plot.ScaleOf(before[0], before[1], after[0], after[1])
+	scale := plot.ScaleOf(slices.Concat(before, after)...)
 	var rows [][]figure
 	type rho struct{ Name, Value, Cells string }
 	var correlations []rho
 	for _, x := range []struct {
 		stage string
-		m     [2]*stats.Matrix
+		m     []*stats.Matrix
 	}{{"before", before}, {"after", after}} {
 		var row []figure
-		for i := range of {
-			row = append(row, drawn(plot.HeatMap(of[i], x.m[i], scale, titles[i]+": "+x.stage+" transfer", "pretrained "+of[i].Preposition()), titles[i]))
-		}
-		rows = append(rows, row)
-		var a, b []float64
-		for i, source := range x.m[0].Rows {
-			for j, target := range x.m[0].Columns {
-				k, l := slices.Index(x.m[1].Rows, source), slices.Index(x.m[1].Columns, target)
-				if k < 0 || l < 0 || math.IsNaN(x.m[0].Values[i][j]) || math.IsNaN(x.m[1].Values[k][l]) {
-					continue
-				}
-				a, b = append(a, x.m[0].Values[i][j]), append(b, x.m[1].Values[k][l])
+		for i, m := range x.m {
+			row = append(row, drawn(plot.HeatMap(of[i], m, scale, titles[i]+": "+x.stage+" transfer", "pretrained "+of[i].Preposition()), titles[i]))
+			if i > 0 {
+				a, b := common(x.m[0], m)
+				v, n := stats.Spearman(a, b, nil)
+				correlations = append(correlations, rho{x.stage + " transfer, " + titles[0] + " and " + titles[i], format.Signed(v, 2), strconv.Itoa(n)})
 			}
 		}
-		v, n := stats.Spearman(a, b, nil)
-		correlations = append(correlations, rho{x.stage + " transfer", format.Signed(v, 2), strconv.Itoa(n)})
+		rows = append(rows, row)
 	}
 	all, _ := s.studies.list(r.Context())
 	return s.show(w, r, "compare.html", "compare", "Compare studies", map[string]any{"Studies": all, "Chosen": ids, "Rows": rows, "Correlations": correlations, "Titles": titles})
+}
+
+// common are the values of the cells that two matrices both have.
+func common(m, other *stats.Matrix) (a, b []float64) {
+	for i, source := range m.Rows {
+		for j, target := range m.Columns {
+			k, l := slices.Index(other.Rows, source), slices.Index(other.Columns, target)
+			if k < 0 || l < 0 || math.IsNaN(m.Values[i][j]) || math.IsNaN(other.Values[k][l]) {
+				continue
+			}
+			a, b = append(a, m.Values[i][j]), append(b, other.Values[k][l])
+		}
+	}
+	return a, b
 }

@@ -5,8 +5,9 @@
 // It has no second implementation of anything: figures are drawn by report/plot,
 // models opened by trained, micrographs read, segmented and measured by predict.
 // Pages are made here, complete, from html/template; a small script adds what needs
-// one: refreshing what runs, sliders, dropped files. The state of a view is its
-// address.
+// one: what runs, which is asked for again and again and changed in place, sliders,
+// dropped files, and the parts of a micrograph that are drawn while it is segmented. The
+// state of a view is its address.
 //
 // The server listens on the loopback interface only, and answers only requests
 // whose path begins with a token that it draws at its start, whose Host header

@@ -162,7 +162,7 @@ func (s *Server) live() (running, failed []attempt, rate float64, err error) {
 // unfinished shows a run that is being trained, or has failed, as far as it is.
 func (s *Server) unfinished(w http.ResponseWriter, r *http.Request, a seen) error {
 	body := map[string]any{"Attempt": told(a.Attempt), "Running": a.state == store.Running, "Failed": a.state == store.Failed, "Target": a.Target,
-		"Address": "run?digest=" + a.Digest, "Command": "refocus logs " + a.Digest[:12]}
+		"Address": "run?digest=" + a.Digest, "Command": s.shell("logs", a.Digest[:12])}
 	if c := a.Curve; c != nil {
 		l := plot.Lines{Title: "Losses of " + a.ID + " so far", X: "epoch", Y: plot.LossLabel, Dots: len(c.Validation) < 30, Marks: plot.EpochTicks(a.Epoch())}
 		var validation plot.Curve

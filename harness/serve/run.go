@@ -167,8 +167,20 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 		"Scores":   scores,
 		"Settings": all, "Provenance": provenance, "Notes": mf.Notes, "Parent": m.Spec.Parent,
 		"Domains": domainOptions, "Domain": domain, "Image": image, "Count": count, "Last": max(0, count-1), "Picture": "tile.png?" + picture.Encode(),
-		"Export": "refocus export " + m.Digest[:12] + " -o model.onnx",
+		"Export": s.shell("export", m.Digest[:12], "-o", "model.onnx"), "Reproduce": s.reproduces(r, m.Digest),
 	})
+}
+
+// reproduces is the command that makes a run, with its study; empty where none that is
+// known has it.
+func (s *Server) reproduces(r *http.Request, digest string) string {
+	all, _ := s.studies.list(r.Context())
+	for _, l := range all {
+		if st, err := s.studies.get(r.Context(), l.ID); err == nil && st.byDigest[digest] != nil {
+			return s.command(st)
+		}
+	}
+	return ""
 }
 
 // tile is a picture of a validation image: with the label's outline, and with what

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
@@ -29,64 +30,163 @@ type option struct {
 	Selected    bool
 }
 
-// axes are what models of a transfer study differ in.
-var axes = []struct {
+// axis is something in which a study's models differ.
+type axis struct {
 	name, label string
-	of          func(c *series.Config) string
-}{
-	{"source", "pretrained on", func(c *series.Config) string { return c.Source }},
-	{"target", "transferred to", func(c *series.Config) string { return c.Target }},
-	{"pretrain_rate", "learning rate of pretraining", func(c *series.Config) string { return format.Plain(c.PretrainRate) }},
-	{"rate", "learning rate of transfer", func(c *series.Config) string { return format.Plain(c.Rate) }},
-	{"images", "transfer images", func(c *series.Config) string { return format.Plain(float64(c.Images)) }},
-	{"frozen", "frozen part", func(c *series.Config) string { return c.Frozen }},
+	of          func(r *study.Run) string
+	// published is the same of a published model, nil where that is not told.
+	published func(c *series.Config) string
+	domains   bool // its values are keys of domains
+}
+
+// axesOf are the axes of a study in which two models differ at least.
+func axesOf(p *study.Plan) []axis {
+	byKey := map[string]*study.Domain{}
+	for i := range p.Domains {
+		byKey[p.Domains[i].Key] = &p.Domains[i]
+	}
+	key := func(d *study.Domain) string {
+		if d == nil {
+			return ""
+		}
+		return d.Key
+	}
+	single := p.Study.Kind != study.Transfer
+	name := func(transfer, otherwise string) string {
+		if single {
+			return otherwise
+		}
+		return transfer
+	}
+	all := []axis{
+		{"source", name("pretrained on", "mixed with"), func(r *study.Run) string { return key(r.Source) }, func(c *series.Config) string { return c.Source }, true},
+		{"target", name("transferred to", "trained on"), func(r *study.Run) string { return key(r.Target) }, func(c *series.Config) string { return c.Target }, true},
+	}
+	// What domains differ in, where that is several things.
+	for _, a := range []struct {
+		name string
+		of   func(d *study.Domain) string
+	}{
+		{"crystal", func(d *study.Domain) string { return d.Simulation.Crystal }},
+		{"size", func(d *study.Domain) string { return d.Size }},
+		{"defocus", func(d *study.Domain) string { return format.Defocus(d.Defocus) }},
+		{"dose", func(d *study.Domain) string { return format.Dose(d.Dose) }},
+	} {
+		values := map[string]bool{}
+		for i := range p.Domains {
+			if p.Domains[i].Own == nil {
+				values[a.of(&p.Domains[i])] = true
+			}
+		}
+		if len(values) < 2 || len(values) == len(p.Domains) {
+			continue
+		}
+		of := func(d *study.Domain) string {
+			if d == nil || d.Own != nil {
+				return ""
+			}
+			return a.of(d)
+		}
+		all = append(all,
+			axis{"source_" + a.name, name("pretrained on", "mixed with") + ": " + a.name, func(r *study.Run) string { return of(r.Source) }, func(c *series.Config) string { return of(byKey[c.Source]) }, false},
+			axis{"target_" + a.name, name("transferred to", "trained on") + ": " + a.name, func(r *study.Run) string { return of(r.Target) }, func(c *series.Config) string { return of(byKey[c.Target]) }, false})
+	}
+	all = append(all,
+		axis{"pretrain_rate", "learning rate of pretraining", func(r *study.Run) string {
+			if r.Parent == nil {
+				return ""
+			}
+			return format.Plain(r.Parent.LearningRate)
+		}, func(c *series.Config) string { return format.Plain(c.PretrainRate) }, false},
+		axis{"rate", name("learning rate of transfer", "learning rate"), func(r *study.Run) string { return format.Plain(r.LearningRate) }, func(c *series.Config) string { return format.Plain(c.Rate) }, false},
+		axis{"images", name("transfer images", "images of the domain"), func(r *study.Run) string {
+			if single && len(r.Mixture) > 0 {
+				return strconv.Itoa(r.Mixture[0].Images)
+			}
+			return strconv.Itoa(r.Images)
+		}, func(c *series.Config) string { return strconv.Itoa(c.Images) }, false},
+		axis{"frozen", "frozen part", func(r *study.Run) string { return r.Frozen }, func(c *series.Config) string { return c.Frozen }, false},
+		axis{"initialisation", "initialisation", func(r *study.Run) string { return strconv.Itoa(r.Seed) }, nil, false},
+	)
+	if single {
+		i := slices.IndexFunc(all, func(a axis) bool { return a.name == "images" })
+		all = slices.Insert(all, i+1, axis{"mixed_images", "images mixed in", func(r *study.Run) string {
+			if len(r.Mixture) < 2 {
+				return "0"
+			}
+			return strconv.Itoa(r.Mixture[1].Images)
+		}, nil, false})
+	}
+	return slices.DeleteFunc(all, func(a axis) bool { return len(a.values(p)) < 2 })
+}
+
+// values are those of the study's models, in order.
+func (a *axis) values(p *study.Plan) (all []string) {
+	seen := map[string]bool{}
+	for _, r := range p.Runs {
+		if v := a.of(r); r.Kind != study.PretrainRun && !seen[v] {
+			seen[v] = true
+			all = append(all, v)
+		}
+	}
+	return all
 }
 
 // metrics are what a figure's losses may be.
 var metrics = []series.Metric{series.Kept, series.AsPublished}
 
-// only is the part of a series whose models have what a query asks for.
-func only(s *series.Series, q url.Values) *series.Series {
-	if s == nil {
-		return nil
+// chosenModels are those that have what a query asks for.
+func chosenModels(p *study.Plan, models []trained.Result, q url.Values) []trained.Result {
+	axes := axesOf(p)
+	var all []trained.Result
+	for _, m := range models {
+		if pair := q["pair"]; len(pair) == 2 { // of a mixture's two domains, in either order
+			r := m.Run
+			if r.Source == nil || !(r.Source.Key == pair[0] && r.Target.Key == pair[1] || r.Source.Key == pair[1] && r.Target.Key == pair[0]) {
+				continue
+			}
+		}
+		if !slices.ContainsFunc(axes, func(a axis) bool { want := q.Get(a.name); return want != "" && a.of(m.Run) != want }) {
+			all = append(all, m)
+		}
 	}
-	out := &series.Series{Axis: s.Axis, Metric: s.Metric, Domains: s.Domains, Shared: s.Shared, Images: s.Images, Epochs: s.Epochs, Singles: s.Singles}
-	for _, t := range s.Transfers {
-		keep := true
-		for _, a := range axes {
+	return all
+}
+
+// only is the part of a published series whose models have what a query asks for, as far
+// as the publication tells.
+func only(p *study.Plan, s *series.Series, q url.Values) *series.Series {
+	axes := axesOf(p)
+	differs := func(c series.Config) bool {
+		return slices.ContainsFunc(axes, func(a axis) bool {
 			want := q.Get(a.name)
-			keep = keep && (want == "" || a.of(&t.Config) == want)
-		}
-		if keep {
-			out.Transfers = append(out.Transfers, t)
-		}
+			return want != "" && a.published != nil && a.published(&c) != want
+		})
 	}
-	return out
+	out := *s
+	out.Transfers = slices.DeleteFunc(slices.Clone(s.Transfers), func(t series.Transfer) bool { return differs(t.Config) })
+	out.Singles = slices.DeleteFunc(slices.Clone(s.Singles), func(m series.Single) bool {
+		return differs(series.Config{Target: m.Domains[0], Source: m.Domains[1], Rate: m.Rate, Images: m.Images[0]})
+	})
+	return &out
 }
 
 // filters are the axes in which a study's models differ.
 func filters(p *study.Plan, q url.Values) []filter {
 	var all []filter
-	for _, a := range axes {
+	for _, a := range axesOf(p) {
 		f := filter{Name: a.name, Label: a.label, Chosen: q.Get(a.name)}
-		seen := map[string]bool{}
-		for _, r := range p.Runs {
-			if r.Kind != study.TransferRun {
+		for _, v := range a.values(p) {
+			text := v
+			switch {
+			case v == "":
 				continue
+			case a.domains:
+				text = domainName(p, v)
 			}
-			c := report.ConfigOf(r)
-			if v := a.of(&c); !seen[v] {
-				seen[v] = true
-				text := v
-				if a.name == "source" || a.name == "target" {
-					text = domainName(p, v)
-				}
-				f.Values = append(f.Values, option{v, text, v == f.Chosen})
-			}
+			f.Values = append(f.Values, option{v, text, v == f.Chosen})
 		}
-		if len(f.Values) > 1 {
-			all = append(all, f)
-		}
+		all = append(all, f)
 	}
 	return all
 }
@@ -125,6 +225,10 @@ func (l linked) Link(row, column string) string {
 	for k, v := range l.query {
 		q[k] = v
 	}
+	if len(l.Singles) > 0 {
+		q["pair"] = []string{row, column}
+		return "runs?" + q.Encode()
+	}
 	q.Set("source", row)
 	if !l.before && row != column {
 		q.Set("target", column)
@@ -149,14 +253,16 @@ func (s *Server) study(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	in := report.Input{Plan: st.Plan, Models: models}
-	ours := only(in.Series(metric), q)
+	ours := (&report.Input{Plan: st.Plan, Models: chosenModels(st.Plan, models, q)}).Series(metric)
 	published, err := series.PublishedOf(ours.Axis, metric)
+	if st.Plan.Study.Kind == study.Mixture && ours.Axis == series.AxisDefocus {
+		published, err = series.PublishedBaseline()
+	}
 	if err != nil {
 		return err
 	}
 	if published != nil {
-		published = only(published.InOrder(ours.Domains), q)
+		published = only(st.Plan, published.InOrder(ours.Domains), q)
 	}
 	var rows [][]figure
 	if len(ours.Transfers) > 0 {
@@ -168,7 +274,7 @@ func (s *Server) study(w http.ResponseWriter, r *http.Request) error {
 		scale := plot.ScaleOf(oursBefore, oursAfter, theirsBefore, theirsAfter)
 		for k, stage := range []string{"before", "after"} {
 			mine, theirs := []*stats.Matrix{oursBefore, oursAfter}[k], []*stats.Matrix{theirsBefore, theirsAfter}[k]
-			row := []figure{drawn(plot.HeatMap(linked{ours, chosenOnly(q), k == 0}, mine, scale, "Ours: "+stage+" transfer", "pretrained "+ours.Preposition()),
+			row := []figure{drawn(plot.HeatMap(linked{ours, chosenOnly(st.Plan, q), k == 0}, mine, scale, "Ours: "+stage+" transfer", "pretrained "+ours.Preposition()),
 				"Ours. Medians over the models chosen; a cell opens its models.")}
 			if theirs != nil {
 				row = append(row, drawn(plot.HeatMap(ours, theirs, scale, "Published: "+stage+" transfer", "pretrained "+ours.Preposition()).Credit(reference.Credit),
@@ -177,11 +283,21 @@ func (s *Server) study(w http.ResponseWriter, r *http.Request) error {
 			rows = append(rows, row)
 		}
 		change := plot.ScaleOf(ours.Changes())
-		rows = append(rows, []figure{drawn(plot.Changes(linked{ours, chosenOnly(q), false}, ours.Changes(), change, "Ours: loss on the target, after to before", "pretrained "+ours.Preposition(), "transferred to "+ours.Unit(), "ratio of medians"),
+		rows = append(rows, []figure{drawn(plot.Changes(linked{ours, chosenOnly(st.Plan, q), false}, ours.Changes(), change, "Ours: loss on the target, after to before", "pretrained "+ours.Preposition(), "transferred to "+ours.Unit(), "ratio of medians"),
 			"Below 1 (blue) transfer helps.")})
 	} else if len(ours.Singles) > 0 {
-		m := ours.Mixtures()
-		rows = append(rows, []figure{drawn(plot.Maps(ours, m, plot.ScaleOf(m), "Ours: models of mixtures", "trained on the domain and another", "evaluated "+ours.Preposition()+" "+ours.Unit(), plot.LossLabel), "Ours. Medians over models of the loss on the column's domain.")})
+		var mine, theirs *stats.Matrix = ours.Mixtures(), nil
+		if published != nil && len(published.Singles) > 0 {
+			theirs = published.Mixtures()
+		}
+		scale := plot.ScaleOf(mine, theirs)
+		row := []figure{drawn(plot.Maps(linked{ours, chosenOnly(st.Plan, q), false}, mine, scale, "Ours: models of mixtures", "trained on the domain and another", "evaluated "+ours.Preposition()+" "+ours.Unit(), plot.LossLabel),
+			"Ours. Medians over models of the loss on the column's domain; a cell opens its models.")}
+		if theirs != nil {
+			row = append(row, drawn(plot.Maps(ours, theirs, scale, "Published: models of mixtures", "trained on the domain and another", "evaluated "+ours.Preposition()+" "+ours.Unit(), plot.LossLabel).Credit(reference.Credit),
+				"Published results (Rangel DaCosta et al. 2025, CC BY 4.0), of the models with the same settings."))
+		}
+		rows = append(rows, row)
 	}
 	var metricOptions []option
 	for _, m := range metrics {
@@ -198,36 +314,51 @@ func (s *Server) study(w http.ResponseWriter, r *http.Request) error {
 	}
 	return s.show(w, r, "study.html", "study", st.Title(), map[string]any{
 		"ID": st.ID, "Studies": studyOptions(all, st), "Filters": filters(st.Plan, q), "Metrics": metricOptions, "Rows": rows, "Missing": missing,
-		"Shown": len(ours.Transfers) + len(ours.Singles), "States": state, "RunsLink": "runs?" + chosenOnly(q).Encode(),
-		"Command": command(st),
+		"Shown": len(ours.Transfers) + len(ours.Singles), "States": state, "RunsLink": "runs?" + chosenOnly(st.Plan, q).Encode(),
+		"Command": s.command(st),
 	})
 }
 
 // command reproduces the study.
-func command(st *resolved) string {
+func (s *Server) command(st *resolved) string {
 	parts := strings.Split(st.ID, "@")
-	c := "refocus reproduce " + parts[0]
+	words := []string{"reproduce", parts[0]}
 	if parts[1] != "" {
-		c += " --profile " + parts[1]
+		words = append(words, "--profile", parts[1])
 	}
 	if parts[2] != "cpu" {
-		c += " --backend " + parts[2]
+		words = append(words, "--backend", parts[2])
 	}
-	return c
+	return s.shell(words...)
+}
+
+// shell is a command line of refocus for this store, as a POSIX shell reads it.
+func (s *Server) shell(words ...string) string {
+	if root := s.o.Store.Root(); root != "artifacts" {
+		words = append(words, "--out", root)
+	}
+	line := "refocus"
+	for _, w := range words {
+		if w == "" || strings.ContainsFunc(w, func(c rune) bool {
+			return !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+=:,@%", c))
+		}) {
+			w = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+		line += " " + w
+	}
+	return line
 }
 
 // chosenOnly is the part of a query that chooses models.
-func chosenOnly(q url.Values) url.Values {
-	out := url.Values{}
-	for k, v := range q {
-		if len(v) > 0 && v[0] != "" && (k == "study" || slices.ContainsFunc(axes, func(a struct {
-			name, label string
-			of          func(c *series.Config) string
-		}) bool {
-			return a.name == k
-		})) {
-			out.Set(k, v[0])
+func chosenOnly(p *study.Plan, q url.Values) url.Values {
+	out := url.Values{"study": {q.Get("study")}}
+	for _, a := range axesOf(p) {
+		if v := q.Get(a.name); v != "" {
+			out.Set(a.name, v)
 		}
+	}
+	if pair := q["pair"]; len(pair) == 2 {
+		out["pair"] = pair
 	}
 	return out
 }
@@ -269,12 +400,11 @@ func (s *Server) runs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	models = chosenModels(st.Plan, models, q)
 	in := report.Input{Plan: st.Plan, Models: models}
 	var lines []line
 	for i := range models {
-		m := &models[i]
-		l, ok := lineOf(&in, st.Plan, m, q)
-		if ok {
+		if l, ok := lineOf(&in, st.Plan, &models[i]); ok {
 			lines = append(lines, l)
 		}
 	}
@@ -291,11 +421,11 @@ func (s *Server) runs(w http.ResponseWriter, r *http.Request) error {
 	total := len(lines)
 	lines = lines[:min(most, total)]
 	return s.show(w, r, "runs.html", "study", "Models of "+st.Title(), map[string]any{
-		"ID": st.ID, "Studies": studyOptions(all, st), "Filters": filters(st.Plan, q), "Lines": lines, "Total": total, "StudyLink": "study?" + chosenOnly(q).Encode(),
+		"ID": st.ID, "Studies": studyOptions(all, st), "Filters": filters(st.Plan, q), "Lines": lines, "Total": total, "StudyLink": "study?" + chosenOnly(st.Plan, q).Encode(),
 	})
 }
 
-func lineOf(in *report.Input, p *study.Plan, m *trained.Result, q url.Values) (line, bool) {
+func lineOf(in *report.Input, p *study.Plan, m *trained.Result) (line, bool) {
 	r := m.Run
 	if m.Final == nil || m.Final.Best < 1 || m.Final.Best > len(m.Final.Epochs) {
 		return line{}, false
@@ -303,13 +433,7 @@ func lineOf(in *report.Input, p *study.Plan, m *trained.Result, q url.Values) (l
 	best := m.Final.Epochs[m.Final.Best-1]
 	l := line{Digest: m.Digest, ID: r.ID, Images: r.Images, Rate: format.Plain(r.LearningRate), Frozen: r.Frozen, Before: "–"}
 	if r.Kind == study.TransferRun {
-		c := report.ConfigOf(r)
-		for _, a := range axes {
-			if want := q.Get(a.name); want != "" && a.of(&c) != want {
-				return line{}, false
-			}
-		}
-		l.Source = domainName(p, c.Source)
+		l.Source = domainName(p, r.Source.Key)
 		if e := m.Pretrain; e != nil && e.Best >= 1 && e.Best <= len(e.Epochs) {
 			l.Before = format.Loss(in.Loss(e.Epochs[e.Best-1], r.Target.Key))
 		}

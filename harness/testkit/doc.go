@@ -7,5 +7,7 @@
 //     what it was asked shows;
 //   - tiny has the smallest study, reproduced in the process of a test;
 //   - crashfs is a file system that loses what was not synced;
+//   - chromium drives pages in a browser;
+//   - dmfile writes files of DigitalMicrograph;
 //   - seed seeds the random tests, and seeds them again as it did.
 package testkit

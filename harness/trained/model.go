@@ -89,10 +89,10 @@ func (m *Model) Score() store.Score {
 }
 
 // Dice names the Dice coefficient on every domain that the best epoch was validated
-// on, in the order of the study, the target's first.
-func (m *Model) Dice() string {
+// on, in the order of the study, the target's first. name writes a domain's key.
+func (m *Model) Dice(name func(key string) string) string {
 	scores := m.History.Epochs[m.History.Best-1].Validation
-	text := func(domain string) string { return fmt.Sprintf("%.3f on %s", scores[domain].Dice, domain) }
+	text := func(domain string) string { return fmt.Sprintf("%.3f on %s", scores[domain].Dice, name(domain)) }
 	all := []string{text(m.Spec.Target) + " (its target)"}
 	for _, d := range m.Spec.Validation {
 		if _, ok := scores[d.Name]; ok && d.Name != m.Spec.Target {

@@ -19,7 +19,7 @@ import (
 // stands in where none was trained for the domain. Domains whose images are not
 // in the store, or whose best model's weights are not, are left out.
 func Predictions(ctx context.Context, b backend.Backend, r *reproduce.Resolved, overall *Model) ([]byte, error) {
-	const tiles = 24
+	const tiles = 12
 	per := max(1, min(2, tiles/len(r.Plan.Domains)))
 	byTarget := map[string][]*reproduce.Node{}
 	for _, n := range r.Nodes {
@@ -55,7 +55,7 @@ func Predictions(ctx context.Context, b backend.Backend, r *reproduce.Resolved, 
 		}
 		all = append(all, ts...)
 	}
-	im, err := sheet.Draw(all, sheet.Options{PixelSize: pixel, Side: 160})
+	im, err := sheet.Draw(all, sheet.Options{PixelSize: pixel, Side: 256, Columns: 4})
 	if err != nil {
 		return nil, err
 	}

@@ -122,7 +122,7 @@ func testFind(t *testing.T, r *reproduce.Resolved) {
 			t.Errorf("%.12s: %v, %v", n.Digest, m, err)
 		}
 	}
-	for prefix, says := range map[string]string{"": fmt.Sprintf("%d runs", len(r.Nodes)), "xyz": "no finished run"} {
+	for prefix, says := range map[string]string{"": "no finished run", "xyz": "no finished run"} {
 		if _, err := Find(r.Store, prefix); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: error %v, want %q", prefix, err, says)
 		}

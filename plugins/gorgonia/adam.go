@@ -1,13 +1,13 @@
 package gorgonia
 
 import (
+	"fmt"
 	"math"
 
 	G "gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
 
 	"github.com/refocus-em/refocus/harness/backend"
-	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
 )
 
 // adam is a gorgonia.Solver with PyTorch's update.
@@ -18,18 +18,10 @@ import (
 // up. It also allocates six tensors per parameter and overwrites the gradient.
 type adam struct {
 	backend.Adam
-	rate    float64
-	step    int                  // from 1
-	m, v    map[string][]float32 // by parameter; all parameters have both
-	workers *kernel.Workers
-}
-
-func newAdam(constants backend.Adam, parameters []*nn.Tensor, w *kernel.Workers) *adam {
-	a := &adam{Adam: constants, m: map[string][]float32{}, v: map[string][]float32{}, workers: w}
-	for _, t := range parameters {
-		a.m[t.Name], a.v[t.Name] = make([]float32, t.Len()), make([]float32, t.Len())
-	}
-	return a
+	rate float64
+	step int                      // from 1
+	m, v map[string]*tensor.Dense // by parameter; all parameters have both
+	exec *executor
 }
 
 var _ G.Solver = (*adam)(nil)
@@ -51,14 +43,23 @@ func (a *adam) corrected() (size, root2 float64) {
 
 // Step takes optimiser step number step at rate; the model consists of trained values.
 func (a *adam) Step(model []G.ValueGrad) error {
+	if a.exec.gpu != nil {
+		for _, p := range model {
+			t := p.(trained)
+			if err := a.launch(a.exec.gpu, spanOf(t.value), spanOf(a.m[t.name]), spanOf(a.v[t.name]), spanOf(t.grad)); err != nil {
+				return fmt.Errorf("parameter %q: %w", t.name, err)
+			}
+		}
+		return nil
+	}
 	size64, root64 := a.corrected()
 	size, root2 := float32(size64), float32(root64)
 	b1, b2 := float32(1-a.Beta1), float32(1-a.Beta2)
 	keep2, epsilon := float32(a.Beta2), float32(a.Epsilon)
-	a.workers.Run(len(model), func(_, i int) {
+	a.exec.workers.Run(len(model), func(_, i int) {
 		t := model[i].(trained)
 		w, g := t.value.Data().([]float32), t.grad.Data().([]float32)
-		m, v := a.m[t.name][:len(w)], a.v[t.name][:len(w)]
+		m, v := a.m[t.name].Data().([]float32)[:len(w)], a.v[t.name].Data().([]float32)[:len(w)]
 		for j, d := range g[:len(w)] {
 			m[j] += float32((d - m[j]) * b1)
 			v[j] = float32(v[j]*keep2) + float32(float32(d*d)*b2)

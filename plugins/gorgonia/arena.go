@@ -1,61 +1,59 @@
 package gorgonia
 
 import (
+	"errors"
+
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
-
-	"github.com/refocus-em/refocus/harness/backend/engine"
-	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
 )
-
-// executor is what the operators of all plans of a network share while running.
-type executor struct {
-	workers *kernel.Workers
-	arena   *arena
-	device  accelerator // nil: the processor
-}
-
-// interrupted is the error of a run that was stopped.
-func (x *executor) interrupted() error {
-	if x.workers.Stopped() {
-		return engine.ErrInterrupted
-	}
-	return nil
-}
 
 // arena lends memory to intermediate values and takes it back when their last
 // reader has run, so that neither a step allocates large blocks nor a run holds
 // values longer than it must. The tape machine would do neither: resetting it
 // between runs forgets its registers.
 type arena struct {
-	free map[int][][]float32 // by length
-	live map[*tensor.Dense]*loan
+	memory storage
+	free   map[int][]*tensor.Dense // vectors, by length
+	live   map[*tensor.Dense]*loan
+}
+
+// storage is where tensors lie: the processor's memory or a GPU's.
+type storage interface {
+	allocate(n int) (*tensor.Dense, error) // a vector of n float32 of unspecified content
+	free(*tensor.Dense) error
+	shaped(memory *tensor.Dense, shape tensor.Shape) *tensor.Dense // a tensor in that memory
 }
 
 type loan struct {
-	data []float32
-	uses int // readers still to come; 0: kept to the end of the run
+	memory *tensor.Dense
+	uses   int // readers still to come; 0: kept to the end of the run
 }
 
-func newArena() *arena {
-	return &arena{free: map[int][][]float32{}, live: map[*tensor.Dense]*loan{}}
+func newArena(m storage) *arena {
+	return &arena{memory: m, free: map[int][]*tensor.Dense{}, live: map[*tensor.Dense]*loan{}}
 }
 
-// get returns n floats of unspecified content.
-func (a *arena) get(n int) []float32 {
+// tensor lends a tensor of unspecified content for the given number of reads.
+func (a *arena) tensor(shape tensor.Shape, uses int) (*tensor.Dense, error) {
+	n := shape.TotalSize()
+	var m *tensor.Dense
 	if l := a.free[n]; len(l) > 0 {
-		a.free[n] = l[:len(l)-1]
-		return l[len(l)-1]
+		a.free[n], m = l[:len(l)-1], l[len(l)-1]
+	} else {
+		var err error
+		if m, err = a.memory.allocate(n); err != nil {
+			// What lies idle was lent to values of another size.
+			if err = a.release(); err == nil {
+				m, err = a.memory.allocate(n)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
 	}
-	return make([]float32, n)
-}
-
-// tensor lends a tensor for the given number of reads.
-func (a *arena) tensor(shape tensor.Shape, uses int) *tensor.Dense {
-	data := a.get(shape.TotalSize())
-	d := tensor.New(tensor.WithShape(shape...), tensor.WithBacking(data))
-	a.live[d] = &loan{data, uses}
-	return d
+	d := a.memory.shaped(m, shape)
+	a.live[d] = &loan{m, uses}
+	return d, nil
 }
 
 // used notes that an operator has read v.
@@ -75,7 +73,8 @@ func (a *arena) used(v G.Value) {
 
 func (a *arena) put(d *tensor.Dense, l *loan) {
 	delete(a.live, d)
-	a.free[len(l.data)] = append(a.free[len(l.data)], l.data)
+	n := l.memory.Shape().TotalSize()
+	a.free[n] = append(a.free[n], l.memory)
 }
 
 // reclaim takes everything back at the end of a run.
@@ -85,5 +84,27 @@ func (a *arena) reclaim() {
 	}
 }
 
-// release drops the memory.
-func (a *arena) release() { clear(a.free) }
+// release drops the memory that is not lent.
+func (a *arena) release() error {
+	var errs []error
+	for _, l := range a.free {
+		for _, m := range l {
+			errs = append(errs, a.memory.free(m))
+		}
+	}
+	clear(a.free)
+	return errors.Join(errs...)
+}
+
+// heap is the processor's memory.
+type heap struct{}
+
+func (heap) allocate(n int) (*tensor.Dense, error) {
+	return tensor.New(tensor.WithShape(n), tensor.WithBacking(make([]float32, n))), nil
+}
+
+func (heap) free(*tensor.Dense) error { return nil }
+
+func (heap) shaped(m *tensor.Dense, shape tensor.Shape) *tensor.Dense {
+	return tensor.New(tensor.WithShape(shape...), tensor.WithBacking(m.Data()))
+}

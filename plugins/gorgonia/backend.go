@@ -18,14 +18,16 @@ func New(version string) backend.Backend {
 }
 
 func description(version string) backend.Description {
+	devices, notes := gpuDevices()
 	return backend.Description{
 		Name:        Name,
 		Version:     version,
 		Numerics:    numerics,
 		Determinism: backend.DeterminismMachine,
-		Devices:     []backend.Device{processorDevice()},
+		Devices:     append([]backend.Device{processorDevice()}, devices...),
 		Precisions:  []string{backend.Float32},
 		Losses:      []string{backend.LossOnProbabilities, backend.LossOnLogits},
 		Operators:   operators.Describe("cpu"),
+		Notes:       notes,
 	}
 }

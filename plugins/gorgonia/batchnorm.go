@@ -28,7 +28,7 @@ type batchNorm struct {
 type batchStatistics struct {
 	mean, variance []float64 // biased variance
 	count          int       // values per channel
-	device         any       // an accelerator's own statistics
+	device         deviceStatistics
 }
 
 // channel calls f with the bounds of channel c's pieces in each array.

@@ -11,7 +11,6 @@ import (
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
-	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
 )
 
 // maxPlans is how many compiled plans a network keeps. A training stage uses
@@ -39,25 +38,54 @@ func compile(g *nn.Graph, o engine.Options) (engine.Engine, error) {
 	if err := checkGraph(g); err != nil {
 		return nil, err
 	}
-	e := &network{
-		graph: g, options: o,
-		exec:    &executor{workers: kernel.NewWorkers(o.Threads, o.Stop), arena: newArena()},
-		weights: map[string]*tensor.Dense{},
+	x, err := newExecutor(o)
+	if err != nil {
+		return nil, err
 	}
-	for _, t := range g.Tensors {
-		if t.Role != nn.Constant {
-			e.weights[t.Name] = tensor.New(tensor.WithShape(t.Shape...), tensor.WithBacking(t.Data))
+	e := &network{graph: g, options: o, exec: x, weights: map[string]*tensor.Dense{},
+		adam: &adam{Adam: o.Adam, m: map[string]*tensor.Dense{}, v: map[string]*tensor.Dense{}, exec: x}}
+	if err := x.do(e.allocate); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return e, nil
+}
+
+// allocate makes the device hold the network's arrays.
+func (e *network) allocate() error {
+	for _, t := range e.graph.Tensors {
+		if t.Role == nn.Constant {
+			continue
+		}
+		if err := e.array(e.weights, t, t.Data); err != nil {
+			return err
+		}
+		if t.Role == nn.Parameter {
+			zeros := make([]float32, t.Len())
+			if err := errors.Join(e.array(e.adam.m, t, zeros), e.array(e.adam.v, t, zeros)); err != nil {
+				return err
+			}
 		}
 	}
-	e.adam = newAdam(o.Adam, g.Parameters(), e.exec.workers)
-	return e, nil
+	return nil
+}
+
+func (e *network) array(of map[string]*tensor.Dense, t *nn.Tensor, values []float32) error {
+	a, err := e.exec.permanent(t.Shape...)
+	if err == nil {
+		of[t.Name] = a
+		err = e.exec.set(a, values)
+	}
+	if err != nil {
+		return fmt.Errorf("tensor %q: %w", t.Name, err)
+	}
+	return nil
 }
 
 // plan returns the compiled plan for a request. The values of the last one are
 // gone then.
 func (e *network) plan(r request) (*plan, error) {
 	if e.last != nil {
-		e.last.done()
+		e.exec.arena.reclaim()
 		e.last = nil
 	}
 	key := fmt.Sprintf("%v", r)
@@ -72,15 +100,18 @@ func (e *network) plan(r request) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := e.fits(p); err != nil {
-		return nil, errors.Join(err, p.machine.Close())
+	if err = within(r.shape, e.needs(p), e.exec); err == nil {
+		err = e.exec.do(p.prepare)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.close())
 	}
 	e.plans = slices.Insert(e.plans, 0, &cached{key, p})
 	if len(e.plans) > maxPlans {
-		err = e.plans[maxPlans].plan.machine.Close()
+		err = e.plans[maxPlans].plan.close()
 		e.plans = e.plans[:maxPlans]
 		// The memory lent to the plan's values may fit no other plan.
-		e.exec.arena.release()
+		err = errors.Join(err, e.exec.do(e.exec.arena.release))
 		e.exec.workers.Release()
 	}
 	return p, err
@@ -94,15 +125,8 @@ func (e *network) run(b engine.Batch, r request) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	copy(p.images.Data().([]float32), b.Images.F32)
-	if p.labels != nil {
-		numbers := p.labels.Data().([]float32)
-		for i := range numbers {
-			numbers[i] = float32(b.Labels[i])
-		}
-	}
 	e.last = p
-	return p, p.run()
+	return p, p.run(b)
 }
 
 // Gradients implements engine.Engine.
@@ -118,14 +142,17 @@ func (e *network) Gradients(b engine.Batch, frozen []bool, _ float64, statistics
 		}
 	}
 	p, err := e.run(b, r)
-	switch {
-	case err != nil:
+	if err != nil {
 		return 0, err
-	case statistics && e.exec.device != nil:
-		err = e.exec.device.commit(p)
-	case statistics:
-		p.commit(e.weights)
 	}
+	err = e.exec.do(func() error {
+		if statistics {
+			if err := p.commit(e.weights); err != nil {
+				return err
+			}
+		}
+		return e.exec.done()
+	})
 	return p.loss, err
 }
 
@@ -136,14 +163,11 @@ func (e *network) Finite() (bool, error) { return true, nil }
 func (e *network) Adam(step int, learningRate, _ float64, _ []bool) error {
 	p := e.last
 	e.adam.step, e.adam.rate = step, learningRate
-	if e.exec.device != nil {
-		return e.exec.device.step(p, e.adam)
-	}
 	model := make([]G.ValueGrad, len(p.grads))
 	for i, n := range p.grads {
 		model[i] = trained{p.parameters[i], e.weights[p.parameters[i]], n.Value()}
 	}
-	if err := e.adam.Step(model); err != nil {
+	if err := e.exec.do(func() error { return e.adam.Step(model) }); err != nil {
 		return err
 	}
 	return e.exec.interrupted()
@@ -163,20 +187,22 @@ func (e *network) Forward(b engine.Batch, out backend.Tensor) ([]float64, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.copyValue(out.F32, r.targets[0]); err != nil || b.Labels == nil {
-		return nil, err
-	}
-	z, err := p.value(p.values[r.targets[1]])
-	if err != nil {
-		return nil, err
-	}
-	n, h, w := b.Size()
-	losses := make([]float64, n)
-	pixels, k := h*w, p.classes
-	e.exec.workers.Run(n, func(_, i int) {
-		losses[i] = imageLoss(z[i*k*pixels:][:k*pixels], b.Labels[i*pixels:][:pixels], k)
+	var losses func() []float64
+	err = e.exec.do(func() (err error) {
+		if err := e.exec.get(out.F32, p.value(r.targets[0])); err != nil {
+			return err
+		}
+		if b.Labels != nil {
+			if losses, err = p.imageLosses(r.targets[1], b); err != nil {
+				return err
+			}
+		}
+		return e.exec.done()
 	})
-	return losses, e.exec.interrupted()
+	if err != nil || losses == nil {
+		return nil, err
+	}
+	return losses(), e.exec.interrupted()
 }
 
 // Activations implements engine.Engine.
@@ -195,92 +221,85 @@ func (e *network) Activations(b engine.Batch, training bool, out []backend.Named
 	if err != nil {
 		return err
 	}
-	for _, t := range out {
-		if t.Name == e.graph.Input.Name {
-			copy(t.F32, b.Images.F32)
-		} else if err := p.copyValue(t.F32, t.Name); err != nil {
-			return err
+	return e.exec.do(func() error {
+		for _, t := range out {
+			if t.Name == e.graph.Input.Name {
+				copy(t.F32, b.Images.F32)
+			} else if err := e.exec.get(t.F32, p.value(t.Name)); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return e.exec.done()
+	})
 }
 
-// BatchSize implements engine.Engine.
-func (e *network) BatchSize(h, w int) int { return max(1, min(16, 1<<18/(h*w))) }
+// BatchSize implements engine.Engine. A GPU wants work for all its multiprocessors.
+func (e *network) BatchSize(h, w int) int {
+	if e.exec.gpu != nil {
+		return max(1, min(64, 1<<22/(h*w)))
+	}
+	return max(1, min(16, 1<<18/(h*w)))
+}
 
-// array is where the processor keeps an array.
-func (e *network) array(k engine.Kind, name string) (a []float32, err error) {
+// find is an array of the network's.
+func (e *network) find(k engine.Kind, name string) (a *tensor.Dense, err error) {
 	switch k {
 	case engine.Value:
-		if w := e.weights[name]; w != nil {
-			a = w.Data().([]float32)
-		}
+		a = e.weights[name]
 	case engine.Gradient:
-		if n := e.gradient(name); n != nil {
-			a, err = e.last.value(n)
+		if e.last != nil {
+			if i := slices.Index(e.last.parameters, name); i >= 0 {
+				a = e.last.grads[i].Value().(*tensor.Dense)
+			}
 		}
 	case engine.FirstMoment:
 		a = e.adam.m[name]
 	case engine.SecondMoment:
 		a = e.adam.v[name]
 	}
-	if a == nil && err == nil {
-		err = noArray(k, name)
+	if a == nil {
+		return nil, fmt.Errorf("tensor %q has no %v", name, k)
 	}
-	return a, err
-}
-
-func noArray(k engine.Kind, name string) error { return fmt.Errorf("tensor %q has no %v", name, k) }
-
-// gradient is the node of a gradient that the last call of Gradients computed.
-func (e *network) gradient(name string) *G.Node {
-	if e.last == nil {
-		return nil
-	}
-	if i := slices.Index(e.last.parameters, name); i >= 0 {
-		return e.last.grads[i]
-	}
-	return nil
+	return a, nil
 }
 
 // Get implements engine.Engine.
 func (e *network) Get(k engine.Kind, ts []backend.NamedTensor) error {
-	if e.exec.device != nil {
-		return e.exec.device.fetch(e, k, ts)
-	}
-	for _, t := range ts {
-		a, err := e.array(k, t.Name)
-		if err != nil {
-			return err
+	return e.exec.do(func() error {
+		for _, t := range ts {
+			a, err := e.find(k, t.Name)
+			if err == nil {
+				err = e.exec.get(t.F32, a)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		copy(t.F32, a)
-	}
-	return nil
+		return e.exec.done()
+	})
 }
 
 // Set implements engine.Engine.
 func (e *network) Set(k engine.Kind, ts []backend.NamedTensor) error {
-	if e.exec.device != nil {
-		return e.exec.device.store(k, ts)
-	}
-	for _, t := range ts {
-		a, err := e.array(k, t.Name)
-		if err != nil {
-			return err
+	return e.exec.do(func() error {
+		for _, t := range ts {
+			a, err := e.find(k, t.Name)
+			if err == nil {
+				err = e.exec.set(a, t.F32)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		copy(a, t.F32)
-	}
-	return nil
+		return e.exec.done()
+	})
 }
 
 // Close implements engine.Engine.
 func (e *network) Close() error {
 	var errs []error
 	for _, c := range e.plans {
-		errs = append(errs, c.plan.machine.Close())
+		errs = append(errs, c.plan.close())
 	}
-	if e.exec.device != nil {
-		errs = append(errs, e.exec.device.close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, e.exec.close())...)
 }

@@ -78,37 +78,34 @@ func memory(g *nn.Graph, o engine.Options, r backend.MemoryRequest) (int64, erro
 	if err != nil {
 		return 0, err
 	}
-	defer p.machine.Close()
+	defer p.close()
 	return e.needs(p), nil
 }
 
 // needs is the memory in bytes of the network, its optimiser and a run of the plan.
 func (e *network) needs(p *plan) int64 {
-	floats := p.lent + p.others + int64(p.images.Size())
+	floats := p.lent + p.others + int64(p.images.Shape().TotalSize())
 	if p.labels != nil {
-		floats += int64(p.labels.Size())
+		floats += int64(p.labels.Shape().TotalSize())
 	}
 	for _, w := range e.weights {
-		floats += int64(w.Size())
+		floats += int64(w.Shape().TotalSize())
 	}
 	for _, m := range e.adam.m {
-		floats += 2 * int64(len(m))
+		floats += 2 * int64(m.Shape().TotalSize())
 	}
-	return 4 * floats
+	bytes := 4 * floats
+	if e.exec.gpu != nil {
+		bytes += p.scratch()
+	}
+	return bytes
 }
 
-// fits refuses a plan whose run would take more memory than the machine has.
-func (e *network) fits(p *plan) error {
-	if e.exec.device != nil {
-		return nil // which says it itself
-	}
-	return within(p.images.Shape(), e.needs(p))
-}
-
-func within(shape []int, bytes int64) error {
-	if most := machineMemory(); bytes > most {
+// within refuses a run that would take more memory than the device has.
+func within(shape []int, bytes int64, x *executor) error {
+	if bytes > x.limit {
 		const gib = 1 << 30
-		return fmt.Errorf("input shape %v needs %.1f GiB, this machine has %.1f: use smaller images or batches", shape, float64(bytes)/gib, float64(most)/gib)
+		return fmt.Errorf("input shape %v needs %.1f GiB, %s has %.1f: use smaller images or batches", shape, float64(bytes)/gib, x.name, float64(x.limit)/gib)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func TestMemoryIsWhatTheArenaLends(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p.done()
+			e.exec.arena.reclaim()
 			e.last = nil
 			lent := int64(0)
 			for size, idle := range e.exec.arena.free {

@@ -9,6 +9,7 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"github.com/refocus-em/refocus/plugins/gorgonia/internal/driver"
 	"github.com/refocus-em/refocus/plugins/gorgonia/internal/kernel"
 )
 
@@ -40,6 +41,8 @@ type op struct {
 	// gradient an operator is differentiable to, used or not, so this is what
 	// keeps the work of frozen groups from being done.
 	need []bool
+
+	tables []driver.Pointer // on the device: see prepared
 
 	// uses counts the own operators that read the output; 0 means that it is
 	// kept until the end of the run.
@@ -76,10 +79,47 @@ func (o *op) InferShape(in ...G.DimSizer) (tensor.Shape, error) {
 
 // Do computes the output into memory of the network's arena and gives back the
 // memory of inputs that nobody reads any more.
-func (o *op) Do(values ...G.Value) (G.Value, error) {
+func (o *op) Do(values ...G.Value) (result G.Value, err error) {
 	x := o.b.exec
 	if err := x.interrupted(); err != nil {
 		return nil, err
+	}
+	for i, v := range values {
+		if n, want := v.Shape().TotalSize(), o.in[i].TotalSize(); n != want {
+			return nil, fmt.Errorf("%v: input %d has %d values, built for %d", o, i, n, want)
+		}
+	}
+	err = x.do(func() error {
+		result = G.NewF32(0)
+		if !o.out.IsScalar() {
+			if result, err = x.arena.tensor(o.out, o.uses); err != nil {
+				return fmt.Errorf("%v: %w", o, err)
+			}
+		}
+		if err := o.run(values, result); err != nil {
+			return fmt.Errorf("%v: %w", o, err)
+		}
+		for _, v := range values {
+			x.arena.used(v)
+		}
+		return nil
+	})
+	if err != nil {
+		x.failed = err
+		return nil, err
+	}
+	return result, x.interrupted()
+}
+
+// run computes the result where the values are.
+func (o *op) run(values []G.Value, result G.Value) error {
+	x := o.b.exec
+	if x.gpu != nil {
+		in := make([]span, len(values))
+		for i, v := range values {
+			in[i] = spanOf(v)
+		}
+		return o.arithmetic.(onDevice).launch(x.gpu, o, in, spanOf(result))
 	}
 	in := make([][]float32, len(values))
 	for i, v := range values {
@@ -89,26 +129,17 @@ func (o *op) Do(values ...G.Value) (G.Value, error) {
 		case float32:
 			in[i] = []float32{d}
 		default:
-			return nil, fmt.Errorf("%v: input %d is a %T", o, i, d)
-		}
-		if want := o.in[i].TotalSize(); len(in[i]) != want {
-			return nil, fmt.Errorf("%v: input %d has %d values, built for %d", o, i, len(in[i]), want)
+			return fmt.Errorf("input %d is a %T", i, d)
 		}
 	}
-	var result G.Value
-	if o.out.IsScalar() {
-		var s [1]float32
-		o.compute(x.workers, in, s[:])
-		result = G.NewF32(s[0])
-	} else {
-		d := x.arena.tensor(o.out, o.uses)
-		o.compute(x.workers, in, d.Data().([]float32))
-		result = d
+	if s, ok := result.(*G.F32); ok {
+		var v [1]float32
+		o.compute(x.workers, in, v[:])
+		*s = G.F32(v[0])
+		return nil
 	}
-	for _, v := range values {
-		x.arena.used(v)
-	}
-	return result, x.interrupted()
+	o.compute(x.workers, in, result.Data().([]float32))
+	return nil
 }
 
 func (o *op) ReturnsPtr() bool     { return false }
@@ -147,11 +178,10 @@ func (b *builder) apply(name string, a arithmetic, out []int, need []bool, input
 		o.in = append(o.in, n.Shape())
 	}
 	b.ops = append(b.ops, o)
-	var operator G.Op = o
-	if b.exec.device != nil {
-		operator = b.exec.device.operator(o)
+	if _, ok := a.(onDevice); b.exec.gpu != nil && !ok {
+		return nil, fmt.Errorf("node %q: %T does not run on a GPU", name, a)
 	}
-	node, err := G.ApplyOp(operator, inputs...)
+	node, err := G.ApplyOp(o, inputs...)
 	if err != nil {
 		return nil, fmt.Errorf("node %q: %w", name, err)
 	}
@@ -161,13 +191,9 @@ func (b *builder) apply(name string, a arithmetic, out []int, need []bool, input
 
 // own is the node's operator if it is one of this package's, else nil.
 func own(n *G.Node) *op {
-	if o, ok := n.Op().(interface{ own() *op }); ok {
-		return o.own()
-	}
-	return nil
+	o, _ := n.Op().(*op)
+	return o
 }
-
-func (o *op) own() *op { return o }
 
 // only is a list of gradients of which those not needed stay nil.
 func only(need []bool, f func(i int) (*G.Node, error)) (G.Nodes, error) {

@@ -1,6 +1,7 @@
 package gorgonia
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	G "gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 
+	"github.com/refocus-em/refocus/harness/backend/engine"
 	"github.com/refocus-em/refocus/harness/nn"
 )
 
@@ -15,7 +17,7 @@ import (
 type plan struct {
 	exec   *executor
 	images *tensor.Dense
-	labels *tensor.Dense // [N,H,W] as numbers; nil without a loss
+	labels *tensor.Dense // [N,H,W] as numbers, on a GPU as bytes in its first quarter; nil without a loss
 	loss   float64       // of the last run
 	norms  []norm
 	// grads holds a node per trainable parameter, in the graph's order.
@@ -25,6 +27,7 @@ type plan struct {
 	output     []int
 	values     map[string]*G.Node
 	machine    G.VM
+	ops        []*op
 	// lent and others are how many numbers a run holds, by whoever allocates them.
 	lent, others int64
 }
@@ -58,7 +61,7 @@ func newPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, r 
 	for _, d := range r.shape {
 		images *= float64(d)
 	}
-	if err := within(r.shape, int64(min(images, 1<<62))); err != nil {
+	if err := within(r.shape, int64(min(images, 1<<62)), exec); err != nil {
 		return nil, err
 	}
 	building.Lock()
@@ -78,7 +81,15 @@ func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, 
 	b := &builder{net: net, exec: exec, graph: G.NewGraph(), salt: salt, inputs: map[*op]G.Nodes{},
 		shapes: shapes, weights: weights, train: map[string]bool{}, training: r.training}
 	out := shapes[net.Output.Name]
-	p = &plan{exec: exec, classes: out[1], output: out, images: tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(r.shape...))}
+	p = &plan{exec: exec, classes: out[1], output: out}
+	defer func() {
+		if err != nil || !distinct {
+			err = errors.Join(err, p.close())
+		}
+	}()
+	if p.images, err = p.permanent(r.shape...); err != nil {
+		return nil, false, err
+	}
 	if r.scored != "" {
 		for _, t := range net.Parameters() {
 			b.train[t.Name] = !slices.Contains(r.frozen, nn.Group(t.Name))
@@ -117,12 +128,60 @@ func buildPlan(net *nn.Graph, exec *executor, weights map[string]*tensor.Dense, 
 	if p.lent, p.others, err = b.floats(); err != nil {
 		return nil, false, err
 	}
-	if exec.device != nil {
-		p.machine, err = exec.device.machine(b, p)
-		return p, true, err
+	p.ops = b.ops
+	if exec.gpu != nil {
+		p.machine = G.NewTapeMachine(b.graph, G.WithEngine(onGPU{exec}))
+	} else {
+		p.machine = G.NewTapeMachine(b.graph)
 	}
-	p.machine = G.NewTapeMachine(b.graph)
 	return p, true, nil
+}
+
+// permanent is the executor's, called from another goroutine than the device's.
+func (p *plan) permanent(shape ...int) (t *tensor.Dense, err error) {
+	err = p.exec.do(func() error {
+		t, err = p.exec.permanent(shape...)
+		return err
+	})
+	return t, err
+}
+
+// prepare uploads what the operators need besides their inputs.
+func (p *plan) prepare() error {
+	if p.exec.gpu == nil {
+		return nil
+	}
+	for _, o := range p.ops {
+		if a, ok := o.arithmetic.(prepared); ok {
+			if err := a.prepare(p.exec.gpu, o); err != nil {
+				return fmt.Errorf("%v: %w", o, err)
+			}
+		}
+	}
+	return nil
+}
+
+// close frees the machine and what the plan holds of the device.
+func (p *plan) close() error {
+	var errs []error
+	if p.machine != nil {
+		errs = append(errs, p.machine.Close())
+	}
+	errs = append(errs, p.exec.do(func() error {
+		var errs []error
+		for _, t := range []*tensor.Dense{p.images, p.labels} {
+			if t != nil {
+				errs = append(errs, p.exec.arena.memory.free(t))
+			}
+		}
+		for _, o := range p.ops {
+			for _, t := range o.tables {
+				errs = append(errs, p.exec.gpu.Free(t))
+			}
+		}
+		return errors.Join(errs...)
+	}))
+	return errors.Join(errs...)
 }
 
 // pixelwise reports an output that has not one class vector per label.
@@ -142,7 +201,10 @@ func (p *plan) addLoss(b *builder, z string) error {
 		return err
 	}
 	s := b.shapes[z]
-	p.labels = tensor.New(tensor.Of(tensor.Float32), tensor.WithShape(s[0], s[2], s[3]))
+	var err error
+	if p.labels, err = p.permanent(s[0], s[2], s[3]); err != nil {
+		return err
+	}
 	labels := G.NewTensor(b.graph, tensor.Float32, 3, G.WithShape(s[0], s[2], s[3]), G.WithName(labelsName), G.WithValue(p.labels))
 	x := b.values[z]
 	cost, err := b.apply("loss", crossEntropy{softmax{s[0], s[1], s[2] * s[3]}, &p.loss}, nil, []bool{b.need[x], false}, x, labels)
@@ -189,49 +251,83 @@ func (b *builder) countUses(keep map[*G.Node]bool) {
 	}
 }
 
-// run executes the plan on what images and labels hold. Values are readable
-// until done is called.
-func (p *plan) run() error {
+// run executes the plan on a batch: on a GPU it only queues the work. Values are
+// readable until the arena reclaims them.
+func (p *plan) run(b engine.Batch) error {
+	x := p.exec
+	x.failed, x.after = nil, x.after[:0]
+	if err := x.do(func() error { return p.load(b) }); err != nil {
+		return err
+	}
 	err := p.machine.RunAll()
 	p.machine.Reset()
-	if stop := p.exec.interrupted(); stop != nil {
+	if stop := x.interrupted(); stop != nil {
 		return stop
 	}
+	if x.failed != nil {
+		return x.failed
+	}
 	return err
 }
 
-// done gives back the memory of the run's values.
-func (p *plan) done() {
-	if p.exec.device != nil {
-		p.exec.device.reclaim()
+// load puts a batch where the graph reads it.
+func (p *plan) load(b engine.Batch) error {
+	if err := p.exec.set(p.images, b.Images.F32); err != nil || p.labels == nil {
+		return err
 	}
-	p.exec.arena.reclaim()
+	if p.exec.gpu != nil {
+		return p.exec.gpu.Upload(spanOf(p.labels).Pointer, b.Labels)
+	}
+	numbers := p.labels.Data().([]float32)
+	for i := range numbers {
+		numbers[i] = float32(b.Labels[i])
+	}
+	return nil
 }
 
-// value is what the last run computed for a node, valid until done.
-func (p *plan) value(n *G.Node) ([]float32, error) {
-	if p.exec.device != nil {
-		return p.exec.device.read(p, n)
-	}
-	return n.Value().Data().([]float32), nil
-}
+// value is what the last run computed for a value of the graph.
+func (p *plan) value(name string) *tensor.Dense { return p.values[name].Value().(*tensor.Dense) }
 
-// copyValue copies what the last run computed for a value of the graph.
-func (p *plan) copyValue(dst []float32, name string) error {
-	v, err := p.value(p.values[name])
-	copy(dst, v)
-	return err
+// imageLosses computes the images' losses from a value of the last run, and returns
+// them when it is called after the executor is done.
+func (p *plan) imageLosses(scored string, b engine.Batch) (func() []float64, error) {
+	n, h, w := b.Size()
+	pixels, k, z := h*w, p.classes, p.value(scored)
+	if d := p.exec.gpu; d != nil {
+		at, err := p.exec.arena.tensor(tensor.Shape{ceil(len(b.Labels), 4)}, 0)
+		if err != nil {
+			return nil, err
+		}
+		labels := spanOf(at).Pointer
+		if err := d.Upload(labels, b.Labels); err != nil {
+			return nil, err
+		}
+		return softmax{n, k, pixels}.imageLosses(d, spanOf(z).Pointer, labels)
+	}
+	losses := make([]float64, n)
+	data := z.Data().([]float32)
+	p.exec.workers.Run(n, func(_, i int) {
+		losses[i] = imageLoss(data[i*k*pixels:][:k*pixels], b.Labels[i*pixels:][:pixels], k)
+	})
+	return func() []float64 { return losses }, nil
 }
 
 // commit moves the running statistics as a training step does.
-func (p *plan) commit(weights map[string]*tensor.Dense) {
+func (p *plan) commit(weights map[string]*tensor.Dense) error {
 	for _, n := range p.norms {
-		mean := weights[n.node.Inputs[3]].Data().([]float32)
-		variance := weights[n.node.Inputs[4]].Data().([]float32)
+		m, v := weights[n.node.Inputs[3]], weights[n.node.Inputs[4]]
+		if d := p.exec.gpu; d != nil {
+			if err := n.running(d, spanOf(m), spanOf(v)); err != nil {
+				return err
+			}
+			continue
+		}
+		mean, variance := m.Data().([]float32), v.Data().([]float32)
 		count := float64(n.batch.count)
 		for c := range mean {
 			mean[c] = float32(float64(n.momentum*float64(mean[c])) + float64((1-n.momentum)*n.batch.mean[c]))
 			variance[c] = float32(float64(n.momentum*float64(variance[c])) + (1-n.momentum)*n.batch.variance[c]*count/(count-1))
 		}
 	}
+	return nil
 }

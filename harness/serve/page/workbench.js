@@ -125,11 +125,18 @@ if (drop) {
   const options = $("options");
   let turn = 0; // of what was asked last: older answers come too late
   const say = (text, bad) => { $("status").textContent = text; $("status").className = bad ? "bad" : ""; };
-  const query = () => {
-    const q = new URLSearchParams(new FormData(options));
-    for (const [k, v] of [...q]) if (v === "") q.delete(k);
+  // What was chosen, without what would be so anyway, and without the file.
+  const chosen = (form) => {
+    const q = new URLSearchParams();
+    for (const [k, v] of new FormData(form)) {
+      const field = form.elements[k];
+      if (v !== "" && v !== field.dataset.plain) q.set(k, field.inputMode === "decimal" ? v.replace(",", ".") : v);
+    }
     return q;
   };
+  const query = () => chosen(options);
+  // Outputs of sliders. Parting from nought on is none.
+  const output = (field) => { if (field.dataset.output) $(field.dataset.output).value = field.name === "split" ? (+field.value ? `at necks deeper than ${(1 - field.value).toFixed(2)} of the radius` : "no") : field.value; };
   const parameters = () => new URLSearchParams(location.search);
   const columns = [
     ["label", "#"], ["class", "class"], ["equivalent_diameter_nm", "diameter, nm"], ["equivalent_diameter_px", "diameter, px"], ["area_nm2", "area, nm²"],
@@ -154,33 +161,69 @@ if (drop) {
       for (const [k] of shown) tr.insertCell().textContent = text(r[k]);
     }
   };
+  // What is predicted is drawn meanwhile, part by part.
+  const picture = (src) => new Promise((done, fail) => {
+    const im = new Image();
+    im.onload = () => done(im);
+    im.onerror = () => fail(new Error(`no ${src}`));
+    im.src = src;
+  });
+  let preview;
+  const draw = async (id, m, from) => {
+    const canvas = $("canvas"), to = canvas.getContext("2d");
+    if (from === 0 && m.height) {
+      preview = await picture(`micrograph/${id}/preview.png`);
+      [canvas.width, canvas.height] = [m.width, m.height];
+      to.globalAlpha = 0.45;
+      to.drawImage(preview, 0, 0);
+      to.globalAlpha = 1;
+      $("drawn").hidden = false;
+    }
+    await Promise.all(m.parts.map(async (p, i) => {
+      if (!p.w || !p.h) return;
+      const part = await picture(`micrograph/${id}/part-${from + i}.png`);
+      to.clearRect(p.x, p.y, p.w, p.h);
+      to.drawImage(preview, p.x, p.y, p.w, p.h, p.x, p.y, p.w, p.h);
+      to.drawImage(part, p.x, p.y);
+    }));
+    canvas.dataset.parts = from + m.parts.length;
+  };
   const view = () => {
     const id = parameters().get("id");
     if (id) $("view").src = `micrograph/${id}/${$("show").value}?${query()}`;
   };
-  const measure = async () => {
+  const measure = async (fresh) => {
     const id = parameters().get("id"), mine = ++turn;
     if (!id) return;
+    let seen = fresh ? 0 : -1; // parts of the picture; what is finished is not drawn again
     for (;;) {
-      const r = await fetch(`micrograph/${id}?${query()}`);
+      const q = query();
+      if (seen >= 0) q.set("seen", seen);
+      const r = await fetch(`micrograph/${id}?${q}`);
       if (mine !== turn) return;
       if (!r.ok) {
-        $("tiles").hidden = true;
+        $("tiles").hidden = $("drawn").hidden = true;
         say(await r.text(), true);
         document.body.dataset.done = "failed";
         return;
       }
       const m = await r.json();
       if (mine !== turn) return;
+      if (seen >= 0) {
+        await draw(id, m, seen);
+        if (mine !== turn) return;
+        seen += m.parts.length;
+      }
       if (!m.particles) {
         $("tiles").hidden = false;
         $("tiles").max = Math.max(1, m.total);
         $("tiles").value = m.done;
         say(`segmenting: ${m.done} of ${m.total} tiles`);
-        await new Promise((next) => setTimeout(next, 300));
+        if (seen <= 0) await new Promise((next) => setTimeout(next, 200));
+        seen = Math.max(seen, 0);
         continue;
       }
-      $("tiles").hidden = true;
+      $("tiles").hidden = $("drawn").hidden = true;
       $("found").hidden = false;
       const n = m.particles.length;
       say(`${m.name}: ${n} particle${n === 1 ? "" : "s"}${m.median ? `, median diameter ${m.median}` : ""}`);
@@ -201,24 +244,25 @@ if (drop) {
       return;
     }
   };
-  const go = (id) => {
+  const remember = (id) => {
     const q = parameters();
     q.set("id", id);
-    for (const k of ["threshold", "min_diameter", "split", "fill_holes", "exclude_border"]) q.delete(k);
-    for (const [k, v] of query()) q.set(k, v);
+    for (const form of [drop, options]) {
+      for (const field of form.elements) q.delete(field.name);
+      for (const [k, v] of chosen(form)) q.set(k, v);
+    }
     history.replaceState(null, "", `micrograph?${q}`);
-    return measure();
   };
   const send = async (file) => {
-    const q = new URLSearchParams({ name: file.name, model: $("model").value, page: $("page").value });
-    if ($("pixel_size").value) q.set("pixel_size", $("pixel_size").value.replace(",", "."));
-    if ($("flatten").checked) q.set("flatten", "1");
+    const q = chosen(drop);
+    q.set("name", file.name);
     $("found").hidden = true;
     delete document.body.dataset.done;
     say(`reading ${file.name}`);
     const r = await fetch(`micrograph?${q}`, { method: "POST", body: file, headers: { "X-Refocus": "1" } });
     if (!r.ok) return say(await r.text(), true);
-    await go((await r.json()).id);
+    remember((await r.json()).id);
+    await measure(true);
   };
   const failed = (e) => say(`the workbench does not answer: ${e.message ?? e}`, true);
   $("file").addEventListener("change", (e) => { if (e.target.files[0]) send(e.target.files[0]).catch(failed); });
@@ -233,18 +277,19 @@ if (drop) {
   options.addEventListener("submit", (e) => e.preventDefault());
   let wait = 0;
   options.addEventListener("input", (e) => {
-    if (e.target.dataset.output) $(e.target.dataset.output).value = e.target.value;
+    output(e.target);
+    remember(parameters().get("id"));
     if (e.target.id === "show") return view();
     clearTimeout(wait);
-    wait = setTimeout(() => go(parameters().get("id")).catch(failed), 200);
+    wait = setTimeout(() => measure().catch(failed), 200);
   });
   // A view that was sent, or reloaded.
   const sent = parameters();
   for (const [k, v] of sent) {
-    const field = options.elements[k];
-    if (!field) continue;
+    const field = options.elements[k] ?? drop.elements[k];
+    if (!field?.name) continue;
     if (field.type === "checkbox") field.checked = true; else field.value = v;
-    if (field.dataset.output) $(field.dataset.output).value = v;
+    output(field);
   }
   if (sent.get("id")) measure().catch(failed);
 }

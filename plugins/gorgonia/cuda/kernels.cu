@@ -31,7 +31,8 @@ template <class F> __device__ __forceinline__ void four(int left, F f) {
 
 __device__ __forceinline__ float positive(float v) { return v < 0 || v == 0 ? 0.0f : v; } // NaN stays NaN
 
-GLOBAL(256, 4) add(float *__restrict__ out, const float *__restrict__ a, const float *__restrict__ b, int n) {
+// out may be a.
+GLOBAL(256, 4) add(float *out, const float *a, const float *__restrict__ b, int n) {
 	FLAT(n)
 	if (left == 4) {
 		const float4 p = *(const float4 *)(a + i), q = *(const float4 *)(b + i);

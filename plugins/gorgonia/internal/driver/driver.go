@@ -31,6 +31,7 @@ type API struct {
 	DeviceGetName      func(name *byte, size int32, d Device) Result    `cu:"cuDeviceGetName"`
 	DeviceGetAttribute func(value *int32, a Attribute, d Device) Result `cu:"cuDeviceGetAttribute"`
 	DeviceTotalMem     func(bytes *uintptr, d Device) Result            `cu:"cuDeviceTotalMem_v2"`
+	DeviceGetUuid      func(uuid *[16]byte, d Device) Result            `cu:"cuDeviceGetUuid_v2"`
 
 	DevicePrimaryCtxRetain  func(c *Context, d Device) Result `cu:"cuDevicePrimaryCtxRetain"`
 	DevicePrimaryCtxRelease func(d Device) Result             `cu:"cuDevicePrimaryCtxRelease_v2"`

@@ -10,7 +10,7 @@ import (
 // Every function of the table names its symbol, and no two the same; those whose
 // 32-bit forms of CUDA 3 are still in the library are the later ones.
 func TestSymbols(t *testing.T) {
-	later := []string{"cuDeviceTotalMem", "cuDevicePrimaryCtxRelease", "cuMemGetInfo", "cuMemAlloc", "cuMemFree",
+	later := []string{"cuDeviceTotalMem", "cuDeviceGetUuid", "cuDevicePrimaryCtxRelease", "cuMemGetInfo", "cuMemAlloc", "cuMemFree",
 		"cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuMemcpyDtoDAsync", "cuStreamDestroy", "cuEventDestroy"}
 	seen := map[string]bool{}
 	v := reflect.TypeFor[API]()

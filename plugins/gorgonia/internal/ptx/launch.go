@@ -399,7 +399,7 @@ func (r *run) who(access uint64) string {
 	block := int(access >> blockShift & manyBlocks)
 	switch {
 	case block == manyBlocks:
-		return "threads of several blocks"
+		return "threads of several blocks, or a read by way of the read-only cache"
 	case warp == many:
 		return fmt.Sprintf("threads of several warps of block %v", r.grid.at(block))
 	case lane == many:

@@ -295,6 +295,15 @@ func (d *Driver) API() *driver.API {
 			*bytes = uintptr(d.o.Memory)
 			return r
 		},
+		DeviceGetUuid: func(uuid *[16]byte, v driver.Device) driver.Result {
+			r, unlock := d.call("cuDeviceGetUuid")
+			defer unlock()
+			if r == driver.Success {
+				_, r = d.device("cuDeviceGetUuid", v)
+			}
+			*uuid = [16]byte{0: 0xca, 15: byte(v)}
+			return r
+		},
 		DevicePrimaryCtxRetain:  d.retain,
 		DevicePrimaryCtxRelease: d.release,
 		CtxSetCurrent: func(h driver.Context) driver.Result {
