@@ -229,9 +229,12 @@ func (p *publication) metadata(spec string) ([]byte, error) {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	err := enc.Encode(entity{
-		// The terms of Workflow Run RO-Crate that are used, and not its whole context.
-		"@context": []any{"https://w3id.org/ro/crate/1.1/context", entity{"sha256": terms + "sha256", "environment": terms + "environment"}},
-		"@graph":   g.all,
+		// The terms that are used beyond those of RO-Crate 1.1, and not all of Workflow
+		// Run RO-Crate's.
+		"@context": []any{"https://w3id.org/ro/crate/1.1/context", entity{
+			"sha256": terms + "sha256", "environment": terms + "environment", "creditText": "http://schema.org/creditText",
+		}},
+		"@graph": g.all,
 	})
 	return out.Bytes(), err
 }

@@ -117,7 +117,20 @@ func Publish(ctx context.Context, r *reproduce.Resolved, o Options) (root string
 func (p *publication) zip(ctx context.Context) (root string, err error) {
 	_, err = files.Create(p.o.To, func(w io.Writer) error {
 		z := zip.NewWriter(w)
+		folders := map[string]bool{}
 		p.add = func(name string, modified time.Time, write func(io.Writer) error) error {
+			for i, c := range name { // metadata names folders, which a reader of it looks for
+				folder := name[:i+1]
+				if c != '/' || folders[folder] {
+					continue
+				}
+				folders[folder] = true
+				h := &zip.FileHeader{Name: folder, Modified: p.o.now()}
+				h.SetMode(fs.ModeDir | 0o755)
+				if _, err := z.CreateHeader(h); err != nil {
+					return err
+				}
+			}
 			h := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: modified}
 			if ext := path.Ext(name); ext == ".safetensors" || ext == ".onnx" || ext == ".gz" || ext == ".png" {
 				h.Method = zip.Store
