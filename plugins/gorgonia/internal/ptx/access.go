@@ -4,7 +4,6 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
-	"sync/atomic"
 )
 
 // access is what a load or a store says of memory.
@@ -231,8 +230,8 @@ func (w *warp) note(a *access, s *segment, at int, now uint64, l int) {
 		var other uint64
 		if a.write {
 			other = s.write(g, now, alone)
-		} else if other = s.read(g, now, alone); other == 0 && a.readOnly && atomic.LoadUint64(&s.writes[g])>>stampShift == now>>stampShift {
-			w.fault(Race, l, "%s: a read by way of the read-only cache of what this launch has written", s.place(g*grain))
+		} else {
+			other = s.read(g, now, alone, a.readOnly)
 		}
 		if other != 0 {
 			what := "reads"

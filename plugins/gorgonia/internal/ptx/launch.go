@@ -117,7 +117,6 @@ type warp struct {
 	synced  int    // barriers of the warp since the last of the block
 	at      *instruction
 	last    *segment // that an access went to
-	lane    int      // that is executed, for faults
 }
 
 // group is lanes that are at the beginning of the same block of instructions.
@@ -399,7 +398,7 @@ func (r *run) who(access uint64) string {
 	block := int(access >> blockShift & manyBlocks)
 	switch {
 	case block == manyBlocks:
-		return "threads of several blocks"
+		return "threads of several blocks, or a read by way of the read-only cache"
 	case warp == many:
 		return fmt.Sprintf("threads of several warps of block %v", r.grid.at(block))
 	case lane == many:

@@ -247,8 +247,12 @@ func joined(earlier, now uint64) uint64 {
 
 // read notes a read of a grain by now, and returns the write that it races with, or 0.
 // Blocks run at the same time: a reader notes before it looks, and so does a writer, so
-// that of two one sees the other.
-func (s *segment) read(grain int, now uint64, alone bool) uint64 {
+// that of two one sees the other. A read by way of the read-only cache races with every
+// write of the launch, the reader's own too: it counts as one by many blocks.
+func (s *segment) read(grain int, now uint64, alone, readOnly bool) uint64 {
+	if readOnly {
+		now = now>>stampShift<<stampShift | manyBlocks<<blockShift
+	}
 	if alone {
 		s.reads[grain] = joined(s.reads[grain], now)
 		if w := s.writes[grain]; unordered(w, now) {
