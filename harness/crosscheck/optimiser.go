@@ -96,8 +96,9 @@ func (r *run) adamStep(name string, adam backend.Adam, rate, previous float64, s
 	}
 	standard := func(v, c float64) float64 { return math.Sqrt(v/c) + adam.Epsilon }
 	var used []int
+	least := max(scale, rms(grad)) * 1e-2
 	for i := range grad {
-		if math.Abs(grad[i]) < max(scale, rms(grad))*1e-2 {
+		if math.Abs(grad[i]) < least {
 			continue
 		}
 		used = append(used, i)
