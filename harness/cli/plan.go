@@ -42,7 +42,7 @@ the same --backend, --devices, --jobs and --threads takes of a machine with so m
 		Args: exactly(1, "a series or a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if count && model || count && task || model && task {
-				return usagef(cmd, "one of --count, --model and --task")
+				return usagef(cmd, "either --count, --model or --task")
 			}
 			for _, name := range []string{"backend", "devices", "jobs", "jobs-per-device", "threads", "cores"} {
 				if cmd.Flags().Changed(name) && !task {
