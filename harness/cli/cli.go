@@ -162,7 +162,7 @@ which what is being trained is saved first.`,
 	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(
-		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), reportCommand(), compareCommand(),
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), gcCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
 		verifyCommand(), auditCommand(), publishCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/refocus-em/refocus/artifacts/reference"
 	"github.com/refocus-em/refocus/harness/backend/host"
@@ -24,7 +23,11 @@ type entity map[string]any
 // ref is a link to an entity.
 func ref(id string) entity { return entity{"@id": id} }
 
-func refs(ids []string) []entity {
+// refs are links to entities; a single one stands alone, as RO-Crate wants it.
+func refs(ids []string) any {
+	if len(ids) == 1 {
+		return ref(ids[0])
+	}
 	all := []entity{}
 	for _, id := range ids {
 		all = append(all, ref(id))
@@ -41,6 +44,7 @@ const (
 	terms        = "https://w3id.org/ro/terms/workflow-run#"
 	specLanguage = "#refocus-spec"
 	runAction    = "#run"
+	iso8601      = "2006-01-02T15:04:05-07:00"
 )
 
 // graph is the metadata while it is put together.
@@ -106,7 +110,7 @@ func (p *publication) metadata(spec string) ([]byte, error) {
 		"license":       ref(p.o.License),
 		"conformsTo":    refs(conforms),
 		"mainEntity":    ref(spec),
-		"mentions":      []entity{ref(runAction)},
+		"mentions":      ref(runAction),
 	})
 	if len(authors) > 0 {
 		root["author"] = refs(authors)
@@ -118,7 +122,7 @@ func (p *publication) metadata(spec string) ([]byte, error) {
 		"programmingLanguage": ref(specLanguage),
 		"conformsTo":          ref("https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"),
 		"version":             "sha256:" + p.sums[size[spec]].SHA256,
-		"input":               []entity{ref("#parameter-images")},
+		"input":               ref("#parameter-images"),
 		"output":              []entity{ref("#parameter-runs"), ref("#parameter-report")},
 	})
 	workflow["@type"] = []string{"File", "SoftwareSourceCode", "ComputationalWorkflow"}
@@ -215,8 +219,8 @@ func (p *publication) metadata(spec string) ([]byte, error) {
 	g.add(runAction, "CreateAction", entity{
 		"name":        "Run of " + title,
 		"description": fmt.Sprintf("refocus trained %d networks, each from its manifest's specification, on %s.", len(p.runs), count(len(p.sets), "set of images", "sets of images")),
-		"instrument":  ref(spec), "object": []entity{ref("data/")}, "result": refs(results),
-		"startTime": start.UTC().Format(time.RFC3339), "endTime": end.UTC().Format(time.RFC3339),
+		"instrument":  ref(spec), "object": ref("data/"), "result": refs(results),
+		"startTime": start.UTC().Format(iso8601), "endTime": end.UTC().Format(iso8601),
 		"actionStatus": "http://schema.org/CompletedActionStatus", "environment": refs(environment),
 	})
 
@@ -225,9 +229,12 @@ func (p *publication) metadata(spec string) ([]byte, error) {
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
 	err := enc.Encode(entity{
-		// The terms of Workflow Run RO-Crate that are used, and not its whole context.
-		"@context": []any{"https://w3id.org/ro/crate/1.1/context", entity{"sha256": terms + "sha256", "environment": terms + "environment"}},
-		"@graph":   g.all,
+		// The terms that are used beyond those of RO-Crate 1.1, and not all of Workflow
+		// Run RO-Crate's.
+		"@context": []any{"https://w3id.org/ro/crate/1.1/context", entity{
+			"sha256": terms + "sha256", "environment": terms + "environment", "creditText": "http://schema.org/creditText",
+		}},
+		"@graph": g.all,
 	})
 	return out.Bytes(), err
 }

@@ -60,6 +60,8 @@ type Options struct {
 	Progress progress.Meter // nil for none
 
 	now func() time.Time // another in tests
+	// made, in tests, is a folder that has the report and the models already.
+	made string
 }
 
 // publication is a crate that is being written.
@@ -95,7 +97,13 @@ func Publish(ctx context.Context, r *reproduce.Resolved, o Options) (root string
 		return "", err
 	}
 	defer os.RemoveAll(p.scratch)
-	if err := p.make(ctx); err != nil {
+	if o.made == "" {
+		err = p.make(ctx)
+	} else {
+		err = errors.Join(os.CopyFS(filepath.Join(p.scratch, "reports"), os.DirFS(filepath.Join(o.made, "reports"))),
+			os.CopyFS(filepath.Join(p.scratch, "models"), os.DirFS(filepath.Join(o.made, "models"))))
+	}
+	if err != nil {
 		return "", err
 	}
 	if strings.EqualFold(filepath.Ext(o.To), ".zip") {
@@ -109,7 +117,20 @@ func Publish(ctx context.Context, r *reproduce.Resolved, o Options) (root string
 func (p *publication) zip(ctx context.Context) (root string, err error) {
 	_, err = files.Create(p.o.To, func(w io.Writer) error {
 		z := zip.NewWriter(w)
+		folders := map[string]bool{}
 		p.add = func(name string, modified time.Time, write func(io.Writer) error) error {
+			for i, c := range name { // metadata names folders, which a reader of it looks for
+				folder := name[:i+1]
+				if c != '/' || folders[folder] {
+					continue
+				}
+				folders[folder] = true
+				h := &zip.FileHeader{Name: folder, Modified: p.o.now()}
+				h.SetMode(fs.ModeDir | 0o755)
+				if _, err := z.CreateHeader(h); err != nil {
+					return err
+				}
+			}
 			h := &zip.FileHeader{Name: name, Method: zip.Deflate, Modified: modified}
 			if ext := path.Ext(name); ext == ".safetensors" || ext == ".onnx" || ext == ".gz" || ext == ".png" {
 				h.Method = zip.Store

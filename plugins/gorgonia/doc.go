@@ -66,6 +66,10 @@
 //   - float64 is one number in 1024 pixels of a sum and the few channels of the loss: a
 //     millisecond on GPUs that have 64 times fewer such units.
 //
+// On two threads of a processor with AVX2 a step at width 16 on 16 images of 64×64 takes
+// 0.92 times the processor time of PyTorch's, and 1.3 times as long, in turns in one run beside
+// other programs (BenchmarkStep).
+//
 // Tensor cores round products' operands to fewer bits, so float32 has no use for them;
 // precisions that do are refused.
 package gorgonia
