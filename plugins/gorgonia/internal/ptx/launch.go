@@ -117,7 +117,6 @@ type warp struct {
 	synced  int    // barriers of the warp since the last of the block
 	at      *instruction
 	last    *segment // that an access went to
-	lane    int      // that is executed, for faults
 }
 
 // group is lanes that are at the beginning of the same block of instructions.
