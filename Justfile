@@ -84,6 +84,10 @@ scoreboard *flags: build
 kernels:
     python3 plugins/gorgonia/cuda/compile.py
 
+# Try the Gorgonia backend on the GPU of this machine: conformance, bits, cross-check, speed beside PyTorch's where that plugin is. What it saw is in dist/gpu.
+gpu device="cuda:0" *flags: build
+    plugins/gorgonia/cuda/try.sh {{device}} {{flags}}
+
 # Compare the image simulation with abTEM (from PyPI), in a folder that is kept.
 abtem folder="dist/abtem":
     go run ./harness/hrtem/abtem {{folder}}

@@ -70,8 +70,9 @@ harness/trained             | internal nn onnx/export backend dataset study stor
 harness/audit               | random safetensors progress internal files nn backend crosscheck dataset store train reproduce
 harness/adapt               | internal dataset/imagefile files hrtem micrograph nn onnx onnx/export progress backend dataset study store reproduce predict trained
 harness/report              | random artifacts/reference internal files nn backend hrtem study store reproduce trained report/stats report/plot
+harness/crate               | specs artifacts/reference internal files progress backend backend/plugin backend/host dataset store study reproduce trained report onnx onnx/export
 harness/serve               | artifacts/reference internal files backend dataset store study reproduce predict trained report report/stats report/plot
-harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce measure predict trained audit adapt report serve | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
+harness/cli                 | random safetensors internal files nn onnx onnx/export backend backend/plugin backend/host backend/backendtest plugins/cpu dataset study store train crosscheck reproduce measure predict trained audit adapt report crate serve | github.com/NVIDIA/go-nvml github.com/hashicorp/go-hclog github.com/spf13/cobra github.com/spf13/pflag golang.org/x/term
 harness                     | cli
 harness/cmd/refocus         | cli
 harness/release             | files backend/host

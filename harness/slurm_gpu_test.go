@@ -27,8 +27,8 @@ func TestSlurmGPUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Nothing is trained, so that none ends before the other has begun.
-	path := fakePlugin(t, fakebackend.DevicesVariable+"="+fakebackend.Visible, fakebackend.HoldVariable+"="+filepath.Join(c.dir, "never"))
-	out := filepath.Join(c.dir, "artifacts")
+	path := fakePlugin(t, fakebackend.DevicesVariable+"="+fakebackend.Visible, fakebackend.HoldVariable+"="+filepath.Join(c.jobs, "never"))
+	out := filepath.Join(c.jobs, "artifacts")
 	submit := func(log string, args ...string) string {
 		t.Helper()
 		args = append(append([]string{"--parsable", "--cpus-per-task=1", "--output=" + log}, args...),
@@ -38,7 +38,7 @@ func TestSlurmGPUs(t *testing.T) {
 	}
 	said := func(logs ...string) (all string) {
 		for _, name := range logs {
-			b, _ := os.ReadFile(filepath.Join(c.dir, name))
+			b, _ := os.ReadFile(filepath.Join(c.jobs, name))
 			all += string(b)
 		}
 		return all

@@ -92,6 +92,7 @@ again. Interrupted, the same command goes on where it stopped.`,
 			t.Launch, t.Harness, t.Jobs, t.Restarts = b.logged(out), version(), 1, 3
 			_, t.Threads = reproduce.Share(1, t.Threads, runtime.NumCPU(), 0)
 			o.Progress = out
+			defer unhurried(ctx)()
 			r, err := m.Run(ctx, e, o)
 			if err != nil {
 				return err

@@ -31,14 +31,15 @@ func auditCommand() *cobra.Command {
 	var o audit.Options
 	var sample, seed, study, key, to string
 	cmd := &cobra.Command{
-		Use:   "audit STORE",
-		Short: "Train a random sample of a store's runs again, and sign what came of it",
+		Use:   "audit STORE|CRATE",
+		Short: "Train a random sample of a store's or a crate's runs again, and sign what came of it",
 		Long: `Finds out whether what a store holds was really computed. Compares all digests, draws
 runs and simulated images at random, validates the weights that the runs keep, trains
 the runs again from their settings, simulates the images again, and compares: every bit
 where the backend claims that its bits do not depend on the machine, losses within
 tolerances where a run's arithmetic is another (--backend). Nothing is written to the
-store.
+store. A crate is what 'refocus publish' has written, a folder or a ZIP file: all of its
+files, and that its runs are those of its study, are compared first.
 
 What a sample says of all is exact: had so many runs or more been false, the sample
 would have held one with 95 % probability (--confidence). The more are drawn, the fewer
@@ -51,7 +52,7 @@ The outcome is a receipt, signed with your key (Ed25519), which is made when it 
 needed. It names the root of a Merkle tree over the store's files, seed, sample, outcomes,
 program and machine; 'refocus audit verify' tells whether one is as it was signed.
 Exits with 1 where something is false, could not be done again, or nothing was drawn.`,
-		Args: exactly(1, "a store"),
+		Args: exactly(1, "a store or a crate"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			ctx, out := cmd.Context(), c.printer()
 			if o.Sample, err = audit.ParseSample(sample); err != nil {
@@ -63,9 +64,16 @@ Exits with 1 where something is false, could not be done again, or nothing was d
 			if c.profile != "" && study == "" {
 				return usagef(cmd, "--profile is one of a study: give --study, too")
 			}
-			st, err := store.Existing(args[0])
+			st, of, done, err := openSubject(ctx, args[0], &c)
 			if err != nil {
 				return err
+			}
+			defer done()
+			if of != nil {
+				o.Crate = of.Root
+				if o.Study, err = of.Study(ctx, st); err != nil {
+					return fmt.Errorf("the crate %s: %w", args[0], err)
+				}
 			}
 			if err := files.Writable(cmp.Or(filepath.Dir(to), ".")); err != nil { // and not only after the training
 				return fmt.Errorf("the receipt would have no place (--output names another): %w", err)
@@ -76,7 +84,7 @@ Exits with 1 where something is false, could not be done again, or nothing was d
 			}
 			o.Backend, o.Harness, o.Progress = b.name, version(), out
 			if study != "" {
-				if err := auditStudy(ctx, &c, &b, study, args[0], &o, out); err != nil {
+				if err := auditStudy(ctx, &c, &b, study, st.Root(), &o, out); err != nil {
 					return err
 				}
 			}
@@ -210,8 +218,8 @@ func issue(cmd *cobra.Command, r *audit.Receipt, key ed25519.PrivateKey, to stri
 func auditVerifyCommand() *cobra.Command {
 	var signer string
 	cmd := &cobra.Command{
-		Use:   "verify RECEIPT [STORE]",
-		Short: "Tell whether a receipt is as it was signed, and of this store",
+		Use:   "verify RECEIPT [STORE|CRATE]",
+		Short: "Tell whether a receipt is as it was signed, and of this store or crate",
 		Long: `Refuses a receipt of which any byte is not as it was signed, and else tells what it
 says. Given a store it also compares the root of the store's files with the receipt's, after
 comparing all digests. Whose the key is that signed it a receipt cannot tell: ask whoever audited for his public
@@ -249,9 +257,13 @@ key, and give it as --signer.`,
 
 // ofReceipt returns an error unless a receipt is of a store.
 func ofReceipt(ctx context.Context, r *audit.Receipt, path string, out *console.Printer) error {
-	st, err := store.Existing(path)
+	st, of, done, err := openSubject(ctx, path, new(common))
 	if err != nil {
 		return err
+	}
+	defer done()
+	if of != nil && of.Root != r.Subject.Crate {
+		return fmt.Errorf("the receipt is of a crate with root %s, that of %s is %s", cmp.Or(r.Subject.Crate, "none"), path, of.Root)
 	}
 	v, err := reproduce.Verify(ctx, st, out)
 	if err != nil {
@@ -276,6 +288,9 @@ func describeReceipt(w io.Writer, r *audit.Receipt) {
 		fmt.Fprintf(w, "           %s\n", format.Visible(line))
 	}
 	fmt.Fprintf(w, "root:      %s (%d files, %s)\n", r.Subject.Root, r.Subject.Files, format.Bytes(r.Subject.Bytes))
+	if r.Subject.Crate != "" {
+		fmt.Fprintf(w, "crate:     %s\n", r.Subject.Crate)
+	}
 	fmt.Fprintf(w, "seed:      %d\n", r.Seed)
 	for _, b := range r.Backends {
 		fmt.Fprintf(w, "backend:   %s\n", format.Visible(fmt.Sprintf("%s %s, numerics %s, on %s", b.Name, b.Version, b.Numerics, b.Device)))

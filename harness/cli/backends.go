@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -25,6 +26,7 @@ type backendFlags struct {
 	name          string
 	allowUnlocked bool
 	startTimeout  time.Duration
+	rpcTimeout    time.Duration
 	device        string // of sessions, where a command has been told
 }
 
@@ -36,6 +38,9 @@ func (b *backendFlags) register(cmd *cobra.Command) {
 // registerStart defines the flags with which a backend is started.
 func (b *backendFlags) registerStart(cmd *cobra.Command) {
 	durationFlag(cmd, &b.startTimeout, "start-timeout", time.Minute, "how long a backend may take to start")
+	// The slowest answers that are known, to an evaluation of 64 images of the study's own
+	// size by plain loops and to a float64 step of them, take minutes.
+	durationFlag(cmd, &b.rpcTimeout, "rpc-timeout", 30*time.Minute, "how long a backend may take to a step of training or any other answer, before it counts as hung and is started again")
 	cmd.Flags().BoolVar(&b.allowUnlocked, "allow-unlocked", false, "start an executable that "+host.LockName+" does not pin, or pins differently")
 }
 
@@ -55,7 +60,7 @@ func (b *backendFlags) plugins(out *console.Printer) host.Plugins {
 	return host.Plugins{
 		Builtin:       map[string][]string{"cpu": {"serve-backend", "cpu"}},
 		AllowUnlocked: b.allowUnlocked,
-		Spec: plugin.Spec{StartTimeout: b.startTimeout, Device: b.device, Env: host.Allocated(os.LookupEnv), Logger: hclog.New(&hclog.LoggerOptions{
+		Spec: plugin.Spec{StartTimeout: b.startTimeout, StallTimeout: b.rpcTimeout, Device: b.device, Env: host.Allocated(os.LookupEnv), Logger: hclog.New(&hclog.LoggerOptions{
 			Name: "backend", Level: hclog.Warn, Output: lineWriter{out}, DisableTime: true,
 		})},
 	}
@@ -75,7 +80,20 @@ func (w lineWriter) Write(p []byte) (int, error) {
 
 // launch starts the backend's process.
 func (b *backendFlags) launch(ctx context.Context, out *console.Printer) (*plugin.Client, error) {
-	return b.plugins(out).Launch(ctx, b.name)
+	return unlessKilled(ctx, func() (*plugin.Client, error) { return b.plugins(out).Launch(ctx, b.name) })
+}
+
+// unlessKilled does something with a new process, and does it again, twice at most, where
+// somebody has killed that, as systems that are out of memory do. One that ends by itself
+// would do so again.
+func unlessKilled[T any](ctx context.Context, do func() (T, error)) (T, error) {
+	for try := 1; ; try++ {
+		v, err := do()
+		var crash *backend.CrashError
+		if try == 3 || ctx.Err() != nil || !errors.As(err, &crash) || !strings.HasPrefix(crash.Exit, "signal: killed") {
+			return v, err
+		}
+	}
 }
 
 // process is launch for those who need no more than a process.
@@ -94,12 +112,14 @@ func (b *backendFlags) logged(out *console.Printer) func(context.Context, io.Wri
 
 // describe starts the backend for long enough to ask what it is.
 func (b *backendFlags) describe(ctx context.Context, out *console.Printer) (backend.Description, error) {
-	c, err := b.launch(ctx, out)
-	if err != nil {
-		return backend.Description{}, err
-	}
-	defer c.Close()
-	return c.Describe(ctx)
+	return unlessKilled(ctx, func() (backend.Description, error) {
+		c, err := b.plugins(out).Launch(ctx, b.name)
+		if err != nil {
+			return backend.Description{}, err
+		}
+		defer c.Close()
+		return c.Describe(ctx)
+	})
 }
 
 // digest is the SHA-256 of the backend's executable; "" for the built-in one,

@@ -7,7 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"syscall"
+	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,20 +26,60 @@ const (
 	ExitInterrupted = 130
 )
 
-// Main is the program: it runs the command line of the process, which SIGINT and
-// SIGTERM interrupt, and returns the exit code.
+// Main is the program: it runs the command line of the process, which signals
+// interrupt, and returns the exit code.
 func Main() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), stopSignals()...)
 	defer stop()
 	return Run(ctx, os.Args[1:])
+}
+
+// patience is how long a command may take to end once it was told to stop. One that
+// waits for something else (the other end of a pipe, a file system that is away) would
+// not notice; what it was writing is whole or not there.
+const patience = 10 * time.Second
+
+// unhurriedKey is of the context's count of what may take longer, see unhurried.
+type unhurriedKey struct{}
+
+// unhurried lets the command take as long as it wants to end, until done is called:
+// it saves what it has.
+func unhurried(ctx context.Context) (done func()) {
+	n, ok := ctx.Value(unhurriedKey{}).(*atomic.Int32)
+	if !ok {
+		return func() {}
+	}
+	n.Add(1)
+	return func() { n.Add(-1) }
+}
+
+// execute runs the command, and leaves it behind where it does not end when it is told
+// to.
+func execute(ctx context.Context, root *cobra.Command) error {
+	unhurried := new(atomic.Int32)
+	root.SetContext(context.WithValue(ctx, unhurriedKey{}, unhurried))
+	ended := make(chan error, 1)
+	go func() { ended <- root.Execute() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	for over := time.Now().Add(patience); unhurried.Load() > 0 || time.Now().Before(over); {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	return ctx.Err()
 }
 
 // Run executes one command line and returns the exit code.
 func Run(ctx context.Context, args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
-	root.SetContext(ctx)
-	err := root.Execute()
+	err := execute(ctx, root)
 	if err == nil {
 		return 0
 	}
@@ -49,7 +90,7 @@ func Run(ctx context.Context, args []string) int {
 	var fail *failure
 	switch {
 	case ctx.Err() != nil:
-		fmt.Fprintln(os.Stderr, "refocus: interrupted; the same command goes on from the last checkpoints")
+		fmt.Fprintf(os.Stderr, "refocus: interrupted (%v); the same command goes on from the last checkpoints\n", context.Cause(ctx))
 		return ExitInterrupted
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "refocus: %s\n%s\n", text, usage.hint)
@@ -101,7 +142,8 @@ one, such as ./mine.toml. Results go to the directory artifacts below the curren
 one unless --out names another.
 
 Exit codes: 0 done, 1 failed, 2 the command line or the spec is wrong, 130
-interrupted.`,
+interrupted: by SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 or SIGXCPU, after each of
+which what is being trained is saved first.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -120,9 +162,9 @@ interrupted.`,
 	})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(
-		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), reportCommand(), compareCommand(),
+		planCommand(), dataCommand(), reproduceCommand(), statusCommand(), logsCommand(), retryCommand(), rebuildCommand(), gcCommand(), reportCommand(), compareCommand(),
 		backendsCommand(), exportCommand(), predictCommand(), evaluateCommand(), adaptCommand(), benchCommand(), crosscheckCommand(),
-		verifyCommand(), auditCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
+		verifyCommand(), auditCommand(), publishCommand(), serveCommand(), versionCommand(), serveBackendCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

@@ -105,6 +105,7 @@ names the first place where the two part.`,
 	intFlag(cmd, &trials.Epochs, "epochs", 0, 0, "epochs of a training, between which its state is saved and restored (default 4)")
 	floatFlag(cmd, &trials.Margin, "margin", 0, 0, "how far a mean may be off, in standard deviations of B over seeds (default 0.5)")
 	floatFlag(cmd, &trials.Risk, "risk", 0, 0, "greatest probability with which a backend passes that is off by more (default 0.01)")
+	f.StringVar(&o.Device, "device", "", "device of the backend that is judged (default: its first)")
 	f.StringVar(&o.Precision, "precision", "", "precision of the backend that is judged (default float32): tf32, bfloat16, mixed or float64")
 	floatFlag(cmd, &o.Factor, "factor", 0, 0, "how many times the larger of the other backend's distance and of one rounding's the yardstick is, which decides where no bound can (default 8)")
 	return cmd

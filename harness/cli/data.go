@@ -53,6 +53,7 @@ are kept for other series of the same structures; with --drop-waves they are not
 			if workers <= 0 {
 				workers = runtime.GOMAXPROCS(0)
 			}
+			defer unhurried(cmd.Context())()
 			if _, err := data.Generate(cmd.Context(), st, p, dataset.Options{Workers: workers, DropWaves: dropWaves, Progress: out}); err != nil {
 				return err
 			}

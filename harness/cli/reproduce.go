@@ -72,6 +72,7 @@ which takes a cluster; 'refocus plan' says more.`,
 					return err
 				}
 			}
+			defer unhurried(ctx)()
 			images, err := r.Generate(ctx, dataset.Options{Workers: len(slots) * threads, DropWaves: dropWaves, Progress: out})
 			if err != nil {
 				return err

@@ -17,6 +17,7 @@ func serveBackendCommand() *cobra.Command {
 			if args[0] != "cpu" {
 				return usagef(cmd, "no built-in backend is called %q; there is cpu", args[0])
 			}
+			defer unhurried(cmd.Context())() // the harness says when it ends
 			plugin.Serve(cpu.New(version()))
 			return nil
 		},

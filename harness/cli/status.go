@@ -80,11 +80,12 @@ func (c *common) status(w io.Writer, r *reproduce.Resolved, failed bool) error {
 	var rate, left float64 // image-steps a second, and those to do
 	var running, failures []*store.Attempt
 	s := reproduce.States{Runs: len(r.Nodes)}
-	for _, n := range r.Nodes {
-		state, a, err := r.Store.State(n.Digest)
-		if err != nil {
-			return err
-		}
+	all, err := r.Look()
+	if err != nil {
+		return err
+	}
+	for i, n := range r.Nodes {
+		state, a := all[i].State, all[i].Attempt
 		s.Count(state)
 		if state != store.Finished {
 			left += n.Spec.Work()

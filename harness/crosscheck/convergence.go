@@ -219,11 +219,11 @@ func (r *run) train(ctx context.Context, side int, t Trials, seed uint64) (train
 // epoch goes on from a state in a session of its own, and returns the state after the
 // batches. What was restored is what is validated, too.
 func (r *run) epoch(ctx context.Context, side int, x *training, now []byte, batches []backend.Batch, rate float64) ([]byte, error) {
-	of, precision := r.in.A.Backend, r.in.Options.Precision
+	of, device, precision := r.in.A.Backend, r.in.Options.Device, r.in.Options.Precision
 	if side == 1 {
-		of, precision = r.in.B.Backend, backend.Float32
+		of, device, precision = r.in.B.Backend, "", backend.Float32
 	}
-	s, err := r.session(ctx, of, precision, backend.DefaultAdam)
+	s, err := r.session(ctx, of, device, precision, backend.DefaultAdam)
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
 	}

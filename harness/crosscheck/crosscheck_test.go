@@ -72,13 +72,17 @@ func check(t *testing.T, a, b backend.Backend, o Options, first bool) *Certifica
 // Honest backends that sum in different orders pass, either way round.
 func TestHonestBackends(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		a, b backend.Backend
+		name      string
+		a, b      backend.Backend
+		precision string
 	}{
-		{"cpu against gorgonia", cpu.New("test"), gorgonia.New("test")},
-		{"gorgonia against cpu", gorgonia.New("test"), cpu.New("test")},
+		{"cpu against gorgonia", cpu.New("test"), gorgonia.New("test"), backend.Float32},
+		{"gorgonia against cpu", gorgonia.New("test"), cpu.New("test"), backend.Float32},
+		// Where ε and momentum are decimals, which only float64 can tell.
+		{"cpu in float64 against gorgonia", cpu.New("test"), gorgonia.New("test"), backend.Float64},
+		{"cpu in half precision against gorgonia", cpu.New("test"), gorgonia.New("test"), backend.Mixed},
 	} {
-		cert := check(t, c.a, c.b, Options{Steps: 8, Perturbations: 3, Threads: 2}, false)
+		cert := check(t, c.a, c.b, Options{Steps: 8, Perturbations: 3, Threads: 2, Precision: c.precision}, false)
 		var s strings.Builder
 		cert.Print(&s)
 		if cert.NoBounds != "" {

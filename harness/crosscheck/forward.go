@@ -3,6 +3,8 @@ package crosscheck
 import (
 	"context"
 	"fmt"
+
+	"github.com/refocus-em/refocus/harness/backend"
 )
 
 func (r *run) forward(ctx context.Context) error {
@@ -58,6 +60,11 @@ func (r *run) compareActivations(ctx context.Context, stage string, training boo
 	}, got[2], 0)
 	if err != nil {
 		return err
+	}
+	if training && r.bounds && r.in.Options.Precision == backend.Float64 {
+		if err := r.readAttributes(now, got[0], shapes, training); err != nil {
+			return err
+		}
 	}
 	net := r.network(now)
 	for _, n := range r.g.Nodes {

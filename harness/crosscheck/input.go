@@ -52,6 +52,8 @@ type Options struct {
 	// rounds the operands of convolutions further. B computes in float32 and the oracle in float64 all the
 	// same; one rounding of the weights is one to A's precision.
 	Precision string `json:"precision,omitempty"`
+	// Device is A's, by default its first.
+	Device string `json:"device,omitempty"`
 }
 
 // bits of mantissa, after the point, to which a precision rounds the operands of

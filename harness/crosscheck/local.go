@@ -12,6 +12,7 @@ import (
 // network is the reference with a state's weights.
 func (r *run) network(s *state) *reference.Network {
 	net := reference.New(r.g, r.in.Loss)
+	net.Attribute = r.arithmetic.attribute
 	for name, v := range s.values {
 		if a := net.Values[name]; a != nil && len(a.Data) == len(v) {
 			a.Data = v
@@ -91,6 +92,26 @@ func (r *run) within(c *Check, net *reference.Network, n *nn.Node, values map[st
 		}
 	}
 	c.bounded(values[n.Outputs[0]], o.value.Data, o.bound, o.noise)
+	return nil
+}
+
+// readAttributes finds out which of the two readings of a graph's numbers A has, by all
+// normalisations of a pass.
+func (r *run) readAttributes(now *state, values map[string][]float64, shapes map[string][]int, training bool) error {
+	off := map[bool]float64{}
+	for _, r.arithmetic.decimal = range []bool{true, false} {
+		net := r.network(now)
+		for _, n := range r.g.Nodes {
+			if n.Op == "BatchNormalization" {
+				var c Check
+				if err := r.within(&c, net, n, values, shapes, training); err != nil {
+					return err
+				}
+				off[r.arithmetic.decimal] += c.Local * c.Local
+			}
+		}
+	}
+	r.arithmetic.decimal = off[true] < off[false]
 	return nil
 }
 

@@ -11,7 +11,7 @@ import (
 // as the first steps are judged: a fault that begins late, or comes back every few
 // steps, passes those. The rate changes every few steps.
 func (r *run) longRun(ctx context.Context) error {
-	s, err := r.session(ctx, r.in.A.Backend, r.in.Options.Precision, backend.DefaultAdam)
+	s, err := r.session(ctx, r.in.A.Backend, r.in.Options.Device, r.in.Options.Precision, backend.DefaultAdam)
 	if err != nil {
 		return fmt.Errorf("opening a session of A: %w", err)
 	}

@@ -148,7 +148,7 @@ func (a arithmetic) backward(n *nn.Node, p *reference.Pass, at func(name string)
 		}
 	case "BatchNormalization":
 		of := a.moments(x)
-		eps := float64(n.Attrs.Float("epsilon", 1e-5))
+		eps := a.attribute(n.Attrs.Float("epsilon", 1e-5))
 		hat := func(c, i int) float64 { return (x.Data[i] - of[c].mean) / math.Sqrt(of[c].variance+eps) }
 		scale, shift := p.Values[n.Inputs[1]].Data, p.Gradient(n.Inputs[2]).Data
 		slope := p.Gradient(n.Inputs[1]).Data

@@ -15,7 +15,7 @@ func (r *run) optimiser(ctx context.Context) error {
 	for _, epsilon := range []float64{backend.DefaultAdam.Epsilon, 1e-3} {
 		adam := backend.DefaultAdam
 		adam.Epsilon = epsilon
-		s, err := r.session(ctx, r.in.A.Backend, r.in.Options.Precision, adam)
+		s, err := r.session(ctx, r.in.A.Backend, r.in.Options.Device, r.in.Options.Precision, adam)
 		if err != nil {
 			return fmt.Errorf("opening a session of A: %w", err)
 		}
@@ -96,8 +96,9 @@ func (r *run) adamStep(name string, adam backend.Adam, rate, previous float64, s
 	}
 	standard := func(v, c float64) float64 { return math.Sqrt(v/c) + adam.Epsilon }
 	var used []int
+	least := max(scale, rms(grad)) * 1e-2
 	for i := range grad {
-		if math.Abs(grad[i]) < max(scale, rms(grad))*1e-2 {
+		if math.Abs(grad[i]) < least {
 			continue
 		}
 		used = append(used, i)

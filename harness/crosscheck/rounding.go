@@ -2,6 +2,7 @@ package crosscheck
 
 import (
 	"math"
+	"strconv"
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/backend/reference"
@@ -20,6 +21,19 @@ type arithmetic struct {
 	operand float64 // of an operand of a convolution as it is rounded
 	store   float64 // of a value that may be kept in fewer bits
 	tiny    float64 // half the spacing of the smallest numbers of operands and kept values
+	// decimal says that ε and momentum are the shortest decimals that the graph's
+	// float32 numbers stand for, 10⁻⁵ and 0.9: both readings are right, and float64
+	// tells them apart. A backend has one for all nodes.
+	decimal bool
+}
+
+// attribute reads a number that a graph has in float32.
+func (a arithmetic) attribute(v float32) float64 {
+	if !a.decimal {
+		return float64(v)
+	}
+	d, _ := strconv.ParseFloat(strconv.FormatFloat(float64(v), 'g', -1, 32), 64)
+	return d
 }
 
 var arithmetics = map[string]arithmetic{
@@ -289,7 +303,7 @@ func (a arithmetic) normalisation(n *nn.Node, in []*reference.Array, o operator,
 			of[c] = moments{mean: in[3].Data[c], variance: in[4].Data[c]}
 		}
 	}
-	eps := float64(n.Attrs.Float("epsilon", 1e-5))
+	eps := a.attribute(n.Attrs.Float("epsilon", 1e-5))
 	reference.EachPixel(y, func(_, c, i int) {
 		m := of[c]
 		v := m.variance + eps

@@ -85,8 +85,8 @@ const (
 	validationSet = "validation"
 )
 
-func (r *run) session(ctx context.Context, b backend.Backend, precision string, adam backend.Adam) (backend.Session, error) {
-	s, err := b.Open(ctx, r.g, backend.Options{Precision: precision, Loss: r.in.Loss, Threads: r.in.Options.Threads, Adam: adam})
+func (r *run) session(ctx context.Context, b backend.Backend, device, precision string, adam backend.Adam) (backend.Session, error) {
+	s, err := b.Open(ctx, r.g, backend.Options{Device: device, Precision: precision, Loss: r.in.Loss, Threads: r.in.Options.Threads, Adam: adam})
 	if err != nil {
 		return nil, err
 	}
@@ -102,21 +102,21 @@ func (r *run) session(ctx context.Context, b backend.Backend, precision string, 
 func (r *run) open(ctx context.Context) error {
 	var err error
 	for _, x := range []struct {
-		name      string
-		of        Subject
-		precision string
-		to        *backend.Session
-		id        *Identity
+		name              string
+		of                Subject
+		device, precision string
+		to                *backend.Session
+		id                *Identity
 	}{
-		{"A", r.in.A, r.in.Options.Precision, &r.a, &r.cert.A},
-		{"B", r.in.B, backend.Float32, &r.b, &r.cert.B},
-		{"the oracle", r.in.Oracle, backend.Float64, &r.o, &r.cert.Oracle},
+		{"A", r.in.A, r.in.Options.Device, r.in.Options.Precision, &r.a, &r.cert.A},
+		{"B", r.in.B, "", backend.Float32, &r.b, &r.cert.B},
+		{"the oracle", r.in.Oracle, "", backend.Float64, &r.o, &r.cert.Oracle},
 	} {
 		if x.id.Description, err = x.of.Backend.Describe(ctx); err != nil {
 			return fmt.Errorf("describing %s: %w", x.name, err)
 		}
 		x.id.SHA256 = x.of.SHA256
-		if *x.to, err = r.session(ctx, x.of.Backend, x.precision, backend.DefaultAdam); err != nil {
+		if *x.to, err = r.session(ctx, x.of.Backend, x.device, x.precision, backend.DefaultAdam); err != nil {
 			return fmt.Errorf("opening a session of %s: %w", x.name, err)
 		}
 	}

@@ -57,7 +57,7 @@ func (r *run) movedStatistics(ts []backend.NamedTensor, before, after *state) []
 			continue
 		}
 		of := r.arithmetic.moments(&reference.Array{Shape: x.Shape, Data: x.Float64s()})
-		m := float64(n.Attrs.Float("momentum", 0.9))
+		m := r.arithmetic.attribute(n.Attrs.Float("momentum", 0.9))
 		for k := range 2 {
 			checks = append(checks, r.statistic(n, of, k, m, before.values[n.Inputs[3+k]], after.values[n.Inputs[3+k]]))
 		}

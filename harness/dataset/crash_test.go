@@ -90,3 +90,64 @@ func TestCrashFindsMissingSyncs(t *testing.T) {
 		}
 	}
 }
+
+// A crash at any moment of removing sets leaves each of them whole or gone, and they
+// can be made again.
+func TestCrashOfRemoving(t *testing.T) {
+	work := func() crashfs.Work {
+		b := newBench(t, 1)
+		b.opt.Workers = 1
+		made := false // was reported
+		return crashfs.Work{
+			Do: func(d files.Disk, root string) {
+				opt := b.opt
+				opt.disk = d
+				made = false
+				if _, err := Generate(context.Background(), root, b.sources[:1], opt); err != nil {
+					return
+				}
+				made = true
+				for _, digest := range []string{b.sources[0].Digest(), b.sources[0].Specimens()} {
+					if remove(d, root, digest, 0) != nil {
+						return
+					}
+				}
+			},
+			Check: func(d files.Disk, root string) error {
+				sets, err := Sets(root)
+				if err != nil {
+					return err
+				}
+				for _, digest := range sets {
+					if err := damageOf(root, digest); err != nil && made {
+						return err
+					}
+				}
+				left, err := Removed(root)
+				if err != nil {
+					return err
+				}
+				for _, path := range left {
+					if err := os.RemoveAll(path); err != nil {
+						return err
+					}
+				}
+				opt := b.opt
+				opt.disk = d
+				if _, err := Generate(context.Background(), root, b.sources, opt); err != nil {
+					return fmt.Errorf("making them again: %w", err)
+				}
+				return nil
+			},
+		}
+	}
+	crashes := 0
+	for crash, err := range crashfs.Everywhere(t.TempDir, seed.Rand(t), crashfs.Sound, work) {
+		if crashes++; err != nil {
+			t.Errorf("%s: %v", crash, err)
+		}
+	}
+	if crashes < 100 {
+		t.Errorf("only %d crashes", crashes)
+	}
+}

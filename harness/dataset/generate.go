@@ -135,7 +135,8 @@ func missing(ctx context.Context, root string, sources []Source, opt Options) ([
 		seen[digest] = true
 		w := wanted{s, filepath.Join(dataDir(root), digest)}
 		if _, err := findOrClear(ctx, opt.disk, root, digest, progress.Or(opt.Progress).Printf); err == nil {
-			opt.disk.RemoveAll(w.parts()) // of no use where a process died before it removed them
+			opt.disk.RemoveAll(w.parts())                   // of no use where a process died before it removed them
+			files.Touch(filepath.Join(w.dir, manifestFile)) // for those who ask what is in use; where it fails it is older than it need be
 			continue
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path"
@@ -83,7 +84,22 @@ func (r *release) make(ctx context.Context, targets []string, dirty bool) error 
 			return err
 		}
 	}
-	lock, err := r.pin(ctx, work, built)
+	lock, err := r.pin(ctx, filepath.Join(work, host.LockName), built)
+	if err != nil {
+		return err
+	}
+	// A container holds nothing but them: not the loader of libraries that a plugin
+	// which looks for a GPU's driver is started by. So it gets another plugin.
+	contained := map[string]map[string]string{}
+	for _, t := range targets {
+		contained[t] = maps.Clone(built[t])
+		if strings.HasPrefix(t, "linux/") {
+			if contained[t][plugin], err = r.compile(ctx, t, filepath.Join(filepath.Dir(built[t][plugin]), "static"), plugin, "-tags", "static"); err != nil {
+				return err
+			}
+		}
+	}
+	containedLock, err := r.pin(ctx, filepath.Join(work, "container", host.LockName), contained)
 	if err != nil {
 		return err
 	}
@@ -125,7 +141,9 @@ func (r *release) make(ctx context.Context, targets []string, dirty bool) error 
 			out[name+".tar.gz"], err = r.tar(name, all)
 		}
 		if err == nil && goos == "linux" {
-			out[name+"-rootfs.tar.gz"], err = r.tar("", rootfs(all))
+			if all, err = replaced(all, contained[t][plugin], containedLock); err == nil {
+				out[name+"-rootfs.tar.gz"], err = r.tar("", rootfs(all))
+			}
 		}
 		if err != nil {
 			return err
@@ -188,26 +206,53 @@ func (r *release) flags() []string {
 
 // build makes the executables for a platform and returns their paths.
 func (r *release) build(ctx context.Context, platform, folder string) (map[string]string, error) {
-	goos, arch, _ := strings.Cut(platform, "/")
 	paths := map[string]string{}
-	for name, pkg := range sources {
-		paths[name] = filepath.Join(folder, name)
-		if goos == "windows" {
-			paths[name] += ".exe"
-		}
-		args := append(append([]string{"build"}, r.flags()...), "-o", paths[name], pkg)
-		env := []string{"CGO_ENABLED=0", "GOFLAGS=", "GOOS=" + goos, "GOARCH=" + arch, "GOAMD64=v1", "GOARM64=v8.0"}
-		if _, err := r.output(ctx, env, "go", args...); err != nil {
+	for name := range sources {
+		var err error
+		if paths[name], err = r.compile(ctx, platform, folder, name); err != nil {
 			return nil, err
 		}
 	}
 	return paths, nil
 }
 
-// pin asks this platform's program to pin the plugin, and adds the plugin's
-// digests on the others.
-func (r *release) pin(ctx context.Context, work string, built map[string]map[string]string) ([]byte, error) {
-	lock := filepath.Join(work, host.LockName)
+// compile makes one executable.
+func (r *release) compile(ctx context.Context, platform, folder, name string, flags ...string) (file string, err error) {
+	goos, arch, _ := strings.Cut(platform, "/")
+	file = filepath.Join(folder, name)
+	if goos == "windows" {
+		file += ".exe"
+	}
+	args := slices.Concat([]string{"build"}, r.flags(), flags, []string{"-o", file, sources[name]})
+	env := []string{"CGO_ENABLED=0", "GOFLAGS=", "GOOS=" + goos, "GOARCH=" + arch, "GOAMD64=v1", "GOARM64=v8.0"}
+	_, err = r.output(ctx, env, "go", args...)
+	return file, err
+}
+
+// replaced is an archive's entries with another plugin and the lock that pins it.
+func replaced(all []entry, executable string, lock []byte) ([]entry, error) {
+	content, err := os.ReadFile(executable)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.Clone(all)
+	for i, e := range all {
+		switch e.name {
+		case plugin:
+			all[i].content = content
+		case host.LockName:
+			all[i].content = lock
+		}
+	}
+	return all, nil
+}
+
+// pin asks this platform's program to pin the plugin in a new lock file, and adds the
+// plugin's digests on the others.
+func (r *release) pin(ctx context.Context, lock string, built map[string]map[string]string) ([]byte, error) {
+	if err := files.Mkdir(filepath.Dir(lock)); err != nil {
+		return nil, err
+	}
 	if _, err := r.output(ctx, []string{"REFOCUS_LOCK=" + lock}, built[r.host][program], "backends", "lock", built[r.host][plugin]); err != nil {
 		return nil, err
 	}

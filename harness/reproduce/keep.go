@@ -8,6 +8,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/internal/format"
+	"github.com/refocus-em/refocus/harness/internal/parallel"
 	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -17,26 +18,34 @@ import (
 // nodes that are finished, pretrainings left aside, and of equals the first; nil where
 // there is none. A target, if it is not empty, is the one domain that is looked at.
 func Best(st *store.Store, nodes []*Node, target string) (*Node, error) {
+	losses := make([]float64, len(nodes))
+	err := parallel.Each(len(nodes), func(i int) (err error) {
+		n := nodes[i]
+		losses[i] = math.Inf(1)
+		if n.Spec.Stage == study.PretrainRun || target != "" && n.Spec.Target != target {
+			return nil
+		}
+		if m := st.Finished(n.Digest); m != nil {
+			losses[i], err = n.loss(st, m)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	var best *Node
 	lowest := math.Inf(1)
-	for _, n := range nodes {
-		if n.Spec.Stage == study.PretrainRun || target != "" && n.Spec.Target != target || !st.HasRun(n.Digest) {
-			continue
-		}
-		l, err := n.loss(st)
-		if err != nil {
-			return nil, err
-		}
+	for i, l := range losses {
 		if l < lowest {
-			best, lowest = n, l
+			best, lowest = nodes[i], l
 		}
 	}
 	return best, nil
 }
 
 // loss is the lowest validation loss of a finished run on its target.
-func (n *Node) loss(st *store.Store) (float64, error) {
-	h, err := n.Spec.ReadHistory(st, n.Digest)
+func (n *Node) loss(st *store.Store, m *store.Manifest) (float64, error) {
+	h, err := n.Spec.HistoryOf(st, m)
 	if err != nil {
 		return 0, err
 	}
@@ -109,8 +118,11 @@ func (k *retention) finished(n *Node) ([]*Node, error) {
 	}
 	loss := math.Inf(1)
 	if n.Spec.Stage != study.PretrainRun {
-		var err error
-		if loss, err = n.loss(k.st); err != nil {
+		m, err := k.st.Manifest(n.Digest)
+		if err == nil {
+			loss, err = n.loss(k.st, m)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -157,13 +169,15 @@ func (r *Resolved) Superfluous() ([]*Node, error) {
 	if k.all() {
 		return nil, nil
 	}
-	for _, n := range r.Nodes {
-		if !r.Store.HasRun(n.Digest) {
-			continue
+	err := parallel.Each(len(r.Nodes), func(i int) error {
+		if !r.Store.HasRun(r.Nodes[i].Digest) {
+			return nil
 		}
-		if _, err := k.finished(n); err != nil {
-			return nil, err
-		}
+		_, err := k.finished(r.Nodes[i])
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	if k.keep == study.KeepMetrics && len(k.done) == len(r.Nodes) {
 		clear(k.best)

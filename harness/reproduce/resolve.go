@@ -9,6 +9,7 @@ import (
 
 	"github.com/refocus-em/refocus/harness/backend"
 	"github.com/refocus-em/refocus/harness/dataset"
+	"github.com/refocus-em/refocus/harness/internal/parallel"
 	"github.com/refocus-em/refocus/harness/progress"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -198,14 +199,26 @@ type States struct {
 // States looks at every run in the store.
 func (r *Resolved) States() (States, error) {
 	s := States{Runs: len(r.Nodes)}
-	for _, n := range r.Nodes {
-		state, _, err := r.Store.State(n.Digest)
-		if err != nil {
-			return s, err
-		}
-		s.Count(state)
+	all, err := r.Look()
+	for _, v := range all {
+		s.Count(v.State)
 	}
-	return s, nil
+	return s, err
+}
+
+// Seen is how far a run is, with its last attempt (store.Store.State).
+type Seen struct {
+	State   store.State
+	Attempt *store.Attempt
+}
+
+// Look looks at every run in the store, in the order of Nodes.
+func (r *Resolved) Look() ([]Seen, error) {
+	all := make([]Seen, len(r.Nodes))
+	return all, parallel.Each(len(r.Nodes), func(i int) (err error) {
+		all[i].State, all[i].Attempt, err = r.Store.State(r.Nodes[i].Digest)
+		return err
+	})
 }
 
 // Count adds a run of a state.

@@ -150,7 +150,7 @@ func verifyRun(st *store.Store, digest string) []files.Damage {
 	if err := json.Unmarshal(m.Spec, &spec); err != nil {
 		return at(store.ManifestFile, err)
 	}
-	h, err := spec.ReadHistory(st, digest)
+	h, err := spec.HistoryOf(st, m)
 	if err != nil {
 		return at(store.HistoryFile, err)
 	}

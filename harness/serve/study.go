@@ -420,8 +420,12 @@ func (s *Server) runs(w http.ResponseWriter, r *http.Request) error {
 	const most = 500
 	total := len(lines)
 	lines = lines[:min(most, total)]
+	pair := q["pair"]
+	if len(pair) != 2 {
+		pair = nil
+	}
 	return s.show(w, r, "runs.html", "study", "Models of "+st.Title(), map[string]any{
-		"ID": st.ID, "Studies": studyOptions(all, st), "Filters": filters(st.Plan, q), "Lines": lines, "Total": total, "StudyLink": "study?" + chosenOnly(st.Plan, q).Encode(),
+		"ID": st.ID, "Studies": studyOptions(all, st), "Filters": filters(st.Plan, q), "Lines": lines, "Total": total, "Pair": pair, "StudyLink": "study?" + chosenOnly(st.Plan, q).Encode(),
 	})
 }
 

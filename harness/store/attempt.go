@@ -205,18 +205,9 @@ func (s *Store) Last(digest string) (*Attempt, error) {
 
 // Attempted lists the digests of the runs that were ever attempted.
 func (s *Store) Attempted() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, "runs", ".attempts"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	all, err := folders(filepath.Join(s.root, "runs", ".attempts"))
 	if err != nil {
 		return nil, fmt.Errorf("listing the attempts: %w", err)
-	}
-	var all []string
-	for _, e := range entries {
-		if e.IsDir() {
-			all = append(all, e.Name())
-		}
 	}
 	return all, nil
 }

@@ -341,15 +341,14 @@ func (c *Claim) workplace() (err error) {
 func (c *Claim) Damaged() (path string, why error) { return c.path, c.why }
 
 // Dir is the folder of this attempt alone, which is gone when the run is finished.
-func (c *Claim) Dir() string { return c.dir(c.a.Number) }
-
-func (c *Claim) dir(number int) string {
-	return filepath.Join(c.s.workDir(c.digest), strconv.Itoa(number))
+func (c *Claim) Dir() string {
+	return filepath.Join(c.s.workDir(c.digest), strconv.Itoa(c.a.Number))
 }
 
 // checkpoints lists the files of the checkpoints of all attempts, the last one's first.
-func (c *Claim) checkpoints() ([]string, error) {
-	entries, err := os.ReadDir(c.s.workDir(c.digest))
+func (s *Store) checkpoints(digest string) ([]string, error) {
+	work := s.workDir(digest)
+	entries, err := os.ReadDir(work)
 	if err != nil {
 		return nil, err
 	}
@@ -363,16 +362,16 @@ func (c *Claim) checkpoints() ([]string, error) {
 	slices.Reverse(numbers)
 	var all []string
 	for _, n := range numbers {
-		all = append(all, filepath.Join(c.dir(n), checkpointFile))
+		all = append(all, filepath.Join(work, strconv.Itoa(n), checkpointFile))
 	}
 	// Where it was before attempts had folders of their own.
-	return append(all, filepath.Join(c.s.workDir(c.digest), checkpointFile)), nil
+	return append(all, filepath.Join(work, checkpointFile)), nil
 }
 
 // Checkpoint returns the last checkpoint of this attempt or of one before, or nil if
 // there is none.
 func (c *Claim) Checkpoint() ([]byte, error) {
-	paths, err := c.checkpoints()
+	paths, err := c.s.checkpoints(c.digest)
 	if err != nil {
 		return nil, err
 	}
@@ -408,7 +407,7 @@ func (c *Claim) SetCheckpoint(b []byte) error {
 	c.last = own
 	if !c.pruned { // those of earlier attempts
 		c.pruned = true
-		paths, err := c.checkpoints()
+		paths, err := c.s.checkpoints(c.digest)
 		for _, path := range paths {
 			if err == nil && path != own {
 				c.s.disk.Remove(path)

@@ -113,7 +113,36 @@ func Digest(kind string, v any) (string, error) {
 
 // HasRun reports whether the run is finished, and there as far as can be seen
 // without reading its files: Verify does. Its weights may have been dropped.
-func (s *Store) HasRun(digest string) bool { return s.whole(digest) == nil }
+func (s *Store) HasRun(digest string) bool {
+	// What is read of the manifest is less than Manifest reads, since thousands of runs
+	// are asked for at once. It is sealed, so that no damage escapes; a manifest that
+	// somebody has forged is found by whoever reads it.
+	path := filepath.Join(s.RunDir(digest), ManifestFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	b, sealed, err := files.Unseal(path, b)
+	if err != nil || !sealed { // of the first version
+		return s.whole(digest) == nil
+	}
+	var m struct {
+		Format int          `json:"format"`
+		Digest string       `json:"digest"`
+		Files  []files.File `json:"files"`
+	}
+	return json.Unmarshal(b, &m) == nil && m.Format == ManifestFormat && m.Digest == digest && s.complete(digest, m.Files) == nil
+}
+
+// Finished is HasRun for those who go on to read the run: it returns its manifest, nil
+// where HasRun would be false.
+func (s *Store) Finished(digest string) *Manifest {
+	m, err := s.Manifest(digest)
+	if err != nil || s.complete(digest, m.Files) != nil {
+		return nil
+	}
+	return m
+}
 
 // whole says what is missing of a run: a *files.Damage, or an error that matches
 // fs.ErrNotExist where nothing is there at all, or one of reading.
@@ -132,7 +161,14 @@ func (s *Store) whole(digest string) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range m.Files {
+	return s.complete(digest, m.Files)
+}
+
+// complete returns an error if a run's files are not there with the sizes that its
+// manifest lists; weights may have been dropped.
+func (s *Store) complete(digest string, listed []files.File) error {
+	dir := s.RunDir(digest)
+	for _, f := range listed {
 		if err := f.CheckSize(filepath.Join(dir, f.Name)); err != nil && !isDropped(dir, f.Name) {
 			return err
 		}
@@ -207,7 +243,17 @@ func readManifest(path string, b []byte) (*Manifest, error) {
 
 // History reads a finished run's history and verifies its checksum.
 func (s *Store) History(digest string) (*History, error) {
-	b, err := s.read(digest, HistoryFile)
+	m, err := s.Manifest(digest)
+	if err != nil {
+		return nil, err
+	}
+	return s.HistoryOf(m)
+}
+
+// HistoryOf is History for those who have read the run's manifest.
+func (s *Store) HistoryOf(m *Manifest) (*History, error) {
+	digest := m.Digest
+	b, err := s.readListed(m, HistoryFile)
 	if err != nil {
 		return nil, err
 	}
@@ -234,10 +280,15 @@ func (s *Store) Losses(digest string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.LossesOf(m)
+}
+
+// LossesOf is Losses for those who have read the run's manifest.
+func (s *Store) LossesOf(m *Manifest) ([]byte, error) {
 	if !slices.ContainsFunc(m.Files, func(f files.File) bool { return f.Name == LossesFile }) {
 		return nil, nil
 	}
-	return s.read(digest, LossesFile)
+	return s.readListed(m, LossesFile)
 }
 
 // Network reads the file of the network that a finished run has trained, where it
@@ -250,6 +301,11 @@ func (s *Store) read(digest, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.readListed(m, name)
+}
+
+func (s *Store) readListed(m *Manifest, name string) ([]byte, error) {
+	digest := m.Digest
 	f, err := m.file(name)
 	if err != nil {
 		return nil, err
@@ -334,14 +390,17 @@ const (
 const silence = 10 * time.Minute
 
 // State looks at a run without disturbing a process that works on it. The attempt is
-// the last one, nil where there was none.
+// the last one of a run that is not finished, nil where there was none.
 func (s *Store) State(digest string) (State, *Attempt, error) {
+	if s.HasRun(digest) {
+		return Finished, nil, nil
+	}
 	a, err := s.Last(digest)
 	if err != nil {
 		return 0, nil, fmt.Errorf("run %.12s: %w", digest, err)
 	}
-	if s.HasRun(digest) {
-		return Finished, a, nil
+	if s.HasRun(digest) { // meanwhile
+		return Finished, nil, nil
 	}
 	if a != nil && a.Running() {
 		st, err := os.Stat(s.attemptPath(digest, a.Number))

@@ -30,6 +30,8 @@ func nameErrorf(format string, args ...any) error {
 type File struct {
 	// Path is where the file was read, or "specs/NAME.toml" for a shipped one.
 	Path string
+	// Content is what was read.
+	Content []byte
 
 	base     *Study
 	profiles map[string]*Study
@@ -116,7 +118,7 @@ func Parse(name string, data []byte) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Path: name, profiles: map[string]*Study{}}
+	f := &File{Path: name, Content: data, profiles: map[string]*Study{}}
 
 	base := without(doc.raw, "profile")
 	overlays, ok := doc.raw["profile"].(map[string]any)

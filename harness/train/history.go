@@ -13,13 +13,22 @@ import (
 // ReadHistory reads the history of the finished run that the spec describes. One that
 // this spec cannot have is a *files.Damage.
 func (s Spec) ReadHistory(st *store.Store, digest string) (*store.History, error) {
-	h, err := st.History(digest)
+	m, err := st.Manifest(digest)
+	if err != nil {
+		return nil, err
+	}
+	return s.HistoryOf(st, m)
+}
+
+// HistoryOf is ReadHistory for those who have read the run's manifest.
+func (s Spec) HistoryOf(st *store.Store, m *store.Manifest) (*store.History, error) {
+	h, err := st.HistoryOf(m)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.checkHistory(h); err != nil {
 		return nil, &files.Damage{
-			Path:    filepath.Join(st.RunDir(digest), store.HistoryFile),
+			Path:    filepath.Join(st.RunDir(m.Digest), store.HistoryFile),
 			Problem: fmt.Sprintf("no training can give it: %v ('refocus verify --repair' sets the run aside, to be made again)", err),
 		}
 	}

@@ -88,9 +88,15 @@ const grace = 2 * time.Minute
 // meter counts work in the unit of Spec.Work, after every optimiser step and every
 // validation set; what the checkpoint saves doing again is skipped. Its phases are
 // the caller's. When ctx is done, Run keeps what it has trained, which takes seconds,
-// and returns the context's error; only one caused by store.ErrSuperseded makes it
-// return at once.
-func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, meter progress.Meter) (*Result, error) {
+// and returns the context's cause, or why what it has trained is lost; only one caused
+// by store.ErrSuperseded makes it return at once.
+func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, meter progress.Meter) (result *Result, err error) {
+	var r *runner
+	defer func() {
+		if err != nil && ctx.Err() != nil && (r == nil || !r.fresh) {
+			err = context.Cause(ctx) // whatever could not be done for that
+		}
+	}()
 	s := job.Spec
 	if err := s.Check(); err != nil {
 		return nil, err
@@ -120,7 +126,7 @@ func Run(ctx context.Context, b backend.Backend, job Job, keep Checkpoints, mete
 	if err != nil {
 		return nil, err
 	}
-	r := &runner{spec: s, samples: samples, losses: losses{}, sess: sess, graph: g, meter: meter, watch: job.Watch, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
+	r = &runner{spec: s, samples: samples, losses: losses{}, sess: sess, graph: g, meter: meter, watch: job.Watch, keep: keep, every: job.CheckpointEvery, kept: time.Now()}
 	for _, p := range s.Data {
 		if p.Crop > 0 {
 			c, err := newCropper(job, p)
@@ -396,6 +402,7 @@ func (r *runner) train(ctx context.Context, batches []backend.Batch, all int, ra
 	epochs := float64(len(r.result.History.Epochs))
 	err := r.sess.Train(ctx, backend.TrainRequest{Batches: batches, LearningRate: rate, Frozen: r.spec.Frozen},
 		func(st backend.Step) error {
+			r.fresh = true
 			r.part.Loss += st.Loss
 			if st.Skipped {
 				r.part.Skipped++
@@ -411,7 +418,6 @@ func (r *runner) train(ctx context.Context, batches []backend.Batch, all int, ra
 		return err
 	}
 	r.part.Batches += len(batches)
-	r.fresh = true
 	took := time.Since(start)
 	r.result.Seconds.Train += took.Seconds()
 	// From one step at first, in leaps, to as many as there is time for.

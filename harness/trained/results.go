@@ -3,6 +3,7 @@ package trained
 import (
 	"fmt"
 
+	"github.com/refocus-em/refocus/harness/internal/parallel"
 	"github.com/refocus-em/refocus/harness/reproduce"
 	"github.com/refocus-em/refocus/harness/store"
 	"github.com/refocus-em/refocus/harness/study"
@@ -21,32 +22,45 @@ type Result struct {
 
 // Results reads those of the finished models among the nodes, in their order.
 func Results(st *store.Store, nodes []*reproduce.Node) ([]Result, error) {
-	histories := map[string]*store.History{}
-	history := func(n *reproduce.Node) (*store.History, error) {
-		if h, ok := histories[n.Digest]; ok {
-			return h, nil
+	manifests, histories := make([]*store.Manifest, len(nodes)), make([]*store.History, len(nodes))
+	failed := make([]error, len(nodes)) // of pretrainings, which matter where a transfer is finished
+	err := parallel.Each(len(nodes), func(i int) (err error) {
+		n := nodes[i]
+		if n.Run.Kind == study.PretrainRun {
+			histories[i], failed[i] = n.Spec.ReadHistory(st, n.Digest)
+			return nil
 		}
-		h, err := n.Spec.ReadHistory(st, n.Digest)
-		if err == nil {
-			histories[n.Digest] = h
+		m := st.Finished(n.Digest)
+		if m == nil {
+			return nil
 		}
-		return h, err
+		manifests[i] = m
+		if histories[i], err = n.Spec.HistoryOf(st, m); err != nil {
+			return fmt.Errorf("run %s: %w", n.Run.ID, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	index := map[*reproduce.Node]int{}
+	for i, n := range nodes {
+		index[n] = i
 	}
 	var results []Result
-	for _, n := range nodes {
-		if n.Run.Kind == study.PretrainRun || !st.HasRun(n.Digest) {
+	for i, n := range nodes {
+		if manifests[i] == nil {
 			continue
 		}
-		man, err := st.Manifest(n.Digest)
-		if err != nil {
-			return nil, fmt.Errorf("run %s: %w", n.Run.ID, err)
-		}
-		r := Result{Run: n.Run, Digest: n.Digest, TrainSeconds: man.TrainSeconds}
-		if r.Final, err = history(n); err != nil {
-			return nil, fmt.Errorf("run %s: %w", n.Run.ID, err)
-		}
+		r := Result{Run: n.Run, Digest: n.Digest, TrainSeconds: manifests[i].TrainSeconds, Final: histories[i]}
 		if n.Parent != nil {
-			if r.Pretrain, err = history(n.Parent); err != nil {
+			k, ok := index[n.Parent]
+			if ok {
+				r.Pretrain, err = histories[k], failed[k]
+			} else {
+				r.Pretrain, err = n.Parent.Spec.ReadHistory(st, n.Parent.Digest)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("the pretraining of %s: %w", n.Run.ID, err)
 			}
 		}

@@ -9,8 +9,8 @@ const (
 	ln2Low  = 1.90821492927058770002e-10
 )
 
-// exponential is eˣ of x ≤ 0 by the series that the GPU's kernels use, within one or
-// two units in the last place; below −700 it is 0. The standard library's differs from
+// exponential is eˣ of x ≤ 0 by the series that the GPU's kernels use, within a few
+// units in the last place; below −700 it is 0. The standard library's differs from
 // processor to processor.
 func exponential(x float64) float64 {
 	if !(x >= -700) {

@@ -297,6 +297,12 @@ func TestFaults(t *testing.T) {
 				})
 			}
 		}), "determinism/runs", "losses"},
+		"a call of Train that is more than its steps": {session(func(s backend.Session, h *hooked) {
+			h.train = func(ctx context.Context, r backend.TrainRequest, p func(backend.Step) error) error {
+				r.LearningRate /= float64(len(r.Batches))
+				return s.Train(ctx, r, p)
+			}
+		}), "train/in parts", "training in several calls"},
 		"sessions that stay open": {session(func(s backend.Session, h *hooked) {
 			h.close = func() error { return nil }
 		}), "sessions/many", "closed session was accepted"},

@@ -38,6 +38,7 @@ func (s *suite) all(ctx context.Context) {
 			s.run(ctx, "train/"+precision, func(c *check) { c.lowered(precision) })
 		}
 	}
+	s.run(ctx, "train/in parts", (*check).inParts)
 	s.run(ctx, "train/cancel", (*check).cancel)
 	s.run(ctx, "evaluate", (*check).evaluate)
 	s.run(ctx, "fixed batch", (*check).fixedBatch)

@@ -26,3 +26,19 @@ func (c *check) deterministic(threads1, threads2 int) {
 		c.failf("the same prediction again differs")
 	}
 }
+
+// inParts trains on the same batches in one call of Train and in several, with the state
+// asked for between them: runs are saved within an epoch, whenever it is time for it.
+func (c *check) inParts() {
+	g := unet(8)
+	d := c.dataset(20, 4, 1, 48, 48, 2)
+	bs := steps(6, d.n)
+	whole, parts := c.session(g, backend.Options{}, d), c.session(g, backend.Options{}, d)
+	one := c.train(whole, 1e-3, nil, bs...)
+	var several []float64
+	for first, n := 0, 1; first < len(bs); first, n = first+n, n+1 {
+		several = append(several, c.train(parts, 1e-3, nil, bs[first:first+n]...)...)
+		c.state(parts)
+	}
+	c.reproduced("training in several calls", one, several, c.state(whole), c.state(parts))
+}

@@ -76,6 +76,25 @@ func TestStdinEnds(t *testing.T) {
 	gone(t, "plugin", c.PID())
 }
 
+// What a scheduler sends to all processes of a job does not end a plugin whose harness
+// lives: it has what is to be saved.
+func TestSignalled(t *testing.T) {
+	c := launch(t, "fine")
+	s := open(t, c, 4)
+	for _, sig := range stopSignals {
+		if err := syscall.Kill(c.PID(), sig.(syscall.Signal)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Signals come in no order; the answers to a few questions come after them.
+	for range 20 {
+		if _, err := s.State(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func TestCloseLeavesNothing(t *testing.T) {
 	c := launch(t, "children")
 	if comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", c.PID())); err == nil && !strings.HasPrefix(string(comm), "plugin.test") {

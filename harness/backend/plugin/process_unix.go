@@ -17,3 +17,6 @@ func killOwnGroup() {
 		syscall.Kill(0, syscall.SIGKILL)
 	}
 }
+
+// stopSignals ask a program to stop.
+var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGXCPU}

@@ -3,6 +3,7 @@ package plugin
 import (
 	"os"
 	"os/exec"
+	"syscall"
 )
 
 // prepare does nothing: a plugin's stdin alone ties it to the life of this
@@ -14,3 +15,6 @@ func reap(p *os.Process) (*os.ProcessState, error) { return p.Wait() }
 func killGroup(p *os.Process) { p.Kill() }
 
 func killOwnGroup() {}
+
+// stopSignals ask a program to stop.
+var stopSignals = []os.Signal{os.Interrupt, syscall.SIGTERM}

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -40,7 +39,8 @@ const pluginKey = "backend"
 // The default loggers of log and hclog then write structured lines to stderr,
 // which the harness shows among its own. Where a person started the program,
 // or no protocol version is shared with the harness, Serve says so and exits
-// with status 2. It exits at once when the harness vanishes.
+// with status 2. It exits at once when the harness vanishes, and otherwise when the
+// harness says so: SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU do not end it.
 func Serve(b backend.Backend) {
 	serve(b, ProtocolVersion)
 }
@@ -65,7 +65,7 @@ func serve(b backend.Backend, versions ...int) {
 	log.SetFlags(0)
 	log.SetOutput(logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true}))
 
-	go dieWithHarness()
+	go dieWithHarness(os.Getppid())
 	if runtime.GOOS == "linux" { // the harness starts an open file, which has no name
 		os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
 	}
@@ -90,14 +90,26 @@ func serve(b backend.Backend, versions ...int) {
 // dieWithHarness ends this process and what it started when the harness ends,
 // however that happens: the harness holds the other end of stdin, and on Linux
 // the kernel sends SIGTERM.
-func dieWithHarness() {
-	over := make(chan os.Signal, 1)
-	signal.Notify(over, syscall.SIGTERM)
+//
+// As long as the harness lives nothing else does. Schedulers, terminals and shells send
+// the signals that ask a program to stop to all processes of a job; the harness, which
+// gets them too, then asks for the state of what is being trained.
+func dieWithHarness(harness int) {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, stopSignals...)
+	over := make(chan struct{})
 	go func() {
 		io.Copy(io.Discard, os.Stdin)
-		over <- os.Interrupt
+		close(over)
 	}()
-	<-over
+	for alive := true; alive; {
+		select {
+		case <-told:
+			alive = os.Getppid() == harness
+		case <-over:
+			alive = false
+		}
+	}
 	removeSockets()
 	killOwnGroup()
 	os.Exit(1)

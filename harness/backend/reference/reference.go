@@ -41,6 +41,18 @@ type Network struct {
 	// Second says whether the gradient goes to the second of a MaxPool's window whose
 	// two largest values are equal, in place of the first.
 	Second func() bool
+	// Attribute reads a number that the graph has in float32, ε or a momentum; nil
+	// takes it as it is.
+	Attribute func(float32) float64
+}
+
+// attribute is the value of a number of a node's.
+func (r *Network) attribute(n *nn.Node, name string, def float32) float64 {
+	v := n.Attrs.Float(name, def)
+	if r.Attribute != nil {
+		return r.Attribute(v)
+	}
+	return float64(v)
 }
 
 // operands are the arrays that a convolution multiplies.
@@ -160,7 +172,7 @@ func (r *Network) Apply(n *nn.Node, in []*Array, shape []int, training bool) (*A
 		if training {
 			mean, variance = Moments(in[0])
 		}
-		eps := float64(n.Attrs.Float("epsilon", 1e-5))
+		eps := r.attribute(n, "epsilon", 1e-5)
 		EachPixel(out, func(_, c, i int) {
 			out.Data[i] = (in[0].Data[i]-mean[c])/math.Sqrt(variance[c]+eps)*in[1].Data[c] + in[2].Data[c]
 		})
@@ -270,7 +282,7 @@ func (r *Network) Backward(p *Pass) {
 				EachPixel(dy, func(_, c, i int) { db.Data[c] += dy.Data[i] })
 			}
 		case "BatchNormalization":
-			eps := float64(n.Attrs.Float("epsilon", 1e-5))
+			eps := r.attribute(n, "epsilon", 1e-5)
 			mean, variance := p.Mean[n.Name], p.Variance[n.Name]
 			dg, db := p.Gradient(n.Inputs[1]), p.Gradient(n.Inputs[2])
 			hat := func(c, i int) float64 { return (in[0].Data[i] - mean[c]) / math.Sqrt(variance[c]+eps) }
@@ -334,7 +346,7 @@ func (r *Network) MoveStatistics(p *Pass) {
 		if n.Op != "BatchNormalization" {
 			continue
 		}
-		keep := float64(n.Attrs.Float("momentum", 0.9))
+		keep := r.attribute(n, "momentum", 0.9)
 		x := p.Values[n.Inputs[0]]
 		m := float64(len(x.Data) / x.Shape[1])
 		for c := range x.Shape[1] {

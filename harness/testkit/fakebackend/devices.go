@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -30,6 +31,9 @@ const (
 	HoldVariable = "REFOCUS_TEST_HOLD"
 	// MemoryVariable is what each device has, in bytes.
 	MemoryVariable = "REFOCUS_TEST_MEMORY"
+	// OnceVariable is a folder. The process that makes the file describe there is killed in
+	// Describe, the one that makes the file train hangs in its third step.
+	OnceVariable = "REFOCUS_TEST_ONCE"
 	// Visible makes a device cuda:0, cuda:1, … of every entry of
 	// CUDA_VISIBLE_DEVICES, which is its identity, as CUDA does.
 	Visible = "visible"
@@ -84,8 +88,27 @@ func Serve() {
 	os.Exit(0)
 }
 
+// once reports whether it is for this process to do what OnceVariable says of a method.
+func once(method string) bool {
+	folder := os.Getenv(OnceVariable)
+	if folder == "" {
+		return false
+	}
+	f, err := os.OpenFile(filepath.Join(folder, method), os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		f.Close()
+	}
+	return err == nil
+}
+
 // Describe implements backend.Backend.
 func (d *Devices) Describe(ctx context.Context) (backend.Description, error) {
+	if once("describe") {
+		if self, err := os.FindProcess(os.Getpid()); err == nil {
+			self.Kill()
+		}
+		select {}
+	}
 	a, err := d.Backend.Describe(ctx)
 	a.Name, a.Devices = "fake", d.Devices
 	return a, err
@@ -132,7 +155,11 @@ func (s *onDevice) Train(ctx context.Context, r backend.TrainRequest, progress f
 		}
 	}
 	return s.Session.Train(ctx, r, func(p backend.Step) error {
-		if n := s.of.steps.Add(1); n == s.of.Lose[s.name] {
+		n := s.of.steps.Add(1)
+		if n == 3 && once("train") {
+			select {}
+		}
+		if n == s.of.Lose[s.name] {
 			if s.of.Crash {
 				os.Exit(3)
 			}

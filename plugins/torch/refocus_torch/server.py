@@ -4,6 +4,7 @@ import base64
 import datetime
 import logging
 import os
+import signal
 import sys
 from concurrent import futures
 
@@ -54,11 +55,27 @@ def listen(server, credentials):
     sys.exit(f"no port from {least} to {most} is free")
 
 
+def outlive_signals():
+    """Ignores what asks a program to stop, as long as refocus lives: schedulers and
+    terminals send it to all processes of a job, and refocus then asks for the state of
+    what is being trained. When refocus is gone, stdin ends, and Linux sends SIGTERM."""
+    refocus = os.getppid()
+
+    def told(*_):
+        if os.getppid() != refocus:
+            os._exit(1)
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"):
+        if hasattr(signal, name):  # not all of them on Windows
+            signal.signal(getattr(signal, name), told)
+
+
 def main():
     if os.environ.get("REFOCUS_BACKEND_PLUGIN") != COOKIE:
         sys.exit("This is a backend plugin of refocus and does nothing by itself: see `refocus backends --help`.")
     if PROTOCOL not in os.environ.get("PLUGIN_PROTOCOL_VERSIONS", PROTOCOL).split(","):
         sys.exit(f"This plugin speaks version {PROTOCOL} of the backend protocol; update it or refocus.")
+    outlive_signals()
     log.configure()
     # stdout belongs to the handshake: whatever else is printed goes to stderr.
     handshake = os.fdopen(os.dup(1), "w")

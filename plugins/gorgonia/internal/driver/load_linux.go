@@ -1,3 +1,5 @@
+//go:build !static
+
 package driver
 
 import "github.com/ebitengine/purego"

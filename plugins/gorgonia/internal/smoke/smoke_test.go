@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/refocus-em/refocus/harness/backend"
@@ -33,8 +35,32 @@ func TestHere(t *testing.T) {
 	}
 }
 
-// TestElsewhere runs TestHere with the portable kernels, and built for others: without
-// fused multiply-adds in the compiler's reach and with them.
+// TestGPU trains on the machine's first GPU, where there is one. The tests of package
+// gorgonia do so everywhere, on an interpreter of the kernels.
+func TestGPU(t *testing.T) {
+	b := gorgonia.New("test")
+	d, err := b.Describe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(d.Devices, func(d backend.Device) bool { return d.Kind == "cuda" })
+	if i < 0 {
+		t.Skip(strings.Join(d.Notes, "; "))
+	}
+	t.Log(d.Devices[i].Info, d.Devices[i].Driver)
+	for steps, want := range Digests {
+		got, err := Train(t.Context(), b, backend.Options{Device: d.Devices[i].Name}, steps, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("%d steps: %s, not the processor's %s", steps, got, want)
+		}
+	}
+}
+
+// TestElsewhere runs TestHere with the portable kernels, and built for a processor whose
+// compiler fuses products and sums where it may.
 func TestElsewhere(t *testing.T) {
 	if os.Getenv(elsewhere) != "" {
 		t.Skip("this is elsewhere")
