@@ -19,6 +19,10 @@ func New(version string) backend.Backend {
 
 func description(version string) backend.Description {
 	devices, notes := gpuDevices()
+	runs := operators.Describe("cpu")
+	if len(devices) > 0 {
+		runs = append(runs, operators.Describe("cuda")...)
+	}
 	return backend.Description{
 		Name:        Name,
 		Version:     version,
@@ -27,7 +31,7 @@ func description(version string) backend.Description {
 		Devices:     append([]backend.Device{processorDevice()}, devices...),
 		Precisions:  []string{backend.Float32},
 		Losses:      []string{backend.LossOnProbabilities, backend.LossOnLogits},
-		Operators:   operators.Describe("cpu"),
+		Operators:   runs,
 		Notes:       notes,
 	}
 }

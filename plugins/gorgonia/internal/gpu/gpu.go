@@ -114,7 +114,10 @@ type Device struct {
 	used      int
 	downloads []download // whose data lie in pinned after the next Sync
 
-	// A launch's parameters, where the driver reads them.
+	log [4096]byte // what the driver says of the kernels
+
+	// A launch's parameters, where the driver reads them. These and the log are told to it
+	// by number, so they must not lie on a stack, which moves.
 	parameters [256]byte
 	size       uintptr
 	extra      [5]uintptr
@@ -156,13 +159,12 @@ func (d *Device) open(ordinal int, ptx string) error {
 	if err := a.Check(a.StreamCreate(&d.stream, driver.StreamNonBlocking), "creating a stream"); err != nil {
 		return err
 	}
-	image, log := append([]byte(ptx), 0), make([]byte, 4096)
+	image := append([]byte(ptx), 0)
 	options := []driver.JITOption{driver.JITErrorLogBuffer, driver.JITErrorLogBufferSize}
-	values := []uintptr{uintptr(unsafe.Pointer(&log[0])), uintptr(len(log))}
+	values := []uintptr{uintptr(unsafe.Pointer(&d.log[0])), uintptr(len(d.log))}
 	r := a.ModuleLoadDataEx(&d.module, unsafe.Pointer(&image[0]), uint32(len(options)), &options[0], (*unsafe.Pointer)(unsafe.Pointer(&values[0])))
-	runtime.KeepAlive(log)
 	if err := a.Check(r, "loading the kernels"); err != nil {
-		said, _, _ := strings.Cut(string(log), "\x00")
+		said, _, _ := strings.Cut(string(d.log[:]), "\x00")
 		return errors.Join(err, trimmed(said))
 	}
 	return nil
