@@ -103,7 +103,7 @@ func TestSignalsToTheWholeJob(t *testing.T) {
 		width, images int // for a second or so an epoch
 		args          func(t *testing.T) []string
 	}{
-		{"cpu", 16, 12, func(t *testing.T) []string { return nil }},
+		{"cpu", 16, 20, func(t *testing.T) []string { return nil }},
 		{"gorgonia", 16, 6, func(t *testing.T) []string {
 			path := filepath.Join(t.TempDir(), plugin.Prefix+"gorgonia")
 			build := exec.Command(peers.Program(t, "go", "it builds the plugin"), "build", "-o", path, "../plugins/gorgonia/cmd/refocus-backend-gorgonia")
@@ -112,7 +112,7 @@ func TestSignalsToTheWholeJob(t *testing.T) {
 			}
 			return []string{"--backend", path, "--allow-unlocked"}
 		}},
-		{"torch", 4, 6, func(t *testing.T) []string {
+		{"torch", 8, 24, func(t *testing.T) []string {
 			python := peers.Python(t, "torch", "numpy", "onnx", "cryptography", "grpc", "grpc_health")
 			folder, err := filepath.Abs("../plugins/torch")
 			if err != nil {
@@ -134,8 +134,9 @@ func TestSignalsToTheWholeJob(t *testing.T) {
 				t.Fatalf("exit %d\n%s", code, said)
 			}
 			within := 0
-			// Longer each time, so that the study ends on any machine.
-			for i, wait := 0, 500*time.Millisecond; ; i, wait = i+1, 2*wait {
+			// Longer each time, from less than a session takes to open by less than an epoch, so
+			// that some interruption is within one and the study ends, on any machine.
+			for i, wait := 0, 150*time.Millisecond; ; i, wait = i+1, wait*3/2 {
 				cmd := refocus(append(args, "--out", out)...)
 				var said transcript
 				cmd.Stdout, cmd.Stderr = &said, &said
