@@ -107,7 +107,7 @@ func (in *Input) redraws() int {
 	if in.Redrawn == nil {
 		return 0
 	}
-	return series.Redraws
+	return series.Redraws(len(in.Models))
 }
 
 // Series is the input's models in the common form, by a metric.
@@ -163,6 +163,7 @@ func (in *Input) Series(by series.Metric) *series.Series {
 			s.Singles = append(s.Singles, o)
 		}
 	}
+	s.Remember()
 	return s
 }
 

@@ -26,6 +26,7 @@ func (in *Input) redraw(r *reproduce.Resolved) error {
 	}
 	drawn := map[set]series.Images{}
 	all := map[*store.History]Redrawn{}
+	redraws := series.Redraws(len(in.Models))
 	for i := range in.Models {
 		m := &in.Models[i]
 		final := nodes[m.Digest]
@@ -52,7 +53,7 @@ func (in *Input) redraw(r *reproduce.Resolved) error {
 				}
 				key := set{structures(d), len(epochs[0])}
 				if drawn[key] == nil {
-					drawn[key] = series.RedrawImages(key.structures, key.images)
+					drawn[key] = series.RedrawImages(key.structures, key.images, redraws)
 				}
 				of[d.Key] = map[series.Metric][]float32{}
 				for _, by := range []series.Metric{series.AsPublished, series.Kept} {

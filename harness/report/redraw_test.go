@@ -23,7 +23,7 @@ func TestRedraw(t *testing.T) {
 	}
 	for _, by := range []series.Metric{series.AsPublished, series.Kept} {
 		s := in.Series(by)
-		if s.Redraws != series.Redraws {
+		if s.Redraws != series.Redraws(len(in.Models)) {
 			t.Fatalf("%d redraws", s.Redraws)
 		}
 		for _, o := range s.Transfers {
@@ -33,7 +33,7 @@ func TestRedraw(t *testing.T) {
 			}{"before": {o.Before, o.BeforeRedrawn}, "after": {o.After, o.AfterRedrawn}} {
 				for i, d := range s.Domains {
 					// The loss is a mean of the images', as the redraws are of some of them.
-					if v := of.redrawn[i]; len(v) != series.Redraws || !(float64(slices.Min(v)) < of.losses[i] && of.losses[i] < float64(slices.Max(v))) {
+					if v := of.redrawn[i]; len(v) != s.Redraws || !(float64(slices.Min(v)) < of.losses[i] && of.losses[i] < float64(slices.Max(v))) {
 						t.Fatalf("%s, %s to %s, on %s %s transfer: %g, redrawn %v", by, o.Source, o.Target, d, stage, of.losses[i], v)
 					}
 				}

@@ -41,6 +41,7 @@ var axisNames = map[string]string{series.AxisDefocus: "defocus", series.AxisDose
 // is the axis of our study; single says that it is of single-stage training.
 func Judge(ours Ours, own string, single bool) ([]Finding, error) {
 	all := make([]Finding, len(findings))
+	var wait sync.WaitGroup
 	for i, f := range findings {
 		all[i] = Finding{Number: f.number, Text: f.text, Quote: f.quote, Section: f.section}
 		if single && !f.single {
@@ -48,9 +49,10 @@ func Judge(ours Ours, own string, single bool) ([]Finding, error) {
 			all[i].Ours, all[i].OursAsPublished = j, j
 			continue
 		}
-		all[i].Ours = f.on(ours.Kept, own, "our models, kept weights")
-		all[i].OursAsPublished = f.on(ours.AsPublished, own, "our models, metric as published")
+		wait.Go(func() { all[i].Ours = f.on(ours.Kept, own, "our models, kept weights") })
+		wait.Go(func() { all[i].OursAsPublished = f.on(ours.AsPublished, own, "our models, metric as published") })
 	}
+	wait.Wait()
 	published, err := publishedOn(own)
 	if err != nil {
 		return nil, err

@@ -11,26 +11,40 @@ import (
 )
 
 // memo remembers what was computed of the models of a published series, which do
-// not change: several reports of one process, and several parts of a report, ask
-// for the same intervals of thousands of models.
+// not change, and redraws of ours: several reports of one process, and several parts of
+// a report, ask for the same intervals of thousands of models.
 type memo struct {
 	first  *Transfer // of the models that it is about
 	mu     sync.Mutex
 	values map[string]any
 }
 
+// newMemo is of a series as it is now.
+func newMemo(s *Series) *memo {
+	if len(s.Transfers) == 0 {
+		return nil
+	}
+	return &memo{first: &s.Transfers[0], values: map[string]any{}}
+}
+
 // published makes a series remember.
 func published(s *Series, err error) (*Series, error) {
-	if err == nil && len(s.Transfers) > 0 {
-		s.memo = &memo{first: &s.Transfers[0], values: map[string]any{}}
+	if err == nil {
+		s.memo = newMemo(s)
 	}
 	return s, err
 }
 
+// Remember makes a series, which is not changed any more, remember its redraws.
+func (s *Series) Remember() { s.again = newMemo(s) }
+
 // remembered is what compute gives, asked once where the series remembers. A copy
 // of a series that was given other models does not.
 func remembered[T any](s *Series, key string, compute func() T) T {
-	m := s.memo
+	return remember(s, s.memo, key, compute)
+}
+
+func remember[T any](s *Series, m *memo, key string, compute func() T) T {
 	if m == nil || len(s.Transfers) == 0 || &s.Transfers[0] != m.first {
 		return compute()
 	}

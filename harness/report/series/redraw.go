@@ -3,23 +3,27 @@ package series
 import (
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/refocus-em/refocus/harness/random"
 	"github.com/refocus-em/refocus/harness/report/stats"
 )
 
-// Redraws is how often validation images are drawn again where their losses are known:
-// each time as many as there are, with replacement, and the same ones for every model
-// and every domain whose images are of the same structures.
-const Redraws = 200
+// Redraws is how often validation images are drawn again where the losses of so many
+// models on them are known: each time as many as there are, with replacement, and the
+// same ones for every model and every domain whose images are of the same structures.
+// 200 times or, of more than 1200 models, less often, so that a report of the study at
+// its own size takes seconds; at least 20 times, which leaves the share of these images
+// in an interval's width uncertain by a sixth of itself.
+func Redraws(models int) int { return max(20, min(200, 200*1200/max(1, models))) }
 
 // Images are the indices of a validation set's images in every redraw.
 type Images [][]int
 
-// RedrawImages draws n images again. structures names the set of structures that they
-// are of.
-func RedrawImages(structures string, n int) Images {
-	all := make(Images, Redraws)
+// RedrawImages draws n images again, so many times. structures names the set of
+// structures that they are of.
+func RedrawImages(structures string, n, redraws int) Images {
+	all := make(Images, redraws)
 	for k := range all {
 		from := random.Stream(1, "validation images "+structures, uint64(k))
 		for range n {
@@ -65,8 +69,12 @@ func (s *Series) redrawn(k int) *Series {
 	if k < 0 || s.Redraws == 0 {
 		return s
 	}
+	return remember(s, s.again, strconv.Itoa(k), func() *Series { return s.drawAgain(k) })
+}
+
+func (s *Series) drawAgain(k int) *Series {
 	part := *s
-	part.memo = nil
+	part.memo, part.again = nil, nil
 	part.Transfers, part.Singles = slices.Clone(s.Transfers), slices.Clone(s.Singles)
 	room := make([]float64, 2*len(s.Domains)*len(s.Transfers))
 	at := func(means [][]float32) []float64 {

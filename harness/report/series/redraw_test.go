@@ -13,9 +13,9 @@ import (
 // TestRedrawImages draws sets of images again: as many as there are, each as likely as
 // every other, the same for one set of structures and other ones for another.
 func TestRedrawImages(t *testing.T) {
-	const n = 8
-	a := RedrawImages("a", n)
-	if len(a) != Redraws || !slices.EqualFunc(a, RedrawImages("a", n), slices.Equal[[]int]) || slices.Equal(a[0], RedrawImages("b", n)[0]) {
+	const n, redraws = 8, 200
+	a := RedrawImages("a", n, redraws)
+	if len(a) != redraws || !slices.EqualFunc(a, RedrawImages("a", n, redraws), slices.Equal[[]int]) || slices.Equal(a[0], RedrawImages("b", n, redraws)[0]) {
 		t.Fatal("redraws are not those of their structures")
 	}
 	times := make([]int, n)
@@ -27,9 +27,9 @@ func TestRedrawImages(t *testing.T) {
 			times[i]++
 		}
 	}
-	// Redraws on average, with a binomial's deviation.
-	if d := math.Sqrt(Redraws * (1 - 1.0/n)); float64(slices.Max(times)) > Redraws+5*d || float64(slices.Min(times)) < Redraws-5*d {
-		t.Errorf("drawn %v times, %d on average", times, Redraws)
+	// As often as redraws on average, with a binomial's deviation.
+	if d := math.Sqrt(redraws * (1 - 1.0/n)); float64(slices.Max(times)) > redraws+5*d || float64(slices.Min(times)) < redraws-5*d {
+		t.Errorf("drawn %v times, %d on average", times, redraws)
 	}
 	for k, m := range a.Means([]float64{1, 2, 3, 4, 5, 6, 7, 8}, 0.5) {
 		sum := 0
@@ -55,8 +55,8 @@ func TestBootstrapOfImages(t *testing.T) {
 	for range images {
 		image = append(image, 5+r.NormFloat64())
 	}
-	s := &Series{Axis: AxisDefocus, Domains: []string{"-50", "0", "50"}, Redraws: Redraws}
-	drawn := RedrawImages("x", images)
+	s := &Series{Axis: AxisDefocus, Domains: []string{"-50", "0", "50"}, Redraws: Redraws(models)}
+	drawn := RedrawImages("x", images, s.Redraws)
 	for i := range models {
 		losses := slices.Clone(image)
 		for k := range losses {

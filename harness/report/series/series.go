@@ -87,7 +87,8 @@ type Series struct {
 	// their losses are not known one by one.
 	Redraws int
 
-	memo *memo // nil but for published series
+	memo  *memo // nil but for published series
+	again *memo // of redraws, see Remember
 }
 
 // AxisOf names what varies between the domains.

@@ -117,7 +117,7 @@ func (s *Series) Only(keep func(domain string) bool) *Series {
 // on is the series on some of its domains.
 func (s *Series) on(domains []string) *Series {
 	part := *s
-	part.Domains, part.Transfers, part.Singles, part.memo = domains, nil, nil, nil
+	part.Domains, part.Transfers, part.Singles, part.memo, part.again = domains, nil, nil, nil, nil
 	at := make([]int, len(domains))
 	for i, d := range domains {
 		at[i] = s.Index(d)
