@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"math"
 	"math/rand/v2"
@@ -264,6 +263,6 @@ func TestLargeStore(t *testing.T) {
 			}
 		}
 		use := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-		t.Log(fmt.Sprintf("%-8s %6.2f s, %6.2f s of processors, %4d MB", c.args[0], took.Seconds(), (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), use.Maxrss>>10))
+		t.Logf("%-8s %6.2f s, %6.2f s of processors, %4d MB", c.args[0], took.Seconds(), (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), use.Maxrss>>10)
 	}
 }
