@@ -43,22 +43,12 @@ func StatusOf(root string, s Source) (Status, error) {
 	return st, err
 }
 
-// diskUse adds the sizes of the files below a folder, also one that a link leads to;
-// what cannot be read counts as nothing.
+// diskUse is that of a set's folder, also one that a link leads to.
 func diskUse(dir string) int64 {
 	if target, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = target
 	}
-	var n int64
-	filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				n += info.Size()
-			}
-		}
-		return nil
-	})
-	return n
+	return files.DiskUse(dir)
 }
 
 // Named is a source with the name its domain has in the study.

@@ -301,3 +301,18 @@ func (secret) Create(path string) (Handle, error) {
 
 // WriteSecret is Write for what nobody but the user may read.
 func WriteSecret(path string, content []byte) error { return On(secret{}).Write(path, content) }
+
+// DiskUse adds the sizes of the files at and below a path, links not followed; what
+// cannot be read counts as nothing.
+func DiskUse(path string) int64 {
+	var n int64
+	filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			if info, err := d.Info(); err == nil {
+				n += info.Size()
+			}
+		}
+		return nil
+	})
+	return n
+}

@@ -35,15 +35,8 @@ func (r *Retrainer) Rebuild(ctx context.Context, digest string) (bool, error) {
 		a.ID, a.Study, a.Harness, a.Parent, a.Total = m.ID, m.Study, m.Harness, spec.Parent, spec.Work()
 		a.Backend, a.Threads = spec.Backend.Name, r.o.Threads
 	})
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		select {
-		case <-claim.Lost():
-			cancel(store.ErrSuperseded)
-		case <-ctx.Done():
-		}
-	}()
+	ctx, cancel := whileHeld(ctx, claim)
+	defer cancel()
 	res, err := r.retrain(ctx, digest, 0, rebuilding{claim}, nil)
 	if err != nil {
 		if ctx.Err() == nil {

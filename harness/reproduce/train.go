@@ -324,15 +324,8 @@ func (w *worker) attempts(ctx context.Context, n *Node) error {
 		meter.Printf("%s: warning: its last %d attempts ended before anything of it was kept: let it have more time, or keep it more often (--checkpoint-every)", n.Run.ID, k)
 	}
 	// Who goes on from here on in another's run stops.
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	go func() {
-		select {
-		case <-claim.Lost():
-			cancel(store.ErrSuperseded)
-		case <-ctx.Done():
-		}
-	}()
+	ctx, cancel := whileHeld(ctx, claim)
+	defer cancel()
 	err = w.train(ctx, n, claim, meter)
 	switch {
 	case err == nil, errors.Is(err, store.ErrDone):
@@ -515,4 +508,18 @@ func backendFailed(err error) bool {
 	var hang *backend.HangError
 	var nonsense *backend.NonsenseError
 	return errors.As(err, &crash) || errors.As(err, &hang) || errors.As(err, &nonsense)
+}
+
+// whileHeld ends, with store.ErrSuperseded as its cause, when another process goes on
+// in the claim's run.
+func whileHeld(ctx context.Context, claim *store.Claim) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-claim.Lost():
+			cancel(store.ErrSuperseded)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
 }

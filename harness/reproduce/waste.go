@@ -173,7 +173,7 @@ func (f *finder) work() error {
 		}
 		for _, path := range left {
 			f.waste = append(f.waste, Waste{
-				Kind: WasteWork, Path: path, Digest: digest, Bytes: diskUse(path), Why: "no attempt goes on from it",
+				Kind: WasteWork, Path: path, Digest: digest, Bytes: files.DiskUse(path), Why: "no attempt goes on from it",
 				remove: func() error { return f.st.Sweep(digest) },
 			})
 		}
@@ -197,7 +197,7 @@ func (f *finder) damaged() error {
 			return
 		}
 		f.waste = append(f.waste, Waste{
-			Kind: WasteDamaged, Path: path, Digest: digest, Bytes: diskUse(path), Why: "it was damaged and has been made again",
+			Kind: WasteDamaged, Path: path, Digest: digest, Bytes: files.DiskUse(path), Why: "it was damaged and has been made again",
 			remove: func() error { return f.st.RemoveAside(path) },
 		})
 	}
@@ -217,7 +217,7 @@ func (f *finder) damaged() error {
 	}
 	for _, path := range gone {
 		f.waste = append(f.waste, Waste{
-			Kind: WasteData, Path: path, Digest: filepath.Base(path), Bytes: diskUse(path), Why: "it was being removed",
+			Kind: WasteData, Path: path, Digest: filepath.Base(path), Bytes: files.DiskUse(path), Why: "it was being removed",
 			remove: func() error { return f.st.RemoveAside(path) },
 		})
 	}
@@ -304,18 +304,4 @@ func (f *finder) data() error {
 		}
 	}
 	return nil
-}
-
-// diskUse is the size of the files at and below a path.
-func diskUse(path string) int64 {
-	var n int64
-	filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() {
-			if info, err := d.Info(); err == nil {
-				n += info.Size()
-			}
-		}
-		return nil
-	})
-	return n
 }
